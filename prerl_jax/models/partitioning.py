@@ -1,0 +1,82 @@
+"""Logical axes of parameters, activations and caches, and the mesh axes that they are split over.
+
+A rule maps a logical axis to a mesh axis, to several, or to none. The mesh axes are `data` (whole replicas), `fsdp`
+(parameters and batch rows) and `tensor` (heads, MLP width and vocabulary). A dimension that its mesh axes do not
+divide is refused: silent replication would cost the memory that the mesh was chosen for.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Axes = tuple[str | None, ...]
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
+
+DEFAULT_RULES: Rules = (
+    ("batch", ("data", "fsdp")),
+    ("length", None),
+    ("layers", None),
+    ("vocab", "tensor"),
+    ("embed", "fsdp"),
+    ("heads", "tensor"),
+    ("kv_heads", "tensor"),
+    ("head_dim", None),
+    ("mlp", "tensor"),
+)
+
+
+def partition_spec(rules: Rules, axes: Axes, name: str = "array") -> PartitionSpec:
+    """The PartitionSpec of an array with these logical axes.
+
+    Raises ValueError for a logical axis without a rule, and for a mesh axis that two dimensions would share.
+    """
+    table = dict(rules)
+    unknown = [axis for axis in axes if axis is not None and axis not in table]
+    if unknown:
+        raise ValueError(f"{name}: no rule for the logical axes {unknown}; there are rules for {sorted(table)}.")
+    spec = [None if axis is None else table[axis] for axis in axes]
+    used = [m for entry in spec if entry is not None for m in ((entry,) if isinstance(entry, str) else entry)]
+    if len(used) != len(set(used)):
+        raise ValueError(f"{name}: the rules put two dimensions of {axes} on one mesh axis: {spec}.")
+    return PartitionSpec(*spec)
+
+
+def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...], name: str = "array") -> NamedSharding:
+    """The sharding of an array of this shape; ValueError when a dimension does not divide or a mesh axis is unknown."""
+    spec = partition_spec(rules, axes, name)
+    for size, axis, entry in zip(shape, axes, spec, strict=True):
+        if entry is None:
+            continue
+        names = (entry,) if isinstance(entry, str) else entry
+        missing = [n for n in names if n not in mesh.shape]
+        if missing:
+            raise ValueError(f"{name}: the rule {axis} -> {names} names {missing}, the mesh has {tuple(mesh.shape)}.")
+        parts = math.prod(mesh.shape[n] for n in names)
+        if size % parts:
+            raise ValueError(
+                f"{name} has shape {shape}: its dimension {axis!r} of {size} does not divide into {parts} parts "
+                f"({' x '.join(f'{n}={mesh.shape[n]}' for n in names)}). Choose a mesh that divides it, or give "
+                f"{axis!r} another rule."
+            )
+    return NamedSharding(mesh, spec)
+
+
+def constrain(x: jax.Array, mesh: Mesh | None, rules: Rules, axes: Axes) -> jax.Array:
+    """`x` with its sharding pinned inside jit; `x` itself where there is no mesh.
+
+    A dimension that does not divide stays unconstrained here: inputs were checked where they were placed, and what a
+    program makes of them (one prompt a group, say) may be smaller.
+    """
+    if mesh is None or mesh.size == 1:
+        return x
+    spec = partition_spec(rules, axes)
+    entries = [
+        entry
+        if entry is None or not size % math.prod(mesh.shape[n] for n in ((entry,) if isinstance(entry, str) else entry))
+        else None
+        for size, entry in zip(x.shape, spec, strict=True)
+    ]
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*entries)))
