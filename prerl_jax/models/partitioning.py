@@ -28,6 +28,15 @@ DEFAULT_RULES: Rules = (
 )
 
 
+def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes of one entry of a PartitionSpec."""
+    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _parts(mesh: Mesh, entry: str | tuple[str, ...] | None) -> int:
+    return math.prod(mesh.shape[n] for n in _names(entry))
+
+
 def partition_spec(rules: Rules, axes: Axes, name: str = "array") -> PartitionSpec:
     """The PartitionSpec of an array with these logical axes.
 
@@ -38,7 +47,7 @@ def partition_spec(rules: Rules, axes: Axes, name: str = "array") -> PartitionSp
     if unknown:
         raise ValueError(f"{name}: no rule for the logical axes {unknown}; there are rules for {sorted(table)}.")
     spec = [None if axis is None else table[axis] for axis in axes]
-    used = [m for entry in spec if entry is not None for m in ((entry,) if isinstance(entry, str) else entry)]
+    used = [m for entry in spec for m in _names(entry)]
     if len(used) != len(set(used)):
         raise ValueError(f"{name}: the rules put two dimensions of {axes} on one mesh axis: {spec}.")
     return PartitionSpec(*spec)
@@ -48,13 +57,11 @@ def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...],
     """The sharding of an array of this shape; ValueError when a dimension does not divide or a mesh axis is unknown."""
     spec = partition_spec(rules, axes, name)
     for size, axis, entry in zip(shape, axes, spec, strict=True):
-        if entry is None:
-            continue
-        names = (entry,) if isinstance(entry, str) else entry
+        names = _names(entry)
         missing = [n for n in names if n not in mesh.shape]
         if missing:
             raise ValueError(f"{name}: the rule {axis} -> {names} names {missing}, the mesh has {tuple(mesh.shape)}.")
-        parts = math.prod(mesh.shape[n] for n in names)
+        parts = _parts(mesh, entry)
         if size % parts:
             raise ValueError(
                 f"{name} has shape {shape}: its dimension {axis!r} of {size} does not divide into {parts} parts "
@@ -73,10 +80,5 @@ def constrain(x: jax.Array, mesh: Mesh | None, rules: Rules, axes: Axes) -> jax.
     if mesh is None or mesh.size == 1:
         return x
     spec = partition_spec(rules, axes)
-    entries = [
-        entry
-        if entry is None or not size % math.prod(mesh.shape[n] for n in ((entry,) if isinstance(entry, str) else entry))
-        else None
-        for size, entry in zip(x.shape, spec, strict=True)
-    ]
+    entries = [None if size % _parts(mesh, entry) else entry for size, entry in zip(x.shape, spec, strict=True)]
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*entries)))

@@ -1,0 +1,145 @@
+"""The decoder's architecture and its modules: what is declared, with which logical axes, and what each computes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from prerl_jax.models import rope
+from prerl_jax.models.rope import LinearRope, Llama3Rope
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The architecture: what a checkpoint's config.json says of it."""
+
+    model_type: str
+    """"llama", "qwen2" or "qwen3"."""
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float = 10000.0
+    rope_scaling: Llama3Rope | LinearRope | None = None
+    rms_norm_eps: float = 1e-6
+    tied: bool = True
+    """Whether the unembedding is the embedding."""
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    max_position_embeddings: int = 2048
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    dtype: str = "float32"
+    """The dtype that the checkpoint was stored in, and that it is written back in by default."""
+
+    def __post_init__(self):
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"{self.num_heads} query heads do not share {self.num_kv_heads} key-value heads evenly.")
+        if self.head_dim % 2:
+            raise ValueError(f"Rotary embedding needs an even head_dim, got {self.head_dim}.")
+
+
+def _normal(key, shape, axes):
+    return nnx.Param(0.02 * jax.random.normal(key, shape), axes=axes)
+
+
+def _zeros(shape, axes, wanted: bool):
+    return nnx.Param(jnp.zeros(shape), axes=axes) if wanted else None
+
+
+def _scale(size, axis="embed"):
+    return nnx.Param(jnp.ones(size), axes=(axis,))
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis; the mean in float32."""
+    wide = x.astype(jnp.float32)
+    return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)).astype(x.dtype) * scale
+
+
+class Attention(nnx.Module):
+    """Projections of grouped-query attention; how the heads attend is the caller's."""
+
+    def __init__(self, config: DecoderConfig, key):
+        keys = jax.random.split(key, 4)
+        width, heads, kv_heads, size = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
+        self.eps = config.rms_norm_eps
+        self.q = _normal(keys[0], (width, heads, size), ("embed", "heads", "head_dim"))
+        self.k = _normal(keys[1], (width, kv_heads, size), ("embed", "kv_heads", "head_dim"))
+        self.v = _normal(keys[2], (width, kv_heads, size), ("embed", "kv_heads", "head_dim"))
+        self.o = _normal(keys[3], (heads, size, width), ("heads", "head_dim", "embed"))
+        self.q_bias = _zeros((heads, size), ("heads", "head_dim"), config.qkv_bias)
+        self.k_bias = _zeros((kv_heads, size), ("kv_heads", "head_dim"), config.qkv_bias)
+        self.v_bias = _zeros((kv_heads, size), ("kv_heads", "head_dim"), config.qkv_bias)
+        self.o_bias = _zeros((width,), ("embed",), config.output_bias)
+        self.q_norm = _scale(size, "head_dim") if config.qk_norm else None
+        self.k_norm = _scale(size, "head_dim") if config.qk_norm else None
+
+    def __call__(self, x, rotation, attend):
+        """x [..., D] -> ([..., D], what `attend(q, k, v) -> (y, carry)` carries)."""
+        q, k, v = (jnp.einsum("...d,dnk->...nk", x, w[...]) for w in (self.q, self.k, self.v))
+        if self.q_bias is not None:
+            q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
+        if self.q_norm is not None:
+            q, k = rms_norm(q, self.q_norm[...], self.eps), rms_norm(k, self.k_norm[...], self.eps)
+        y, carry = attend(rope.rotate(q, rotation), rope.rotate(k, rotation), v)
+        y = jnp.einsum("...nk,nkd->...d", y, self.o[...])
+        return (y if self.o_bias is None else y + self.o_bias[...]), carry
+
+
+class MLP(nnx.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: DecoderConfig, key):
+        keys = jax.random.split(key, 3)
+        width, inner = config.hidden_size, config.intermediate_size
+        self.gate = _normal(keys[0], (width, inner), ("embed", "mlp"))
+        self.up = _normal(keys[1], (width, inner), ("embed", "mlp"))
+        self.down = _normal(keys[2], (inner, width), ("mlp", "embed"))
+        self.gate_bias = _zeros((inner,), ("mlp",), config.mlp_bias)
+        self.up_bias = _zeros((inner,), ("mlp",), config.mlp_bias)
+        self.down_bias = _zeros((width,), ("embed",), config.mlp_bias)
+
+    def __call__(self, x):
+        gate, up = x @ self.gate[...], x @ self.up[...]
+        if self.gate_bias is not None:
+            gate, up = gate + self.gate_bias[...], up + self.up_bias[...]
+        y = (jax.nn.silu(gate) * up) @ self.down[...]
+        return y if self.down_bias is None else y + self.down_bias[...]
+
+
+class Layer(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: DecoderConfig, key):
+        attention_key, mlp_key = jax.random.split(key)
+        self.eps = config.rms_norm_eps
+        self.attention_norm = _scale(config.hidden_size)
+        self.attention = Attention(config, attention_key)
+        self.mlp_norm = _scale(config.hidden_size)
+        self.mlp = MLP(config, mlp_key)
+
+    def __call__(self, x, rotation, attend):
+        y, carry = self.attention(rms_norm(x, self.attention_norm[...], self.eps), rotation, attend)
+        x = x + y
+        return x + self.mlp(rms_norm(x, self.mlp_norm[...], self.eps)), carry
+
+
+class Ends(nnx.Module):
+    """What stands before and after the layers."""
+
+    def __init__(self, config: DecoderConfig, key):
+        keys = jax.random.split(key)
+        self.embed = _normal(keys[0], (config.vocab_size, config.hidden_size), ("vocab", "embed"))
+        self.final_norm = _scale(config.hidden_size)
+        if not config.tied:
+            self.unembed = _normal(keys[1], (config.hidden_size, config.vocab_size), ("embed", "vocab"))
