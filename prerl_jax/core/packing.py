@@ -1,0 +1,75 @@
+"""Packing: the rows that matter, several to a dense row. On the host, in numpy, between prepare and the train step.
+
+Rows without a trained token are left out: their weights have already been counted in every denominator. What remains
+is laid into rows of one length by first-fit decreasing, told apart by segment ids, with each segment's own positions,
+so the loss and its gradient are those of the unpacked batch. The number of rows is rounded up to a bucket, so that a
+run compiles a handful of programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from prerl_jax.core.train_step import trained_tokens
+from prerl_jax.core.types import Batch, Objective, Sequences
+
+
+def first_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
+    """Which of the sequences of these lengths share a row: longest first, each into the first row it fits in."""
+    if len(lengths) and lengths.max() > capacity:
+        raise ValueError(f"A sequence of {lengths.max()} tokens does not fit in rows of {capacity}.")
+    rows: list[list[int]] = []
+    space: list[int] = []
+    for i in np.argsort(-lengths, kind="stable"):
+        row = next((r for r, left in enumerate(space) if left >= lengths[i]), None)
+        if row is None:
+            rows.append([])
+            space.append(capacity)
+            row = len(rows) - 1
+        rows[row].append(int(i))
+        space[row] -= int(lengths[i])
+    return rows
+
+
+def bucket(rows: int, multiple: int = 1) -> int:
+    """The smallest of multiple * (1, 2, 3, 4, 6, 8, 12, 16, ...) that holds `rows`; `multiple` for no rows."""
+    needed = max(1, -(-rows // multiple))
+    power = 1 << (needed - 1).bit_length()
+    return multiple * (3 * power // 4 if power >= 4 and needed <= 3 * power // 4 else power)
+
+
+def plan(batch: Batch, objective: Objective, capacity: int | None = None) -> list[list[int]]:
+    """Which rows of `batch` share a packed row of `capacity` tokens (its own row length by default)."""
+    if batch.sequences.segments.max(initial=0) > 1:
+        raise ValueError("Only unpacked rows, one segment each, can be packed.")
+    chosen = np.flatnonzero(trained_tokens(batch, objective).any(axis=1))
+    lengths = (batch.sequences.segments > 0).sum(axis=1)[chosen]
+    return [[int(chosen[i]) for i in row] for row in first_fit(lengths, capacity or batch.weights.shape[1])]
+
+
+def pack(batch: Batch, groups: list[list[int]], rows: int, capacity: int | None = None) -> Batch:
+    """The batch of `rows` packed rows: those of `groups` (see `plan`), then empty ones. Numpy in, numpy out."""
+    if len(groups) > rows:
+        raise ValueError(f"{len(groups)} packed rows do not fit in {rows}.")
+    capacity = capacity or batch.weights.shape[1]
+    valid = batch.sequences.segments > 0
+
+    def lay(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None:
+            return None
+        out = np.zeros((rows, capacity), values.dtype)
+        for r, members in enumerate(groups):
+            joined = np.concatenate([values[i][valid[i]] for i in members])
+            out[r, : len(joined)] = joined
+        return out
+
+    numbers = np.zeros(batch.weights.shape, np.int32)
+    for members in groups:
+        for k, i in enumerate(members):
+            numbers[i] = k + 1
+    s = batch.sequences
+    sequences = Sequences(lay(s.tokens), lay(s.positions), lay(numbers), lay(s.mask))
+    fields = [f.name for f in dataclasses.fields(Batch) if f.name != "sequences"]
+    return Batch(sequences=sequences, **{name: lay(getattr(batch, name)) for name in fields})

@@ -1,0 +1,128 @@
+"""The train step: one weighted policy gradient and one optimizer update, whatever the phase.
+
+    loss = sum_{b,t} w_{b,t} l_{b,t},    w normalised over the global batch
+
+so microbatches, devices and packed rows are plain sums of the same terms, exact to rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from prerl_jax.core.batches import score_with_entropy
+from prerl_jax.core.types import Array, Batch, Model, Objective, Params, TrainState
+
+Metrics = dict[str, Array]
+
+
+def init_state(params: Params, tx: optax.GradientTransformation, rng: Array) -> TrainState:
+    """The state of a run that begins: step 0 of phase 0."""
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, tx.init(params), rng, zero, zero)
+
+
+def make_loss(
+    model: Model, objective: Objective, *, temperature: float = 1.0, chunk: int | None = None
+) -> Callable[[Params, Batch], tuple[Array, Metrics]]:
+    """loss(params, batch) -> (loss f32[], sums): sums has per-token metrics summed over the trained tokens.
+
+    A trained token has a weight, and an advantage too where the objective is 0 without one. `sums["tokens"]` counts
+    them, so metrics of parts of a batch add up. Log-probabilities outside the mask never reach the objective, so
+    whatever stands there, the loss and its gradient are finite.
+    """
+
+    def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
+        logprobs, entropy = score_with_entropy(model, params, batch.sequences, temperature, chunk)
+        batch = _masked(batch)
+        extra = {"entropy": entropy} if getattr(objective, "needs_entropy", False) else {}
+        per_token, metrics = objective(logprobs, batch, **extra)
+        metrics = metrics | {"logprob": logprobs, "entropy": entropy}
+        if batch.sampler_logprobs is not None:
+            metrics["logprob_gap"] = jnp.abs(logprobs - batch.sampler_logprobs)
+        trained = trained_tokens(batch, objective)
+        sums = {name: jnp.sum(jnp.where(trained, value, 0.0)) for name, value in metrics.items()}
+        sums["tokens"] = trained.sum(dtype=jnp.float32)
+        return jnp.sum(jnp.where(trained, batch.weights * per_token, 0.0)), jax.lax.stop_gradient(sums)
+
+    return loss
+
+
+def trained_tokens(batch: Batch, objective: Objective) -> Array:
+    """bool[B, T] (numpy in, numpy out): the tokens that the update depends on."""
+    trained = (batch.weights != 0) & batch.sequences.mask
+    return trained & (batch.advantages != 0) if getattr(objective, "skips_zero_advantage", False) else trained
+
+
+def _masked(batch: Batch) -> Batch:
+    """The optional log-probabilities with zeros outside the mask."""
+    names = ("old_logprobs", "ref_logprobs", "sampler_logprobs")
+    values = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
+    return dataclasses.replace(batch, **{n: jnp.where(batch.sequences.mask, v, 0.0) for n, v in values.items()})
+
+
+def make_train_step(
+    model: Model,
+    tx: optax.GradientTransformation,
+    objective: Objective,
+    *,
+    microbatches: int = 1,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """step(state, batch) -> (state, metrics f32[]); pure, jit it with the state donated.
+
+    A non-finite loss or gradient, or a batch without a trained token, leaves params and opt_state bit for bit as they
+    were; it still counts as a step, and `train/skipped` is 1. `advance` moves the phase.
+
+    Args:
+      model: the policy.
+      tx: optimizer; its `update` is given `phase_step` if it takes extra arguments.
+      objective: per-token loss.
+      microbatches: parts that the batch's rows are done in, one after the other; must divide the rows.
+      temperature: of the log-probabilities.
+      chunk: tokens of a row unembedded at once; None chooses.
+
+    Returns metrics: train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens, train/skipped, and
+      the means over trained tokens of train/logprob, train/entropy, train/ratio and the objective's others.
+    """
+    tx = optax.with_extra_args_support(tx)
+    loss_and_gradient = jax.value_and_grad(
+        make_loss(model, objective, temperature=temperature, chunk=chunk), has_aux=True
+    )
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        (loss, sums), gradient = _accumulate(loss_and_gradient, microbatches, state.params, batch)
+        norm = optax.global_norm(gradient)
+        applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(loss)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params, phase_step=state.phase_step)
+        params = optax.apply_updates(state.params, updates)
+        old = (state.params, state.opt_state)
+        params, opt_state = jax.tree.map(lambda new, old: jnp.where(applied, new, old), (params, opt_state), old)
+        tokens = jnp.maximum(sums["tokens"], 1.0)
+        metrics = {f"train/{name}": value / tokens for name, value in sums.items() if name != "tokens"}
+        metrics |= {
+            "train/loss": loss,
+            "train/grad_norm": norm,
+            "train/update_norm": jnp.where(applied, optax.global_norm(updates), 0.0),
+            "train/tokens": sums["tokens"],
+            "train/skipped": 1.0 - applied,
+        }
+        counters = {"step": state.step + 1, "phase_step": state.phase_step + 1}
+        return dataclasses.replace(state, params=params, opt_state=opt_state, **counters), metrics
+
+    return step
+
+
+def _accumulate(function, microbatches: int, params: Params, batch: Batch):
+    """`function(params, rows)` summed over microbatches of rows, in one compiled loop."""
+    if microbatches == 1:
+        return function(params, batch)
+    rows = batch.weights.shape[0]
+    if rows % microbatches:
+        raise ValueError(f"{rows} rows do not divide into {microbatches} microbatches; pad the rows to a multiple.")
+    return optax.microbatching.microbatch(function, argnums=1, microbatch_size=rows // microbatches)(params, batch)
