@@ -29,3 +29,5 @@ from prerl_jax.core.phases import (
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.types import Batch, Model, Prompts, Rollouts, Sequences, TrainState
+from prerl_jax.rollout.engine import Engine
+from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
