@@ -1,0 +1,171 @@
+"""curves.png: a run's metrics against its steps, one panel a quantity, the phase boundaries drawn through all of them.
+
+Records are the lines of metrics.jsonl: `step`, `phase`, then metric names. A panel whose metrics no record has is left
+out. Only `matplotlib.figure.Figure` is used, so drawing neither picks a backend nor touches pyplot's global state.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prerl_jax.analysis.passk import widest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+
+PANELS = (
+    ("Accuracy", "share right", {"train/accuracy": "training samples", "eval/avg": "evaluation, {}"}),
+    ("Reward", "mean reward", {"train/reward": "training samples"}),
+    ("Response length", "tokens", {"train/length": "training samples"}),
+    ("Entropy", "nats per token", {"train/entropy": "training samples"}),
+    ("Reflections", "markers per response", {"eval/reflections": "evaluation"}),
+    (
+        "Gradient alignment of P(y) and P(y|x)",
+        "cosine",
+        {"alignment/objective": "objective", "alignment/logprob": "mean log-probability"},
+    ),
+)
+"""(title, label of the y axis, {metric: its name in the legend}); "eval/avg" stands for eval/avg@k of the largest k."""
+
+COLOURS = {"train": "#7a9cc6", "eval": "#d1495b", "alignment/objective": "#2a7f62", "alignment/logprob": "#b08b2e"}
+INK, FAINT = "#333333", "#d9d9d9"
+COLUMNS = 3
+PHASE_FONT = 8
+
+
+def draw(source: str | Path | Sequence[Record], path: str | Path) -> None:
+    """Writes the picture of a run.
+
+    Args:
+      source: the run's workdir (its metrics.jsonl is read) or the records themselves.
+      path: where the PNG goes.
+
+    Raises:
+      FileNotFoundError: the workdir has no metrics.jsonl.
+      ValueError: no record has a metric that is drawn.
+    """
+    records = read_records(source) if isinstance(source, (str, Path)) else source
+    figure(records).savefig(path, dpi=150)
+
+
+def read_records(workdir: str | Path) -> list[Record]:
+    """The records of WORKDIR/metrics.jsonl; a last line still being written is left out."""
+    path = Path(workdir) / "metrics.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: {workdir} is not the workdir of a run that has taken a step")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+
+
+def figure(records: Sequence[Record]) -> Figure:
+    """The picture as a matplotlib figure, one axes a panel; raises as `draw`."""
+    from matplotlib.figure import Figure
+
+    records = sorted(records, key=lambda record: record["step"])
+    panels = [(title, label, lines) for title, label, metrics in PANELS if (lines := _lines(records, metrics))]
+    if not panels:
+        names = ", ".join(metric for panel in PANELS for metric in panel[2])
+        raise ValueError(f"nothing to draw: none of the {len(records)} records has any of {names}")
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    picture = Figure(figsize=(4.6 * columns + 0.4, 3.1 * rows + 0.2), layout="constrained")
+    picture.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    spans = phase_spans(records)
+    axes: Axes | None = None
+    for i, (title, label, lines) in enumerate(panels):
+        axes = picture.add_subplot(rows, columns, i + 1, sharex=axes)
+        _draw_lines(axes, lines)
+        height = _draw_phases(axes, spans)
+        _dress(axes, title, label, height)
+        if i + columns >= len(panels):
+            axes.set_xlabel("step", fontsize=9, color=INK)
+        else:
+            axes.tick_params(labelbottom=False)
+    picture.align_ylabels()
+    return picture
+
+
+def series(records: Sequence[Record], metric: str) -> tuple[list[float], list[float], list[float]]:
+    """(steps, values, standard errors) of the records that have a metric; 0 where there is no error."""
+    found = [record for record in records if record.get(metric) is not None and math.isfinite(record[metric])]
+    errors = [record.get(f"{metric}_stderr", 0.0) for record in found]
+    return [record["step"] for record in found], [record[metric] for record in found], errors
+
+
+def phase_spans(records: Sequence[Record]) -> list[tuple[str, int, int]]:
+    """[(phase, first, last step)] of records in step order; a phase begins at the last step of the one before it.
+
+    The base model's evaluation (phase "base", step 0) is where the first phase begins.
+    """
+    spans: list[tuple[str, int, int]] = []
+    for phase, members in itertools.groupby(records, key=lambda record: record["phase"]):
+        end = max(record["step"] for record in members)
+        if phase != "base":
+            spans.append((phase, spans[-1][2] if spans else records[0]["step"], end))
+    return spans
+
+
+def _lines(records: Sequence[Record], metrics: dict[str, str]) -> list[tuple[str, str, tuple[list, list, list]]]:
+    """[(metric, its name in the legend, series)] of the metrics that some record has."""
+    lines = []
+    for metric, name in metrics.items():
+        if metric == "eval/avg":
+            metric = widest("avg", (key for record in records for key in record)) or metric
+            name = name.format(metric.removeprefix("eval/"))
+        if (points := series(records, metric))[0]:
+            lines.append((metric, name, points))
+    return lines
+
+
+def _draw_lines(axes: Axes, lines: list[tuple[str, str, tuple[list, list, list]]]) -> None:
+    for metric, name, (steps, values, errors) in lines:
+        colour = COLOURS.get(metric) or COLOURS[metric.split("/")[0]]
+        if any(errors):
+            axes.errorbar(steps, values, errors, color=colour, linewidth=0, elinewidth=1.2, capsize=2.5, zorder=2.5)
+        if metric.startswith("train/") and len(steps) > 1:
+            style = {"linewidth": 1.4 if len(steps) <= 100 else 0.9}
+        else:
+            style = {"linewidth": 1.8, "marker": "o", "markersize": 4.5 if len(steps) <= 40 else 2.5}
+        axes.plot(steps, values, color=colour, label=name, zorder=3, **style)
+    if len(lines) > 1:
+        axes.legend(fontsize=8, frameon=False)
+
+
+def _draw_phases(axes: Axes, spans: list[tuple[str, int, int]]) -> float:
+    """Draws the boundaries and, above the panel, the names, on as many lines as they need; returns their height, pt."""
+    points_per_step = 280 / max(1, spans[-1][2] - spans[0][1]) if spans else 0.0
+    ends: list[float] = []  # where the last name on each line of names ends
+    lines = []
+    for phase, start, _ in spans:
+        left = start * points_per_step
+        line = next((line for line, end in enumerate(ends) if end <= left), len(ends))
+        ends[line : line + 1] = [left + 0.7 * PHASE_FONT * len(phase)]
+        lines.append(line)
+    height = PHASE_FONT + 2.0
+    for i, ((phase, start, _), line) in enumerate(zip(spans, lines, strict=True)):
+        if i > 0:
+            axes.axvline(start, color="#777777", linestyle=(0, (4, 3)), linewidth=1.0, zorder=2)
+        offset = (2, 4 + (len(ends) - 1 - line) * height)
+        place = {"xycoords": ("data", "axes fraction"), "xytext": offset, "textcoords": "offset points"}
+        axes.annotate(phase, (start, 1.0), fontsize=PHASE_FONT, color="#777777", **place)
+    return len(ends) * height
+
+
+def _dress(axes: Axes, title: str, label: str, height: float) -> None:
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8 + height)
+    axes.set_ylabel(label, fontsize=9, color=INK)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(labelsize=9, color="#999999", labelcolor=INK)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(x=0.02, y=0.12)

@@ -1,0 +1,69 @@
+"""The table a run ends with: the base model, then the model at the end of each phase, by the same evaluation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from prerl_jax.analysis.passk import widest
+
+Row = dict[str, Any]
+"""{"at": "base" or the phase's name, "step": n, then metric names: `eval/...`, `alignment/...`}."""
+
+
+def summary_rows(records: Sequence[dict[str, Any]]) -> list[Row]:
+    """One row for the base and one for each phase, in order, from the records of metrics.jsonl.
+
+    A phase's row holds the metrics of its last evaluation, which stands under the name of the phase that led up to it,
+    and its last `alignment/` measurement. A phase without an evaluation has no row.
+    """
+    rows = []
+    for phase, members in itertools.groupby(records, key=lambda record: record["phase"]):
+        row: Row = {"at": phase}
+        evaluated = False
+        for record in members:
+            if any(name.startswith("eval/") for name in record):
+                row = {name: value for name, value in row.items() if not name.startswith("eval/")}
+                row |= {name: value for name, value in record.items() if name.startswith("eval/")}
+                row["step"] = record["step"]
+                evaluated = True
+            row |= {name: value for name, value in record.items() if name.startswith("alignment/")}
+        if evaluated:
+            rows.append({"at": row.pop("at"), "step": row.pop("step"), **row})
+    return rows
+
+
+def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Prints the rows as a table; what a row lacks is shown as "-"."""
+    console = console or Console()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    average, passed = widest("avg", names), widest("pass", names)
+    spread = "±" if console.encoding.startswith("utf") else "+-"
+    accuracy_heading = f"accuracy\n{average.removeprefix('eval/')}" if average else "accuracy"
+    passed_heading = passed.removeprefix("eval/") if passed else "pass@k"
+    table = Table()
+    table.add_column("at", overflow="fold")
+    for heading in ("step", accuracy_heading, passed_heading, "reflections", "length", "alignment"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        accuracy = _number(row.get(average), 3)
+        if f"{average}_stderr" in row:
+            accuracy += f" {spread} {_number(row[f'{average}_stderr'], 3)}"
+        table.add_row(
+            str(row["at"]),
+            str(row["step"]),
+            accuracy,
+            _number(row.get(passed), 3),
+            _number(row.get("eval/reflections"), 2),
+            _number(row.get("eval/length"), 1),
+            _number(row.get("alignment/objective"), 3),
+        )
+    console.print(table)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
