@@ -1,0 +1,53 @@
+"""A batch of responses to rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from prerl_jax.data.problems import Problem
+
+
+class Verifier(Protocol):
+    """A config value that judges a response. Any frozen dataclass with this method works."""
+
+    def __call__(self, problem: Problem, response: str) -> float:
+        """The reward, in [0, 1]."""
+
+
+def verify_all(
+    verifier: Verifier, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]
+) -> np.ndarray:
+    """Rewards f32[B] of B responses.
+
+    A truncated response (length limit reached, no stop token) gets 0 whatever it contains, and is not verified.
+
+    Raises:
+        ValueError: lengths differ, or a reward is not a finite number in [0, 1].
+    """
+    if not len(problems) == len(responses) == len(truncated):
+        raise ValueError(
+            f"{len(problems)} problems, {len(responses)} responses and {len(truncated)} truncation flags do not match"
+        )
+    rewards = np.zeros(len(problems), np.float32)
+    for row, (problem, response) in enumerate(zip(problems, responses, strict=True)):
+        if not truncated[row]:
+            rewards[row] = checked(verifier(problem, response), verifier, problem)
+    return rewards
+
+
+def checked(reward: Any, verifier: Any, problem: Problem) -> float:
+    """The reward as a float.
+
+    Raises:
+        ValueError: it is not a finite number in [0, 1].
+    """
+    try:
+        number = float(reward)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{verifier} returned {reward!r}, which is no number, for {problem}") from error
+    if not 0.0 <= number <= 1.0:  # false for NaN as well
+        raise ValueError(f"{verifier} returned {number}, which is not in [0, 1], for {problem}")
+    return number

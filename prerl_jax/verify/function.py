@@ -1,0 +1,51 @@
+"""A user's own function as the verifier."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable
+
+from prerl_jax.data.problems import Problem
+from prerl_jax.verify.batch import checked
+
+
+@dataclasses.dataclass(frozen=True)
+class UserFunction:
+    """`UserFunction("package.module:function")`: function(problem, response) -> a number in [0, 1].
+
+    The name is looked up when the config is built, so that a wrong one ends the run before it starts. What the function
+    raises is not caught: a reward that is silently 0 would train the model on it.
+    """
+
+    function: str
+
+    def __post_init__(self) -> None:
+        _find(self.function)
+
+    def __call__(self, problem: Problem, response: str) -> float:
+        """The function's reward.
+
+        Raises:
+            ValueError: it is not a finite number in [0, 1].
+        """
+        return checked(_find(self.function)(problem, response), self.function, problem)
+
+
+@functools.cache
+def _find(name: str) -> Callable[[Problem, str], float]:
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute.isidentifier():
+        raise ValueError(f"a verifier function is named 'package.module:function', got {name!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"cannot import {module_name!r} for the verifier {name!r}: {error}; is it installed, or on PYTHONPATH?"
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        have = sorted(key for key, item in vars(module).items() if callable(item) and not key.startswith("_"))
+        raise ValueError(f"{module_name!r} has no function {attribute!r} for the verifier {name!r}; it has {have}")
+    return function

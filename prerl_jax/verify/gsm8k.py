@@ -1,0 +1,42 @@
+"""GSM8K's answer format: the number after the last "####" (Cobbe et al., 2021, arXiv 2110.14168)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from decimal import Decimal
+
+from prerl_jax.data.problems import Problem
+
+_NUMBER = re.compile(r"\s*+([-+]?)\s*+\$?\s*+([-+]?)([0-9][0-9,]*+(?:\.[0-9]++)?|\.[0-9]++)")
+
+
+@dataclasses.dataclass(frozen=True)
+class GSM8KAnswer:
+    """1.0 if the number after the last marker equals the answer as a number, else 0.0.
+
+    Thousands separators, a dollar sign and trailing zeros do not matter, nor does what comes after the number. The
+    problem's answer may be the bare number or a worked solution with the marker, as in the published files.
+    """
+
+    marker: str = "####"
+
+    def __call__(self, problem: Problem, response: str) -> float:
+        """The reward of one response; never raises on a response.
+
+        Raises:
+            ValueError: the problem's ground truth is not a number.
+        """
+        gold = number_at(problem.answer.rsplit(self.marker, 1)[-1])
+        if gold is None:
+            raise ValueError(f"the ground truth is not a number: {problem}")
+        _, marker, tail = response.rpartition(self.marker)
+        return float(bool(marker) and number_at(tail) == gold)
+
+
+def number_at(text: str) -> Decimal | None:
+    """The exact value of the number that the text begins with, or None."""
+    found = _NUMBER.match(text)
+    if found is None or (found[1] and found[2]):
+        return None
+    return Decimal(found[1] + found[2] + found[3].replace(",", ""))

@@ -1,0 +1,227 @@
+"""GSM8K, multiple choice, exact match and the user's function."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from prerl_jax.data import Problem
+from prerl_jax.verify import ExactMatch, GSM8KAnswer, MultipleChoice, UserFunction
+
+
+def score(verifier, gold, response):
+    return verifier(Problem("q", gold), response)
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "expected"),
+    [
+        ("18", "9 * 2 = 18\n#### 18", 1),
+        ("18", "####18", 1),
+        ("18", "#### 18.", 1),
+        ("18", "#### $18.00", 1),
+        ("18", "#### 18 eggs", 1),
+        ("1000", "#### 1,000", 1),
+        ("1,000", "#### 1000", 1),
+        ("-5", "#### -5", 1),
+        ("-5", "#### -$5", 1),
+        ("5", "#### +5", 1),
+        ("0.5", "#### .5", 1),
+        ("She sells 9 eggs.\n#### 18", "#### 18", 1),
+        ("18", "#### 17\n#### 18", 1),
+        ("18", "#### 18\n#### 17", 0),
+        ("18", "18", 0),
+        ("18", "#### ", 0),
+        ("18", "#### about 18", 0),
+        ("18", "### 18", 0),
+        ("18", "#### 181", 0),
+        ("18", "#### 1 8", 0),
+        ("5", "#### -5", 0),
+        ("5", "#### --5", 0),
+        ("5", "#### -+5", 0),
+        ("5", "#### \u0665", 0),
+    ],
+)
+def test_gsm8k(gold, response, expected):
+    assert score(GSM8KAnswer(), gold, response) == expected
+
+
+def test_gsm8k_marker():
+    assert score(GSM8KAnswer(marker="Answer:"), "18", "#### 17 Answer: 18") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "expected"),
+    [
+        ("B", r"\boxed{B}", 1),
+        ("(B)", r"\boxed{(B)}", 1),
+        ("b", r"\boxed{b}", 1),
+        ("B", r"\boxed{\text{B}}", 1),
+        ("B", r"\boxed{\textbf{(B)}}", 1),
+        ("B", r"The answer is A. \boxed{B}", 1),
+        ("B", "The answer is B.", 1),
+        ("B", "The answer is (B) because A is wrong.", 1),
+        ("B", "**Answer: B**", 1),
+        ("B", "The correct option is **B**.", 1),
+        ("B", "the answer is: $B$", 1),
+        ("B", "The answer is option B", 1),
+        ("B", "The answer is A. No, the answer is B.", 1),
+        ("B", "B", 1),
+        ("B", " (B) ", 1),
+        ("B", "B.", 1),
+        ("B", "B. Paris", 1),
+        ("B", "(B) Paris", 1),
+        ("A", r"\boxed{A, B}", 0),
+        ("A", r"\boxed{B} \boxed{}", 0),
+        ("A", "The answer is A or B.", 0),
+        ("A", "The answer is (A) and (B).", 0),
+        ("A", "(A) or (B)", 0),
+        ("A", "A, B", 0),
+        ("A", "The answer is Apple.", 0),
+        ("A", "the answer is a number", 0),
+        ("A", "Although it is late", 0),
+        ("A", "A dog is an animal.", 0),
+        ("B", "The answer is not B.", 0),
+        ("A", "", 0),
+        ("B", "C", 0),
+    ],
+)
+def test_multiple_choice(gold, response, expected):
+    assert score(MultipleChoice(), gold, response) == expected
+
+
+def test_multiple_choice_letters():
+    assert score(MultipleChoice("ABCDEFGHIJ"), "J", "The answer is J.") == 1.0
+    assert score(MultipleChoice("AB"), "B", "The answer is C.") == 0.0
+    for letters in ("", "A", "AA", "ab", "A]"):
+        with pytest.raises(ValueError, match="distinct capital letters"):
+            MultipleChoice(letters)
+
+
+@pytest.mark.parametrize(
+    ("verifier", "gold", "response", "expected"),
+    [
+        (ExactMatch(), "42", "42", 1),
+        (ExactMatch(), " 42", "42\n", 1),
+        (ExactMatch(), "42", "it is 42", 0),
+        (ExactMatch(), "Paris", "paris", 0),
+        (ExactMatch(ignore_case=True), "Paris", "PARIS", 1),
+        (ExactMatch("Answer:"), "42", "so\nAnswer: 42", 1),
+        (ExactMatch("Answer:"), "42", "Answer: 41\nAnswer: 42\nThanks", 1),
+        (ExactMatch("Answer:"), "42", "Answer:\n42", 1),
+        (ExactMatch("Answer:"), "42", "Answer: 42 apples", 0),
+        (ExactMatch("Answer:"), "42", "Answer: 42\nAnswer: 41", 0),
+        (ExactMatch("Answer:"), "42", "42", 0),
+        (ExactMatch("Answer:"), "42", "Answer:", 0),
+        (ExactMatch("<answer>", until="</answer>"), "a\nb", "<answer>a\nb</answer> bye", 1),
+        (ExactMatch("Answer:", until=""), "a\nb", "Answer: a\nb", 1),
+    ],
+)
+def test_exact_match(verifier, gold, response, expected):
+    assert score(verifier, gold, response) == expected
+
+
+def test_exact_match_marker_may_not_be_empty():
+    with pytest.raises(ValueError, match="marker is empty"):
+        ExactMatch("")
+
+
+@pytest.mark.parametrize(
+    ("verifier", "gold"),
+    [
+        (GSM8KAnswer(), ""),
+        (GSM8KAnswer(), "many"),
+        (MultipleChoice(), ""),
+        (MultipleChoice(), "AB"),
+        (ExactMatch(), ""),
+    ],
+)
+def test_a_truth_that_cannot_be_met_is_an_error(verifier, gold):
+    with pytest.raises(ValueError, match="ground truth is"):
+        score(verifier, gold, "5")
+
+
+N = 100_000
+HOSTILE = [
+    "#" * N,
+    "#### " * N,
+    "#### " + " " * N,
+    "#### " + "9" * N,
+    "#### " + "," * N,
+    "#### 1" + "," * N + "x",
+    "#### ." + "." * N,
+    "#### -" + "-" * N,
+    "(" * N,
+    "answer is " * N,
+    "answer" + " " * N,
+    "answer is" + " " * N + "!",
+    "answer is A" + " " * N + "!",
+    "answer : " * N + "B or",
+    r"\boxed{" + " " * N + "!}",
+    r"\boxed{" + "{" * N,
+    "Answer:" * N,
+    "Answer:" + "\n" * N,
+    "*$" * N,
+    "\0\ud800\u202e",
+    "",
+]
+
+
+@pytest.mark.parametrize("verifier", [GSM8KAnswer(), MultipleChoice(), ExactMatch(), ExactMatch("Answer:")], ids=str)
+def test_hostile_text_is_zero_and_quick(verifier):
+    gold = "7" if isinstance(verifier, GSM8KAnswer) else "C"
+    start = time.perf_counter()
+    assert [score(verifier, gold, text) for text in HOSTILE] == [0.0] * len(HOSTILE)
+    assert time.perf_counter() - start < 5.0
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    code = "def half(problem, response): return 0.5\ndef echo(problem, response): return float(response)\n"
+    code += "def nothing(problem, response): return None\ndef fails(problem, response): raise KeyError('mine')\n"
+    code += "number = 3\n"
+    (tmp_path / "my_rewards.py").write_text(code)
+    (tmp_path / "my_broken.py").write_text("import there_is_no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("module")
+class TestUserFunction:
+    def test_its_value_is_the_reward(self):
+        assert score(UserFunction("my_rewards:half"), "x", "y") == 0.5
+        assert score(UserFunction("my_rewards:echo"), "x", "1") == 1.0
+
+    def test_repr_round_trips(self):
+        verifier = UserFunction("my_rewards:half")
+        assert eval(repr(verifier)) == verifier
+
+    @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "inf"])
+    def test_a_value_outside_the_unit_interval(self, value):
+        with pytest.raises(ValueError, match=r"my_rewards:echo returned .* not in \[0, 1\]"):
+            score(UserFunction("my_rewards:echo"), "x", value)
+
+    def test_no_number(self):
+        with pytest.raises(ValueError, match="returned None, which is no number"):
+            score(UserFunction("my_rewards:nothing"), "x", "y")
+
+    def test_its_own_error_comes_through(self):
+        with pytest.raises(KeyError, match="mine"):
+            score(UserFunction("my_rewards:fails"), "x", "y")
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("my_rewards.half", "'package.module:function'"),
+            ("my_rewards:", "'package.module:function'"),
+            (":half", "'package.module:function'"),
+            ("my_rewards:a.b", "'package.module:function'"),
+            ("no_such_package.rewards:half", "cannot import 'no_such_package.rewards'"),
+            ("my_broken:half", "there_is_no_such_module"),
+            ("my_rewards:third", "has no function 'third' .*'echo', 'fails', 'half'"),
+            ("my_rewards:number", "has no function 'number'"),
+        ],
+    )
+    def test_a_wrong_name_is_found_at_construction(self, name, message):
+        with pytest.raises(ValueError, match=message):
+            UserFunction(name)
