@@ -1,0 +1,24 @@
+"""Problems, where they come from, how they become prompt tokens, and in which order they are met."""
+
+from prerl_jax.data.arithmetic import ChainSum
+from prerl_jax.data.pipeline import Batches, make_batches
+from prerl_jax.data.problems import Message, Problem, Source
+from prerl_jax.data.prompts import ChatTemplate, Example, LengthReport, PlainText, encode, left_pad
+from prerl_jax.data.sources import JsonlProblems, ParquetProblems
+
+__all__ = [
+    "Batches",
+    "ChainSum",
+    "ChatTemplate",
+    "Example",
+    "JsonlProblems",
+    "LengthReport",
+    "Message",
+    "ParquetProblems",
+    "PlainText",
+    "Problem",
+    "Source",
+    "encode",
+    "left_pad",
+    "make_batches",
+]

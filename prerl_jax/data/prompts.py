@@ -1,0 +1,159 @@
+"""From problems to prompt tokens: chat template or plain text, the length limit, and left padding.
+
+The tokens made here are the x of P(y|x). They are made once, before training, so that a prompt that is too long, or a
+tokenizer that has no chat template, is found out before anything compiles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prerl_jax.core.types import Prompts
+from prerl_jax.data.problems import Problem, as_messages, as_text
+
+TOO_LONG = ("drop", "truncate_left")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatTemplate:
+    """The tokenizer's own chat template; a text prompt becomes one user turn.
+
+    `arguments` are handed to the template, for instance `(("enable_thinking", False),)` for Qwen3. The template writes
+    its own special tokens, so none are added.
+    """
+
+    arguments: tuple[tuple[str, Any], ...] = ()
+    add_generation_prompt: bool = True
+
+    def tokenize(self, problems: Sequence[Problem], tokenizer: Any) -> list[list[int]]:
+        """Token ids of each problem's prompt.
+
+        Raises:
+            ValueError: the tokenizer has no chat template, or the template knows nothing of an argument.
+        """
+        if not getattr(tokenizer, "chat_template", None):
+            raise ValueError("the tokenizer has no chat template; use PlainText() for a base model")
+        template = tokenizer.get_chat_template()
+        unknown = [name for name, _ in self.arguments if name not in template]
+        if unknown:  # a template ignores what it does not know: a misspelt switch would train in the wrong mode
+            raise ValueError(f"the tokenizer's chat template does not use the arguments {unknown}; leave them out")
+        texts = tokenizer.apply_chat_template(
+            [as_messages(problem.prompt) for problem in problems],
+            tokenize=False,
+            add_generation_prompt=self.add_generation_prompt,
+            **dict(self.arguments),
+        )
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainText:
+    """The text itself, for base models; the turns of a chat are joined by blank lines.
+
+    One BOS is put in front if that is the tokenizer's own habit and the text does not begin with it already; nothing is
+    appended, also by tokenizers that would add an EOS, since the response goes on where the prompt stops.
+    """
+
+    def tokenize(self, problems: Sequence[Problem], tokenizer: Any) -> list[list[int]]:
+        """Token ids of each problem's prompt."""
+        texts = [as_text(problem.prompt) for problem in problems]
+        bodies = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        bos = tokenizer.bos_token_id
+        if bos is None or tokenizer("a")["input_ids"][:1] != [bos]:
+            return bodies
+        return [body if body[:1] == [bos] else [bos, *body] for body in bodies]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A problem with its prompt's token ids."""
+
+    problem: Problem
+    tokens: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthReport:
+    """What the length limit did to the prompts."""
+
+    total: int
+    dropped: int
+    truncated: int
+    longest: int
+    limit: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total} prompts, the longest of {self.longest} tokens; limit {self.limit}: "
+            f"{self.dropped} dropped, {self.truncated} truncated from the left"
+        )
+
+
+def encode(
+    problems: Sequence[Problem],
+    tokenizer: Any,
+    template: ChatTemplate | PlainText,
+    max_prompt_tokens: int,
+    too_long: str = "drop",
+) -> tuple[tuple[Example, ...], LengthReport]:
+    """Tokenises prompts and applies the length limit, keeping the order.
+
+    Args:
+        problems: what to ask.
+        tokenizer: a Hugging Face tokenizer.
+        template: how a prompt becomes text.
+        max_prompt_tokens: the limit, special tokens included.
+        too_long: "drop" leaves longer prompts out; "truncate_left" keeps their last `max_prompt_tokens` tokens, as the
+            published code does (what is cut includes a BOS or the head of the chat template).
+
+    Raises:
+        ValueError: a bad limit or choice, no problems, an empty prompt, no chat template, or every prompt is too long.
+    """
+    if too_long not in TOO_LONG:
+        raise ValueError(f"too_long is one of {TOO_LONG}, got {too_long!r}")
+    if max_prompt_tokens < 1:
+        raise ValueError(f"max_prompt_tokens must be at least 1, got {max_prompt_tokens}")
+    if not problems:
+        raise ValueError("there are no problems to encode")
+    rows = template.tokenize(problems, tokenizer)
+    lengths = [len(row) for row in rows]
+    if not min(lengths):
+        raise ValueError(f"the prompt of problem {lengths.index(0)} has no token: {problems[lengths.index(0)]}")
+    excess = sum(length > max_prompt_tokens for length in lengths)
+    drop = too_long == "drop"
+    if drop and excess == len(rows):
+        raise ValueError(
+            f"all {len(rows)} prompts are longer than max_prompt_tokens={max_prompt_tokens} "
+            f"({min(lengths)} to {max(lengths)} tokens); raise the limit or set too_long='truncate_left'"
+        )
+    examples = tuple(
+        Example(problem, tuple(row[-max_prompt_tokens:]))
+        for problem, row in zip(problems, rows, strict=True)
+        if not drop or len(row) <= max_prompt_tokens
+    )
+    report = LengthReport(len(rows), excess if drop else 0, 0 if drop else excess, max(lengths), max_prompt_tokens)
+    return examples, report
+
+
+def left_pad(examples: Sequence[Example], length: int, pad_id: int) -> Prompts:
+    """Prompts of B examples as numpy arrays: prompt i32[B, length], prompt_mask bool[B, length].
+
+    The mask comes from the lengths, never from the ids: `pad_id` may well be a token that occurs in prompts.
+
+    Raises:
+        ValueError: an example is longer than `length`.
+    """
+    longest = max((len(example.tokens) for example in examples), default=0)
+    if longest > length:
+        raise ValueError(f"a prompt of {longest} tokens does not fit in {length}")
+    prompt = np.full((len(examples), length), pad_id, np.int32)
+    mask = np.zeros((len(examples), length), bool)
+    for row, example in enumerate(examples):
+        start = length - len(example.tokens)
+        prompt[row, start:] = example.tokens
+        mask[row, start:] = True
+    return Prompts(prompt, mask)

@@ -1,0 +1,153 @@
+"""Problems out of files: parquet in verl's schema, and JSON lines.
+
+A row with an empty ground truth is an error in the data: every comparison with an empty answer is either impossible or,
+worse, a reward for nothing. Such rows are reported and left out. Anything else that is wrong with a file stops it here,
+with the file, the row and the remedy, rather than in the middle of a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prerl_jax.data.problems import Problem, parse_answer, parse_prompt
+from prerl_jax.models.location import PACKAGE, resolve
+
+REQUIRED_COLUMNS = ("prompt", "reward_model.ground_truth")
+REQUIRED_KEYS = ("prompt", "answer")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParquetProblems:
+    """A parquet file in verl's schema.
+
+    Columns: `prompt` (text, or a list of {role, content}) and `reward_model.ground_truth` are needed, `data_source` and
+    `extra_info` are used where present; every other column joins the metadata, beside what `extra_info` holds.
+    `path` is a file, or "package:NAME/relative" for a file in an installed package. `deduplicate` keeps the first row
+    of each prompt: published evaluation files repeat every problem once a sample, while evaluation here samples
+    k times by itself.
+    """
+
+    path: str
+    deduplicate: bool = False
+
+    def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+        """(problems, one line per row left out).
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not a parquet file, a column is missing, a row is malformed, or no problem is left.
+        """
+        return _collect(self.path, _parquet_rows(_existing(self.path)), self.deduplicate)
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonlProblems:
+    """A file with one JSON object a line.
+
+    Keys: `prompt` (text, or a list of {role, content}) and `answer` are needed, `source` (text) and `metadata`
+    (an object) may be there; every other key joins the metadata. Blank lines are skipped. `path` and `deduplicate` are
+    those of `ParquetProblems`.
+    """
+
+    path: str
+    deduplicate: bool = False
+
+    def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+        """(problems, one line per line left out).
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a line is malformed (with its number), or no problem is left.
+        """
+        return _collect(self.path, _jsonl_rows(_existing(self.path)), self.deduplicate)
+
+
+def _existing(path: str) -> Path:
+    found = resolve(path) if path.startswith(PACKAGE) else Path(path).expanduser()
+    if not found.is_file():
+        raise FileNotFoundError(f"no data file at {path!r} (looked for {found.absolute()})")
+    return found
+
+
+def _collect(
+    path: str, rows: Iterable[tuple[str, Problem]], deduplicate: bool
+) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    problems, dropped, seen = [], [], set()
+    for where, problem in rows:
+        if not problem.answer.strip():
+            dropped.append(f"{where}: empty ground truth")
+        elif not deduplicate or problem.prompt not in seen:
+            seen.add(problem.prompt)
+            problems.append(problem)
+    if not problems:
+        raise ValueError(f"{path} has no problem in it ({len(dropped)} rows dropped for an empty ground truth)")
+    return tuple(problems), tuple(dropped)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Problem]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a readable parquet file: {error}") from error
+    _require_columns(path, table.schema)
+    for index, row in enumerate(table.to_pylist()):
+        try:
+            problem = _from_verl(row)
+        except ValueError as error:
+            raise ValueError(f"{path}, row {index}: {error}") from error
+        yield f"row {index}", problem
+
+
+def _require_columns(path: Path, schema: Any) -> None:
+    import pyarrow.types
+
+    present = list(schema.names)
+    for field in schema:
+        if pyarrow.types.is_struct(field.type):
+            present += [f"{field.name}.{inner.name}" for inner in field.type]
+    missing = [name for name in REQUIRED_COLUMNS if name not in present]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {missing} of verl's schema; it has {sorted(present)}")
+
+
+def _from_verl(row: dict[str, Any]) -> Problem:
+    rest = {name: value for name, value in row.items() if name not in ("prompt", "reward_model", "data_source")}
+    extra = rest.pop("extra_info", None)
+    return Problem(
+        prompt=parse_prompt(row["prompt"]),
+        answer=parse_answer((row["reward_model"] or {}).get("ground_truth")),
+        source=row.get("data_source") or "",
+        metadata=rest | extra if isinstance(extra, dict) else rest,
+    )
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Problem]]:
+    with path.open("rb") as lines:  # bytes: only \n ends a line, not the Unicode separators that JSON strings may hold
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                problem = _from_json(json.loads(line.decode("utf-8-sig")))
+            except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors too
+                raise ValueError(f"{path}, line {number}: {error}") from error
+            yield f"line {number}", problem
+
+
+def _from_json(row: Any) -> Problem:
+    if not isinstance(row, dict):
+        raise ValueError(f"expected a JSON object, got a {type(row).__name__}")
+    missing = [key for key in REQUIRED_KEYS if key not in row]
+    if missing:
+        raise ValueError(f"the keys {missing} are missing; it has {sorted(row)}")
+    rest = {key: value for key, value in row.items() if key not in ("prompt", "answer", "source", "metadata")}
+    metadata, source = row.get("metadata") or {}, row.get("source") or ""
+    if not isinstance(metadata, dict) or not isinstance(source, str):
+        raise ValueError("`metadata` must be an object and `source` text")
+    return Problem(parse_prompt(row["prompt"]), parse_answer(row["answer"]), source, rest | metadata)

@@ -1,0 +1,165 @@
+"""Problems out of files: what is read, what is dropped, and what stops the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from prerl_jax.data import JsonlProblems, Message, ParquetProblems
+from prerl_jax.verify import BoxedAnswer
+
+DATA = Path(__file__).parents[1] / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+def test_parquet_reads_verls_schema():
+    problems, dropped = ParquetProblems(str(DATA / "math_sample.parquet")).load()
+    assert len(problems) == 46
+    assert len(dropped) == 4
+    assert all("empty ground truth" in line for line in dropped)
+    first = problems[0]
+    assert first.prompt[0] == Message("system", SYSTEM)
+    assert [message.role for message in first.prompt] == ["system", "user"]
+    assert (first.answer, first.source) == ("0", "qwen_math_train")
+    assert (first.metadata["index"], first.metadata["level"], first.metadata["ability"]) == (0, "Level 5", "math")
+    hash(first)
+
+
+def test_dropped_rows_are_named_by_their_number():
+    rows = pq.read_table(DATA / "math_sample.parquet").to_pylist()
+    empty = [index for index, row in enumerate(rows) if not row["reward_model"]["ground_truth"]]
+    _, dropped = ParquetProblems(str(DATA / "math_sample.parquet")).load()
+    assert [line.split(":")[0] for line in dropped] == [f"row {index}" for index in empty]
+
+
+def test_every_gold_of_the_sample_scores_one_in_its_box():
+    problems, _ = ParquetProblems(str(DATA / "math_sample.parquet")).load()
+    assert {BoxedAnswer()(problem, f"so \\boxed{{{problem.answer}}}.") for problem in problems} == {1.0}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the paper's problem sets are not beside this checkout")
+class TestPublishedFiles:
+    def test_all_7496_golds_of_math_train_score_one(self):
+        problems, dropped = ParquetProblems(str(SHARED / "math_train.parquet")).load()
+        assert dropped == tuple(f"row {row}: empty ground truth" for row in (5341, 5343, 6627, 7301))
+        assert len(problems) == 7496
+        scores = [BoxedAnswer()(problem, f"so \\boxed{{{problem.answer}}}.") for problem in problems]
+        assert scores == [1.0] * 7496
+
+    @pytest.mark.parametrize(
+        ("name", "rows", "distinct"),
+        [("aime_2024_20times", 600, 30), ("aime_2025_20times", 600, 30), ("amc2023_20times", 800, 40)],
+    )
+    def test_evaluation_files_deduplicate(self, name, rows, distinct):
+        path = str(SHARED / f"{name}.parquet")
+        assert len(ParquetProblems(path).load()[0]) == rows
+        assert len(ParquetProblems(path, deduplicate=True).load()[0]) == distinct
+
+
+def test_parquet_needs_only_prompt_and_ground_truth(tmp_path):
+    rows = [{"prompt": "2 + 2 =", "reward_model": {"ground_truth": "4"}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "small.parquet")
+    ((problem,), _) = ParquetProblems(str(tmp_path / "small.parquet")).load()
+    assert (problem.prompt, problem.answer, problem.source, problem.metadata) == ("2 + 2 =", "4", "", {})
+
+
+@pytest.mark.parametrize(
+    ("row", "missing"),
+    [
+        ({"question": "a", "answer": "b"}, "'prompt', 'reward_model.ground_truth'"),
+        ({"prompt": "a", "answer": "b"}, r"\['reward_model.ground_truth'\]"),
+        ({"prompt": "a", "reward_model": {"style": "rule"}}, r"\['reward_model.ground_truth'\]"),
+    ],
+)
+def test_parquet_without_the_columns_names_missing_and_present(tmp_path, row, missing):
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "bad.parquet")
+    with pytest.raises(ValueError, match=missing) as error:
+        ParquetProblems(str(tmp_path / "bad.parquet")).load()
+    assert all(name in str(error.value) for name in row)
+
+
+@pytest.mark.parametrize("prompt", [" ", [], [{"role": "user"}], 3])
+def test_parquet_names_the_malformed_row(tmp_path, prompt):
+    table = pa.Table.from_pylist([{"prompt": prompt, "reward_model": {"ground_truth": "4"}}])
+    pq.write_table(table, tmp_path / "bad.parquet")
+    with pytest.raises(ValueError, match=r"bad.parquet, row 0: "):
+        ParquetProblems(str(tmp_path / "bad.parquet")).load()
+
+
+def test_not_a_parquet_file(tmp_path):
+    (tmp_path / "text.parquet").write_text("hello")
+    with pytest.raises(ValueError, match="not a readable parquet file"):
+        ParquetProblems(str(tmp_path / "text.parquet")).load()
+
+
+def test_jsonl():
+    (first, second, third), dropped = JsonlProblems(str(DATA / "sample.jsonl")).load()
+    assert (first.prompt, first.answer, first.source) == ("What is 2 + 2?", "4", "hand")
+    assert first.metadata == {"level": 1}
+    assert second.prompt == (Message("system", "Be brief."), Message("user", "What is 3 + 3?"))
+    assert (second.answer, second.metadata) == ("6", {"id": "b"})
+    assert third.prompt == first.prompt
+    assert dropped == ("line 4: empty ground truth",)
+    assert len(JsonlProblems(str(DATA / "sample.jsonl"), deduplicate=True).load()[0]) == 2
+
+
+GOOD = b'{"prompt": "a\xe2\x80\xa8b", "answer": "4"}\n'  # a Unicode line separator inside a string is no line end
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "line 2: "),
+        (b"\xff\xfe", "line 2: "),
+        (b"[1]", "line 2: expected a JSON object, got a list"),
+        (b'{"prompt": "a"}', r"line 2: the keys \['answer'\] are missing"),
+        (b'{"prompt": "", "answer": "1"}', "line 2: the prompt is empty"),
+        (b'{"prompt": {"role": "user"}, "answer": "1"}', "line 2: the prompt is a dict"),
+        (b'{"prompt": [{"role": "user", "content": null}], "answer": "1"}', "line 2: a message must be"),
+        (b'{"prompt": "a", "answer": ["1"]}', "line 2: the ground truth is a list"),
+        (b'{"prompt": "a", "answer": true}', "line 2: the ground truth is a bool"),
+        (b'{"prompt": "a", "answer": "1", "metadata": [1]}', "line 2: `metadata` must be an object"),
+    ],
+)
+def test_jsonl_names_the_malformed_line(tmp_path, line, message):
+    (tmp_path / "bad.jsonl").write_bytes(GOOD + line)
+    with pytest.raises(ValueError, match=message):
+        JsonlProblems(str(tmp_path / "bad.jsonl")).load()
+
+
+@pytest.mark.parametrize("answer", [None, "", "\n"])
+def test_a_data_set_of_empty_truths_is_empty(tmp_path, answer):
+    (tmp_path / "empty.jsonl").write_text(json.dumps({"prompt": "a", "answer": answer}))
+    with pytest.raises(ValueError, match=r"has no problem in it \(1 rows dropped"):
+        JsonlProblems(str(tmp_path / "empty.jsonl")).load()
+
+
+def test_empty_files(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(ValueError, match="no problem in it"):
+        JsonlProblems(str(tmp_path / "empty.jsonl")).load()
+    table = pq.read_table(DATA / "math_sample.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
+    with pytest.raises(ValueError, match="no problem in it"):
+        ParquetProblems(str(tmp_path / "empty.parquet")).load()
+
+
+def test_a_file_inside_an_installed_package(tmp_path, monkeypatch):
+    (tmp_path / "shipped_problems").mkdir()
+    (tmp_path / "shipped_problems" / "few.jsonl").write_bytes(GOOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    ((problem,), _) = JsonlProblems("package:shipped_problems/few.jsonl").load()
+    assert problem.answer == "4"
+    with pytest.raises(FileNotFoundError, match="none.jsonl"):
+        JsonlProblems("package:shipped_problems/none.jsonl").load()
+
+
+@pytest.mark.parametrize("source", [ParquetProblems, JsonlProblems])
+def test_no_such_file(tmp_path, source):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.x"):
+        source(str(tmp_path / "nowhere.x")).load()
