@@ -39,7 +39,8 @@ def pass_at_k(correct: ArrayLike, samples: int, k: int) -> float:
     if correct.min() < 0 or correct.max() > samples:
         raise ValueError(f"counts of right responses range over {correct.min()}..{correct.max()}, not 0..{samples}")
     draws = np.arange(k)
-    # With fewer than k wrong responses one factor is 0; the clip keeps later factors from turning negative.
+    # With fewer than k wrong responses one factor is 0, and so is the product; clipping the factors after it to [0, 1]
+    # keeps them from overflowing, in whatever order they are multiplied.
     wrong = np.clip(samples - correct[:, None] - draws, 0, None) / (samples - draws)
     return float(np.mean(1.0 - np.prod(wrong, axis=1)))
 
