@@ -155,7 +155,7 @@ def test_a_file_inside_an_installed_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     ((problem,), _) = JsonlProblems("package:shipped_problems/few.jsonl").load()
     assert problem.answer == "4"
-    with pytest.raises(FileNotFoundError, match="none.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
         JsonlProblems("package:shipped_problems/none.jsonl").load()
 
 

@@ -105,6 +105,7 @@ def test_wrong(gold, answer):
         (r"$\boxed 5$", "5"),
         (r"\boxed{6} or $\boxed 5$ or \boxed{7}", "5"),  # a box with a space takes precedence wherever it stands
         (r"\boxed{6} then \boxed 5 end", "5 end"),
+        (r"$\boxed 5$ wait $\boxed 6$", "6"),
         (r"\boxed {5}", "{5}"),
         (r"\boxed{5", None),
         (r"\boxed{5} then \boxed{6", None),
