@@ -1,0 +1,1 @@
+"""The experiments that come with prerl_jax, one file each; installed, this folder is `prerl_jax.configs`."""

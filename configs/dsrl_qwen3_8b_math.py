@@ -1,0 +1,33 @@
+"""DSRL on Qwen3-8B and MATH: 20 steps of NSR-PreRL, then GRPO, with the published hyper-parameters.
+
+Command, on every worker of the slice (launch/tpu_vm.sh does that):
+
+    python -m prerl_jax.launch --config configs/dsrl_qwen3_8b_math.py --workdir /mnt/shared/dsrl_qwen3_8b_math
+
+The model: `hf download Qwen/Qwen3-8B --local-dir Qwen/Qwen3-8B`, or --set model.path=FOLDER. The data as in
+dsrl_qwen3_4b_math.py.
+
+Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
+are 4 x 33 GB, 4.1 GB a chip; the cache of 128 responses of 8,192 tokens (147 kB a token) is 155 GB, 4.8 GB a chip; each
+microbatch is two rows for two chips. `--dry-run` prints what your slice would hold.
+
+Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.62, GRPO 57.00, DSRL 58.47. The evaluation
+here is avg@20 on AIME 2024 alone, for watching the run, and is not that number.
+"""
+
+import dataclasses
+
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_io import load_config
+from prerl_jax.runtime.mesh import MeshSpec
+
+
+def config() -> TrainConfig:
+    small = load_config("dsrl_qwen3_4b_math")
+    return dataclasses.replace(
+        small,
+        name="dsrl_qwen3_8b_math",
+        model=dataclasses.replace(small.model, path="Qwen/Qwen3-8B"),
+        sampling=dataclasses.replace(small.sampling, rows_per_call=128),
+        mesh=MeshSpec(data=1, fsdp=16, tensor=2),
+    )

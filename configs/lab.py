@@ -1,0 +1,47 @@
+"""The lab, the default: DSRL on a tiny model that adds numbers digit by digit, with wrong steps it can learn to avoid.
+
+Command (this config is what runs without --config):
+
+    python -m prerl_jax.launch --workdir runs/lab
+
+The base model ships with the package (`python -m prerl_jax.lab` makes it): pre-trained on worked additions with a share
+of wrong steps, some of them followed by "wait" and the right step.
+
+Hardware: any CPU; minutes on two cores.
+
+Expected: the run ends with a table of accuracy (eval/avg@8) and reflections: the base, after NSR-PreRL, after RL.
+"""
+
+from prerl_jax import dsrl
+from prerl_jax.config import (
+    CheckpointSpec,
+    DataSpec,
+    EvaluationSpec,
+    ModelSpec,
+    OptimizerSpec,
+    SamplingSpec,
+    TrainConfig,
+)
+from prerl_jax.data import PlainText
+from prerl_jax.data.lab import Additions
+from prerl_jax.verify import ExactMatch
+
+
+def config() -> TrainConfig:
+    return TrainConfig(
+        name="lab",
+        model=ModelSpec(path="package:prerl_jax/lab_base", compute_dtype="float32", remat="none"),
+        data=DataSpec(
+            train=Additions(digits=2, count=4096, seed=0, split="train"),
+            evaluation=Additions(digits=2, count=64, seed=0, split="evaluation"),
+            template=PlainText(),
+            verifier=ExactMatch(marker="#"),
+            max_prompt_tokens=8,
+        ),
+        phases=dsrl(warmup=10, total=50),
+        sampling=SamplingSpec(prompts=24, group_size=8, max_new_tokens=64),
+        optimizer=OptimizerSpec(learning_rate=1e-4),
+        evaluation=EvaluationSpec(every=10, samples=8, reflection="wait"),
+        checkpoints=CheckpointSpec(every=10, best="eval/avg@8"),
+        alignment_every=5,
+    )

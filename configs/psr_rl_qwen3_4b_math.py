@@ -1,0 +1,21 @@
+"""PSR-RL on Qwen3-4B and MATH: positive samples alone, in P(y given x), for the whole run.
+
+Command, on every worker of the slice (launch/tpu_vm.sh does that):
+
+    python -m prerl_jax.launch --config configs/psr_rl_qwen3_4b_math.py --workdir /mnt/shared/psr_rl_qwen3_4b_math
+
+Model, data, hardware and everything else as in dsrl_qwen3_4b_math.py; the phases are all that differs.
+
+Expected: an ablation of the paper (arXiv 2604.14142), of which no published number is at hand to compare with.
+"""
+
+import dataclasses
+
+from prerl_jax import psr_rl
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_io import load_config
+
+
+def config() -> TrainConfig:
+    base = load_config("dsrl_qwen3_4b_math")
+    return dataclasses.replace(base, name="psr_rl_qwen3_4b_math", phases=psr_rl(steps=348))

@@ -1,0 +1,299 @@
+"""What a run is, as plain values: frozen dataclasses, checked when they are built and again as a whole by `validate`.
+
+A config file is a Python file with `def config() -> TrainConfig`. Behaviour is passed as objects (a phase's space, a
+verifier, a source of problems), never as the name of something in a registry, so a new idea needs no change here.
+Each class checks its own fields as it is built; what concerns several of them is checked by `validate`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import jax
+
+from prerl_jax.core.credit import GroupRelative
+from prerl_jax.core.phases import Phase
+from prerl_jax.data import ChatTemplate, PlainText, Source
+from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
+from prerl_jax.runtime.mesh import MeshSpec
+from prerl_jax.verify import Verifier
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+REMAT_POLICIES = ("none", "dots", "full")
+TOO_LONG = ("drop", "truncate_left")
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}.")
+
+
+def _at_least(low: float, spec: object, section: str, *fields: str) -> None:
+    for field in fields:
+        value = getattr(spec, field)
+        if value is not None and not value >= low:
+            raise ValueError(f"{section}{field} is {value}; it must be {low} or more.")
+
+
+def _probability(spec: object, section: str, field: str) -> None:
+    value = getattr(spec, field)
+    if value is not None and not 0 < value <= 1:
+        raise ValueError(f"{section}{field} is {value}; it must be above 0 and at most 1 (None keeps every token).")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """Which checkpoint is trained, and how its forward pass is computed. Parameters and moments are always float32."""
+
+    path: str
+    """A Hugging Face folder, a .gguf file, or `package:NAME/FILE` for one inside an installed Python package."""
+    compute_dtype: str = "bfloat16"
+    """"float32" or "bfloat16": what matrix products and activations are computed in."""
+    remat: str = "full"
+    """What the backward pass recomputes: "none", "dots" (all but matrix products) or "full" (each layer)."""
+    rules: Rules = DEFAULT_RULES
+    """(logical axis, mesh axis, mesh axes or None) pairs: what is split over which axis of the mesh."""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("model.path is empty; give a folder, a .gguf file, or package:NAME/FILE.")
+        _one_of("model.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        _one_of("model.remat", self.remat, REMAT_POLICIES)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """The problems, how they become prompts, and how responses to them are judged."""
+
+    train: Source
+    """Problems to sample from: shuffled anew every epoch."""
+    evaluation: Source
+    """Held-out problems, in their own order."""
+    template: ChatTemplate | PlainText
+    """Problem -> prompt text."""
+    verifier: Verifier
+    """(problem, response text) -> reward in [0, 1]; a response that was cut off gets 0 without being asked about."""
+    max_prompt_tokens: int = 1024
+    """Tokens; the width that prompts are padded to."""
+    too_long: str = "drop"
+    """What becomes of a longer prompt: "drop" (and count) it, or "truncate_left" (keep its last tokens)."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "data.", "max_prompt_tokens")
+        _one_of("data.too_long", self.too_long, TOO_LONG)
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSpec:
+    """The responses of one training step. Their temperature is the phase's."""
+
+    prompts: int = 128
+    """Problems a step, over all processes."""
+    group_size: int = 8
+    """Responses a problem."""
+    max_new_tokens: int = 8192
+    """Tokens; a response that reaches it is truncated, gets reward 0, and keeps no invented stop token."""
+    top_k: int | None = None
+    """Sample among this many most likely tokens; None is all. A number samples from another policy than is scored."""
+    top_p: float | None = None
+    """Sample within this probability mass; None is all. A number samples from another policy than is scored."""
+    rows_per_call: int | None = None
+    """Responses decoded at once; bounds the KV cache. None is all `prompts * group_size`."""
+    stop_tokens: tuple[int, ...] | None = None
+    """Token ids that end a response; None takes those of the model's generation config."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "sampling.", "prompts", "group_size", "max_new_tokens", "top_k", "rows_per_call")
+        _probability(self, "sampling.", "top_p")
+        if any(token < 0 for token in self.stop_tokens or ()):
+            raise ValueError(f"sampling.stop_tokens is {self.stop_tokens}; token ids are 0 or more.")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSpec:
+    """AdamW over every parameter, behind a clip of the gradient's global norm."""
+
+    learning_rate: float | Callable[[jax.Array], jax.Array] = 1e-6
+    """The rate, or a function of the steps done in the phase, i32[] -> f32[]; a phase's own rate goes before it."""
+    b1: float = 0.9
+    """Decay of the first moment, per step."""
+    b2: float = 0.999
+    """Decay of the second moment, per step."""
+    eps: float = 1e-8
+    """Added to the root of the second moment. With tiny gradients it sets the step size: do not change it lightly."""
+    weight_decay: float = 0.01
+    """Decoupled: each step takes `learning_rate * weight_decay` of every parameter."""
+    clip: float | None = 1.0
+    """Largest global gradient norm; None does not clip."""
+
+    def __post_init__(self) -> None:
+        if not callable(self.learning_rate):
+            _at_least(0, self, "optimizer.", "learning_rate")
+        for field in ("b1", "b2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"optimizer.{field} is {getattr(self, field)}; it must be at least 0 and below 1.")
+        _at_least(0, self, "optimizer.", "weight_decay")
+        if not self.eps > 0 or (self.clip is not None and not self.clip > 0):
+            raise ValueError(f"optimizer.eps is {self.eps} and optimizer.clip {self.clip}; they must be above 0.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSpec:
+    """Sampling on the held-out problems; always before the first step, at each phase's end and after the last step."""
+
+    every: int = 25
+    """Steps between evaluations inside a phase; 0 is none."""
+    samples: int = 8
+    """Responses a problem: the k of eval/avg@k."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_k: int | None = None
+    """As in `SamplingSpec`; nothing is trained on these samples."""
+    top_p: float | None = None
+    """As in `SamplingSpec`; nothing is trained on these samples."""
+    limit: int | None = None
+    """Problems: the first so many; None is all."""
+    seed: int = 0
+    """Of the samples: the same at every evaluation, so that two of them differ by the policy alone."""
+    reflection: str = r"(?i)\bwait\b"
+    """Regular expression; eval/reflections counts its matches in a response."""
+
+    def __post_init__(self) -> None:
+        _at_least(0, self, "evaluation.", "every", "temperature", "seed")
+        _at_least(1, self, "evaluation.", "samples", "top_k", "limit")
+        _probability(self, "evaluation.", "top_p")
+        try:
+            re.compile(self.reflection)
+        except re.error as error:
+            raise ValueError(f"evaluation.reflection {self.reflection!r} is no regular expression: {error}.") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSpec:
+    """Which checkpoints are written and kept. Those at a phase's end are always written and never deleted."""
+
+    every: int = 25
+    """Steps between checkpoints inside a phase; 0 is none."""
+    keep_last: int = 2
+    """How many of the latest are kept."""
+    best: str | None = "eval/avg@8"
+    """The evaluation metric whose highest checkpoint is kept; None keeps none for its metric."""
+
+    def __post_init__(self) -> None:
+        _at_least(0, self, "checkpoints.", "every")
+        _at_least(1, self, "checkpoints.", "keep_last")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A whole run. With `seed` and `evaluation.seed` it settles every number that is not a time."""
+
+    name: str
+    """What tables, plots and the default workdir call the run."""
+    model: ModelSpec
+    """The policy that training starts from."""
+    data: DataSpec
+    """Problems, prompts and rewards."""
+    phases: tuple[Phase, ...]
+    """Run one after the other; `grpo(...)`, `dsrl(...)` and the other recipes make them."""
+    sampling: SamplingSpec = SamplingSpec()
+    """The responses of a training step."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """AdamW."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """Accuracy on held-out problems."""
+    checkpoints: CheckpointSpec = CheckpointSpec()
+    """What is written and kept."""
+    mesh: MeshSpec = MeshSpec()
+    """How many devices along each mesh axis."""
+    seed: int = 0
+    """Of the data order and of the training samples."""
+    microbatches: int = 1
+    """Parts that a step's rows are computed in, one after the other; the gradient is the same, the memory is not."""
+    alignment_every: int = 0
+    """Steps between measurements of how well the gradients of P(y) and P(y given x) align; 0 is never."""
+    alignment_prompts: int = 8
+    """Groups of the batch that are measured."""
+    alignment_logprob: bool = False
+    """Also align the gradients of the plain mean log-probabilities: two more backward passes."""
+    completions_per_step: int = 4
+    """Sampled responses a step that completions.jsonl gets."""
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise ValueError(f"name is {self.name!r}; give the run a name that can be a folder's.")
+        _at_least(1, self, "", "microbatches", "alignment_prompts")
+        _at_least(0, self, "", "seed", "alignment_every", "completions_per_step")
+
+
+def _validate_phases(config: TrainConfig) -> None:
+    if not config.phases:
+        raise ValueError("phases is empty; a run has at least one, for instance phases=dsrl(warmup=20, total=348).")
+    names = [phase.name for phase in config.phases]
+    taken = sorted({name for name in names if names.count(name) > 1} | ({"base"} & set(names)))
+    if taken:
+        raise ValueError(
+            f"the phases are named {names}: {taken} cannot be told apart in the summary, which has one row a phase "
+            'and one called "base". Give each phase its own name.'
+        )
+    if config.sampling.group_size == 1:
+        for phase in config.phases:
+            credits_of_phase = [term.credit for term in phase.terms] or [phase.credit]
+            if any(isinstance(credit, GroupRelative) for credit in credits_of_phase):
+                raise ValueError(
+                    f"sampling.group_size is 1, and phase {phase.name!r} compares a response with its group: every "
+                    "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another credit."
+                )
+
+
+def _validate_batch(config: TrainConfig, shards: int | None) -> None:
+    sampling = config.sampling
+    rows = sampling.prompts * sampling.group_size
+    product = f"sampling.prompts x sampling.group_size = {sampling.prompts} x {sampling.group_size} = {rows} rows"
+    if rows % config.microbatches:
+        raise ValueError(f"{product} do not divide into microbatches = {config.microbatches}; change one of the three.")
+    call = rows if sampling.rows_per_call is None else sampling.rows_per_call
+    if rows % call or call % sampling.group_size:
+        raise ValueError(
+            f"sampling.rows_per_call is {call}: it must divide {product}, and be a multiple of sampling.group_size, "
+            "since a group shares its prompt's cache."
+        )
+    if shards is None and config.mesh.fsdp > 0:
+        shards = config.mesh.data * config.mesh.fsdp
+    if shards and call % shards:
+        what = product if sampling.rows_per_call is None else f"sampling.rows_per_call = {call}"
+        raise ValueError(
+            f"{what} do not divide over the {shards} parts of the mesh (data x fsdp); change the number of prompts, "
+            "or give more devices to mesh.tensor."
+        )
+    if config.alignment_every and config.alignment_prompts > sampling.prompts:
+        raise ValueError(
+            f"alignment_prompts is {config.alignment_prompts}, but a step has sampling.prompts = {sampling.prompts}."
+        )
+
+
+def _validate_best(config: TrainConfig) -> None:
+    best, samples = config.checkpoints.best, config.evaluation.samples
+    match = re.fullmatch(r"eval/(avg|pass)@(\d+)", best or "")
+    if match is None:
+        return
+    k = int(match[2])
+    if k > samples or (match[1] == "avg" and k != samples):
+        raise ValueError(
+            f"checkpoints.best is {best!r}, which is never measured with evaluation.samples = {samples}; "
+            f"set it to 'eval/avg@{samples}', or to None."
+        )
+
+
+def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
+    """The config itself, if its parts fit together; ValueError with the numbers and the remedy if they do not.
+
+    `shards` is how many parts the mesh splits a batch into (data x fsdp). Without it, that is checked only where the
+    config names both numbers.
+    """
+    _validate_phases(config)
+    _validate_batch(config, shards)
+    _validate_best(config)
+    return config

@@ -1,0 +1,51 @@
+"""Packaging. Lower bounds are the versions that the tests have passed with; nothing older was tried."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+BASE = [
+    "flax>=0.12.8",
+    "gguf>=0.19.0",
+    "grain>=0.2.18",
+    "jax>=0.10.2",
+    "jinja2>=3.1.6",
+    "matplotlib>=3.11.0",
+    "numpy>=2.4.0",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "pyarrow>=26.0.0",
+    "rich>=15.0.0",
+    "safetensors>=0.8.0",
+    "tensorboardX>=2.6.5",
+    "tokenizers>=0.23.1",
+    "transformers>=5.23.0",
+]
+
+EXTRAS = {
+    "test": ["pytest>=9.0.0", "pytest-xdist>=3.8.0"],
+    "dev": ["ruff>=0.17.0"],
+    # PyTorch, for the tests that compare with transformers; without it they are skipped. Nothing runs on it.
+    "parity": ["torch>=2.13.0", "accelerate>=1.15.0"],
+    "tpu": ["jax[tpu]>=0.10.2"],
+    "cuda": ["jax[cuda13]>=0.10.2"],
+    # For a UserFunction that calls math_verify; the package's own verifiers need nothing.
+    "verify": ["math-verify>=0.9.0"],
+}
+
+setup(
+    name="prerl_jax",
+    version="0.1.0",
+    description="RL of language models in pre-train space, P(y), and post-train space, P(y|x), in JAX",
+    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    install_requires=BASE,
+    extras_require=EXTRAS,
+    # configs/ stands at the top, where people look for it; installed, it is the package prerl_jax.configs.
+    packages=[*find_packages(include=["prerl_jax", "prerl_jax.*"]), "prerl_jax.configs"],
+    package_dir={"prerl_jax.configs": "configs"},
+    package_data={"prerl_jax": ["py.typed", "lab_base/*"]},
+)

@@ -1,0 +1,80 @@
+"""Every config in configs/ builds, is valid, says how to run it, and survives being written and read."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from prerl_jax import ClippedPG, GroupRelative, PostTrainSpace, PreTrainSpace, TokenMean
+from prerl_jax.config import OptimizerSpec, validate
+from prerl_jax.config_io import config_names, load_config, render
+
+FOLDER = Path(__file__).resolve().parent.parent / "configs"
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
+QWEN = [name for name in NAMES if "qwen3" in name]
+
+
+def test_the_configs_that_there_must_be():
+    assert config_names() == NAMES
+    recipes = ("dsrl", "grpo", "nsr_prerl", "psr_prerl", "nsr_rl", "psr_rl")
+    assert {"lab", "smollm2_135m", "dsrl_qwen3_8b_math", *(f"{r}_qwen3_4b_math" for r in recipes)} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_builds_and_round_trips(name, tmp_path):
+    config = load_config(FOLDER / f"{name}.py")
+    assert validate(config) is config
+    assert config.name == name
+    (tmp_path / "config.py").write_text(render(config))
+    again = load_config(tmp_path / "config.py")
+    assert again == config
+    assert render(again) == render(config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_says_how_to_run_it_on_what_and_what_to_expect(name):
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
+    assert "python -m prerl_jax.launch" in text
+    assert name == "lab" or f"--config configs/{name}.py" in text
+    assert "ardware" in text
+    assert "Expected" in text
+
+
+@pytest.mark.parametrize("name", QWEN)
+def test_the_published_hyper_parameters(name):
+    """DESIGN: the table of method facts, arXiv 2604.14142 and its published code."""
+    config = load_config(name)
+    sampling = config.sampling
+    assert (sampling.prompts, sampling.group_size, sampling.max_new_tokens) == (128, 8, 8192)
+    assert (sampling.top_k, sampling.top_p) == (None, None)
+    assert (config.data.max_prompt_tokens, config.data.too_long) == (1024, "truncate_left")
+    assert config.data.template.arguments == (("enable_thinking", False),)
+    assert config.optimizer == OptimizerSpec(1e-6, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=1.0)
+    assert sum(phase.steps for phase in config.phases) == 348
+    for phase in config.phases:
+        assert phase.temperature == 1.0
+        assert not phase.reset_optimizer
+        assert phase.learning_rate is None
+        assert phase.objective == ClippedPG(low=0.2, high=0.28 if phase.name == "grpo" else 0.2, dual=10.0)
+        marginal = "prerl" in phase.name
+        assert phase.space == (PreTrainSpace("auto") if marginal else PostTrainSpace())
+        assert phase.weigh == TokenMean(scale=0.01 if marginal else 1.0)
+        keep = {"n": "negative", "p": "positive"}.get(phase.name[0], "all")
+        assert phase.credit == GroupRelative(normalize_std=not marginal, keep=keep)
+
+
+def test_dsrl_warms_up_for_twenty_steps():
+    for size in ("4b", "8b"):
+        assert [(p.name, p.steps) for p in load_config(f"dsrl_qwen3_{size}_math").phases] == [
+            ("nsr_prerl", 20),
+            ("rl", 328),
+        ]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in QWEN])
+def test_the_problems_of_the_offline_configs_exist_and_do_not_overlap(name):
+    data = load_config(name).data
+    train, evaluation = ({problem.prompt for problem in source.load()[0]} for source in (data.train, data.evaluation))
+    assert train
+    assert evaluation
+    assert not train & evaluation

@@ -1,0 +1,123 @@
+"""What is installed, from setup.py's own word, and the shell scripts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / ".ci" / "run"]
+LAUNCH = 'exec python -m prerl_jax.launch "$@"'
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The tree that goes into a wheel."""
+    pytest.importorskip("setuptools")
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def test_a_wheel_has_every_file(built):
+    have = {str(p.relative_to(built)) for p in built.rglob("*") if p.is_file()}
+    sources = {str(p.relative_to(ROOT)) for p in (ROOT / "prerl_jax").rglob("*.py")}
+    configs = {f"prerl_jax/configs/{p.name}" for p in (ROOT / "configs").glob("*.py")}
+    base = {str(p.relative_to(ROOT)) for p in (ROOT / "prerl_jax" / "lab_base").glob("*")}
+    assert have == sources | configs | base | {"prerl_jax/py.typed"}
+
+
+def test_configs_load_from_a_wheel_in_any_directory(built, tmp_path):
+    code = "\n".join(
+        [
+            "import sys",
+            f"sys.path.insert(0, {str(built)!r})",
+            "from prerl_jax import config_io",
+            f"assert config_io.__file__.startswith({str(built)!r}), config_io.__file__",
+            "print([config_io.load_config(n).name for n in config_io.config_names()] == config_io.config_names())",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_metadata():
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "-q", "--name", "--version", "--license"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["prerl_jax", "0.1.0", "Apache-2.0"]
+    licence = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in licence
+    assert "APPENDIX: How to apply the Apache License" in licence
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_a_script_parses_and_stops_at_errors(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text()
+
+
+@pytest.mark.parametrize("script", SCRIPTS[:-1], ids=lambda p: p.name)
+def test_a_launcher_ends_in_the_one_line(script):
+    assert script.read_text().splitlines()[-1] == LAUNCH
+
+
+def fake(folder, name, text):
+    (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def run(script, *arguments, path):
+    environment = os.environ | {"PATH": f"{path}:{os.environ['PATH']}"}
+    return subprocess.run(["bash", str(script), *arguments], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "usage: launch/tpu_vm.sh NAME ZONE"),
+        (("name",), "usage:"),
+        (("--config", "x"), "NAME ZONE come first"),
+        (("name", "us-west4-a", "--config", "x"), "--workdir /SHARED/FOLDER"),
+        (("name", "us-west4-a", "--workdir", "runs/x"), "--workdir /SHARED/FOLDER"),
+    ],
+)
+def test_tpu_vm_checks_its_arguments(arguments, says, tmp_path):
+    fake(tmp_path, "gcloud", "echo REACHED")
+    done = run(ROOT / "launch/tpu_vm.sh", *arguments, path=tmp_path)
+    assert (done.returncode, "REACHED" in done.stdout) == (2, False)
+    assert says in done.stderr
+
+
+def test_tpu_vm_hands_its_arguments_to_every_worker_as_they_are(tmp_path):
+    """The command that gcloud is given is run here, with the worker's own part in place of bash."""
+    worker = tmp_path / "worker"
+    worker.mkdir()
+    fake(
+        tmp_path,
+        "gcloud",
+        f'case "$4" in ssh) printf "%s\\n" "$@" >{tmp_path}/ssh; eval "cd {worker}; ${{!#}}" ;; esac',
+    )
+    fake(tmp_path, "tar", "true")
+    fake(tmp_path, "git", "true")
+    fake(tmp_path, "bash", f'printf "%s\\0" "$PYTHON" "$@" >{tmp_path}/worker_arguments')
+    given = ["--workdir", "/mnt/a b", "--set", "phases=dsrl(warmup=1, total=2)", "--set", "name='it''s $HOME'"]
+    command = ["/bin/bash", str(ROOT / "launch/tpu_vm.sh"), "my-tpu", "us-west4-a", *given]
+    subprocess.run(command, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    assert "--worker=all" in (tmp_path / "ssh").read_text().splitlines()
+    arguments = (tmp_path / "worker_arguments").read_text().split("\0")[:-1]
+    assert arguments == ["python3.11", "prerl_jax/launch/tpu_vm.sh", "--on-worker", *given]
+
+
+def test_local_hands_on_its_arguments(tmp_path):
+    fake(tmp_path, "python", f'[[ $1 == -c ]] || printf "%s\\n" "$@" >{tmp_path}/given')
+    assert run(ROOT / "launch/local.sh", "--set", "a=(1, 2)", path=tmp_path).returncode == 0
+    assert (tmp_path / "given").read_text().splitlines() == ["-m", "prerl_jax.launch", "--set", "a=(1, 2)"]
+    fake(tmp_path, "python", "exit 1")
+    done = run(ROOT / "launch/local.sh", path=tmp_path)
+    assert done.returncode == 1
+    assert "prerl_jax is not installed" in done.stderr
