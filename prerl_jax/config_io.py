@@ -121,8 +121,11 @@ class _Imports:
 
 
 def _scalar(value: Any, where: str, imports: _Imports) -> str:
-    if value is None or type(value) in (bool, int, str):
+    if value is None or type(value) in (bool, int):
         return repr(value)
+    if type(value) is str:
+        text = repr(value)
+        return text if '"' in text else f'"{text[1:-1]}"'
     if type(value) is float:
         return repr(value) if math.isfinite(value) else f'float("{value}")'
     if isinstance(value, type | FunctionType):
