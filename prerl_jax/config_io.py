@@ -30,7 +30,7 @@ _WIDTH = 120
 
 
 def _configs_folder() -> Path:
-    """The shipped configs: prerl_jax/configs where installed as a wheel, configs/ next to prerl_jax/ in a source tree."""
+    """The shipped configs: in the package where a wheel put them, configs/ next to prerl_jax/ in a source tree."""
     package = Path(__file__).resolve().parent
     return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 

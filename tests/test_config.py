@@ -284,6 +284,7 @@ def test_a_rendered_config_reads_back(tmp_path):
             optimizer=OptimizerSpec(learning_rate=1 / 3, clip=math.inf),
             phases=(
                 reinforce(terms=(Term(PostTrainSpace()), Term(PreTrainSpace(3), GroupRelative(False, "negative")))),
+                Phase("other", 1, reset_optimizer=True, learning_rate=1e-4, temperature=0.7),
             ),
         ),
         tmp_path,
@@ -294,6 +295,7 @@ def test_a_rendered_config_is_readable():
     text = render(CONFIG)
     assert "    optimizer=OptimizerSpec(\n            learning_rate=1e-06,\n            b1=0.9,\n" in text
     assert "weigh=TokenMean(scale=0.01),\n" in text
+    assert 'path="some/folder",\n' in text
     assert "from prerl_jax import " in text
     assert max(map(len, text.splitlines())) <= 120
 
