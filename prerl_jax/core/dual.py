@@ -66,8 +66,8 @@ def make_dual_gradients(
 def _alignment(name: str, prefix: str, a: Params, b: Params) -> Metrics:
     found = {
         f"alignment/{name}": cosine(a, b),
-        f"alignment/{prefix}norm_pre": optax.global_norm(a),
-        f"alignment/{prefix}norm_post": optax.global_norm(b),
+        f"alignment/{prefix}norm_pre": optax.tree.norm(a),
+        f"alignment/{prefix}norm_post": optax.tree.norm(b),
     }
     if "layers" in a:
         found[f"alignment/{name}_by_layer"] = jax.vmap(cosine)(a["layers"], b["layers"])
@@ -76,5 +76,5 @@ def _alignment(name: str, prefix: str, a: Params, b: Params) -> Metrics:
 
 def cosine(a: Params, b: Params) -> Array:
     """Cosine f32[] of two gradients of one tree; NaN where either is zero."""
-    inner = optax.tree_utils.tree_vdot(a, b)
-    return inner / (optax.global_norm(a) * optax.global_norm(b))
+    inner = optax.tree.vdot(a, b)
+    return inner / (optax.tree.norm(a) * optax.tree.norm(b))

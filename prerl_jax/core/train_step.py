@@ -22,8 +22,8 @@ Metrics = dict[str, Array]
 
 def init_state(params: Params, tx: optax.GradientTransformation, rng: Array) -> TrainState:
     """The state of a run that begins: step 0 of phase 0."""
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, tx.init(params), rng, zero, zero)
+    step, phase, phase_step = (jnp.zeros((), jnp.int32) for _ in range(3))  # one buffer each: they are donated
+    return TrainState(step, params, tx.init(params), rng, phase, phase_step)
 
 
 def make_loss(
@@ -97,7 +97,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         (loss, sums), gradient = _accumulate(loss_and_gradient, microbatches, state.params, batch)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params, phase_step=state.phase_step)
         params = optax.apply_updates(state.params, updates)
@@ -108,7 +108,7 @@ def make_train_step(
         metrics |= {
             "train/loss": loss,
             "train/grad_norm": norm,
-            "train/update_norm": jnp.where(applied, optax.global_norm(updates), 0.0),
+            "train/update_norm": jnp.where(applied, optax.tree.norm(updates), 0.0),
             "train/tokens": sums["tokens"],
             "train/skipped": 1.0 - applied,
         }

@@ -1,0 +1,115 @@
+"""From a config to what a run works with: the mesh, the model, the tokenizer, the encoded problems, the phases.
+
+Whatever can be wrong with a config is found here, before anything is sampled or compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from prerl_jax.config import TrainConfig, validate
+from prerl_jax.core.optimizer import adamw
+from prerl_jax.core.phases import Phase, Phases
+from prerl_jax.core.types import Params
+from prerl_jax.data import Example, encode
+from prerl_jax.data.prefix import resolve_prefix
+from prerl_jax.models.decoder import Decoder
+from prerl_jax.models.hf import load_model, read_config
+from prerl_jax.models.tokenizer import load_tokenizer
+from prerl_jax.runtime.mesh import batch_shards, make_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+    """A config made concrete. Nothing in it changes during a run."""
+
+    config: TrainConfig
+    mesh: Mesh
+    model: Decoder
+    tokenizer: Any
+    phases: Phases
+    """The config's phases, with prefixes as token ids."""
+    stop_tokens: tuple[int, ...]
+    pad_token: int
+    train: tuple[Example, ...]
+    evaluation: tuple[Example, ...]
+    notes: tuple[str, ...]
+    """What was dropped or cut of the data, for the log."""
+
+    def optimizer(self, phase: Phase) -> optax.GradientTransformation:
+        """The optimizer of a phase; its state has the same tree in all of them."""
+        spec = self.config.optimizer
+        rate = spec.learning_rate if phase.learning_rate is None else phase.learning_rate
+        betas = {"b1": spec.b1, "b2": spec.b2, "eps": spec.eps}
+        return adamw(rate, **betas, weight_decay=spec.weight_decay, clip=spec.clip)
+
+    def load_params(self) -> Params:
+        """The config's checkpoint, float32, straight into its shards."""
+        spec = self.config.model
+        _, params = load_model(spec.path, mesh=self.mesh, dtype=jnp.float32, rules=spec.rules)
+        return params
+
+
+def assemble(config: TrainConfig, devices: list[jax.Device] | None = None) -> Assembly:
+    """Checks the config against the devices, the checkpoint's architecture and the data, and puts them together.
+
+    Raises ValueError or FileNotFoundError with what is wrong and the remedy. Reads no weights.
+    """
+    mesh = make_mesh(config.mesh, devices)
+    validate(config, shards=batch_shards(mesh))
+    spec = config.model
+    model = Decoder(
+        read_config(spec.path), compute_dtype=spec.compute_dtype, remat=spec.remat, mesh=mesh, rules=spec.rules
+    )
+    model.abstract_params()  # refuses a mesh that does not divide the model
+    tokenizer = load_tokenizer(spec.path)
+    stop_tokens = model.config.eos_token_ids if config.sampling.stop_tokens is None else config.sampling.stop_tokens
+    if not stop_tokens and config.sampling.stop_tokens is None:
+        raise ValueError(
+            f"{spec.path} names no end-of-sequence token in its generation config, so no response would ever end. "
+            f"Name one with sampling.stop_tokens, or pass () to say that this is meant."
+        )
+    _check_lengths(config, model)
+    train, train_notes = _examples(config, config.data.train, tokenizer, "train")
+    evaluation, evaluation_notes = _examples(config, config.data.evaluation, tokenizer, "evaluation")
+    pad = model.config.pad_token_id
+    return Assembly(
+        config=config,
+        mesh=mesh,
+        model=model,
+        tokenizer=tokenizer,
+        phases=resolve_prefix(config.phases, tokenizer),
+        stop_tokens=tuple(stop_tokens),
+        pad_token=0 if pad is None else pad,
+        train=train,
+        evaluation=evaluation[: config.evaluation.limit],
+        notes=(*train_notes, *evaluation_notes),
+    )
+
+
+def _check_lengths(config: TrainConfig, model: Decoder) -> None:
+    length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
+    context = model.config.max_position_embeddings
+    if length > context:
+        raise ValueError(
+            f"data.max_prompt_tokens + sampling.max_new_tokens = {length} tokens, but the model's context is "
+            f"{context}; shorten one of them."
+        )
+
+
+def _examples(config: TrainConfig, source: Any, tokenizer: Any, what: str) -> tuple[tuple[Example, ...], list[str]]:
+    problems, dropped = source.load()
+    if not problems:
+        raise ValueError(f"data.{what} {source} has no problems.")
+    data = config.data
+    examples, report = encode(problems, tokenizer, data.template, data.max_prompt_tokens, data.too_long)
+    notes = [f"{what} data: {report}"]
+    if dropped:
+        notes.append(f"{what} data: {len(dropped)} problems dropped ({'; '.join(dropped[:4])}{' ...' if len(dropped) > 4 else ''})")
+    return examples, notes

@@ -1,0 +1,113 @@
+"""`python -m prerl_jax.lab OUT`: pre-trains the lab's base model and writes it as a Hugging Face folder.
+
+The base that ships with the package was made by this command with its defaults. Pre-training is the train step that RL
+uses: maximum likelihood is a policy gradient with every advantage 1,  loss = -sum_t w_t log P(y_t | y_<t).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from prerl_jax.core.objectives import Reinforce
+from prerl_jax.core.packing import pack, plan
+from prerl_jax.core.train_step import init_state, make_train_step
+from prerl_jax.core.types import Batch, Sequences
+from prerl_jax.data.lab import Corpus, make_tokenizer
+from prerl_jax.models.decoder import Decoder
+from prerl_jax.models.hf import save_hf
+from prerl_jax.models.layers import DecoderConfig
+
+ROW = 64
+"""Tokens of a packed row of documents."""
+
+
+def architecture(vocab_size: int, layers: int, width: int) -> DecoderConfig:
+    """A tiny Qwen3: 16-wide heads, two query heads to a key head, an MLP of three times the width."""
+    return DecoderConfig(
+        model_type="qwen3",
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_layers=layers,
+        num_heads=width // 16,
+        num_kv_heads=width // 32,
+        head_dim=16,
+        tied=True,
+        qk_norm=True,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_ids=(2,),
+        pad_token_id=0,
+    )
+
+
+def corpus_batch(corpus: Corpus, tokenizer, rng: np.random.Generator, rows: int) -> Batch:
+    """About `rows` rows of whole documents, packed; every token but the first of a document is trained on."""
+    documents = []
+    while sum(map(len, documents)) < rows * (ROW - 16):
+        text = corpus.document(rng)
+        documents.append(tokenizer(text)["input_ids"] + [tokenizer.eos_token_id])
+    lengths = np.array([len(d) for d in documents])
+    valid = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.zeros(valid.shape, np.int32)
+    tokens[valid] = np.concatenate(documents)
+    mask = valid & (np.arange(valid.shape[1]) > 0)
+    positions = np.where(valid, np.arange(valid.shape[1], dtype=np.int32), 0)
+    weights = (mask / mask.sum()).astype(np.float32)
+    batch = Batch(Sequences(tokens, positions, valid.astype(np.int32), mask), weights, mask.astype(np.float32))
+    groups = plan(batch, Reinforce(), ROW)
+    return pack(batch, groups, max(rows, len(groups)), ROW)
+
+
+def pretrain(corpus: Corpus, *, layers: int, width: int, steps: int, rows: int, learning_rate: float, seed: int):
+    """(model, params, tokenizer, final loss in nats a token) after `steps` of maximum likelihood."""
+    tokenizer = make_tokenizer()
+    model = Decoder(architecture(len(tokenizer), layers, width))
+    tx = optax.adamw(optax.cosine_onecycle_schedule(steps, learning_rate, 0.1), weight_decay=0.01)
+    state = init_state(model.init(jax.random.key(seed)), tx, jax.random.key(seed))
+    step = jax.jit(make_train_step(model, tx, Reinforce()), donate_argnums=0)
+    rng = np.random.default_rng(seed)
+    start = time.time()
+    for i in range(1, steps + 1):
+        state, metrics = step(state, jax.tree.map(jnp.asarray, corpus_batch(corpus, tokenizer, rng, rows)))
+        if i % 100 == 0 or i == steps:
+            print(f"step {i:5d}/{steps}  loss {metrics['train/loss']:.4f}  {time.time() - start:.0f} s", flush=True)
+    return model, state.params, tokenizer
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m prerl_jax.lab", description="Pre-train the lab's base model.")
+    parser.add_argument("out", type=Path, help="folder to write, in Hugging Face format")
+    parser.add_argument("--digits", type=int, default=2, help="of the numbers that are added")
+    parser.add_argument("--wrong", type=float, default=0.3, help="share of wrong steps in the corpus")
+    parser.add_argument("--reflect", type=float, default=0.15, help="share of wrong steps that are noticed")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--rows", type=int, default=128, help=f"packed rows of {ROW} tokens a step")
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    model, params, tokenizer = pretrain(
+        Corpus(args.digits, args.wrong, args.reflect),
+        layers=args.layers,
+        width=args.width,
+        steps=args.steps,
+        rows=args.rows,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+    )
+    save_hf(args.out, model, params, tokenizer)
+    print(f"wrote {sum(p.size for p in jax.tree.leaves(params)):,} parameters to {args.out}")
+
+
+if __name__ == "__main__":
+    main()
