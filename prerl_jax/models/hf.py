@@ -160,7 +160,7 @@ def save_hf(path: str | Path, model: Decoder, params: Params, tokenizer: Any = N
             _write_json(partial / "config.json", raw)
             _write_json(partial / "generation_config.json", generation)
             if tokenizer is not None:
-                tokenizer.save_pretrained(str(partial))
+                _write_tokenizer(partial, tokenizer)
             _write_weights(partial, leaves, dtype)
             partial.replace(path)
         except BaseException:
@@ -191,6 +191,14 @@ def _gather(leaf: Any) -> np.ndarray:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """The tokenizer's own files; the class is given the name that transformers 4 knows as well as 5."""
+    tokenizer.save_pretrained(str(folder))
+    file = folder / "tokenizer_config.json"
+    if file.is_file() and _read_json(file).get("tokenizer_class") == "TokenizersBackend":
+        _write_json(file, _read_json(file) | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _write_weights(folder: Path, leaves: Mapping[layout.Path, Any], dtype: np.dtype) -> None:
