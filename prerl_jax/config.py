@@ -262,11 +262,17 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
         )
     if shards is None and config.mesh.fsdp > 0:
         shards = config.mesh.data * config.mesh.fsdp
-    if shards and call % shards:
-        what = product if sampling.rows_per_call is None else f"sampling.rows_per_call = {call}"
+    groups = call // sampling.group_size
+    if shards and groups % shards:
+        what = "sampling.prompts" if sampling.rows_per_call is None else "sampling.rows_per_call / group_size"
         raise ValueError(
-            f"{what} do not divide over the {shards} parts of the mesh (data x fsdp); change the number of prompts, "
-            "or give more devices to mesh.tensor."
+            f"{what} = {groups} groups do not divide over the {shards} parts of the mesh (data x fsdp), and a group "
+            "stays together; change the number of prompts, or give more devices to mesh.tensor."
+        )
+    if shards and config.alignment_every and config.alignment_prompts % shards:
+        raise ValueError(
+            f"alignment_prompts = {config.alignment_prompts} groups do not divide over the {shards} parts of the mesh "
+            "(data x fsdp); change it to a multiple, or set alignment_every=0."
         )
     if config.alignment_every and config.alignment_prompts > sampling.prompts:
         raise ValueError(

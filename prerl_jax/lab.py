@@ -24,7 +24,7 @@ from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import save_hf
 from prerl_jax.models.layers import DecoderConfig
 
-ROW = 64
+ROW = 96
 """Tokens of a packed row of documents."""
 
 

@@ -42,12 +42,23 @@ class Assembly:
     notes: tuple[str, ...]
     """What was dropped or cut of the data, for the log."""
 
+    @property
+    def calls(self) -> int:
+        """Sampler calls that a step's rows are split into."""
+        sampling = self.config.sampling
+        rows = sampling.prompts * sampling.group_size
+        return rows // (sampling.rows_per_call or rows)
+
     def optimizer(self, phase: Phase) -> optax.GradientTransformation:
         """The optimizer of a phase; its state has the same tree in all of them."""
         spec = self.config.optimizer
         rate = spec.learning_rate if phase.learning_rate is None else phase.learning_rate
         betas = {"b1": spec.b1, "b2": spec.b2, "eps": spec.eps}
         return adamw(rate, **betas, weight_decay=spec.weight_decay, clip=spec.clip)
+
+    def decode(self, rows: list[list[int]]) -> list[str]:
+        """Responses as text, without special tokens."""
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
     def load_params(self) -> Params:
         """The config's checkpoint, float32, straight into its shards."""
@@ -111,5 +122,6 @@ def _examples(config: TrainConfig, source: Any, tokenizer: Any, what: str) -> tu
     examples, report = encode(problems, tokenizer, data.template, data.max_prompt_tokens, data.too_long)
     notes = [f"{what} data: {report}"]
     if dropped:
-        notes.append(f"{what} data: {len(dropped)} problems dropped ({'; '.join(dropped[:4])}{' ...' if len(dropped) > 4 else ''})")
+        first = "; ".join(dropped[:4]) + (" ..." if len(dropped) > 4 else "")
+        notes.append(f"{what} data: {len(dropped)} problems dropped ({first})")
     return examples, notes

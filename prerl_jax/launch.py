@@ -1,0 +1,58 @@
+"""`python -m prerl_jax.launch`: runs a config, on a laptop, on a GPU, or as one of the processes of a TPU slice."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from prerl_jax.config_io import apply_overrides, load_config
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m prerl_jax.launch",
+        description="Train a language model with RL in pre-train space. Started again in the same workdir, it resumes.",
+    )
+    p.add_argument("--config", default="lab", help="config file, or the name of one that ships with the package (lab)")
+    p.add_argument("--workdir", type=Path, help="where everything is written; runs/NAME by default")
+    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b.0.c=value", nargs="+")
+    p.add_argument("--dry-run", action="store_true", help="print the config and what it would take, and stop")
+    p.add_argument("--init-from", metavar="WORKDIR[@STEP]", help="begin with another run's parameters and moments")
+    p.add_argument("--allow-config-change", action="store_true", help="resume under another config than the workdir's")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status. An error the user can mend is printed without a traceback."""
+    args = parser().parse_args(argv)
+    try:
+        config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
+        workdir = args.workdir or Path("runs") / config.name
+        from prerl_jax.runtime.distributed import initialize
+
+        initialize()  # before anything touches a device
+        if args.dry_run:
+            from prerl_jax.trainer.dry_run import describe
+
+            describe(config)
+            return 0
+        from prerl_jax.runtime.checkpoints import CheckpointError
+        from prerl_jax.trainer.start import run
+    except (ValueError, OSError, ImportError) as error:
+        return _fail(error)
+    try:
+        run(config, workdir, init_from=args.init_from, allow_config_change=args.allow_config_change)
+    except (ValueError, OSError, CheckpointError) as error:
+        return _fail(error)
+    return 0
+
+
+def _fail(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What a config would take, without allocating it: phases, parameters, shardings and bytes on each device."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_io import render
+from prerl_jax.core.phases import Phase
+from prerl_jax.models.partitioning import named_sharding
+from prerl_jax.runtime.mesh import batch_shards
+from prerl_jax.runtime.state import abstract_state, bytes_per_device
+from prerl_jax.trainer.assembly import Assembly, assemble
+
+
+def describe(config: TrainConfig, console: Console | None = None) -> None:
+    """Prints the config, the phase table, the parameters with their shardings, and bytes per device.
+
+    Raises what a run would raise of the config, the devices, the model's architecture and the data. Reads no weights.
+    """
+    console = console or Console()
+    assembly = assemble(config)
+    console.print(render(config), markup=False, highlight=False, soft_wrap=True)
+    console.print(_phase_table(assembly))
+    console.print(_parameter_table(assembly))
+    console.print(_memory_table(assembly))
+    shape = " x ".join(f"{name} {size}" for name, size in assembly.mesh.shape.items())
+    devices = f"{assembly.mesh.size} {assembly.mesh.devices.flat[0].device_kind} devices"
+    console.print(f"mesh         {shape} ({devices})", highlight=False)
+    console.print(f"stop tokens  {assembly.stop_tokens}", highlight=False)
+    for note in assembly.notes:
+        console.print(note, highlight=False, markup=False)
+
+
+def _phase_table(assembly: Assembly) -> Table:
+    table = Table(title="phases")
+    for heading in ("steps", "name", "space", "credit", "objective", "mean", "rate", "temperature"):
+        table.add_column(heading, overflow="fold")
+    start = 0
+    for phase in assembly.phases:
+        end = start + phase.steps
+        for number, term in enumerate(phase.parts):
+            rate = assembly.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
+            objects = (term.space, term.credit, phase.objective, term.weigh)
+            head = (f"{start + 1}-{end}", phase.name) if number == 0 else ("", "")
+            table.add_row(*head, *map(repr, objects), str(rate), str(phase.temperature))
+        start = end
+    return table
+
+
+def _parameter_table(assembly: Assembly) -> Table:
+    params = assembly.model.abstract_params()
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    total = sum(math.prod(leaf.shape) for _, leaf in leaves)
+    table = Table(title=f"{total:,} parameters of {assembly.config.model.path}")
+    for heading in ("parameter", "shape", "sharded over", "shape on a device"):
+        table.add_column(heading, overflow="fold")
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        shard = leaf.sharding.shard_shape(leaf.shape)
+        table.add_row(name, str(leaf.shape), str(tuple(leaf.sharding.spec)), str(shard))
+    return table
+
+
+def _memory_table(assembly: Assembly) -> Table:
+    """Bytes on one device of what lives through a step; activations and temporaries are the compiler's."""
+    config, model, mesh = assembly.config, assembly.model, assembly.mesh
+    params = model.abstract_params()
+    state = abstract_state(params, assembly.optimizer(assembly.phases[0]), mesh)
+    sampling, c = config.sampling, model.config
+    rows = sampling.prompts * sampling.group_size // assembly.calls
+
+    def cache(rows: int, length: int, what: str) -> int:
+        axes = ("layers", "batch", "kv_heads", "length", "head_dim")
+        shape = (c.num_layers, rows, c.num_kv_heads, length, c.head_dim)
+        sharding = named_sharding(mesh, model.rules, axes, shape, what)
+        return 2 * math.prod(sharding.shard_shape(shape)) * model.compute_dtype.itemsize
+
+    weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
+    cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
+    longest = max(_row_length(phase, config) for phase in assembly.phases)
+    batch_rows = sampling.prompts * sampling.group_size // batch_shards(mesh)
+    entries = {
+        "parameters (float32)": bytes_per_device(params),
+        "optimizer state (float32)": bytes_per_device(state.opt_state),
+        f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
+        f"weights while sampling ({model.compute_dtype})": cast,
+        f"cache of {rows // sampling.group_size} prompts": cache(
+            rows // sampling.group_size, config.data.max_prompt_tokens, "prompt cache"
+        ),
+        f"cache of {rows} responses": cache(rows, sampling.max_new_tokens, "response cache"),
+        f"batch, at most ({batch_rows} rows of {longest} tokens)": batch_rows * longest * 4 * 7,
+    }
+    table = Table(title="bytes on a device, activations and temporaries aside")
+    table.add_column("what")
+    table.add_column("MiB", justify="right")
+    for name, size in entries.items():
+        table.add_row(name, f"{size / 2**20:,.1f}")
+    return table
+
+
+def _row_length(phase: Phase, config: TrainConfig) -> int:
+    """Tokens of the longest row that the phase's spaces can make."""
+    given_prompt = any(getattr(term.space, "given_prompt", False) for term in phase.parts)
+    before = config.data.max_prompt_tokens if given_prompt else 1
+    return before + config.sampling.max_new_tokens
