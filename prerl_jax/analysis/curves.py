@@ -61,8 +61,8 @@ def read_records(workdir: str | Path) -> list[Record]:
     path = Path(workdir) / "metrics.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: {workdir} is not the workdir of a run that has taken a step")
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
 
 
 def figure(records: Sequence[Record]) -> Figure:
@@ -96,7 +96,7 @@ def figure(records: Sequence[Record]) -> Figure:
 def series(records: Sequence[Record], metric: str) -> tuple[list[float], list[float], list[float]]:
     """(steps, values, standard errors) of the records that have a metric; 0 where there is no error."""
     found = [record for record in records if record.get(metric) is not None and math.isfinite(record[metric])]
-    errors = [record.get(f"{metric}_stderr", 0.0) for record in found]
+    errors = [record.get(f"{metric}_stderr") or 0.0 for record in found]
     return [record["step"] for record in found], [record[metric] for record in found], errors
 
 

@@ -51,8 +51,8 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         accuracy = _number(row.get(average), 3)
-        if f"{average}_stderr" in row:
-            accuracy += f" {spread} {_number(row[f'{average}_stderr'], 3)}"
+        if (error := row.get(f"{average}_stderr")) is not None:
+            accuracy += f" {spread} {_number(error, 3)}"
         table.add_row(
             str(row["at"]),
             str(row["step"]),
