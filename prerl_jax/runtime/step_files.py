@@ -1,0 +1,204 @@
+"""What is on disk for one step, and how it is read back: checked, leaf by leaf.
+
+A checkpoint is a folder named by its step, written by Orbax, with three items: `params` and `state` (the rest of the
+TrainState) as arrays, and `record` as JSON: every leaf's shape, dtype and checksum, the metrics, whether a phase ended
+there, and what the trainer adds. The leaves tell another model's checkpoint (an error that names them) from a damaged
+one (the one before it is used); the checksums find flipped bits, which the storage format lets through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from prerl_jax.core.types import Params, TrainState
+from prerl_jax.runtime.mesh import agree_max
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or none could be read; the message says which, why, and what is still good."""
+
+
+class DamagedError(Exception):
+    """One checkpoint cannot be read back as it was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The JSON part of a checkpoint."""
+
+    leaves: dict[str, Any]
+    """Name -> [shape, dtype, checksum]."""
+    metrics: dict[str, float]
+    boundary: bool
+    extra: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint that was read: `state` is the TrainState, or the parameters alone from `restore_params`."""
+
+    step: int
+    state: Any
+    extra: dict[str, Any]
+
+
+def _checksum(x: jax.Array) -> jax.Array:
+    """u32[]: the sum mod 2^32 of a mix of every element's bits with its index.
+
+    Integer addition wraps and commutes, so the value depends neither on the sharding nor on the order of the sum.
+    """
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    size = min(x.dtype.itemsize, 4)
+    bits = jax.lax.bitcast_convert_type(x, {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[size]).astype(jnp.uint32)
+    strides = [int(np.prod(bits.shape[axis + 1 :], dtype=object)) % 2**32 for axis in range(bits.ndim)]
+    iotas = (jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) for axis in range(bits.ndim))
+    index = sum((iota * np.uint32(stride) for iota, stride in zip(iotas, strides, strict=True)), jnp.uint32(1))
+    mixed = (bits ^ (index * np.uint32(0x9E3779B9))) * np.uint32(0x85EBCA6B)
+    return jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32)
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Leaf names such as opt_state.0.mu.layers.mlp.up -> leaves."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+@jax.jit
+def _checksums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: _checksum(leaf) for name, leaf in leaves.items()}
+
+
+def describe(tree: Any) -> dict[str, Any]:
+    """Name -> [shape, dtype, checksum] of every array of a tree; one small program for all arrays on the same devices."""
+    leaves, groups, sums = _named(tree), {}, {}
+    for name, leaf in leaves.items():
+        groups.setdefault(frozenset(leaf.sharding.device_set) if isinstance(leaf, jax.Array) else None, {})[name] = leaf
+    for group in groups.values():
+        sums |= _checksums(group)
+    return {name: [list(leaf.shape), str(leaf.dtype), int(sums[name])] for name, leaf in leaves.items()}
+
+
+def require_same_leaves(path: epath.Path, saved: dict[str, Any], abstract: Any) -> None:
+    """Raises ValueError naming the leaves that a checkpoint and the model do not share, or not in shape and dtype."""
+    mine = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in _named(abstract).items()}
+    theirs = {name: entry[:2] for name, entry in saved.items()}
+    text = {
+        "only in the checkpoint": sorted(theirs.keys() - mine.keys()),
+        "only in the model": sorted(mine.keys() - theirs.keys()),
+        "different": [
+            f"{name}: {theirs[name][1]}{theirs[name][0]} in the checkpoint, {mine[name][1]}{mine[name][0]} in the model"
+            for name in sorted(mine.keys() & theirs.keys())
+            if mine[name] != theirs[name]
+        ],
+    }
+    found = [f"{what}: {', '.join(names[:8])}{' ...' * (len(names) > 8)}" for what, names in text.items() if names]
+    if found:
+        raise ValueError(f"the checkpoint {path} is of another model or optimizer; {'; '.join(found)}.")
+
+
+def committed_steps(directory: epath.Path) -> list[int]:
+    """The steps whose checkpoints were written to the end, in order; [] without the folder."""
+    if not directory.exists():
+        return []
+    return sorted(ocp.path.step.checkpoint_steps(directory))
+
+
+def read_record(path: epath.Path) -> Record:
+    """The record of a checkpoint. Raises DamagedError where it is missing or not whole, OSError where unreadable."""
+    try:
+        return Record(**json.loads((path / "record" / "metadata").read_text()))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        raise DamagedError(f"its record cannot be read ({type(error).__name__}: {error})") from error
+
+
+def save_args(state: TrainState, record: Record) -> ocp.args.Composite:
+    """What Orbax is to write for a step."""
+    return ocp.args.Composite(
+        params=ocp.args.StandardSave(state.params),
+        state=ocp.args.StandardSave(dataclasses.replace(state, params=None)),
+        record=ocp.args.JsonSave(dataclasses.asdict(record)),
+    )
+
+
+def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """The leaf with a sharding: the first device where it names none."""
+    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _read_arrays(path: epath.Path, abstract: Any, saved: dict[str, Any]) -> Any:
+    """One item's arrays, checked against the checksums in the record. Raises DamagedError."""
+    try:
+        # The handler, not a Checkpointer: that one waits for all processes, of which some may fail here.
+        tree = ocp.StandardCheckpointHandler().restore(
+            path, args=ocp.args.StandardRestore(jax.tree.map(_placed, abstract))
+        )
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise DamagedError(f"{path.name} cannot be read ({type(error).__name__}: {reason[:300]})") from error
+    wrong = [name for name, entry in describe(tree).items() if entry[2] != saved[name][2]]
+    if wrong:
+        raise DamagedError(f"{path.name}: the checksums of {', '.join(wrong[:8])} do not match")
+    return tree
+
+
+def _read(path: epath.Path, state: TrainState | None, params: Params | None) -> tuple[Any, Record]:
+    record = read_record(path)
+    whole = {name: entry for name, entry in record.leaves.items() if state is not None or name.startswith("params.")}
+    require_same_leaves(path, whole, {"params": params} if state is None else state)
+    named = {name.removeprefix("params."): entry for name, entry in whole.items() if name.startswith("params.")}
+    arrays = _read_arrays(path / "params", params, named)
+    if state is None:
+        return arrays, record
+    rest = _read_arrays(path / "state", dataclasses.replace(state, params=None), whole)
+    return dataclasses.replace(rest, params=arrays), record
+
+
+def read_step(path: epath.Path, *, state: TrainState | None = None, params: Params | None = None) -> Restored:
+    """Reads one checkpoint: the whole `state` (abstract), or only `params` (abstract). Every process must call it.
+
+    Raises:
+        DamagedError: some process cannot read it; then it is raised on every process.
+        ValueError: it is of another model, with the leaves.
+    """
+    params = state.params if state is not None else params
+    failure: Exception | None = None
+    try:
+        arrays, record = _read(path, state, params)
+    except (DamagedError, ValueError) as error:
+        failure = error
+    except OSError as error:
+        failure = DamagedError(f"{type(error).__name__}: {error}")
+    worst = agree_max(0 if failure is None else 1 if isinstance(failure, ValueError) else 2)
+    if failure is not None:
+        raise failure
+    if worst:
+        raise DamagedError("another process could not read it")
+    return Restored(int(path.name), arrays, record.extra)
+
+
+def read_newest(directory: epath.Path, steps: list[int], **abstract) -> tuple[Restored, list[tuple[int, str]]]:
+    """The newest of these steps that can be read, and the damaged ones passed over, as (step, reason).
+
+    Raises CheckpointError when none can, ValueError as `read_step`.
+    """
+    damaged: list[tuple[int, str]] = []
+    for step in sorted(steps, reverse=True):
+        try:
+            return read_step(directory / str(step), **abstract), damaged
+        except DamagedError as error:
+            damaged.append((step, str(error)))
+    listed = "; ".join(operator.mod("step %d: %s", entry) for entry in damaged)
+    raise CheckpointError(f"every checkpoint asked for in {directory} is damaged: {listed}.")
