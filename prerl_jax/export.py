@@ -1,0 +1,74 @@
+"""`python -m prerl_jax.export WORKDIR OUT`: the Hugging Face folder of any step of a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from prerl_jax.config_io import load_config
+from prerl_jax.models.decoder import Decoder
+from prerl_jax.models.hf import read_config, save_hf
+from prerl_jax.models.tokenizer import load_tokenizer
+from prerl_jax.runtime.checkpoints import CheckpointError, restore_params
+
+
+def export(
+    workdir: str | Path, out: str | Path, step: int | None = None, dtype: str | None = None, overwrite: bool = False
+) -> int:
+    """Writes OUT, a folder that transformers loads (config, weights, tokenizer), and returns the step that it holds.
+
+    The newest step unless `step` says otherwise, in the dtype of the run's base model unless `dtype` does. `overwrite`
+    replaces a model that is in OUT, once the new one is whole.
+
+    Raises FileNotFoundError where the workdir has no config, ValueError where it has no checkpoint or none of that step
+    (with the steps it has), CheckpointError where that is damaged, FileExistsError where OUT holds something.
+    """
+    workdir, out = Path(workdir).expanduser().absolute(), Path(out).expanduser().absolute()
+    if not (workdir / "config.py").is_file():
+        raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.py")
+    replaces = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    if replaces and not (overwrite and (out / "config.json").is_file()):
+        remedy = (
+            "it is no model folder: remove it yourself" if overwrite else "pass --overwrite to replace a model there"
+        )
+        raise FileExistsError(f"{out} exists and is not an empty folder; name another one; {remedy}")
+    spec = load_config(workdir / "config.py").model
+    model = Decoder(read_config(spec.path), compute_dtype=spec.compute_dtype)
+    restored = restore_params(str(workdir / "checkpoints"), model.abstract_params(), step)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        save_hf(new, model, restored.state, load_tokenizer(spec.path), dtype=dtype)
+        if replaces:
+            out.replace(old)
+        new.replace(out)
+    return restored.step
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m prerl_jax.export", description=__doc__)
+    parser.add_argument("workdir", metavar="WORKDIR")
+    parser.add_argument("out", metavar="OUT")
+    parser.add_argument("--step", type=int, help="default: the newest checkpoint")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the base model's")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is in OUT")
+    options = parser.parse_args(arguments)
+    jax.config.update(
+        "jax_platforms", "cpu"
+    )  # host memory holds any model, and a running trainer keeps its accelerator
+    try:
+        step = export(**vars(options))
+    except (OSError, ValueError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote step {step} of {options.workdir} to {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
