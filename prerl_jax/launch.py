@@ -39,12 +39,13 @@ def main(argv: list[str] | None = None) -> int:
             describe(config)
             return 0
         from prerl_jax.runtime.checkpoints import CheckpointError
+        from prerl_jax.runtime.metrics import MetricsError
         from prerl_jax.trainer.start import run
     except (ValueError, OSError, ImportError) as error:
         return _fail(error)
     try:
         run(config, workdir, init_from=args.init_from, allow_config_change=args.allow_config_change)
-    except (ValueError, OSError, CheckpointError) as error:
+    except (ValueError, OSError, CheckpointError, MetricsError) as error:
         return _fail(error)
     return 0
 

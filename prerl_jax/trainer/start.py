@@ -52,7 +52,7 @@ def run(
       ValueError: the config does not fit the devices, the model, the data or the workdir.
       CheckpointError: a checkpoint cannot be read or written.
     """
-    main = jax.process_index() == 0
+    main, workdir = jax.process_index() == 0, workdir.absolute()
     console = console or Console()
     changed = _check_config(config, workdir, allow_config_change)
     spec = config.checkpoints
@@ -108,7 +108,7 @@ def _state(assembly: Assembly, checkpoints: Checkpoints, init_from: str | None) 
     if init_from is None:
         return create_state(assembly.load_params(), tx, assembly.mesh, seed), None
     folder, _, at = init_from.partition("@")
-    source = Checkpoints(Path(folder) / "checkpoints", keep_last=1, best=None)
+    source = Checkpoints(Path(folder).absolute() / "checkpoints", keep_last=1, best=None)
     if source.latest_step() is None:
         raise ValueError(f"--init-from {folder}: there is no checkpoint in {folder}/checkpoints.")
     loaded = source.restore(abstract, int(at) if at else None).state
@@ -137,7 +137,7 @@ def _other_data(position: dict, fresh: dict) -> bool:
 
 
 def _resumed(checkpoints: Checkpoints, step: int | None) -> list[str]:
-    skipped = [f"skipped a damaged checkpoint: {reason}" for reason in checkpoints.skipped]
+    skipped = [f"passed over a damaged checkpoint, {reason}" for reason in checkpoints.skipped]
     return skipped if step is None else [*skipped, f"resumed from the checkpoint at step {step}"]
 
 
