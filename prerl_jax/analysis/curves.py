@@ -7,7 +7,6 @@ out. Only `matplotlib.figure.Figure` is used, so drawing neither picks a backend
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,28 +40,9 @@ COLUMNS = 3
 PHASE_FONT = 8
 
 
-def draw(source: str | Path | Sequence[Record], path: str | Path) -> None:
-    """Writes the picture of a run.
-
-    Args:
-      source: the run's workdir (its metrics.jsonl is read) or the records themselves.
-      path: where the PNG goes.
-
-    Raises:
-      FileNotFoundError: the workdir has no metrics.jsonl.
-      ValueError: no record has a metric that is drawn.
-    """
-    records = read_records(source) if isinstance(source, (str, Path)) else source
+def draw(records: Sequence[Record], path: str | Path) -> None:
+    """Writes the picture of a run's records; ValueError if none of them has a metric that is drawn."""
     figure(records).savefig(path, dpi=150)
-
-
-def read_records(workdir: str | Path) -> list[Record]:
-    """The records of WORKDIR/metrics.jsonl; a last line still being written is left out."""
-    path = Path(workdir) / "metrics.jsonl"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: {workdir} is not the workdir of a run that has taken a step")
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]
 
 
 def figure(records: Sequence[Record]) -> Figure:

@@ -38,18 +38,17 @@ def describe(config: TrainConfig, console: Console | None = None) -> None:
 
 
 def _phase_table(assembly: Assembly) -> Table:
-    table = Table(title="phases")
-    for heading in ("steps", "name", "space", "credit", "objective", "mean", "rate", "temperature"):
-        table.add_column(heading, overflow="fold")
+    table = Table(title="phases", show_lines=True)
+    table.add_column("steps", no_wrap=True)
+    table.add_column("phase", no_wrap=True)
+    table.add_column("what it optimises", overflow="fold")
     start = 0
     for phase in assembly.phases:
-        end = start + phase.steps
-        for number, term in enumerate(phase.parts):
-            rate = assembly.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
-            objects = (term.space, term.credit, phase.objective, term.weigh)
-            head = (f"{start + 1}-{end}", phase.name) if number == 0 else ("", "")
-            table.add_row(*head, *map(repr, objects), str(rate), str(phase.temperature))
-        start = end
+        rate = assembly.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
+        lines = [f"{term.space}, {term.credit}, {term.weigh}" for term in phase.parts]
+        lines += [f"{phase.objective}", f"learning rate {rate}, temperature {phase.temperature}"]
+        table.add_row(f"{start + 1}-{start + phase.steps}", phase.name, "\n".join(lines))
+        start += phase.steps
     return table
 
 
