@@ -24,8 +24,8 @@ from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import save_hf
 from prerl_jax.models.layers import DecoderConfig
 
-ROW = 96
-"""Tokens of a packed row of documents."""
+ROW_PER_DIGIT = 32
+"""Tokens of a packed row of documents, for every digit of the numbers."""
 
 
 def architecture(vocab_size: int, layers: int, width: int) -> DecoderConfig:
@@ -50,8 +50,9 @@ def architecture(vocab_size: int, layers: int, width: int) -> DecoderConfig:
 
 def corpus_batch(corpus: Corpus, tokenizer, rng: np.random.Generator, rows: int) -> Batch:
     """About `rows` rows of whole documents, packed; every token but the first of a document is trained on."""
+    length = ROW_PER_DIGIT * corpus.digits
     documents = []
-    while sum(map(len, documents)) < rows * (ROW - 16):
+    while sum(map(len, documents)) < rows * (length - 16):
         text = corpus.document(rng)
         documents.append(tokenizer(text)["input_ids"] + [tokenizer.eos_token_id])
     lengths = np.array([len(d) for d in documents])
@@ -62,8 +63,8 @@ def corpus_batch(corpus: Corpus, tokenizer, rng: np.random.Generator, rows: int)
     positions = np.where(valid, np.arange(valid.shape[1], dtype=np.int32), 0)
     weights = (mask / mask.sum()).astype(np.float32)
     batch = Batch(Sequences(tokens, positions, valid.astype(np.int32), mask), weights, mask.astype(np.float32))
-    groups = plan(batch, Reinforce(), ROW)
-    return pack(batch, groups, max(rows, len(groups)), ROW)
+    groups = plan(batch, Reinforce(), length)
+    return pack(batch, groups, max(rows, len(groups)), length)
 
 
 def pretrain(corpus: Corpus, *, layers: int, width: int, steps: int, rows: int, learning_rate: float, seed: int):
@@ -91,8 +92,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--reflect", type=float, default=0.15, help="share of wrong steps that are noticed")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--rows", type=int, default=128, help=f"packed rows of {ROW} tokens a step")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=96, help="packed rows of documents a step")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

@@ -72,7 +72,6 @@ def train(run: Run) -> TrainState:
         with watch("evaluate"):
             metrics = evaluate(run.programs, run.state.params)
         _report(run, 0, "base", metrics | watch.seconds)
-        _save(run, metrics, boundary=True)
     while int(run.state.phase) < len(phases):
         phase = phases[int(run.state.phase)]
         metrics = _step(run, phase)
