@@ -1,9 +1,13 @@
 """PyTorch's log-probabilities, losses, gradient norms and cosines of a tiny Qwen3, for every space, selection and mean.
 
-tests/data/dual_space_a holds the checkpoint, the rollouts and the expected numbers. PRERL_JAX_GOLDEN may name a folder
-of further ones (other seeds, untied embeddings) in the same format.
+tests/data/dual_space_a holds the checkpoint, the rollouts and the expected numbers. PRERL_JAX_GOLDEN may name one
+further such folder, or a folder of them (other seeds, untied embeddings).
+
+Samples and means only change a batch's arrays, so three programs a checkpoint are compiled: the loss and its gradient
+in either space, and the dual gradients, whose selection is traced through a credit of the test's own.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -15,11 +19,11 @@ import optax
 import pytest
 
 import prerl_jax as pj
+from prerl_jax.core.batches import response_part
 from prerl_jax.core.dual import cosine
 from prerl_jax.models.hf import load_model
 
 HERE = Path(__file__).parent.parent / "data" / "dual_space_a"
-FOLDERS = [HERE, *sorted(p.parent for p in Path(os.environ.get("PRERL_JAX_GOLDEN", HERE)).glob("*/vectors.npz"))]
 WEIGHS = {
     "token-mean": pj.TokenMean(),
     "seq-mean-token-mean": pj.SequenceMeanTokenMean(),
@@ -30,89 +34,134 @@ SAMPLES = ("all", "negative", "positive")
 SPACES = ("pre", "post")
 
 
-@pytest.fixture(scope="module", params=FOLDERS, ids=lambda p: p.name)
+def folders() -> list[Path]:
+    named = os.environ.get("PRERL_JAX_GOLDEN")
+    if named is None:
+        return [HERE]
+    further = sorted(p.parent for pattern in ("vectors.npz", "*/vectors.npz") for p in Path(named).glob(pattern))
+    if not further:
+        raise ValueError(f"PRERL_JAX_GOLDEN={named} has no vectors.npz, nor has a folder in it.")
+    return [HERE, *further]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The credit of `credits` that `index` names, an i32[] that may be traced."""
+
+    credits: tuple
+    index: jax.Array
+
+    def __call__(self, rewards, group_size):
+        advantages, keep = zip(*(credit(rewards, group_size) for credit in self.credits), strict=True)
+        return jnp.stack(advantages)[self.index], jnp.stack(keep)[self.index]
+
+
+class Golden:
+    """A checkpoint, its vectors, and the programs that every test of it shares."""
+
+    def __init__(self, folder: Path):
+        self.model, self.params = load_model(folder)
+        self.settings = json.loads((folder / "vectors.json").read_text())
+        v = self.vectors = dict(np.load(folder / "vectors.npz"))
+        self.group_size = int((v["group"] == v["group"][0]).sum())
+        length = v["prompt"].shape[1]
+        self.rollouts = pj.Rollouts(
+            prompt=jnp.asarray(v["prompt"], jnp.int32),
+            prompt_mask=jnp.arange(length) >= length - jnp.asarray(v["prompt_len"])[:, None],
+            response=jnp.asarray(v["response"], jnp.int32),
+            response_mask=jnp.asarray(v["response_mask"], bool),
+            rewards=jnp.asarray(v["reward"], jnp.float32),
+            logprobs=jnp.full(v["response"].shape, jnp.nan),  # nothing below may depend on the sampler's
+        )
+        loss = pj.make_loss(self.model, self.phase("post").objective)
+        self.loss_and_gradient = jax.jit(jax.value_and_grad(lambda params, batch: loss(params, batch)[0]))
+        self.dual = jax.jit(self._dual)
+
+    def phase(self, space, samples="all", weigh=pj.TokenMean(), credit=None):  # noqa: B008
+        s = self.settings
+        where = pj.PreTrainSpace(s["prefix_token_id"]) if space == "pre" else pj.PostTrainSpace()
+        credit = credit or pj.GroupRelative(normalize_std=space == "post", keep=samples)
+        return pj.Phase(space, 1, where, credit, pj.ClippedPG(s["clip_low"], s["clip_high"], s["dual_clip"]), weigh)
+
+    def clipped(self, space, samples, aggregation):
+        """(loss, gradient) against the old log-probabilities of the vectors."""
+        prepare = pj.make_prepare(self.model, self.phase(space, samples, WEIGHS[aggregation]), self.group_size)
+        batch = prepare(self.params, self.rollouts)
+        old = response_part(batch.sequences, self.rollouts, jnp.asarray(self.vectors[f"old_logp_{space}"]))
+        batch = dataclasses.replace(batch, old_logprobs=old, sampler_logprobs=None)
+        return self.loss_and_gradient(self.params, batch)
+
+    def _dual(self, params, rollouts, pre, post):
+        def phase(space, index):
+            credits = tuple(pj.GroupRelative(space == "post", keep) for keep in SAMPLES)
+            return self.phase(space, credit=Chosen(credits, index))
+
+        phases = phase("pre", pre), phase("post", post)
+        return pj.make_dual_gradients(self.model, *phases, self.group_size, logprob_alignment=True)(params, rollouts)
+
+
+@pytest.fixture(scope="module", params=folders(), ids=lambda p: p.name)
 def golden(request):
-    model, params = load_model(request.param)
-    vectors = dict(np.load(request.param / "vectors.npz"))
-    return model, params, vectors, json.loads((request.param / "vectors.json").read_text())
+    return Golden(request.param)
 
 
-def rollouts_of(v):
-    length = v["prompt"].shape[1]
-    return pj.Rollouts(
-        prompt=jnp.asarray(v["prompt"], jnp.int32),
-        prompt_mask=jnp.arange(length) >= length - jnp.asarray(v["prompt_len"])[:, None],
-        response=jnp.asarray(v["response"], jnp.int32),
-        response_mask=jnp.asarray(v["response_mask"], bool),
-        rewards=jnp.asarray(v["reward"], jnp.float32),
-        logprobs=jnp.zeros(v["response"].shape, jnp.float32),
-    )
+def test_every_key_is_checked_below(golden):
+    rollouts = {"prompt", "prompt_len", "response", "response_len", "response_mask", "reward", "group"}
+    keys = rollouts | {"advantage_mean", "advantage_std", "cosine_meanlogp"} | {f"cosine_{s}" for s in SAMPLES}
+    for space in SPACES:
+        keys |= {f"logp_{space}", f"old_logp_{space}", f"grad_norm_meanlogp_{space}"}
+        keys |= {f"onpolicy_grad_norm_{space}_{s}" for s in SAMPLES}
+        keys |= {f"{of}_{space}_{s}_{a}" for of in ("loss", "grad_norm") for s in SAMPLES for a in WEIGHS}
+    keys |= {f"onpolicy_cosine_pre_{a}_post_{b}" for a in SAMPLES for b in SAMPLES}
+    assert set(golden.vectors) == keys
 
 
-def phase(space, samples, settings, weigh=pj.TokenMean()):  # noqa: B008
-    where = pj.PreTrainSpace(settings["prefix_token_id"]) if space == "pre" else pj.PostTrainSpace()
-    objective = pj.ClippedPG(settings["clip_low"], settings["clip_high"], settings["dual_clip"])
-    return pj.Phase(space, 1, where, pj.GroupRelative(space == "post", samples), objective, weigh)
+def test_rollouts(golden):
+    v, r = golden.vectors, golden.rollouts
+    np.testing.assert_array_equal(r.response_mask.sum(axis=1), v["response_len"])
+    np.testing.assert_array_equal(v["group"], np.arange(len(v["group"])) // golden.group_size)
 
 
-def gradient_of(golden, space, samples, weigh, old):
-    """(loss, gradient) of one objective, with the given old log-probabilities [B, R] or on-policy."""
-    model, params, v, settings = golden
-    p = phase(space, samples, settings, weigh)
-    batch = pj.make_prepare(model, p, 4)(params, rollouts_of(v))
-    if old is not None:
-        laid = jnp.pad(jnp.asarray(old), [(0, 0), (batch.weights.shape[1] - old.shape[1], 0)])
-        batch = pj.Batch(batch.sequences, batch.weights, batch.advantages, old_logprobs=laid)
-    loss = pj.make_loss(model, p.objective)
-    return jax.jit(jax.value_and_grad(lambda q: loss(q, batch)[0]))(params)
-
-
-def test_advantages(golden):
-    v = golden[2]
-    rewards = jnp.asarray(v["reward"], jnp.float32)
-    np.testing.assert_allclose(pj.GroupRelative(False)(rewards, 4)[0], v["advantage_mean"], atol=1e-6)
-    np.testing.assert_allclose(pj.GroupRelative(True)(rewards, 4)[0], v["advantage_std"], atol=1e-5)
+@pytest.mark.parametrize(("key", "normalize_std", "atol"), [("mean", False, 1e-6), ("std", True, 1e-5)])
+def test_advantages(golden, key, normalize_std, atol):
+    found, _ = pj.GroupRelative(normalize_std)(golden.rollouts.rewards, golden.group_size)
+    np.testing.assert_allclose(found, golden.vectors[f"advantage_{key}"], atol=atol)
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_logprobs(golden, space):
-    model, params, v, settings = golden
-    sequences = phase(space, "all", settings).space(rollouts_of(v))
-    found = jax.jit(pj.make_score(model))(params, sequences)[:, -v["response"].shape[1] :]
-    np.testing.assert_allclose(found, v[f"logp_{space}"], atol=2e-5)
+    sequences = golden.phase(space).space(golden.rollouts)
+    found = jax.jit(pj.make_score(golden.model))(golden.params, sequences)
+    np.testing.assert_allclose(
+        found[:, -golden.rollouts.response.shape[1] :], golden.vectors[f"logp_{space}"], atol=2e-5
+    )
 
 
 @pytest.mark.parametrize("aggregation", WEIGHS)
 @pytest.mark.parametrize("samples", SAMPLES)
 @pytest.mark.parametrize("space", SPACES)
 def test_clipped_loss_and_its_gradient(golden, space, samples, aggregation):
-    v = golden[2]
-    loss, gradient = gradient_of(golden, space, samples, WEIGHS[aggregation], v[f"old_logp_{space}"])
+    loss, gradient = golden.clipped(space, samples, aggregation)
     name = f"{space}_{samples}_{aggregation}"
-    np.testing.assert_allclose(loss, v[f"loss_{name}"], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(optax.tree.norm(gradient), v[f"grad_norm_{name}"], rtol=1e-4)
+    np.testing.assert_allclose(loss, golden.vectors[f"loss_{name}"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(optax.tree.norm(gradient), golden.vectors[f"grad_norm_{name}"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("samples", SAMPLES)
 def test_cosine_of_the_clipped_losses(golden, samples):
-    v = golden[2]
-    pre, post = (gradient_of(golden, s, samples, pj.TokenMean(), v[f"old_logp_{s}"])[1] for s in SPACES)
-    np.testing.assert_allclose(cosine(pre, post), v[f"cosine_{samples}"], atol=1e-4)
+    pre, post = (golden.clipped(space, samples, "token-mean")[1] for space in SPACES)
+    np.testing.assert_allclose(cosine(pre, post), golden.vectors[f"cosine_{samples}"], atol=1e-4)
 
 
-@pytest.mark.parametrize("post_samples", SAMPLES)
-@pytest.mark.parametrize("pre_samples", SAMPLES)
-def test_dual_gradients_on_policy(golden, pre_samples, post_samples):
-    model, params, v, settings = golden
-    dual = pj.make_dual_gradients(
-        model, phase("pre", pre_samples, settings), phase("post", post_samples, settings), 4, logprob_alignment=True
-    )
-    grad_pre, grad_post, found = jax.jit(dual)(params, rollouts_of(v))
-    key = f"onpolicy_cosine_pre_{pre_samples}_post_{post_samples}"
-    assert key in v
-    np.testing.assert_allclose(found["alignment/objective"], v[key], atol=1e-4)
-    np.testing.assert_allclose(found["alignment/norm_pre"], v[f"onpolicy_grad_norm_pre_{pre_samples}"], rtol=1e-4)
-    np.testing.assert_allclose(found["alignment/norm_post"], v[f"onpolicy_grad_norm_post_{post_samples}"], rtol=1e-4)
+@pytest.mark.parametrize("post", SAMPLES)
+@pytest.mark.parametrize("pre", SAMPLES)
+def test_dual_gradients_on_policy(golden, pre, post):
+    v = golden.vectors
+    selections = jnp.asarray(SAMPLES.index(pre)), jnp.asarray(SAMPLES.index(post))
+    grad_pre, grad_post, found = golden.dual(golden.params, golden.rollouts, *selections)
+    np.testing.assert_allclose(found["alignment/objective"], v[f"onpolicy_cosine_pre_{pre}_post_{post}"], atol=1e-4)
+    np.testing.assert_allclose(found["alignment/norm_pre"], v[f"onpolicy_grad_norm_pre_{pre}"], rtol=1e-4)
+    np.testing.assert_allclose(found["alignment/norm_post"], v[f"onpolicy_grad_norm_post_{post}"], rtol=1e-4)
     np.testing.assert_allclose(optax.tree.norm(grad_pre), found["alignment/norm_pre"], rtol=1e-6)
     np.testing.assert_allclose(optax.tree.norm(grad_post), found["alignment/norm_post"], rtol=1e-6)
     np.testing.assert_allclose(found["alignment/logprob"], v["cosine_meanlogp"], atol=1e-4)
