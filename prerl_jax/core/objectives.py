@@ -51,10 +51,12 @@ class ClippedPG:
         ratio = jnp.exp(log_rho)
         plain = -advantages * ratio
         clipped = -advantages * jnp.clip(ratio, 1 - self.low, 1 + self.high)
-        loss = jnp.maximum(plain, clipped)
+        # Not maximum: where both are equal it would give the clipped one half of the gradient, none of it at low = 0.
+        bounded = clipped > plain
+        loss = jnp.where(bounded, clipped, plain)
         if self.dual is not None:
             loss = jnp.where(advantages < 0, jnp.minimum(loss, -advantages * self.dual), loss)
-        metrics = {"ratio": ratio, "clip_fraction": (clipped > plain).astype(jnp.float32), "kl_old": -log_rho}
+        metrics = {"ratio": ratio, "clip_fraction": bounded.astype(jnp.float32), "kl_old": -log_rho}
         return loss, metrics
 
 

@@ -1,0 +1,119 @@
+"""Per-token losses and where their gradient flows, against tables worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+import prerl_jax as pj
+
+OBJECTIVE = pj.ClippedPG(low=0.2, high=0.3, dual=3.0)
+TABLE = [
+    # advantage, ratio, loss, its derivative by log pi, clipped
+    (+1, 0.5, -0.5, -0.5, 0),  # below the range and wanted: pushed up
+    (+1, 0.9, -0.9, -0.9, 0),
+    (+1, 1.0, -1.0, -1.0, 0),
+    (+1, 1.25, -1.25, -1.25, 0),  # above 1 + low, below 1 + high
+    (+1, 1.5, -1.3, 0.0, 1),  # risen enough: no gradient
+    (-1, 0.5, 0.8, 0.0, 1),  # fallen enough: no gradient
+    (-1, 0.75, 0.8, 0.0, 1),  # below 1 - low, above 1 - high
+    (-1, 0.9, 0.9, 0.9, 0),
+    (-1, 1.0, 1.0, 1.0, 0),
+    (-1, 1.5, 1.5, 1.5, 0),  # above the range and unwanted: pushed down
+    (-1, 2.9, 2.9, 2.9, 0),
+    (-1, 5.0, 3.0, 0.0, 0),  # the dual clip
+    (+1, 5.0, -1.3, 0.0, 1),  # is for negative advantages alone
+    (+2, 0.5, -1.0, -1.0, 0),
+    (-2, 5.0, 6.0, 0.0, 0),
+    (0, 1.5, 0.0, 0.0, 0),
+    (0, 0.5, 0.0, 0.0, 0),
+]
+
+
+def batch_of(advantages, old_logprobs=None):
+    """A batch of one row of which an objective reads no more than this."""
+    advantages = jnp.atleast_2d(jnp.asarray(advantages, jnp.float32))
+    old = None if old_logprobs is None else jnp.broadcast_to(jnp.asarray(old_logprobs, jnp.float32), advantages.shape)
+    return pj.Batch(sequences=None, weights=jnp.ones_like(advantages), advantages=advantages, old_logprobs=old)
+
+
+def loss_and_gradient(objective, logprobs, batch):
+    """(per-token loss, its derivative by each token's log-probability, metrics), one row each."""
+    logprobs = jnp.atleast_2d(jnp.asarray(logprobs, jnp.float32))
+    loss, metrics = objective(logprobs, batch)
+    gradient = jax.grad(lambda x: objective(x, batch)[0].sum())(logprobs)
+    return loss[0], gradient[0], {name: value[0] for name, value in metrics.items()}
+
+
+def test_clipped_loss_and_gradient():
+    advantages, ratio, expected, derivative, clipped = np.asarray(TABLE, np.float32).T
+    loss, gradient, metrics = loss_and_gradient(OBJECTIVE, -1 + np.log(ratio), batch_of(advantages, -1.0))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, derivative, rtol=1e-6)
+    np.testing.assert_allclose(metrics["ratio"], ratio, rtol=1e-6)
+    np.testing.assert_array_equal(metrics["clip_fraction"], clipped)
+    np.testing.assert_allclose(metrics["kl_old"], -np.log(ratio), atol=1e-6)
+
+
+def test_without_a_dual_clip_the_loss_of_a_negative_advantage_has_no_bound():
+    loss, gradient, _ = loss_and_gradient(pj.ClippedPG(dual=None), jnp.log(50.0), batch_of(-1.0, 0.0))
+    np.testing.assert_allclose([loss[0], gradient[0]], [50, 50], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("gap", "clamped"), [(25.0, 20.0), (-25.0, -20.0), (1e6, 20.0), (19.0, 19.0)])
+def test_the_log_ratio_is_clamped(gap, clamped):
+    objective = pj.ClippedPG(dual=None)
+    loss, gradient, metrics = loss_and_gradient(objective, gap - 30, batch_of(-1.0, -30.0))
+    np.testing.assert_allclose(metrics["kl_old"], [-clamped], rtol=1e-6)
+    np.testing.assert_allclose(loss, [max(np.exp(clamped), 0.8)], rtol=1e-5)
+    np.testing.assert_allclose(gradient, [np.exp(19.0) if gap == 19 else 0], rtol=1e-5)
+
+
+LOGPROBS, ADVANTAGES = [-0.1, -3.0, -20.0, -1e-3], [1.5, -0.7, -1.0, 0.0]
+
+
+@pytest.mark.parametrize("objective", [OBJECTIVE, pj.ClippedPG(), pj.ClippedPG(low=0, high=0), pj.ClippedPG(dual=None)])
+def test_on_policy_the_clipped_gradient_is_reinforces(objective):
+    """Also at the very edge of the range, where low or high is 0."""
+    loss, gradient, metrics = loss_and_gradient(objective, LOGPROBS, batch_of(ADVANTAGES))
+    _, expected, _ = loss_and_gradient(pj.Reinforce(), LOGPROBS, batch_of(ADVANTAGES))
+    np.testing.assert_array_equal(gradient, expected)
+    np.testing.assert_array_equal(loss, -jnp.asarray(ADVANTAGES))
+    np.testing.assert_array_equal(metrics["ratio"], np.ones(4))
+
+
+@pytest.mark.parametrize("objective", [OBJECTIVE, pj.Reinforce()])
+def test_no_old_logprobs_are_the_current_ones_without_gradient(objective):
+    ours = loss_and_gradient(objective, LOGPROBS, batch_of(ADVANTAGES))
+    theirs = loss_and_gradient(objective, LOGPROBS, batch_of(ADVANTAGES, LOGPROBS))
+    toy.assert_same_bits(ours, theirs)
+
+
+def test_reinforce():
+    loss, gradient, metrics = loss_and_gradient(pj.Reinforce(), [-2.0, -3.0, -4.0], batch_of([1.5, -0.5, 0], -2.0))
+    np.testing.assert_allclose(loss, [3.0, -1.5, 0])
+    np.testing.assert_allclose(gradient, [-1.5, 0.5, 0])
+    np.testing.assert_allclose(metrics["ratio"], np.exp([0.0, -1.0, -2.0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"low": -0.1}, "got low=-0.1"),
+        ({"low": 1.0}, "got low=1.0"),
+        ({"high": -0.1}, "high=-0.1"),
+        ({"dual": 1.0}, "must exceed 1, got 1.0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        pj.ClippedPG(**settings)
+
+
+@pytest.mark.parametrize("objective", [pj.ClippedPG(), pj.Reinforce()])
+def test_objectives_that_are_zero_without_an_advantage_say_so(objective):
+    assert objective.skips_zero_advantage
+    loss, gradient, _ = loss_and_gradient(objective, LOGPROBS, batch_of([0.0] * 4, -1.0))
+    np.testing.assert_array_equal(loss, np.zeros(4))
+    np.testing.assert_array_equal(gradient, np.zeros(4))

@@ -1,0 +1,102 @@
+"""Token layouts of both spaces, on hand-written grids."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+import prerl_jax as pj
+from prerl_jax.core.spaces import response_part
+
+X = 99  # whatever stands under padding
+T, F = True, False
+ROLLOUTS = pj.Rollouts(
+    prompt=jnp.asarray([[X, 7, 8], [4, 5, 6], [X, X, X], [X, X, 9]]),
+    prompt_mask=jnp.asarray([[F, T, T], [T, T, T], [F, F, F], [F, F, T]]),
+    response=jnp.asarray([[1, 2, X], [3, 1, 3], [1, 3, 2], [X, X, X]]),  # 2 is EOS: row 1 is truncated, row 3 is empty
+    response_mask=jnp.asarray([[T, T, F], [T, T, T], [T, T, T], [F, F, F]]),
+    rewards=jnp.zeros(4),
+    logprobs=jnp.zeros((4, 3)),
+)
+GRIDS = {
+    "post": (
+        pj.PostTrainSpace(),
+        [[0, 7, 8, 1, 2, 0], [4, 5, 6, 3, 1, 3], [0, 0, 0, 1, 3, 2], [0, 0, 9, 0, 0, 0]],
+        [[0, 0, 1, 2, 3, 0], [0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 0, 0]],
+        [[0, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [0, 0, 1, 0, 0, 0]],
+        # without a prompt nothing predicts the first token of row 2
+        [[0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0]],
+    ),
+    "pre": (
+        pj.PreTrainSpace(prefix=12),
+        [[12, 1, 2, 0], [12, 3, 1, 3], [12, 1, 3, 2], [12, 0, 0, 0]],
+        [[0, 1, 2, 0], [0, 1, 2, 3], [0, 1, 2, 3], [0, 0, 0, 0]],
+        [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 0]],
+        [[0, 1, 1, 0], [0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]],
+    ),
+    "pre, prefix 0": (
+        pj.PreTrainSpace(prefix=0),
+        [[0, 1, 2, 0], [0, 3, 1, 3], [0, 1, 3, 2], [0, 0, 0, 0]],
+        [[0, 1, 2, 0], [0, 1, 2, 3], [0, 1, 2, 3], [0, 0, 0, 0]],
+        [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 0]],
+        [[0, 1, 1, 0], [0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]],
+    ),
+    "pre, no prefix": (
+        pj.PreTrainSpace(prefix=None),
+        [[1, 2, 0], [3, 1, 3], [1, 3, 2], [0, 0, 0]],
+        [[0, 1, 0], [0, 1, 2], [0, 1, 2], [0, 0, 0]],
+        [[1, 1, 0], [1, 1, 1], [1, 1, 1], [0, 0, 0]],
+        [[0, 1, 0], [0, 1, 1], [0, 1, 1], [0, 0, 0]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_grid(name):
+    space, *grids = GRIDS[name]
+    found = space(ROLLOUTS)
+    for value, expected in zip((found.tokens, found.positions, found.segments, found.mask), grids, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert [a.dtype for a in jax.tree.leaves(found)] == [jnp.int32, jnp.int32, jnp.int32, jnp.bool_]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_spaces_trace_and_keep_the_order_of_rows(name):
+    space = GRIDS[name][0]
+    order = jnp.asarray([2, 0, 3, 1])
+    expected = jax.tree.map(lambda a: a[order], space(ROLLOUTS))
+    toy.assert_same_bits(jax.jit(space)(jax.tree.map(lambda a: a[order], ROLLOUTS)), expected)
+
+
+@pytest.mark.parametrize("prefix", ["auto", "<s>"])
+def test_a_prefix_without_an_id_is_refused(prefix):
+    with pytest.raises(ValueError, match=r"no token id yet.*resolve_prefix"):
+        pj.PreTrainSpace(prefix)(ROLLOUTS)
+
+
+def test_values_of_the_response_are_laid_under_its_scored_tokens():
+    values = jnp.asarray([[1.0, 2.0, jnp.nan], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0], [jnp.nan] * 3])
+    expected = {
+        "post": [[0, 0, 0, 1, 2, 0], [0, 0, 0, 3, 4, 5], [0, 0, 0, 0, 7, 8], [0] * 6],
+        "pre": [[0, 1, 2, 0], [0, 3, 4, 5], [0, 6, 7, 8], [0] * 4],
+        "pre, no prefix": [[0, 2, 0], [0, 4, 5], [0, 7, 8], [0] * 3],
+    }
+    for name, grid in expected.items():
+        np.testing.assert_array_equal(response_part(GRIDS[name][0](ROLLOUTS), ROLLOUTS, values), grid)
+
+
+@pytest.mark.parametrize("prefix", [12, None])
+def test_log_p_of_y_does_not_change_when_prompts_change(prefix):
+    model = toy.Toy()
+    params, here = model.init(), toy.rollouts()
+    other = toy.rollouts(prompt=6, seed=1)
+    there = dataclasses.replace(here, prompt=other.prompt, prompt_mask=other.prompt_mask)
+    score = jax.jit(pj.make_score(model))
+    pre, post = pj.PreTrainSpace(prefix), pj.PostTrainSpace()
+    toy.assert_same_bits(pre(here), pre(there))
+    toy.assert_same_bits(score(params, pre(here)), score(params, pre(there)))
+    ours, theirs = (score(params, post(r))[:, -5:] for r in (here, there))
+    assert (jnp.abs(ours - theirs) > 1e-3)[here.response_mask].all()  # while log P(y|x) does
