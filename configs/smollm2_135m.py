@@ -42,9 +42,9 @@ def config() -> TrainConfig:
         ),
         phases=dsrl(warmup=3, total=6),
         sampling=SamplingSpec(prompts=8, group_size=8, max_new_tokens=48),
-        optimizer=OptimizerSpec(learning_rate=1e-6),
+        optimizer=OptimizerSpec(learning_rate=1e-5),
         evaluation=EvaluationSpec(every=0, samples=4),
-        checkpoints=CheckpointSpec(every=1, best=None),
-        alignment_every=1,
+        checkpoints=CheckpointSpec(every=0, best=None),
+        alignment_every=3,
         alignment_prompts=2,
     )
