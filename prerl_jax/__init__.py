@@ -1,4 +1,4 @@
-"""Reinforcement learning in pre-train space, in JAX: policy gradients on log P(y) and on log P(y|x), and what joins them."""
+"""Reinforcement learning in pre-train space: policy gradients of log P(y) and of log P(y|x), and what joins them."""
 
 from prerl_jax.core.batches import make_prepare, make_score
 from prerl_jax.core.credit import (
@@ -29,5 +29,55 @@ from prerl_jax.core.phases import (
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.types import Batch, Model, Prompts, Rollouts, Sequences, TrainState
+from prerl_jax.data.prefix import resolve_prefix
+from prerl_jax.models.hf import load_model, save_hf
+from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
+
+__all__ = [
+    "Batch",
+    "ClippedPG",
+    "Engine",
+    "GroupRelative",
+    "Model",
+    "Phase",
+    "PostTrainSpace",
+    "PreTrainSpace",
+    "Prompts",
+    "Reinforce",
+    "Rollouts",
+    "SamplerConfig",
+    "SequenceMeanTokenMean",
+    "SequenceMeanTokenSum",
+    "SequenceSumNorm",
+    "Sequences",
+    "Term",
+    "TokenMean",
+    "TrainState",
+    "adamw",
+    "advance",
+    "bucket",
+    "dsrl",
+    "grpo",
+    "init_state",
+    "load_model",
+    "load_tokenizer",
+    "make_dual_gradients",
+    "make_loss",
+    "make_prepare",
+    "make_sampler",
+    "make_score",
+    "make_train_step",
+    "nsr_prerl",
+    "nsr_rl",
+    "pack",
+    "phase_at",
+    "plan",
+    "prerl",
+    "psr_prerl",
+    "psr_rl",
+    "resolve_prefix",
+    "save_hf",
+    "token_logprobs",
+]
