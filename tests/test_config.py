@@ -145,8 +145,8 @@ class OwnCredit:
         ({"microbatches": 3}, r"4 x 4 = 16 rows do not divide into microbatches = 3"),
         ({"sampling": SamplingSpec(4, 4, rows_per_call=6)}, r"rows_per_call is 6: it must divide .*16 rows"),
         ({"sampling": SamplingSpec(4, 4, rows_per_call=2)}, r"rows_per_call is 2: .*multiple of sampling\.group_size"),
-        ({"mesh": MeshSpec(data=1, fsdp=3)}, r"16 rows do not divide over the 3 parts"),
-        ({"mesh": MeshSpec(data=2, fsdp=8), "sampling": SamplingSpec(4, 4, rows_per_call=8)}, "= 8 do not divide over"),
+        ({"mesh": MeshSpec(data=1, fsdp=3)}, r"sampling\.prompts = 4 groups do not divide over the 3 parts"),
+        ({"mesh": MeshSpec(data=2, fsdp=8), "sampling": SamplingSpec(4, 4, rows_per_call=8)}, "= 2 groups do not divide over the 16 parts"),
         ({"alignment_every": 1}, "alignment_prompts is 8, but a step has sampling.prompts = 4"),
         (
             {"checkpoints": CheckpointSpec(best="eval/avg@4")},

@@ -22,7 +22,7 @@ BESIDE = {"config": {"data", "verify", "runtime"}, "verify": {"data"}}
 """Imports that are allowed within a level."""
 FACADE = "prerl_jax"
 """The names that prerl_jax/__init__.py lends out; what lies below the config imports from where they are defined."""
-LIGHT = ("torch", "transformers", "grain", "orbax", "matplotlib", "tensorboardX", "pyarrow", "rich", "gguf")
+LIGHT = ("torch", "transformers", "grain", "orbax", "matplotlib", "tensorboardX", "pyarrow", "gguf")
 
 
 def room_of(module: str) -> str:
