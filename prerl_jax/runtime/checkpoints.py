@@ -16,8 +16,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -36,7 +36,7 @@ from prerl_jax.runtime.step_files import (
     save_args,
 )
 
-__all__ = ["CheckpointError", "Checkpoints", "Restored", "restore_params", "retained"]
+__all__ = ["CheckpointError", "Checkpoints", "Restored", "restore_params", "restore_state", "retained"]
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +72,20 @@ def _available(directory: epath.Path, step: int | None) -> list[int]:
     return steps if step is None else [step]
 
 
-def _restore(directory: epath.Path, step: int | None, **abstract) -> tuple[Restored, list[tuple[int, str]]]:
+def _restore(directory: str | Path, step: int | None, **abstract) -> tuple[Restored, list[str]]:
+    directory = epath.Path(directory)
     restored, damaged = read_newest(directory, _available(directory, step), **abstract)
-    for bad, reason in damaged:
-        log.warning("the checkpoint %s is damaged: %s. Step %d is used.", directory / str(bad), reason, restored.step)
+    for reason in damaged:
+        log.warning("a checkpoint in %s is damaged: %s. Step %d is used.", directory, reason, restored.step)
     return restored, damaged
 
 
-def restore_params(directory: str, abstract_params: Params, step: int | None = None) -> Restored:
+def restore_state(directory: str | Path, abstract_state: TrainState, step: int | None = None) -> Restored:
+    """The whole state of another run's checkpoint, to start from: as `restore_params`, with the optimizer's state."""
+    return _restore(directory, step, state=abstract_state)[0]
+
+
+def restore_params(directory: str | Path, abstract_params: Params, step: int | None = None) -> Restored:
     """Only the parameters of a checkpoint, on any mesh: to start another run from, or to export. Nothing is written.
 
     Args:
@@ -94,7 +100,7 @@ def restore_params(directory: str, abstract_params: Params, step: int | None = N
         ValueError: there is no such checkpoint, or it is of another model (with the leaves).
         CheckpointError: it is damaged, or all are.
     """
-    return _restore(epath.Path(directory), step, params=abstract_params)[0]
+    return _restore(directory, step, params=abstract_params)[0]
 
 
 class Checkpoints:
@@ -106,22 +112,24 @@ class Checkpoints:
         best: the metric whose best checkpoint is kept, or None.
 
     Attributes:
-        skipped: (step, reason) of the damaged checkpoints that the last restore passed over.
+        skipped: "step n: reason" of the damaged checkpoints that the last restore passed over.
 
     Raises:
         ValueError: keep_last is less than 1.
         CheckpointError: the folder cannot be made or read.
     """
 
-    def __init__(self, directory: str, *, keep_last: int, best: str | None):
+    def __init__(self, directory: str | Path, *, keep_last: int, best: str | None):
         if keep_last < 1:
             raise ValueError(f"keep_last={keep_last}: at least the newest checkpoint must be kept.")
-        self.skipped: list[tuple[int, str]] = []
+        self.skipped: list[str] = []
         self._directory = epath.Path(directory)
         self._records: dict[int, Record] = {}
         self._restored: int | None = None
         self._pending: int | None = None
         options = ocp.CheckpointManagerOptions(
+            # Made in the background, a folder that cannot be made leaves threads waiting for it for five minutes.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             preservation_policy=_Retention(self._records, keep_last, best),
             cleanup_tmp_directories=True,
             lightweight_initialize=True,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import operator
 from typing import Any
 
 import jax
@@ -65,8 +64,10 @@ def _checksum(x: jax.Array) -> jax.Array:
     strides = [int(np.prod(bits.shape[axis + 1 :], dtype=object)) % 2**32 for axis in range(bits.ndim)]
     iotas = (jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) for axis in range(bits.ndim))
     index = sum((iota * np.uint32(stride) for iota, stride in zip(iotas, strides, strict=True)), jnp.uint32(1))
-    mixed = (bits ^ (index * np.uint32(0x9E3779B9))) * np.uint32(0x85EBCA6B)
-    return jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32)
+    mixed = bits ^ (index * np.uint32(0x9E3779B9))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # MurmurHash3's finaliser: no bit stays where it was
+        mixed = (mixed ^ (mixed >> shift)) * np.uint32(factor)
+    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
 
 
 def _named(tree: Any) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _checksums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def describe(tree: Any) -> dict[str, Any]:
-    """Name -> [shape, dtype, checksum] of every array of a tree; one small program for all arrays on the same devices."""
+    """Name -> [shape, dtype, checksum] of every array of a tree; one program for all arrays on the same devices."""
     leaves, groups, sums = _named(tree), {}, {}
     for name, leaf in leaves.items():
         groups.setdefault(frozenset(leaf.sharding.device_set) if isinstance(leaf, jax.Array) else None, {})[name] = leaf
@@ -189,16 +190,15 @@ def read_step(path: epath.Path, *, state: TrainState | None = None, params: Para
     return Restored(int(path.name), arrays, record.extra)
 
 
-def read_newest(directory: epath.Path, steps: list[int], **abstract) -> tuple[Restored, list[tuple[int, str]]]:
-    """The newest of these steps that can be read, and the damaged ones passed over, as (step, reason).
+def read_newest(directory: epath.Path, steps: list[int], **abstract) -> tuple[Restored, list[str]]:
+    """The newest of these steps that can be read, and "step n: reason" of the damaged ones passed over.
 
     Raises CheckpointError when none can, ValueError as `read_step`.
     """
-    damaged: list[tuple[int, str]] = []
+    damaged: list[str] = []
     for step in sorted(steps, reverse=True):
         try:
             return read_step(directory / str(step), **abstract), damaged
         except DamagedError as error:
-            damaged.append((step, str(error)))
-    listed = "; ".join(operator.mod("step %d: %s", entry) for entry in damaged)
-    raise CheckpointError(f"every checkpoint asked for in {directory} is damaged: {listed}.")
+            damaged.append(f"step {step}: {error}")
+    raise CheckpointError(f"no checkpoint in {directory} can be read; {'; '.join(damaged)}.")

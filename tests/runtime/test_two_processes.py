@@ -1,0 +1,107 @@
+"""Two processes of four devices each on one machine: rows, agreement, checkpoints saved and read together."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from prerl_jax.runtime.distributed import initialize
+
+initialize(timeout=60)
+
+from jax.sharding import NamedSharding, PartitionSpec
+
+from prerl_jax.runtime.checkpoints import Checkpoints, restore_params
+from prerl_jax.runtime.mesh import MeshSpec, agree_max, batch_sharding, global_rows, local_rows, make_mesh
+from states import abstract, make_state
+
+me, folder = jax.process_index(), Path(sys.argv[1])
+assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 8, 4)
+mesh = make_mesh(MeshSpec(data=2, fsdp=2, tensor=2))
+
+rows = np.arange(12, dtype=np.int32).reshape(4, 3) + 100 * me
+placed = global_rows(mesh, {"rows": rows})["rows"]
+assert placed.shape == (8, 3)
+assert int(jax.jit(lambda x: x.sum())(placed)) == 2 * 66 + 1200
+doubled = jax.jit(lambda x: 2 * x, out_shardings=batch_sharding(mesh))(placed)
+assert (local_rows({"rows": doubled})["rows"] == 2 * rows).all()
+try:
+    local_rows(jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(placed))
+except ValueError as error:
+    assert "not split over its rows" in str(error)
+else:
+    raise AssertionError("replicated rows were taken")
+assert agree_max(7 - me) == 7
+assert agree_max(me) == 1
+try:
+    make_mesh(MeshSpec(tensor=8))
+except ValueError as error:
+    assert "spans the processes [0, 1]" in str(error)
+
+
+def same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        for s, t in zip(x.addressable_shards, y.addressable_shards, strict=True):
+            assert np.asarray(s.data).tobytes() == np.asarray(t.data).tobytes()
+
+
+checkpoints = Checkpoints(folder, keep_last=2, best="a")
+for step in (1, 2):
+    checkpoints.save(step, make_state(step, mesh=mesh), {"step": step}, {"a": -step}, False)
+assert checkpoints.steps() == [1, 2]
+restored = checkpoints.restore(abstract(make_state(0, mesh=mesh)))
+assert (restored.step, restored.extra) == (2, {"step": 2})
+same(restored.state, make_state(2, mesh=mesh))
+if me == 0:  # the arrays that the other process wrote
+    for path in (folder / "2" / "params" / "ocdbt.process_1" / "d").iterdir():
+        path.write_bytes(path.read_bytes()[:10])
+agree_max(0)
+restored = checkpoints.restore(abstract(make_state(0, mesh=mesh)))
+assert restored.step == 1 and checkpoints.skipped[0].startswith("step 2: "), checkpoints.skipped
+checkpoints.save(2, make_state(5, mesh=mesh), {}, {}, False)
+same(checkpoints.restore(abstract(make_state(0, mesh=mesh))).state, make_state(5, mesh=mesh))
+checkpoints.close()
+same(restore_params(folder, abstract(make_state(0, mesh=mesh).params)).state, make_state(5, mesh=mesh).params)
+print("GOOD", me)
+"""
+
+
+def test_two_processes(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(FOLDER), str(FOLDER.parents[1])]),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "checkpoints")]
+    processes = [
+        subprocess.Popen(
+            command, env={**environment, "JAX_PROCESS_ID": str(i)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for i in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=150) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for i, (out, err) in enumerate(outputs):
+        assert processes[i].returncode == 0, err.decode()[-6000:]
+        assert f"GOOD {i}" in out.decode()
+        assert f"this is process {i} of 2, with 4 of 8 devices" in err.decode()
