@@ -45,4 +45,5 @@ def config() -> TrainConfig:
         evaluation=EvaluationSpec(every=10, samples=8, reflection="wait"),
         checkpoints=CheckpointSpec(every=10, best="eval/avg@8"),
         alignment_every=5,
+        alignment_prompts=24,
     )

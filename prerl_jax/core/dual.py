@@ -36,15 +36,17 @@ def make_dual_gradients(
     Both are on-policy: old log-probabilities are the current ones. Works on unpacked rollouts.
 
     Returns, in the third place: alignment/objective f32[] (the cosine), alignment/objective_by_layer f32[L] (where
-      params has stacked "layers"), alignment/norm_pre, alignment/norm_post; and with `logprob_alignment`, which costs
-      two more backward passes, alignment/logprob, alignment/logprob_by_layer, alignment/logprob_norm_pre and
-      alignment/logprob_norm_post. A cosine with a zero gradient (a selection that is empty) is NaN.
+      params has stacked "layers"), alignment/norm_pre, alignment/norm_post; alignment/logprob_gap, the mean absolute
+      difference of the sampler's and the trainer's log-probabilities on post's trained tokens, where post is given the
+      prompt; and with `logprob_alignment`, which costs two more backward passes, alignment/logprob,
+      alignment/logprob_by_layer, alignment/logprob_norm_pre and alignment/logprob_norm_post. A cosine with a zero
+      gradient (a selection that is empty) is NaN.
     """
 
-    def gradient(phase: Phase, params: Params, rollouts: Rollouts) -> Params:
+    def gradient(phase: Phase, params: Params, rollouts: Rollouts) -> tuple[Params, Metrics]:
         batch = make_prepare(model, phase, group_size)(params, rollouts)
         loss = make_loss(model, phase.objective, temperature=phase.temperature, chunk=chunk)
-        return jax.grad(lambda p: loss(p, batch)[0])(params)
+        return jax.grad(lambda p: loss(p, batch), has_aux=True)(params)
 
     def mean_logprob_gradient(phase: Phase, params: Params, rollouts: Rollouts) -> Params:
         sequences = phase.parts[0].space(rollouts)
@@ -53,8 +55,11 @@ def make_dual_gradients(
         return jax.grad(lambda p: jnp.sum(weights * score(p, sequences)))(params)
 
     def dual(params: Params, rollouts: Rollouts) -> tuple[Params, Params, Metrics]:
-        grad_pre, grad_post = gradient(pre, params, rollouts), gradient(post, params, rollouts)
+        grad_pre, _ = gradient(pre, params, rollouts)
+        grad_post, sums = gradient(post, params, rollouts)
         found = _alignment("objective", "", grad_pre, grad_post)
+        if "logprob_gap" in sums:
+            found["alignment/logprob_gap"] = sums["logprob_gap"] / jnp.maximum(sums["tokens"], 1.0)
         if logprob_alignment:
             means = [mean_logprob_gradient(phase, params, rollouts) for phase in (pre, post)]
             found |= _alignment("logprob", "logprob_", *means)
