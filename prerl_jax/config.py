@@ -16,13 +16,13 @@ import jax
 from prerl_jax.core.credit import GroupRelative
 from prerl_jax.core.phases import Phase
 from prerl_jax.data import ChatTemplate, PlainText, Source
+from prerl_jax.data.prompts import TOO_LONG
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.verify import Verifier
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "full")
-TOO_LONG = ("drop", "truncate_left")
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -240,8 +240,7 @@ def _validate_phases(config: TrainConfig) -> None:
         )
     if config.sampling.group_size == 1:
         for phase in config.phases:
-            credits_of_phase = [term.credit for term in phase.terms] or [phase.credit]
-            if any(isinstance(credit, GroupRelative) for credit in credits_of_phase):
+            if any(isinstance(term.credit, GroupRelative) for term in phase.parts):
                 raise ValueError(
                     f"sampling.group_size is 1, and phase {phase.name!r} compares a response with its group: every "
                     "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another credit."
@@ -269,14 +268,13 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
             f"{what} = {groups} groups do not divide over the {shards} parts of the mesh (data x fsdp), and a group "
             "stays together; change the number of prompts, or give more devices to mesh.tensor."
         )
-    if shards and config.alignment_every and config.alignment_prompts % shards:
+    measured = config.alignment_prompts if config.alignment_every else 0
+    if measured > sampling.prompts:
+        raise ValueError(f"alignment_prompts is {measured}, but a step has sampling.prompts = {sampling.prompts}.")
+    if shards and measured % shards:
         raise ValueError(
-            f"alignment_prompts = {config.alignment_prompts} groups do not divide over the {shards} parts of the mesh "
-            "(data x fsdp); change it to a multiple, or set alignment_every=0."
-        )
-    if config.alignment_every and config.alignment_prompts > sampling.prompts:
-        raise ValueError(
-            f"alignment_prompts is {config.alignment_prompts}, but a step has sampling.prompts = {sampling.prompts}."
+            f"alignment_prompts = {measured} groups do not divide over the {shards} parts of the mesh (data x fsdp); "
+            "change it to a multiple, or set alignment_every=0."
         )
 
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from prerl_jax.analysis.console import Progress
+from prerl_jax.config_io import render
 from prerl_jax.core.phases import advance
 from prerl_jax.core.types import Prompts, Rollouts, TrainState
 from prerl_jax.data import Example, left_pad
@@ -174,5 +175,5 @@ def _report(run: Run, step: int, phase: str, metrics: dict[str, float]) -> None:
 def _save(run: Run, metrics: dict[str, float], *, boundary: bool) -> None:
     """Metrics reach the disk before the checkpoint that a resume would cut them to."""
     run.writer.flush()
-    extra = {"data": run.batches.get_state(), "phase": int(run.state.phase)}
+    extra = {"data": run.batches.get_state(), "phase": int(run.state.phase), "config": render(run.assembly.config)}
     run.checkpoints.save(int(run.state.step), run.state, extra, metrics, boundary=boundary)
