@@ -84,6 +84,17 @@ def rollouts(prompts: int = 2, group_size: int = 4, *, prompt=3, response=5, voc
     )
 
 
+def random_params(model, seed: int = 0, scale: float = 0.2):
+    """Parameters of a real decoder, norms and biases random as well, without compiling its `init`."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(path, shape):
+        centre = 1.0 if "norm" in jax.tree_util.keystr(path) else 0.0
+        return jnp.asarray(centre + scale * rng.normal(size=shape.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, model.abstract_params())
+
+
 def to_numpy(tree):
     return jax.tree.map(np.asarray, tree)
 

@@ -15,7 +15,11 @@ BLOCK = 128
 
 
 def truncate(logits: Array, top_k: int | None, top_p: float | None) -> Array:
-    """Logits f32[B, V] with -inf outside the top k, and outside the smallest set of the rest with mass >= top_p."""
+    """Logits f32[B, V] with -inf outside the top k, and outside the smallest set of the rest with mass >= top_p.
+
+    What ties with the last one inside stays as well. top_p = 1 keeps all: cumulative sums would lose some to rounding.
+    """
+    top_p = None if top_p == 1 else top_p
     if top_k is None and top_p is None:
         return logits
     ordered = -jnp.sort(-logits, axis=-1)
@@ -42,12 +46,14 @@ def categorical(logits: Array, uniform: Array) -> Array:
 
 
 def _invert(mass: Array, target: Array) -> tuple[Array, Array]:
-    """The first index whose cumulative mass exceeds the target, and the target within it.
+    """The first index with any mass whose cumulative mass exceeds the target, and the target within it.
 
-    Rounding may leave the target at or above the whole mass: then it is the last index that has any.
+    Rounding may leave the target at or above the whole mass: then it is the last index that has any. It may also let
+    a parallel sum grow where the mass is 0, so that the sum alone would not keep such an index out.
     """
     cumulative = jnp.cumsum(mass, axis=-1)
     last = mass.shape[-1] - 1 - jnp.argmax(mass[:, ::-1] > 0, axis=-1)
-    index = jnp.minimum((cumulative <= target[:, None]).sum(axis=-1), last).astype(jnp.int32)
+    above = (cumulative > target[:, None]) & (mass > 0)
+    index = jnp.where(above.any(axis=-1), jnp.argmax(above, axis=-1), last).astype(jnp.int32)
     before = jnp.take_along_axis(cumulative - mass, index[:, None], axis=-1)[:, 0]
     return index, jnp.maximum(target - before, 0.0)
