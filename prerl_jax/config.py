@@ -1,8 +1,8 @@
-"""What a run is, as plain values: frozen dataclasses, checked when they are built and again as a whole by `validate`.
+"""What a run is, as plain values: frozen dataclasses, checked when they are built and as a whole by `config_checks`.
 
 A config file is a Python file with `def config() -> TrainConfig`. Behaviour is passed as objects (a phase's space, a
 verifier, a source of problems), never as the name of something in a registry, so a new idea needs no change here.
-Each class checks its own fields as it is built; what concerns several of them is checked by `validate`.
+Each class checks its own fields as it is built; what concerns several of them is in `config_checks.validate`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import jax
 
-from prerl_jax.core.credit import GroupRelative
 from prerl_jax.core.phases import Phase
 from prerl_jax.data import ChatTemplate, PlainText, Source
 from prerl_jax.data.prompts import TOO_LONG
@@ -211,7 +210,8 @@ class TrainConfig:
     seed: int = 0
     """Of the data order and of the training samples."""
     microbatches: int = 1
-    """Parts that a step's rows are computed in, one after the other; the gradient is the same, the memory is not."""
+    """Parts that a full batch is computed in, one after the other; what packs into fewer rows takes fewer parts of the
+    same size. The gradient is the same, the memory is not."""
     alignment_every: int = 0
     """Steps between measurements of how well the gradients of P(y) and P(y given x) align; 0 is never."""
     alignment_prompts: int = 8
@@ -226,78 +226,3 @@ class TrainConfig:
             raise ValueError(f"name is {self.name!r}; give the run a name that can be a folder's.")
         _at_least(1, self, "", "microbatches", "alignment_prompts")
         _at_least(0, self, "", "seed", "alignment_every", "completions_per_step")
-
-
-def _validate_phases(config: TrainConfig) -> None:
-    if not config.phases:
-        raise ValueError("phases is empty; a run has at least one, for instance phases=dsrl(warmup=20, total=348).")
-    names = [phase.name for phase in config.phases]
-    taken = sorted({name for name in names if names.count(name) > 1} | ({"base"} & set(names)))
-    if taken:
-        raise ValueError(
-            f"the phases are named {names}: {taken} cannot be told apart in the summary, which has one row a phase "
-            'and one called "base". Give each phase its own name.'
-        )
-    if config.sampling.group_size == 1:
-        for phase in config.phases:
-            if any(isinstance(term.credit, GroupRelative) for term in phase.parts):
-                raise ValueError(
-                    f"sampling.group_size is 1, and phase {phase.name!r} compares a response with its group: every "
-                    "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another credit."
-                )
-
-
-def _validate_batch(config: TrainConfig, shards: int | None) -> None:
-    sampling = config.sampling
-    rows = sampling.prompts * sampling.group_size
-    product = f"sampling.prompts x sampling.group_size = {sampling.prompts} x {sampling.group_size} = {rows} rows"
-    if rows % config.microbatches:
-        raise ValueError(f"{product} do not divide into microbatches = {config.microbatches}; change one of the three.")
-    call = rows if sampling.rows_per_call is None else sampling.rows_per_call
-    if rows % call or call % sampling.group_size:
-        raise ValueError(
-            f"sampling.rows_per_call is {call}: it must divide {product}, and be a multiple of sampling.group_size, "
-            "since a group shares its prompt's cache."
-        )
-    if shards is None and config.mesh.fsdp > 0:
-        shards = config.mesh.data * config.mesh.fsdp
-    groups = call // sampling.group_size
-    if shards and groups % shards:
-        what = "sampling.prompts" if sampling.rows_per_call is None else "sampling.rows_per_call / group_size"
-        raise ValueError(
-            f"{what} = {groups} groups do not divide over the {shards} parts of the mesh (data x fsdp), and a group "
-            "stays together; change the number of prompts, or give more devices to mesh.tensor."
-        )
-    measured = config.alignment_prompts if config.alignment_every else 0
-    if measured > sampling.prompts:
-        raise ValueError(f"alignment_prompts is {measured}, but a step has sampling.prompts = {sampling.prompts}.")
-    if shards and measured % shards:
-        raise ValueError(
-            f"alignment_prompts = {measured} groups do not divide over the {shards} parts of the mesh (data x fsdp); "
-            "change it to a multiple, or set alignment_every=0."
-        )
-
-
-def _validate_best(config: TrainConfig) -> None:
-    best, samples = config.checkpoints.best, config.evaluation.samples
-    match = re.fullmatch(r"eval/(avg|pass)@(\d+)", best or "")
-    if match is None:
-        return
-    k = int(match[2])
-    if k > samples or (match[1] == "avg" and k != samples):
-        raise ValueError(
-            f"checkpoints.best is {best!r}, which is never measured with evaluation.samples = {samples}; "
-            f"set it to 'eval/avg@{samples}', or to None."
-        )
-
-
-def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
-    """The config itself, if its parts fit together; ValueError with the numbers and the remedy if they do not.
-
-    `shards` is how many parts the mesh splits a batch into (data x fsdp). Without it, that is checked only where the
-    config names both numbers.
-    """
-    _validate_phases(config)
-    _validate_batch(config, shards)
-    _validate_best(config)
-    return config

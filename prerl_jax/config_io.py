@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from prerl_jax.config import TrainConfig, validate
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_checks import validate
 from prerl_jax.config_overrides import apply_overrides
 
 __all__ = ["apply_overrides", "config_names", "difference", "load_config", "render"]

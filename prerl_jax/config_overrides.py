@@ -16,7 +16,8 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prerl_jax.config import TrainConfig, validate
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_checks import validate
 
 _VOCABULARY = ("prerl_jax.config", "prerl_jax.core.phases", "prerl_jax.data", "prerl_jax.verify", "prerl_jax")
 """Modules whose dataclasses and recipes a value may name."""

@@ -19,8 +19,8 @@ from prerl_jax.config import (
     OptimizerSpec,
     SamplingSpec,
     TrainConfig,
-    validate,
 )
+from prerl_jax.config_checks import validate
 from prerl_jax.config_io import apply_overrides, config_names, difference, load_config, render
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.data import ChainSum, ChatTemplate, ParquetProblems, PlainText
@@ -146,7 +146,14 @@ class OwnCredit:
         ({"sampling": SamplingSpec(4, 4, rows_per_call=6)}, r"rows_per_call is 6: it must divide .*16 rows"),
         ({"sampling": SamplingSpec(4, 4, rows_per_call=2)}, r"rows_per_call is 2: .*multiple of sampling\.group_size"),
         ({"mesh": MeshSpec(data=1, fsdp=3)}, r"sampling\.prompts = 4 groups do not divide over the 3 parts"),
-        ({"mesh": MeshSpec(data=2, fsdp=8), "sampling": SamplingSpec(4, 4, rows_per_call=8)}, "= 2 groups do not divide over the 16 parts"),
+        (
+            {"mesh": MeshSpec(data=2, fsdp=8), "sampling": SamplingSpec(4, 4, rows_per_call=8)},
+            "= 2 groups do not divide over the 16 parts",
+        ),
+        (
+            {"mesh": MeshSpec(data=1, fsdp=4), "microbatches": 8},
+            r"16 rows in microbatches = 8 are 2 rows each.*4 parts",
+        ),
         ({"alignment_every": 1}, "alignment_prompts is 8, but a step has sampling.prompts = 4"),
         (
             {"checkpoints": CheckpointSpec(best="eval/avg@4")},

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from prerl_jax import ClippedPG, GroupRelative, PostTrainSpace, PreTrainSpace, TokenMean
-from prerl_jax.config import OptimizerSpec, validate
+from prerl_jax.config import OptimizerSpec
+from prerl_jax.config_checks import validate
 from prerl_jax.config_io import config_names, load_config, render
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs"

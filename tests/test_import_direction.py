@@ -16,7 +16,7 @@ LEVELS = {
     **dict.fromkeys(("runtime", "rollout", "verify", "data", "analysis", "config"), 2),
     **{"trainer": 4, "launch": 5, "export": 5, "lab": 5},
 }
-ROOM_OF_FILE = {"config_io": "config", "config_overrides": "config"}
+ROOM_OF_FILE = {"config_checks": "config", "config_io": "config", "config_overrides": "config"}
 """Files of the package's top level that belong to a room of another name."""
 BESIDE = {"config": {"data", "verify", "runtime"}, "verify": {"data"}}
 """Imports that are allowed within a level."""

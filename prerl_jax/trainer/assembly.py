@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from prerl_jax.config import TrainConfig, validate
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_checks import validate
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.phases import Phase, Phases
 from prerl_jax.core.types import Params
@@ -48,6 +49,12 @@ class Assembly:
         sampling = self.config.sampling
         rows = sampling.prompts * sampling.group_size
         return rows // (sampling.rows_per_call or rows)
+
+    @property
+    def microbatch_rows(self) -> int:
+        """Rows that are computed at once: a full batch's share, unpacked."""
+        sampling = self.config.sampling
+        return sampling.prompts * sampling.group_size // self.config.microbatches
 
     def optimizer(self, phase: Phase) -> optax.GradientTransformation:
         """The optimizer of a phase; its state has the same tree in all of them."""

@@ -1,7 +1,7 @@
 """The compiled programs of a run: sampling, preparing, stepping and aligning, each made once and reused.
 
 Between preparing and stepping the batch passes through the host, where it is packed: rows without a trained token are
-left out, and the number of rows is rounded up to a bucket that divides into microbatches and over the mesh, so that a
+left out, and the number of rows is rounded up to a bucket that divides over the mesh and into microbatches, so that a
 phase compiles a handful of steps.
 """
 
@@ -75,7 +75,7 @@ class Programs:
 
     def _step(self, phase: Phase) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
         """The train step of a phase on packed rows; the state is donated. Compiles once a row bucket."""
-        assembly, config = self.assembly, self.assembly.config
+        assembly = self.assembly
         tx = assembly.optimizer(phase)
         shardings = jax.tree.map(
             lambda s: s.sharding, abstract_state(assembly.model.abstract_params(), tx, assembly.mesh)
@@ -83,16 +83,11 @@ class Programs:
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             rows, length = batch.weights.shape
-            shards = batch_shards(assembly.mesh)
-            chunk = chunk_length(rows // config.microbatches, length, assembly.model.config.vocab_size, shards)
-            return make_train_step(
-                assembly.model,
-                tx,
-                phase.objective,
-                microbatches=config.microbatches,
-                temperature=phase.temperature,
-                chunk=chunk,
-            )(state, batch)
+            parts = max(1, rows // assembly.microbatch_rows)
+            vocab, shards = assembly.model.config.vocab_size, batch_shards(assembly.mesh)
+            chunk = chunk_length(rows // parts, length, vocab, shards)
+            settings = {"microbatches": parts, "temperature": phase.temperature, "chunk": chunk}
+            return make_train_step(assembly.model, tx, phase.objective, **settings)(state, batch)
 
         step.__name__ = f"train_{phase.name}"
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
@@ -103,9 +98,8 @@ class Programs:
         local = local_rows(batch)
         groups = plan(local, phase.objective)
         processes = jax.process_count()
-        multiple = self.assembly.config.microbatches * batch_shards(mesh)
-        rows = bucket(agree_max(len(groups)) * processes, multiple) // processes
-        return global_rows(mesh, pack(local, groups, rows))
+        rows = row_bucket(agree_max(len(groups)) * processes, batch_shards(mesh), self.assembly.microbatch_rows)
+        return global_rows(mesh, pack(local, groups, rows // processes))
 
     def _dual(self) -> Callable[[Params, Rollouts], Metrics]:
         """Alignment of one objective's gradients in the two spaces, see `alignment_phases`."""
@@ -123,6 +117,16 @@ class Programs:
             chunk=chunk_length(rows, length, self.assembly.model.config.vocab_size, shards),
         )
         return jax.jit(lambda params, rollouts: dual(params, rollouts)[2])
+
+
+def row_bucket(needed: int, shards: int, microbatch_rows: int) -> int:
+    """Rows of a packed batch: a bucket that divides over the shards, and, past one microbatch, into microbatches.
+
+    What packs into fewer rows takes fewer microbatches of the same size.
+    """
+    if needed <= microbatch_rows:
+        return min(bucket(needed, shards), microbatch_rows)
+    return bucket(needed, microbatch_rows)
 
 
 def alignment_phases(assembly: Assembly) -> tuple[Phase, Phase]:

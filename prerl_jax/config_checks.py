@@ -1,0 +1,89 @@
+"""What has to hold between the parts of a config; each part has checked itself when it was built."""
+
+from __future__ import annotations
+
+import re
+
+from prerl_jax.config import TrainConfig
+from prerl_jax.core.credit import GroupRelative
+
+
+def _validate_phases(config: TrainConfig) -> None:
+    if not config.phases:
+        raise ValueError("phases is empty; a run has at least one, for instance phases=dsrl(warmup=20, total=348).")
+    names = [phase.name for phase in config.phases]
+    taken = sorted({name for name in names if names.count(name) > 1} | ({"base"} & set(names)))
+    if taken:
+        raise ValueError(
+            f"the phases are named {names}: {taken} cannot be told apart in the summary, which has one row a phase "
+            'and one called "base". Give each phase its own name.'
+        )
+    if config.sampling.group_size == 1:
+        for phase in config.phases:
+            if any(isinstance(term.credit, GroupRelative) for term in phase.parts):
+                raise ValueError(
+                    f"sampling.group_size is 1, and phase {phase.name!r} compares a response with its group: every "
+                    "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another credit."
+                )
+
+
+def _validate_batch(config: TrainConfig, shards: int | None) -> None:
+    sampling = config.sampling
+    rows = sampling.prompts * sampling.group_size
+    product = f"sampling.prompts x sampling.group_size = {sampling.prompts} x {sampling.group_size} = {rows} rows"
+    if rows % config.microbatches:
+        raise ValueError(f"{product} do not divide into microbatches = {config.microbatches}; change one of the three.")
+    call = rows if sampling.rows_per_call is None else sampling.rows_per_call
+    if rows % call or call % sampling.group_size:
+        raise ValueError(
+            f"sampling.rows_per_call is {call}: it must divide {product}, and be a multiple of sampling.group_size, "
+            "since a group shares its prompt's cache."
+        )
+    if shards is None and config.mesh.fsdp > 0:
+        shards = config.mesh.data * config.mesh.fsdp
+    groups = call // sampling.group_size
+    if shards and groups % shards:
+        what = "sampling.prompts" if sampling.rows_per_call is None else "sampling.rows_per_call / group_size"
+        raise ValueError(
+            f"{what} = {groups} groups do not divide over the {shards} parts of the mesh (data x fsdp), and a group "
+            "stays together; change the number of prompts, or give more devices to mesh.tensor."
+        )
+    part = rows // config.microbatches
+    if shards and part % shards:
+        raise ValueError(
+            f"{product} in microbatches = {config.microbatches} are {part} rows each, which do not divide over the "
+            f"{shards} parts of the mesh (data x fsdp); use fewer microbatches."
+        )
+    measured = config.alignment_prompts if config.alignment_every else 0
+    if measured > sampling.prompts:
+        raise ValueError(f"alignment_prompts is {measured}, but a step has sampling.prompts = {sampling.prompts}.")
+    if shards and measured % shards:
+        raise ValueError(
+            f"alignment_prompts = {measured} groups do not divide over the {shards} parts of the mesh (data x fsdp); "
+            "change it to a multiple, or set alignment_every=0."
+        )
+
+
+def _validate_best(config: TrainConfig) -> None:
+    best, samples = config.checkpoints.best, config.evaluation.samples
+    match = re.fullmatch(r"eval/(avg|pass)@(\d+)", best or "")
+    if match is None:
+        return
+    k = int(match[2])
+    if k > samples or (match[1] == "avg" and k != samples):
+        raise ValueError(
+            f"checkpoints.best is {best!r}, which is never measured with evaluation.samples = {samples}; "
+            f"set it to 'eval/avg@{samples}', or to None."
+        )
+
+
+def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
+    """The config itself, if its parts fit together; ValueError with the numbers and the remedy if they do not.
+
+    `shards` is how many parts the mesh splits a batch into (data x fsdp). Without it, that is checked only where the
+    config names both numbers.
+    """
+    _validate_phases(config)
+    _validate_batch(config, shards)
+    _validate_best(config)
+    return config
