@@ -13,10 +13,11 @@ again, damaged ones among them, and the first save after it removes them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -127,20 +128,24 @@ class Checkpoints:
         self._records: dict[int, Record] = {}
         self._restored: int | None = None
         self._pending: int | None = None
-        options = ocp.CheckpointManagerOptions(
-            # Made in the background, a folder that cannot be made leaves threads waiting for it for five minutes.
-            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
-            preservation_policy=_Retention(self._records, keep_last, best),
-            cleanup_tmp_directories=True,
-            lightweight_initialize=True,
-            save_root_metadata=False,
-        )
+        self._retention = _Retention(self._records, keep_last, best)
         try:
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
+            self._manager: ocp.CheckpointManager | None = self._open()
             for step in committed_steps(self._directory):
                 self._read_record(step)
         except OSError as error:
             raise CheckpointError(f"cannot use {self._directory} for checkpoints: {error}.") from error
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            # Made in the background, a folder that cannot be made leaves threads waiting for it for five minutes.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            preservation_policy=self._retention,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,
+            save_root_metadata=False,
+        )
+        return ocp.CheckpointManager(self._directory, options=options)
 
     def _read_record(self, step: int) -> None:
         try:
@@ -154,7 +159,13 @@ class Checkpoints:
         Raises CheckpointError when that save failed.
         """
         self.wait()
-        return committed_steps(self._directory)
+        return self._committed()
+
+    def _committed(self) -> list[int]:
+        try:
+            return committed_steps(self._directory)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self._directory}: {error}.") from error
 
     def latest_step(self) -> int | None:
         """The newest of `steps()`, None where there are none."""
@@ -182,12 +193,15 @@ class Checkpoints:
         self.wait()
         extra = json.loads(json.dumps(dict(extra)))
         metrics = {name: float(value) for name, value in metrics.items()}
-        later = () if self._restored is None else [s for s in self._manager.all_steps() if s > self._restored]
-        there = set(self._manager.all_steps()) - set(later)
+        there = set(self._committed())
+        later = set() if self._restored is None else {s for s in there if s > self._restored}
+        there -= later
         if step in there:
             raise ValueError(f"there is a checkpoint of step {step} in {self._directory} already.")
         record = Record(describe(state), metrics, bool(boundary), extra)
         try:
+            if self._manager is None:
+                self._manager = self._open()
             self._remove(later)
             for gone in self._records.keys() - there:
                 del self._records[gone]
@@ -196,9 +210,9 @@ class Checkpoints:
         except Exception as error:
             self._fail(step, error)
 
-    def _remove(self, later: Sequence[int]) -> None:
+    def _remove(self, later: Set[int]) -> None:
         """Removes the checkpoints of the future that a restore has given up."""
-        for step in later:
+        for step in sorted(later):
             log.warning("removing %s: the run goes on from step %d", self._directory / str(step), self._restored)
             self._manager.delete(step)
         self._restored = None
@@ -207,8 +221,12 @@ class Checkpoints:
         """Raises CheckpointError for a save that did not succeed, and forgets about it."""
         self._pending = None
         self._records.pop(step, None)
+        if self._manager is not None:
+            # Orbax raises what went wrong in its threads again in later calls: the next save gets a new manager.
+            with contextlib.suppress(Exception):
+                self._manager.close()
+            self._manager = None
         try:
-            self._manager.reload()
             good = max((s for s in committed_steps(self._directory) if s in self._records), default=None)
             intact = "there is no earlier one" if good is None else f"the last good checkpoint, step {good}, is intact"
         except OSError as unreadable:
@@ -235,7 +253,9 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._manager.close()
+            if self._manager is not None:
+                self._manager.close()
+                self._manager = None
 
     def restore(self, abstract_state: TrainState, step: int | None = None) -> Restored:
         """Reads the newest checkpoint that can be read, or that of `step`. The next save goes on from there.

@@ -139,32 +139,38 @@ def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _read_arrays(path: epath.Path, abstract: Any, saved: dict[str, Any]) -> Any:
-    """One item's arrays, checked against the checksums in the record. Raises DamagedError."""
+def _read_arrays(path: epath.Path, abstract: Any) -> Any:
+    """One item's arrays. Raises DamagedError."""
     try:
         # The handler, not a Checkpointer: that one waits for all processes, of which some may fail here.
-        tree = ocp.StandardCheckpointHandler().restore(
+        return ocp.StandardCheckpointHandler().restore(
             path, args=ocp.args.StandardRestore(jax.tree.map(_placed, abstract))
         )
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise DamagedError(f"{path.name} cannot be read ({type(error).__name__}: {reason[:300]})") from error
-    wrong = [name for name, entry in describe(tree).items() if entry[2] != saved[name][2]]
-    if wrong:
-        raise DamagedError(f"{path.name}: the checksums of {', '.join(wrong[:8])} do not match")
-    return tree
 
 
 def _read(path: epath.Path, state: TrainState | None, params: Params | None) -> tuple[Any, Record]:
+    """(the state, or {"params": ...} where only they are asked for, the record); nothing here waits for others."""
     record = read_record(path)
-    whole = {name: entry for name, entry in record.leaves.items() if state is not None or name.startswith("params.")}
-    require_same_leaves(path, whole, {"params": params} if state is None else state)
-    named = {name.removeprefix("params."): entry for name, entry in whole.items() if name.startswith("params.")}
-    arrays = _read_arrays(path / "params", params, named)
     if state is None:
-        return arrays, record
-    rest = _read_arrays(path / "state", dataclasses.replace(state, params=None), whole)
+        record = dataclasses.replace(record, leaves={n: e for n, e in record.leaves.items() if n.startswith("params.")})
+        require_same_leaves(path, record.leaves, {"params": params})
+        return {"params": _read_arrays(path / "params", params)}, record
+    require_same_leaves(path, record.leaves, state)
+    arrays = _read_arrays(path / "params", state.params)
+    rest = _read_arrays(path / "state", dataclasses.replace(state, params=None))
     return dataclasses.replace(rest, params=arrays), record
+
+
+def _agree(failure: Exception | None) -> None:
+    """Raises this process's failure, and DamagedError where only another process has one."""
+    worst = agree_max(0 if failure is None else 1)
+    if failure is not None:
+        raise failure
+    if worst:
+        raise DamagedError("another process could not read it")
 
 
 def read_step(path: epath.Path, *, state: TrainState | None = None, params: Params | None = None) -> Restored:
@@ -174,20 +180,19 @@ def read_step(path: epath.Path, *, state: TrainState | None = None, params: Para
         DamagedError: some process cannot read it; then it is raised on every process.
         ValueError: it is of another model, with the leaves.
     """
-    params = state.params if state is not None else params
     failure: Exception | None = None
     try:
-        arrays, record = _read(path, state, params)
+        tree, record = _read(path, state, params)
     except (DamagedError, ValueError) as error:
         failure = error
     except OSError as error:
         failure = DamagedError(f"{type(error).__name__}: {error}")
-    worst = agree_max(0 if failure is None else 1 if isinstance(failure, ValueError) else 2)
-    if failure is not None:
-        raise failure
-    if worst:
-        raise DamagedError("another process could not read it")
-    return Restored(int(path.name), arrays, record.extra)
+    # Checksums of arrays that several processes hold are computed together: first, all must have their parts.
+    _agree(failure)
+    wrong = [name for name, entry in describe(tree).items() if entry[2] != record.leaves[name][2]]
+    if wrong:
+        raise DamagedError(f"the checksums of {', '.join(wrong[:8])} do not match")
+    return Restored(int(path.name), tree["params"] if state is None else tree, record.extra)
 
 
 def read_newest(directory: epath.Path, steps: list[int], **abstract) -> tuple[Restored, list[str]]:

@@ -77,6 +77,7 @@ def test_an_error_in_the_background_is_raised_by_the_next_call(tmp_path, monkeyp
         with pytest.raises(CheckpointError, match=r"step 2 .*there is no earlier one"):
             checkpoints.close()
     assert checkpoints.steps() == []
+    checkpoints.close()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -142,9 +142,9 @@ def test_a_damaged_newest_is_skipped_reported_and_replaced(opened, tmp_path, cap
     restored = again.restore(abstract(make_state()))
     assert restored.step == 1
     assert_same(restored.state, make_state(1))
-    assert [reason.startswith("step 2: params") for reason in again.skipped] == [True]
+    assert [reason.startswith("step 2: ") and "params" in reason for reason in again.skipped] == [True]
     assert "step 2" in caplog.text
-    with pytest.raises(CheckpointError, match="step 2: params"):
+    with pytest.raises(CheckpointError, match=r"step 2: .*params"):
         again.restore(abstract(make_state()), step=2)
     fill(again, [2])
     assert again.steps() == [2]
