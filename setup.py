@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 BASE = [
+    "etils>=1.14.0",
     "flax>=0.12.8",
     "gguf>=0.19.0",
     "grain>=0.2.18",

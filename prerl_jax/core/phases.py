@@ -73,17 +73,31 @@ class Phase:
 Phases = tuple[Phase, ...]
 
 
+def locate(phases: Phases, step: int) -> tuple[int, int]:
+    """(index of the phase, steps done in it) once `step` rollout batches are done; (len(phases), 0) at the end.
+
+    Raises ValueError outside the run's steps.
+    """
+    if not 0 <= step <= sum(phase.steps for phase in phases):
+        raise _outside(phases, step)
+    for index, phase in enumerate(phases):
+        if step < phase.steps:
+            return index, step
+        step -= phase.steps
+    return len(phases), 0
+
+
 def phase_at(phases: Phases, step: int) -> Phase:
     """The phase that rollout batch `step` (from 0) belongs to; ValueError outside the run's steps."""
+    index, _ = locate(phases, step)
+    if index == len(phases):
+        raise _outside(phases, step)
+    return phases[index]
+
+
+def _outside(phases: Phases, step: int) -> ValueError:
     total = sum(phase.steps for phase in phases)
-    if not 0 <= step < total:
-        raise ValueError(f"Step {step} is outside the {total} steps of the phases {[p.name for p in phases]}.")
-    end = 0
-    for phase in phases:
-        end += phase.steps
-        if step < end:
-            return phase
-    raise AssertionError
+    return ValueError(f"Step {step} is outside the {total} steps of the phases {[p.name for p in phases]}.")
 
 
 def advance(phases: Phases, state: TrainState, end_early: Array | bool = False) -> TrainState:

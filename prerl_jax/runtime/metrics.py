@@ -57,7 +57,7 @@ def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _replace(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a file so that at any moment there is either the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     with _explained(path):
@@ -70,7 +70,7 @@ def _replace(path: Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as JSON, atomically; what is not finite becomes null. Raises MetricsError on an OSError."""
-    _replace(Path(path), json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(Path(path), json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict]]:
@@ -95,7 +95,7 @@ def read_metrics(workdir: str | Path) -> list[dict]:
 def _cut(path: Path, step: int) -> None:
     """Leaves of a JSON lines file what belongs to the steps up to `step`."""
     if path.exists():
-        _replace(path, "".join(line for line, record in _records(path) if record["step"] <= step))
+        write_text(path, "".join(line for line, record in _records(path) if record["step"] <= step))
 
 
 class MetricsWriter:

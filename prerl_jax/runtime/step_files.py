@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -109,8 +110,9 @@ def require_same_leaves(path: epath.Path, saved: dict[str, Any], abstract: Any) 
         raise ValueError(f"the checkpoint {path} is of another model or optimizer; {'; '.join(found)}.")
 
 
-def committed_steps(directory: epath.Path) -> list[int]:
+def committed_steps(directory: str | Path | epath.Path) -> list[int]:
     """The steps whose checkpoints were written to the end, in order; [] without the folder."""
+    directory = epath.Path(directory)
     if not directory.exists():
         return []
     return sorted(ocp.path.step.checkpoint_steps(directory))

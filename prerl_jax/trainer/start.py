@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 
 from prerl_jax.analysis.console import Progress
@@ -18,12 +19,14 @@ from prerl_jax.analysis.curves import draw
 from prerl_jax.analysis.summary import print_table, summary_rows
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import difference, load_config, render
+from prerl_jax.core.phases import locate
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import make_batches
 from prerl_jax.rollout.sampler import make_sampler
-from prerl_jax.runtime.checkpoints import Checkpoints
-from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json
+from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
+from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
 from prerl_jax.runtime.state import abstract_state, create_state
+from prerl_jax.runtime.step_files import committed_steps
 from prerl_jax.trainer.assembly import Assembly, assemble
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.programs import MakeEngine, Programs
@@ -57,29 +60,36 @@ def run(
     changed = _check_config(config, workdir, allow_config_change)
     spec = config.checkpoints
     checkpoints = Checkpoints(workdir / "checkpoints", keep_last=spec.keep_last, best=spec.best)
+    folder = workdir / "checkpoints"
     total = sum(phase.steps for phase in config.phases)
-    latest = checkpoints.latest_step()
-    if latest is not None and latest >= total and not changed:
-        checkpoints.close()
+    if not changed and max(committed_steps(folder), default=None) == total:
         return _finish(workdir, console, main)
 
-    assembly = assemble(config)
-    programs = Programs(assembly, make_engine)
-    state, position = _state(assembly, checkpoints, init_from)
-    if main:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.py").write_text(render(config))
-    step = int(state.step)
-    writer = MetricsWriter(workdir, resume_step=step if position else None, enabled=main)
-    with Progress(total, step, enabled=main, console=console) as progress:
-        for note in (*assembly.notes, *_resumed(checkpoints, step if position else None)):
-            progress.message(note)
-        try:
-            train(Run(programs, state, _batches(assembly, position, changed), writer, checkpoints, progress))
-        finally:
-            writer.close()
-    checkpoints.close()
+    assembly = assemble(config)  # whatever is wrong with the config is found before anything is written
+    programs, spec = Programs(assembly, make_engine), config.checkpoints
+    checkpoints = Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)
+    try:
+        _go(assembly, programs, checkpoints, workdir, init_from, changed, console)
+    finally:
+        checkpoints.close()
     return _finish(workdir, console, main)
+
+
+def _go(assembly, programs, checkpoints, workdir, init_from, changed, console) -> None:
+    """Trains from the newest checkpoint, or from the beginning."""
+    config, main = assembly.config, jax.process_index() == 0
+    state, position = _state(assembly, checkpoints, init_from, changed)
+    if main:
+        write_text(workdir / "config.py", render(config))
+    step = int(state.step)
+    writer = MetricsWriter(workdir, resume_step=None if position is None else step, enabled=main)
+    try:
+        with Progress(sum(p.steps for p in config.phases), step, enabled=main, console=console) as progress:
+            for note in (*assembly.notes, *_resumed(checkpoints, None if position is None else step)):
+                progress.message(note)
+            train(Run(programs, state, _batches(assembly, position, changed), writer, checkpoints, progress))
+    finally:
+        writer.close()
 
 
 def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
@@ -97,22 +107,30 @@ def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
     return bool(lines)
 
 
-def _state(assembly: Assembly, checkpoints: Checkpoints, init_from: str | None) -> tuple[TrainState, dict | None]:
+def _rephased(assembly: Assembly, state: TrainState) -> TrainState:
+    """The state at its step's place in phases that have changed: a run that was longer or shorter goes on rightly."""
+    index, done = locate(assembly.phases, int(state.step))
+    place = jax.jit(lambda: (jnp.int32(index), jnp.int32(done)), out_shardings=state.step.sharding)
+    phase, phase_step = place()
+    return dataclasses.replace(state, phase=phase, phase_step=phase_step)
+
+
+def _state(
+    assembly: Assembly, checkpoints: Checkpoints, init_from: str | None, changed: bool
+) -> tuple[TrainState, dict | None]:
     """(state, data position): of the newest checkpoint, or of a run that begins, whose position is None."""
     tx = assembly.optimizer(assembly.phases[0])
     abstract = abstract_state(assembly.model.abstract_params(), tx, assembly.mesh)
     if checkpoints.latest_step() is not None:
         restored = checkpoints.restore(abstract)
-        return restored.state, restored.extra["data"]
+        return _rephased(assembly, restored.state) if changed else restored.state, restored.extra["data"]
     seed = assembly.config.seed
     if init_from is None:
         return create_state(assembly.load_params(), tx, assembly.mesh, seed), None
-    folder, _, at = init_from.partition("@")
-    source = Checkpoints(Path(folder).absolute() / "checkpoints", keep_last=1, best=None)
-    if source.latest_step() is None:
-        raise ValueError(f"--init-from {folder}: there is no checkpoint in {folder}/checkpoints.")
-    loaded = source.restore(abstract, int(at) if at else None).state
-    source.close()
+    folder, _, at = init_from.rpartition("@") if "@" in init_from else (init_from, "", "")
+    if at and not at.isdigit():
+        raise ValueError(f"--init-from {init_from}: what follows the @ is a step, a whole number.")
+    loaded = restore_state(Path(folder).absolute() / "checkpoints", abstract, int(at) if at else None).state
     fresh = create_state(loaded.params, tx, assembly.mesh, seed)
     return dataclasses.replace(fresh, opt_state=loaded.opt_state), None
 
@@ -149,10 +167,6 @@ def _finish(workdir: Path, console: Console, main: bool) -> list[dict[str, Any]]
         write_json(workdir / "summary.json", rows)
         draw(records, workdir / "curves.png")
         print_table(rows, console)
-        console.print(
-            f"metrics      {workdir / 'metrics.jsonl'}\ncurves       {workdir / 'curves.png'}", highlight=False
-        )
-        console.print(
-            f"completions  {workdir / 'completions.jsonl'}\ncheckpoints  {workdir / 'checkpoints'}", highlight=False
-        )
+        for name in ("metrics.jsonl", "completions.jsonl", "curves.png", "checkpoints"):
+            console.print(f"{name.partition('.')[0]:<12} {workdir / name}", highlight=False, soft_wrap=True)
     return rows
