@@ -59,7 +59,7 @@ def test_equals_the_separate_gradients(dual):
         for layer, value in enumerate(by_layer):
             parts = (jax.tree.map(lambda g, k=layer: g[k], x["layers"]) for x in (a, b))
             np.testing.assert_allclose(value, cosine_of(*parts), rtol=1e-4)
-    assert len(found) == 8
+    assert len(found) == 9  # these, and the gap below
 
 
 def test_the_two_measures_differ(dual):
@@ -67,11 +67,19 @@ def test_the_two_measures_differ(dual):
     assert abs(found["alignment/objective"] - found["alignment/logprob"]) > 0.05
 
 
-def test_the_logprobs_of_the_sampler_are_never_used(dual):
+def test_the_logprobs_of_the_sampler_are_measured_and_never_used(dual):
     assert np.isnan(ROLLOUTS.logprobs).all()
     there = dataclasses.replace(ROLLOUTS, logprobs=jnp.full_like(ROLLOUTS.logprobs, -7.0))
-    toy.assert_same_bits(dual(PARAMS, ROLLOUTS), dual(PARAMS, there))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(dual(PARAMS, ROLLOUTS)))
+    *ours, found = dual(PARAMS, ROLLOUTS)
+    *theirs, measured = dual(PARAMS, there)
+    assert np.isnan(found.pop("alignment/logprob_gap"))
+    gap = measured.pop("alignment/logprob_gap")
+    toy.assert_same_bits((ours, found), (theirs, measured))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((ours, found)))
+    batch = pj.make_prepare(MODEL, POST, 4)(PARAMS, there)
+    logprobs = jax.jit(pj.make_score(MODEL))(PARAMS, batch.sequences)
+    trained = (batch.weights != 0) & (batch.advantages != 0)
+    np.testing.assert_allclose(gap, jnp.abs(logprobs + 7)[trained].mean(), rtol=1e-5)
 
 
 def test_an_empty_selection_has_no_cosine(dual):
@@ -87,7 +95,7 @@ def test_an_empty_selection_has_no_cosine(dual):
 def test_the_mean_logprobs_are_left_out_unless_asked_for():
     shapes = jax.eval_shape(pj.make_dual_gradients(MODEL, PRE, POST, 4), PARAMS, ROLLOUTS)
     assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1]) == jax.tree.structure(PARAMS)
-    names = {"objective", "objective_by_layer", "norm_pre", "norm_post"}
+    names = {"objective", "objective_by_layer", "norm_pre", "norm_post", "logprob_gap"}
     assert set(shapes[2]) == {f"alignment/{name}" for name in names}
 
 
@@ -102,7 +110,8 @@ def test_parameters_without_stacked_layers_have_no_cosine_by_layer():
 
     params = {"table": jax.random.normal(jax.random.key(0), (13, 13))}
     found = jax.eval_shape(pj.make_dual_gradients(Bigram(), PRE, POST, 4), params, ROLLOUTS)[2]
-    assert set(found) == {"alignment/objective", "alignment/norm_pre", "alignment/norm_post"}
+    assert {"alignment/objective", "alignment/norm_pre", "alignment/norm_post"} <= set(found)
+    assert not any("by_layer" in name for name in found)
 
 
 @pytest.mark.parametrize(

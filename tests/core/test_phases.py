@@ -9,6 +9,7 @@ import pytest
 import toy
 
 import prerl_jax as pj
+from prerl_jax.core.phases import locate
 
 A, B, C = (pj.Phase(name, steps) for name, steps in (("a", 2), ("b", 1), ("c", 3)))
 
@@ -39,21 +40,29 @@ def walk(advance, ends=()):
     return seen
 
 
-PLAIN = [(0, 1), (1, 0), (2, 0), (2, 1), (2, 2), (3, 0)]
+AFTER = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2), (3, 0)]  # (phase, steps done in it) after 0, 1, ... steps
+
+
+@pytest.mark.parametrize(("step", "expected"), list(enumerate(AFTER)))
+def test_locate(step, expected):
+    assert locate((A, B, C), step) == expected
+
+
+@pytest.mark.parametrize("step", [-1, 7])
+def test_steps_after_the_end_have_no_place(step):
+    with pytest.raises(ValueError, match=rf"Step {step} is outside the 6 steps"):
+        locate((A, B, C), step)
+
+
 EARLY = [(1, 0), (2, 0), (2, 1), (3, 0)]  # phases a and c end one and two steps early
 
 
 @pytest.mark.parametrize("traced", [False, True])
 def test_advance(traced):
     advance = jax.jit(pj.advance, static_argnums=0) if traced else pj.advance
-    assert walk(advance)[:6] == PLAIN
+    assert walk(advance)[:6] == AFTER[1:]
     assert walk(advance, ends=(0, 3))[:4] == EARLY
     assert [phase for phase, _ in walk(advance)[5:] + walk(advance, ends=(0, 3, 6))[3:]] == [3] * 8  # past the end
-
-
-def test_advance_agrees_with_phase_at_where_no_phase_ends_early():
-    for step, (phase, _) in enumerate([(0, 0), *PLAIN][:6]):
-        assert pj.phase_at((A, B, C), step) is (A, B, C)[phase]
 
 
 def rl(name, steps, keep, high):

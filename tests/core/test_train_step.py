@@ -170,12 +170,31 @@ def test_temperature_is_that_of_the_logprobs():
     batch, params = batch_of(), MODEL.init()
     doubled = params | {"unembed": 2 * params["unembed"]}
 
-    def both(params, batch, temperature):
-        score, loss = pj.make_score(MODEL, temperature), pj.make_loss(MODEL, PHASE.objective, temperature=temperature)
-        return score(params, batch.sequences), loss(params, batch)
+    def means(params, batch, temperature):
+        step = pj.make_train_step(MODEL, TX, PHASE.objective, temperature=temperature)
+        _, metrics = step(dataclasses.replace(fresh(), params=params), batch)
+        score = pj.make_score(MODEL, temperature)(params, batch.sequences)
+        return score, metrics["train/logprob"], metrics["train/entropy"]
 
-    both = jax.jit(both, static_argnums=2)
-    toy.assert_close(both(params, batch, 0.5), both(doubled, batch, 1.0))
+    means = jax.jit(means, static_argnums=2)
+    toy.assert_close(means(params, batch, 0.5), means(doubled, batch, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum:
+    """An objective that reads every number it is given."""
+
+    def __call__(self, logprobs, batch):
+        total = sum(x.sum() for x in (batch.old_logprobs, batch.ref_logprobs, batch.sampler_logprobs))
+        return -batch.advantages * logprobs + total, {}
+
+
+def test_an_objective_never_sees_what_stands_outside_the_mask():
+    batch = batch_of()
+    rubbish = jnp.where(batch.sequences.mask, -2.0, jnp.nan)
+    fields = dict.fromkeys(("old_logprobs", "ref_logprobs", "sampler_logprobs"), rubbish)
+    loss, _ = jax.jit(pj.make_loss(MODEL, Sum()))(MODEL.init(), dataclasses.replace(batch, **fields))
+    assert np.isfinite(loss)
 
 
 CONFIG = DecoderConfig("qwen3", 16, 16, 32, 2, 4, 2, 8, qk_norm=True, tied=False)
