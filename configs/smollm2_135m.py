@@ -10,7 +10,7 @@ which a model of this size never boxes an answer. Untrained, it solves about hal
 longer ones and three quarters of the products (8 samples a problem, temperature 1), so groups are mixed and there is
 something to learn.
 
-Hardware: any CPU with 8 GB of memory; a minute or two a step on two cores.
+Hardware: any CPU with 16 GB of memory; on two cores a minute a step, and three more where alignment is measured.
 
 Expected: not a learning curve: 3 steps of NSR-PreRL and 5 of RL show that every part works on a real checkpoint, and no
 more. docs/smollm2.md has the log of a run.
