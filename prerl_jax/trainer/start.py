@@ -58,8 +58,6 @@ def run(
     main, workdir = jax.process_index() == 0, workdir.absolute()
     console = console or Console()
     changed = _check_config(config, workdir, allow_config_change)
-    spec = config.checkpoints
-    checkpoints = Checkpoints(workdir / "checkpoints", keep_last=spec.keep_last, best=spec.best)
     folder = workdir / "checkpoints"
     total = sum(phase.steps for phase in config.phases)
     if not changed and max(committed_steps(folder), default=None) == total:
