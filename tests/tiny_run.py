@@ -1,0 +1,105 @@
+"""A run of four steps that takes seconds: a config file (`--config tests/tiny_run.py`), and what tests ask of its workdir."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from prerl_jax import dsrl
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_io import load_config
+from prerl_jax.rollout.sampler import make_sampler
+from prerl_jax.runtime.checkpoints import restore_state
+from prerl_jax.runtime.state import abstract_state
+
+FOLDER = Path(__file__).resolve().parent
+COMMAND = [sys.executable, "-m", "prerl_jax.launch", "--config", str(FOLDER / "tiny_run.py")]
+
+
+def config() -> TrainConfig:
+    """The lab: two steps of NSR-PreRL and two of RL on 4 x 4 responses, a checkpoint every step."""
+    lab = load_config("lab")
+    return dataclasses.replace(
+        lab,
+        name="tiny",
+        data=dataclasses.replace(
+            lab.data,
+            train=dataclasses.replace(lab.data.train, count=64),
+            evaluation=dataclasses.replace(lab.data.evaluation, count=4),
+        ),
+        phases=dsrl(warmup=2, total=4),
+        sampling=dataclasses.replace(lab.sampling, prompts=4, group_size=4, max_new_tokens=32),
+        optimizer=dataclasses.replace(lab.optimizer, learning_rate=3e-4),
+        evaluation=dataclasses.replace(lab.evaluation, every=0, samples=2),
+        checkpoints=dataclasses.replace(lab.checkpoints, every=1, keep_last=2, best=None),
+        alignment_every=2,
+        alignment_prompts=4,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AgainstHalf:
+    """A user's own credit: what a reward is above or below one half."""
+
+    scale: float = 1.0
+
+    def __call__(self, rewards, group_size):
+        return self.scale * (rewards - 0.5), rewards >= 0
+
+
+class Died(BaseException):
+    """The end of a run that no code of it expects."""
+
+
+def dying_engine(config: TrainConfig, at: int):
+    """`make_sampler`, whose engines raise Died when they are to sample for training step `at` + 1 of this process."""
+    calls = itertools.count()
+
+    def make(model, settings, group_size):
+        engine = make_sampler(model, settings, group_size)
+
+        def sample(params, prompts, key):
+            if group_size == config.sampling.group_size and next(calls) == at:
+                raise Died
+            return engine(params, prompts, key)
+
+        return sample
+
+    return make
+
+
+def quiet() -> Console:
+    """A console whose text can be asked for: `console.file.getvalue()`."""
+    return Console(file=io.StringIO(), width=200)
+
+
+def lines(workdir: Path, name: str = "metrics.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+
+
+def timeless(workdir: Path) -> list[dict]:
+    """The metric lines without what depends on time."""
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines(workdir)]
+
+
+def state_at(workdir: Path, assembly, step: int | None = None):
+    """The train state of a checkpoint, as numpy."""
+    abstract = abstract_state(assembly.model.abstract_params(), assembly.optimizer(assembly.phases[0]), assembly.mesh)
+    return jax.tree.map(np.asarray, restore_state(workdir / "checkpoints", abstract, step).state)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a process of its own: one CPU device, and this session's compilation cache."""
+    path = os.pathsep.join([str(FOLDER), str(FOLDER.parent)])
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or ""}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **cache, **more}

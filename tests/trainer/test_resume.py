@@ -1,0 +1,169 @@
+"""A run that dies and is started again ends bit for bit like one that did not; what a run refuses to go on from."""
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import pytest
+import tiny_run
+import toy
+from tiny_run import COMMAND, Died, dying_engine, lines, state_at, timeless
+
+from prerl_jax import launch
+from prerl_jax.runtime.checkpoints import Checkpoints
+from prerl_jax.trainer import start
+from prerl_jax.trainer.start import run
+
+
+def assert_like_undisturbed(workdir, finished, assembly):
+    assert timeless(workdir) == timeless(finished.workdir)
+    for name in ("completions.jsonl", "summary.json", "config.py"):
+        assert (workdir / name).read_text() == (finished.workdir / name).read_text()
+    for step in (2, 3, 4):
+        toy.assert_same_bits(state_at(workdir, assembly, step), state_at(finished.workdir, assembly, step))
+
+
+def start_and_kill(workdir, step, wait=120):
+    """The command line in a process of its own, killed as soon as it has committed the checkpoint of `step`."""
+    process = subprocess.Popen(
+        [*COMMAND, "--workdir", str(workdir)],
+        env=tiny_run.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    end = time.monotonic() + wait
+    while process.poll() is None and time.monotonic() < end and not (workdir / "checkpoints" / str(step)).exists():
+        time.sleep(0.002)
+    process.kill()
+    _, error = process.communicate()
+    assert process.returncode == -signal.SIGKILL, error.decode()[-3000:]
+
+
+def test_killed_in_both_phases(tmp_path, finished, assembly):
+    for step in (1, 3):
+        start_and_kill(tmp_path, step)
+        assert not (tmp_path / "summary.json").exists()
+    done = subprocess.run(
+        [*COMMAND, "--workdir", str(tmp_path)], env=tiny_run.environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resumed from the checkpoint at step" in done.stdout
+    assert_like_undisturbed(tmp_path, finished, assembly)
+
+
+def test_died_in_the_first_phase(tmp_path, finished, assembly):
+    config = tiny_run.config()
+    with pytest.raises(Died):
+        run(config, tmp_path, make_engine=dying_engine(config, 1), console=tiny_run.quiet())
+    run(config, tmp_path, console=tiny_run.quiet())
+    assert_like_undisturbed(tmp_path, finished, assembly)
+
+
+def test_died_at_the_boundary_before_its_checkpoint(tmp_path, finished, assembly, monkeypatch):
+    """The lines of step 2 are on disk, its checkpoint is not: they are cut and written again."""
+    config, real = tiny_run.config(), Checkpoints.save
+
+    def save(self, step, *rest, **more):
+        if step == 2:
+            raise Died
+        real(self, step, *rest, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(Checkpoints, "save", save)
+        run(config, tmp_path, console=tiny_run.quiet())
+    assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2]
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "pha')
+    console = tiny_run.quiet()
+    run(config, tmp_path, console=console)
+    assert "resumed from the checkpoint at step 1" in console.file.getvalue()
+    assert_like_undisturbed(tmp_path, finished, assembly)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, finished, assembly):
+    config, console = tiny_run.config(), tiny_run.quiet()
+    with pytest.raises(Died):
+        run(config, tmp_path, make_engine=dying_engine(config, 3), console=console)
+    files = [path for path in (tmp_path / "checkpoints" / "3" / "params").rglob("d/*") if path.is_file()]
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes()[:20])
+    run(config, tmp_path, console=console)
+    assert "passed over a damaged checkpoint, step 3: " in console.file.getvalue()
+    assert "resumed from the checkpoint at step 2" in console.file.getvalue()
+    assert_like_undisturbed(tmp_path, finished, assembly)
+
+
+def arguments(workdir, *more):
+    return ["--config", COMMAND[-1], "--workdir", str(workdir), *more]
+
+
+def test_another_config_is_refused_with_the_difference(finished, capsys):
+    before = (finished.workdir / "config.py").read_text()
+    status = launch.main(arguments(finished.workdir, "--set", "optimizer.learning_rate=1e-5", "seed=3"))
+    error = capsys.readouterr().err
+    assert status == 1
+    assert "optimizer.learning_rate: 0.0003 -> 1e-05" in error
+    assert "seed: 0 -> 3" in error
+    assert "--allow-config-change" in error
+    assert (finished.workdir / "config.py").read_text() == before
+
+
+def test_a_longer_schedule_goes_on(tmp_path, finished, assembly):
+    workdir = shutil.copytree(finished.workdir, tmp_path / "longer")
+    assert launch.main(arguments(workdir, "--allow-config-change", "--set", "phases.1.steps=3")) == 0
+    assert timeless(workdir)[:5] == timeless(finished.workdir)
+    records = lines(workdir)
+    assert [record["step"] for record in records] == [0, 1, 2, 3, 4, 5]
+    assert records[5]["phase"] == "rl"
+    state = state_at(workdir, assembly)
+    assert (state.step, state.phase, state.phase_step) == (5, 2, 0)
+    assert "steps=3" in (workdir / "config.py").read_text()
+    assert launch.main(arguments(workdir, "--allow-config-change", "--set", "phases.1.steps=1")) == 1
+
+
+def test_a_finished_run_prints_its_table_again(finished, monkeypatch, capsys):
+    """It neither loads the model nor writes a metric."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a finished run has nothing to assemble")
+
+    monkeypatch.setattr(start, "assemble", refuse)
+    before = (finished.workdir / "metrics.jsonl").read_bytes()
+    assert launch.main(arguments(finished.workdir)) == 0
+    assert "nsr_prerl" in capsys.readouterr().out
+    assert (finished.workdir / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("at", "step"), [("", 4), ("@2", 2)])
+def test_init_from_carries_parameters_and_moments(tmp_path, finished, assembly, monkeypatch, at, step):
+    begun = []
+
+    def train(run):
+        begun.append(jax.device_get(run.state))
+        raise Died
+
+    monkeypatch.setattr(start, "train", train)
+    config = dataclasses.replace(tiny_run.config(), seed=5)
+    with pytest.raises(Died):
+        run(config, tmp_path / "second", init_from=f"{finished.workdir}{at}", console=tiny_run.quiet())
+    source, state = state_at(finished.workdir, assembly, step), begun[0]
+    toy.assert_same_bits((state.params, state.opt_state), (source.params, source.opt_state))
+    assert (state.step, state.phase, state.phase_step) == (0, 0, 0)
+    assert (state.rng == jax.random.PRNGKey(5)).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("@7", "there is no checkpoint of step 7 in"), ("@x", "a whole number"), ("/none", "there are no checkpoints in")],
+)
+def test_init_from_what_is_not_there(tmp_path, finished, capsys, source, message):
+    status = launch.main(arguments(tmp_path / "new", "--init-from", f"{finished.workdir}{source}"))
+    error = capsys.readouterr().err
+    assert status == 1
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "new" / "metrics.jsonl").exists()

@@ -1,0 +1,115 @@
+"""What a run leaves in its workdir, and that all of it but the times follows from the config."""
+
+import ast
+import dataclasses
+
+import pytest
+import tiny_run
+from tiny_run import AgainstHalf, Died, dying_engine, lines, timeless
+
+from prerl_jax import Phase
+from prerl_jax.config_io import load_config
+from prerl_jax.rollout.sampler import make_sampler
+from prerl_jax.trainer.start import run
+
+EVERY_STEP = """reward accuracy solved_groups unsolved_groups kept computed length truncated logprob entropy
+clip_fraction ratio grad_norm update_norm loss skipped tokens sampler_logprob"""
+TIMES = "sample verify prepare train step tokens_per_second"
+
+
+def test_the_files_of_a_workdir(finished):
+    names = {path.name for path in finished.workdir.iterdir()}
+    expected = {"config.py", "metrics.jsonl", "completions.jsonl", "summary.json", "curves.png"}
+    assert names == expected | {"checkpoints", "tensorboard"}
+    assert load_config(finished.workdir / "config.py") == tiny_run.config()
+    assert (finished.workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((finished.workdir / "tensorboard").iterdir())
+    steps = sorted(int(path.name) for path in (finished.workdir / "checkpoints").iterdir())
+    assert steps == [2, 3, 4]  # the last two, and where the first phase ended
+
+
+def test_each_step_has_one_line_with_all_that_is_measured(finished):
+    records = lines(finished.workdir)
+    phases = [(record["step"], record["phase"]) for record in records]
+    assert phases == [(0, "base"), (1, "nsr_prerl"), (2, "nsr_prerl"), (3, "rl"), (4, "rl")]
+    for record in records[1:]:
+        names = {f"train/{name}" for name in EVERY_STEP.split()} | {f"time/{name}" for name in TIMES.split()}
+        assert names <= record.keys(), names - record.keys()
+        assert ("train/logprob_gap" in record) == (record["phase"] == "rl")
+        assert all(name.partition("/")[0] in ("train", "eval", "alignment", "time") for name in [*record][2:])
+    evaluated = {
+        record["step"] for record in records if {"eval/avg@2", "eval/pass@2", "eval/reflections"} <= set(record)
+    }
+    aligned = {r["step"] for r in records if {"alignment/objective", "alignment/logprob_gap"} <= set(r)}
+    assert evaluated == {0, 2, 4}
+    assert aligned == {1, 3}
+    rl = records[3:]
+    assert all(abs(record["train/ratio"] - 1) < 1e-5 and record["train/logprob_gap"] < 1e-4 for record in rl)
+    assert any(record["train/grad_norm"] > 0 for record in records[1:3])
+    assert any(record["train/grad_norm"] > 0 for record in rl)
+
+
+def test_the_summary_has_a_row_for_the_base_and_one_a_phase(finished):
+    rows = ast.literal_eval((finished.workdir / "summary.json").read_text().replace("null", "None"))
+    assert rows == finished.rows
+    assert [(row["at"], row["step"]) for row in rows] == [("base", 0), ("nsr_prerl", 2), ("rl", 4)]
+    records = {record["step"]: record for record in lines(finished.workdir)}
+    for row in rows:
+        assert row["eval/avg@2"] == records[row["step"]]["eval/avg@2"]
+    for text in (
+        "nsr_prerl",
+        "accuracy",
+        str(finished.workdir / "metrics.jsonl"),
+        str(finished.workdir / "checkpoints"),
+    ):
+        assert text in finished.output
+
+
+def test_completions_are_texts_with_their_rewards(finished):
+    records = lines(finished.workdir, "completions.jsonl")
+    assert [record["step"] for record in records] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    verifier = tiny_run.config().data.verifier
+    for record in records:
+        assert record.keys() == {"step", "phase", "prompt", "answer", "response", "reward", "truncated"}
+        assert record["prompt"]
+        assert record["answer"]
+        right = not record["truncated"] and record["response"].endswith(f"{verifier.marker}{record['answer']}")
+        assert record["reward"] == float(right), record
+    assert {record["reward"] for record in records} == {0.0, 1.0}
+
+
+def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finished, tmp_path):
+    """The second run counts its engines' calls; whatever does not depend on time equals the first run's."""
+    calls = []
+
+    def make_engine(model, settings, group_size):
+        engine = make_sampler(model, settings, group_size)
+
+        def sample(params, prompts, key):
+            calls.append((group_size, prompts.prompt.shape[0]))
+            return engine(params, prompts, key)
+
+        return sample
+
+    run(tiny_run.config(), tmp_path, make_engine=make_engine, console=tiny_run.quiet())
+    evaluation, training = (2, 4), (4, 4)
+    assert calls == [evaluation, training, training, evaluation, training, training, evaluation]
+    assert timeless(tmp_path) == timeless(finished.workdir)
+    for name in ("completions.jsonl", "config.py", "summary.json"):
+        assert (tmp_path / name).read_text() == (finished.workdir / name).read_text()
+
+
+def test_a_phase_of_ones_own(tmp_path):
+    """A frozen dataclass of a module that can be imported: it is run, saved in the config, and resumed."""
+    config = dataclasses.replace(
+        tiny_run.config(), phases=(Phase("own", 2, credit=AgainstHalf(0.5)),), alignment_every=0
+    )
+    with pytest.raises(Died):
+        run(config, tmp_path, make_engine=dying_engine(config, 1), console=tiny_run.quiet())
+    assert "from tiny_run import AgainstHalf" in (tmp_path / "config.py").read_text()
+    assert load_config(tmp_path / "config.py") == config
+    rows = run(config, tmp_path, console=tiny_run.quiet())
+    assert [row["at"] for row in rows] == ["base", "own"]
+    records = lines(tmp_path)
+    assert [record["step"] for record in records] == [0, 1, 2]
+    assert all(record["train/kept"] == 1 and record["train/grad_norm"] > 0 for record in records[1:])
