@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
         from prerl_jax.runtime.checkpoints import CheckpointError
         from prerl_jax.runtime.metrics import MetricsError
         from prerl_jax.trainer.start import run
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:  # RuntimeError: processes that do not meet
         return _fail(error)
     try:
         run(config, workdir, init_from=args.init_from, allow_config_change=args.allow_config_change)
-    except (ValueError, OSError, CheckpointError, MetricsError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError, MetricsError) as error:
         return _fail(error)
     return 0
 

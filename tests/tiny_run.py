@@ -1,4 +1,4 @@
-"""A run of four steps that takes seconds: a config file (`--config tests/tiny_run.py`), and what tests ask of its workdir."""
+"""A run of four steps that takes seconds: a config file (`--config tests/tiny_run.py`), and what tests ask of it."""
 
 from __future__ import annotations
 

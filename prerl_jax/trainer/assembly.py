@@ -95,6 +95,11 @@ def assemble(config: TrainConfig, devices: list[jax.Device] | None = None) -> As
         )
     _check_lengths(config, model)
     train, train_notes = _examples(config, config.data.train, tokenizer, "train")
+    if len(train) < config.sampling.prompts:
+        raise ValueError(
+            f"sampling.prompts is {config.sampling.prompts}, but data.train has {len(train)} usable problems, and "
+            "a step takes no problem twice. Set sampling.prompts to at most that."
+        )
     evaluation, evaluation_notes = _examples(config, config.data.evaluation, tokenizer, "evaluation")
     pad = model.config.pad_token_id
     return Assembly(

@@ -93,6 +93,7 @@ def _go(assembly, programs, checkpoints, workdir, init_from, changed, console) -
 def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
     """Whether the workdir's config differs; ValueError with the difference unless that is allowed."""
     saved = workdir / "config.py"
+    render(config)  # refuses what no saved config can spell, while there is nothing in the workdir
     if not saved.exists():
         return False
     lines = difference(load_config(saved), config)

@@ -71,9 +71,10 @@ def test_died_at_the_boundary_before_its_checkpoint(tmp_path, finished, assembly
             raise Died
         real(self, step, *rest, **more)
 
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(Checkpoints, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(Died):
         run(config, tmp_path, console=tiny_run.quiet())
+    monkeypatch.undo()
     assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "pha')
