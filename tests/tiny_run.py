@@ -8,18 +8,20 @@ import itertools
 import json
 import os
 import sys
+import types
 from pathlib import Path
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from prerl_jax import dsrl
+from prerl_jax import dsrl, launch
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import load_config
 from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.runtime.checkpoints import restore_state
 from prerl_jax.runtime.state import abstract_state
+from prerl_jax.trainer import assembly as assembly_module
 
 FOLDER = Path(__file__).resolve().parent
 COMMAND = [sys.executable, "-m", "prerl_jax.launch", "--config", str(FOLDER / "tiny_run.py")]
@@ -97,9 +99,20 @@ def state_at(workdir: Path, assembly, step: int | None = None):
     return jax.tree.map(np.asarray, restore_state(workdir / "checkpoints", abstract, step).state)
 
 
+def on_one_device(patch) -> None:
+    """Runs that do not name their devices get the first one; `patch` has monkeypatch's `setattr`."""
+    real = assembly_module.make_mesh
+    patch.setattr(assembly_module, "make_mesh", lambda spec, devices=None: real(spec, devices or jax.devices()[:1]))
+
+
 def environment(**more: str) -> dict[str, str]:
-    """Of a process of its own: one CPU device, and this session's compilation cache."""
-    path = os.pathsep.join([str(FOLDER), str(FOLDER.parent)])
+    """Of a process of its own that shares this session's compilation cache."""
     cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or ""}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **cache, **more}
+    path = os.pathsep.join([str(FOLDER), str(FOLDER.parent)])
+    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", **cache, **more}
+
+
+if __name__ == "__main__":  # the command line with the devices of the tests, whose bits depend on their number
+    on_one_device(types.SimpleNamespace(setattr=setattr))
+    sys.exit(launch.main(sys.argv[1:]))

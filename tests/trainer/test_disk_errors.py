@@ -1,0 +1,67 @@
+"""A disk that is full, or read-only, when a checkpoint is due: the run says so and stops; the last good one restores."""
+
+import builtins
+import errno
+import os
+
+import pytest
+import tiny_run
+import toy
+from tiny_run import COMMAND, lines, state_at, timeless
+
+from prerl_jax import launch
+from prerl_jax.runtime import metrics
+from prerl_jax.trainer.start import run
+
+# Orbax leaves coroutines behind when one of them fails.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def refuse(patch, owner, name, code, step):
+    """Makes a function of `owner` fail on the checkpoint of `step` while it is being written."""
+    real = getattr(owner, name)
+
+    def refusing(*args, **kwargs):
+        if any(f"checkpoints/{step}.orbax-checkpoint-tmp" in str(arg) for arg in args):
+            raise OSError(code, os.strerror(code))
+        return real(*args, **kwargs)
+
+    patch.setattr(owner, name, refusing)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "code"), [(builtins, "open", errno.ENOSPC), (os, "mkdir", errno.EROFS)], ids=["full", "read-only"]
+)
+def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, capsys, finished, assembly, owner, name, code):
+    arguments = ["--config", COMMAND[-1], "--workdir", str(tmp_path)]
+    refuse(monkeypatch, owner, name, code, step=3)
+    assert launch.main(arguments) == 1
+    error = capsys.readouterr().err
+    monkeypatch.undo()
+    assert error.splitlines()[-1].startswith("error: the checkpoint of step 3 could not be written")
+    assert "step 2, is intact" in error
+    assert "Traceback" not in error
+    toy.assert_same_bits(state_at(tmp_path, assembly), state_at(finished.workdir, assembly, 2))
+    run(tiny_run.config(), tmp_path, console=tiny_run.quiet())  # there is room again
+    assert timeless(tmp_path) == timeless(finished.workdir)
+    toy.assert_same_bits(state_at(tmp_path, assembly), state_at(finished.workdir, assembly))
+
+
+def test_metrics_that_cannot_be_written(tmp_path, monkeypatch, capsys, finished, assembly):
+    """Their lines come before the checkpoint: without them there is none."""
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append(descriptor)
+        if len(synced) >= 4:  # config.py, then the two files of step 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(metrics.os, "fsync", fsync)
+    assert launch.main(["--config", COMMAND[-1], "--workdir", str(tmp_path)]) == 1
+    monkeypatch.undo()
+    error = capsys.readouterr().err
+    assert f"error: cannot write {tmp_path}" in error
+    assert "Is the disk full" in error
+    toy.assert_same_bits(state_at(tmp_path, assembly), state_at(tmp_path, assembly, 1))
+    assert lines(tmp_path)[:2] == lines(tmp_path)[:2]

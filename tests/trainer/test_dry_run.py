@@ -1,0 +1,66 @@
+"""What a dry run says, without a weight being read."""
+
+import jax
+import tiny_run
+from tiny_run import COMMAND
+
+from prerl_jax import launch
+from prerl_jax.config_io import render
+from prerl_jax.runtime.mesh import make_mesh
+from prerl_jax.trainer import assembly as assembly_module
+
+
+def dry_run(monkeypatch, capsys, tmp_path, *overrides):
+    def refuse(*_, **__):
+        raise AssertionError("a dry run reads no weights")
+
+    monkeypatch.setattr(assembly_module, "load_model", refuse)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+    status = launch.main(["--config", COMMAND[-1], "--dry-run", *(["--set", *overrides] if overrides else [])])
+    assert not list(tmp_path.iterdir())
+    return status, capsys.readouterr()
+
+
+def numbers(out, label):
+    """The last cell of the table rows that begin with a label."""
+    return [line.strip("│ ").split("│")[-1].strip() for line in out.splitlines() if line.strip("│ ").startswith(label)]
+
+
+def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assembly):
+    status, printed = dry_run(monkeypatch, capsys, tmp_path)
+    assert status == 0
+    assert render(tiny_run.config()) in printed.out
+    total = sum(leaf.size for leaf in jax.tree.leaves(assembly.model.abstract_params()))
+    for text in (
+        f"{total:,} parameters",
+        "nsr_prerl",
+        "1-2",
+        "3-4",
+        "PreTrainSpace",
+        "layers.mlp.gate",
+        "1 cpu devices",
+    ):
+        assert text in printed.out
+    mib = total * 4 / 2**20
+    assert numbers(printed.out, "parameters (float32)") == [f"{mib:,.1f}"]
+    assert numbers(printed.out, "optimizer state (float32)") == [f"{2 * mib:,.1f}"]
+    config, model = assembly.config, assembly.model.config
+    token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * 4  # a key and a value, float32
+    cache = 16 * config.sampling.max_new_tokens * token / 2**20
+    assert numbers(printed.out, "cache of 16 responses") == [f"{cache:,.1f}"]
+
+
+def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, assembly):
+    monkeypatch.setattr(assembly_module, "make_mesh", lambda spec, devices=None: make_mesh(spec, jax.devices()))
+    status, printed = dry_run(monkeypatch, capsys, tmp_path, "mesh.tensor=2")
+    assert status == 0
+    assert "data 1 x fsdp 4 x tensor 2 (8 cpu devices)" in printed.out
+    layers, width, hidden = assembly.model.abstract_params()["layers"]["mlp"]["gate"].shape
+    assert numbers(printed.out, "layers.mlp.gate") == [str((layers, width // 4, hidden // 2))]
+
+
+def test_what_a_run_would_refuse(monkeypatch, capsys, tmp_path):
+    status, printed = dry_run(monkeypatch, capsys, tmp_path, "data.max_prompt_tokens=2")
+    assert status == 1
+    assert printed.err.startswith("error: all 64 prompts are longer")

@@ -1,0 +1,91 @@
+"""The first step is the same in any number of microbatches and sampler calls, and on one device or eight; and a run
+compiles a handful of steps."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from prerl_jax import dsrl, grpo
+from prerl_jax.data import make_batches
+from prerl_jax.runtime.mesh import MeshSpec
+from prerl_jax.runtime.metrics import MetricsWriter
+from prerl_jax.runtime.state import create_state
+from prerl_jax.trainer.assembly import assemble
+from prerl_jax.trainer.loop import Run, _step
+from prerl_jax.trainer.programs import Programs, row_bucket
+
+
+def begin(config, devices=None):
+    assembly = assemble(config, devices)
+    state = create_state(assembly.load_params(), assembly.optimizer(assembly.phases[0]), assembly.mesh, config.seed)
+    batches = make_batches(len(assembly.train), batch=config.sampling.prompts, seed=config.seed)
+    return Run(Programs(assembly), state, batches, MetricsWriter("", enabled=False), None, None)
+
+
+def first_step(config, devices=None):
+    """(metrics, parameters afterwards) of a config's first step."""
+    run = begin(config, devices)
+    metrics = _step(run, run.assembly.phases[0])
+    return metrics, jax.device_get(run.state.params)
+
+
+def tiny(**fields):
+    return dataclasses.replace(tiny_run.config(), phases=grpo(steps=2), alignment_every=0, **fields)
+
+
+@functools.cache
+def plain():
+    return first_step(tiny())
+
+
+SAMPLING = dataclasses.replace(tiny_run.config().sampling, rows_per_call=8)
+VARIANTS = {
+    "two microbatches": lambda: first_step(tiny(microbatches=2)),
+    "sixteen microbatches": lambda: first_step(tiny(microbatches=16)),
+    "two calls": lambda: first_step(tiny(sampling=SAMPLING)),
+    "eight devices": lambda: first_step(tiny(mesh=MeshSpec(data=1, fsdp=4, tensor=2)), jax.devices()),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_first_step_is_the_same(variant):
+    expected, params = plain()
+    metrics, other = VARIANTS[variant]()
+    assert 0 < metrics["train/reward"] < 1
+    for name in ("reward", "accuracy", "length", "truncated", "kept", "computed", "tokens", "skipped"):
+        assert metrics[f"train/{name}"] == expected[f"train/{name}"], name
+    for name in ("grad_norm", "loss", "entropy", "logprob", "ratio", "sampler_logprob"):
+        np.testing.assert_allclose(
+            metrics[f"train/{name}"], expected[f"train/{name}"], rtol=1e-4, atol=1e-6, err_msg=name
+        )
+    rate = tiny_run.config().optimizer.learning_rate
+    for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(params), strict=True):
+        # Adam's first step goes by the gradient's sign: where that is rounding, two of them are at most two rates apart.
+        np.testing.assert_allclose(a, b, atol=2.01 * rate)
+        assert np.mean(np.abs(a - b) > 0.1 * rate) < 0.01
+
+
+def test_a_run_compiles_a_handful_of_steps():
+    config = dataclasses.replace(tiny_run.config(), phases=dsrl(warmup=6, total=12), alignment_every=0)
+    run = begin(config)
+    kept = set()
+    for _ in range(12):
+        kept.add(_step(run, run.assembly.phases[int(run.state.phase)])["train/computed"])
+    assert int(run.state.phase) == 2
+    assert len(kept) > 4, "the number of rows that are computed changes from step to step"
+    for phase in run.assembly.phases:
+        assert 1 <= run.programs.step(phase)._cache_size() <= 4
+        assert run.programs.prepare(phase)._cache_size() == 1
+    assert run.programs.engine(run.assembly.phases[0]) is run.programs.engine(run.assembly.phases[1])
+
+
+def test_row_buckets():
+    """Up to a microbatch: shards x (1, 2, 3, 4, 6, 8, ...), at most the microbatch; past it: microbatches x the same."""
+    assert [row_bucket(n, 1, 16) for n in (0, 1, 2, 3, 4, 5, 7, 9, 13, 16)] == [1, 1, 2, 3, 4, 6, 8, 12, 16, 16]
+    assert [row_bucket(n, 4, 24) for n in (1, 5, 9, 13, 17, 24)] == [4, 8, 12, 16, 24, 24]
+    assert [row_bucket(n, 4, 20) for n in (13, 17, 20)] == [16, 20, 20]
+    assert [row_bucket(n, 2, 8) for n in (8, 9, 17, 25, 33, 49)] == [8, 16, 24, 32, 48, 64]

@@ -1,0 +1,65 @@
+"""The command line in two processes with a device each: one writes, the numbers are a single process's, it resumes."""
+
+import socket
+import subprocess
+
+import numpy as np
+import tiny_run
+from tiny_run import COMMAND, lines
+
+CLOSE = "reward accuracy length kept computed truncated tokens grad_norm loss entropy logprob sampler_logprob".split()
+
+
+def run_both(workdir, *more):
+    """Both processes to their end: their (stdout, stderr)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [*COMMAND, "--workdir", str(workdir), *more],
+            env=tiny_run.environment(
+                XLA_FLAGS="--xla_force_host_platform_device_count=1",
+                JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo",
+                JAX_COORDINATOR_ADDRESS=address,
+                JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID=str(index),
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, error) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, error[-5000:]
+    return outputs
+
+
+def test_two_processes_run_and_resume(tmp_path, finished):
+    """Three steps, then, under a longer schedule, the fourth."""
+    (first, _), (second, _) = run_both(tmp_path, "--set", "phases.1.steps=1")
+    assert "nsr_prerl" in first
+    assert not second.strip()
+    records = lines(tmp_path)
+    assert [(record["step"], record["phase"]) for record in records] == [
+        (0, "base"), (1, "nsr_prerl"), (2, "nsr_prerl"), (3, "rl")
+    ]  # fmt: skip
+    alone = lines(finished.workdir)
+    for name in (name for name in alone[0] if name.startswith("eval/")):
+        assert records[0][name] == alone[0][name], name
+    for name in (*(f"train/{name}" for name in CLOSE), "alignment/objective", "alignment/norm_post"):
+        np.testing.assert_allclose(records[1][name], alone[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+    (first, _), (second, _) = run_both(tmp_path, "--allow-config-change")
+    assert "resumed from the checkpoint at step 3" in first
+    assert not second.strip()
+    resumed = lines(tmp_path)
+    assert resumed[:4] == records
+    assert [record["step"] for record in resumed] == [0, 1, 2, 3, 4]
+    assert resumed[4]["phase"] == "rl"
+    assert (tmp_path / "curves.png").exists()
