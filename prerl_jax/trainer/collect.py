@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from prerl_jax.core.types import Array, Params, Prompts, Rollouts
 from prerl_jax.rollout.engine import Engine
-from prerl_jax.runtime.mesh import global_rows, local_rows
+from prerl_jax.runtime.mesh import batch_sharding, global_rows, local_rows
 
 
 def collect(engine: Engine, params: Params, prompts: Prompts, key: Array, mesh: Mesh, calls: int = 1) -> Rollouts:
@@ -30,11 +31,23 @@ def collect(engine: Engine, params: Params, prompts: Prompts, key: Array, mesh: 
     if rows % calls:
         raise ValueError(f"{rows} prompts do not divide into {calls} calls.")
     size = rows // calls
+    by_rows = _by_rows(mesh)
     parts = []
     for start in range(0, rows, size):
         part = jax.tree.map(lambda x: x[start : start + size], prompts)  # noqa: B023
-        parts.append(local_rows(engine(params, global_rows(mesh, part), key)))
+        parts.append(local_rows(by_rows(engine(params, global_rows(mesh, part), key))))
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+@functools.cache
+def _by_rows(mesh: Mesh) -> Callable[[Rollouts], Rollouts]:
+    """Rollouts as an engine left them -> split over their rows, so that each process has its own.
+
+    A single process sees every row as it is, and compiles nothing.
+    """
+    if jax.process_count() == 1:
+        return lambda rollouts: rollouts
+    return jax.jit(lambda rollouts: rollouts, out_shardings=batch_sharding(mesh))
 
 
 def truncated(rollouts: Rollouts, stop_tokens: tuple[int, ...]) -> np.ndarray:

@@ -26,7 +26,7 @@ from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.data.prefix import prefix_id
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
-from prerl_jax.runtime.mesh import agree_max, batch_shards, global_rows, local_rows
+from prerl_jax.runtime.mesh import agree_max, batch_sharding, batch_shards, global_rows, local_rows, replicated
 from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer.assembly import Assembly
 
@@ -71,7 +71,8 @@ class Programs:
                 "train/computed": trained.reshape(terms, -1).any(axis=0).mean(),
             }
 
-        return jax.jit(prepare)
+        mesh = self.assembly.mesh
+        return jax.jit(prepare, out_shardings=(batch_sharding(mesh), replicated(mesh)))
 
     def _step(self, phase: Phase) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
         """The train step of a phase on packed rows; the state is donated. Compiles once a row bucket."""

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from jax.experimental.compilation_cache import compilation_cache
 
-from prerl_jax.trainer import assembly as assembly_module
+from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.start import run
 
 CACHE = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
@@ -30,15 +30,14 @@ def compilations(tmp_path_factory):
 @pytest.fixture(scope="package", autouse=True)
 def one_device():
     """A run that does not name its devices gets the first of the eight."""
-    real = assembly_module.make_mesh
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly_module, "make_mesh", lambda spec, devices=None: real(spec, devices or jax.devices()[:1]))
+        tiny_run.on_one_device(patch)
         yield
 
 
 @pytest.fixture(scope="package")
 def assembly(one_device):
-    return assembly_module.assemble(tiny_run.config())
+    return assemble(tiny_run.config())
 
 
 @pytest.fixture(scope="package")

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import jax
@@ -26,31 +27,28 @@ def assert_like_undisturbed(workdir, finished, assembly):
         toy.assert_same_bits(state_at(workdir, assembly, step), state_at(finished.workdir, assembly, step))
 
 
-def start_and_kill(workdir, step, wait=120):
-    """The command line in a process of its own, killed as soon as it has committed the checkpoint of `step`."""
-    process = subprocess.Popen(
-        [*COMMAND, "--workdir", str(workdir)],
-        env=tiny_run.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+def start_process(workdir):
+    """The command line in a process of its own."""
+    command = [sys.executable, tiny_run.__file__, "--config", COMMAND[-1], "--workdir", str(workdir)]
+    return subprocess.Popen(
+        command, env=tiny_run.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    end = time.monotonic() + wait
-    while process.poll() is None and time.monotonic() < end and not (workdir / "checkpoints" / str(step)).exists():
-        time.sleep(0.002)
-    process.kill()
-    _, error = process.communicate()
-    assert process.returncode == -signal.SIGKILL, error.decode()[-3000:]
 
 
 def test_killed_in_both_phases(tmp_path, finished, assembly):
+    """Each time as soon as the checkpoint of a step is there, with the next step under way."""
     for step in (1, 3):
-        start_and_kill(tmp_path, step)
+        process, end = start_process(tmp_path), time.monotonic() + 240
+        while process.poll() is None and time.monotonic() < end and not (tmp_path / f"checkpoints/{step}").exists():
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, process.communicate()[1][-3000:]
+        process.communicate()
         assert not (tmp_path / "summary.json").exists()
-    done = subprocess.run(
-        [*COMMAND, "--workdir", str(tmp_path)], env=tiny_run.environment(), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "resumed from the checkpoint at step" in done.stdout
+    process = start_process(tmp_path)
+    output, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error[-3000:]
+    assert "resumed from the checkpoint at step 3" in output
     assert_like_undisturbed(tmp_path, finished, assembly)
 
 
