@@ -38,7 +38,7 @@ def start_process(workdir):
 def test_killed_in_both_phases(tmp_path, finished, assembly):
     """Each time as soon as the checkpoint of a step is there, with the next step under way."""
     for step in (1, 3):
-        process, end = start_process(tmp_path), time.monotonic() + 240
+        process, end = start_process(tmp_path), time.monotonic() + 600
         while process.poll() is None and time.monotonic() < end and not (tmp_path / f"checkpoints/{step}").exists():
             time.sleep(0.002)
         process.kill()
@@ -46,7 +46,7 @@ def test_killed_in_both_phases(tmp_path, finished, assembly):
         process.communicate()
         assert not (tmp_path / "summary.json").exists()
     process = start_process(tmp_path)
-    output, error = process.communicate(timeout=240)
+    output, error = process.communicate(timeout=600)
     assert process.returncode == 0, error[-3000:]
     assert "resumed from the checkpoint at step 3" in output
     assert_like_undisturbed(tmp_path, finished, assembly)

@@ -32,7 +32,7 @@ def run_both(workdir, *more):
         for index in range(2)
     ]
     try:
-        outputs = [process.communicate(timeout=240) for process in processes]
+        outputs = [process.communicate(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
