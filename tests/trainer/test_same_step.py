@@ -77,7 +77,7 @@ def test_a_run_compiles_a_handful_of_steps():
     assert int(run.state.phase) == 1
     assert len(kept) > 4, "the number of rows that are computed changes from step to step"
     (phase,) = run.assembly.phases
-    assert 1 <= run.programs.step(phase)._cache_size() <= 4
+    assert run.programs.step(phase)._cache_size() <= 6, "of the 8 buckets that up to 16 rows fall into"
     assert run.programs.prepare(phase)._cache_size() == run.programs.engine(phase)._cache_size() == 1
 
 
