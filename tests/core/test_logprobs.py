@@ -43,11 +43,9 @@ def expected(temperature):
     return weighed(functools.partial(explicit, temperature=temperature))
 
 
-@pytest.mark.parametrize(
-    ("chunk", "temperature"), [(1, 1.0), (2, 0.7), (3, 1.0), (7, 1.0), (100, 1.5), (None, 0.7), (4, 1.5)]
-)
+@pytest.mark.parametrize(("chunk", "temperature"), [(1, 0.7), (3, 1.5), (4, 0.7), (7, 1.5), (None, 1.5)])
 def test_values_and_gradients(chunk, temperature):
-    """7 tokens are predicted: chunks of 1 and 7 divide them, of 2, 3 and 4 do not."""
+    """7 tokens are predicted: chunks of 1 and 7 divide them, of 3 and 4 do not."""
 
     def chunked(hidden, unembedding):
         return pj.token_logprobs(hidden, unembedding, TOKENS, temperature=temperature, chunk=chunk)
