@@ -46,4 +46,5 @@ def config() -> TrainConfig:
         checkpoints=CheckpointSpec(every=10, best="eval/avg@8"),
         alignment_every=5,
         alignment_prompts=24,
+        alignment_logprob=True,
     )

@@ -53,7 +53,7 @@ class ModelSpec:
     remat: str = "full"
     """What the backward pass recomputes: "none", "dots" (all but matrix products) or "full" (each layer)."""
     rules: Rules = DEFAULT_RULES
-    """(logical axis, mesh axis, mesh axes or None) pairs: what is split over which axis of the mesh."""
+    """(logical axis, mesh axis, several, or None) pairs: what is split over which axis of the mesh."""
 
     def __post_init__(self) -> None:
         if not self.path:

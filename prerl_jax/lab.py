@@ -25,7 +25,7 @@ from prerl_jax.models.hf import save_hf
 from prerl_jax.models.layers import DecoderConfig
 
 ROW_PER_DIGIT = 32
-"""Tokens of a packed row of documents, for every digit of the numbers."""
+"""Tokens of a packed row of documents, for every digit of the numbers; at least two digits' worth."""
 
 
 def architecture(vocab_size: int, layers: int, width: int) -> DecoderConfig:
@@ -50,11 +50,11 @@ def architecture(vocab_size: int, layers: int, width: int) -> DecoderConfig:
 
 def corpus_batch(corpus: Corpus, tokenizer, rng: np.random.Generator, rows: int) -> Batch:
     """About `rows` rows of whole documents, packed; every token but the first of a document is trained on."""
-    length = ROW_PER_DIGIT * corpus.digits
-    documents = []
-    while sum(map(len, documents)) < rows * (length - 16):
-        text = corpus.document(rng)
-        documents.append(tokenizer(text)["input_ids"] + [tokenizer.eos_token_id])
+    length = ROW_PER_DIGIT * max(2, corpus.digits)
+    documents, tokens = [], 0
+    while tokens < rows * (length - 16):
+        documents.append(tokenizer(corpus.document(rng))["input_ids"] + [tokenizer.eos_token_id])
+        tokens += len(documents[-1])
     lengths = np.array([len(d) for d in documents])
     valid = np.arange(lengths.max()) < lengths[:, None]
     tokens = np.zeros(valid.shape, np.int32)
@@ -68,7 +68,9 @@ def corpus_batch(corpus: Corpus, tokenizer, rng: np.random.Generator, rows: int)
 
 
 def pretrain(corpus: Corpus, *, layers: int, width: int, steps: int, rows: int, learning_rate: float, seed: int):
-    """(model, params, tokenizer, final loss in nats a token) after `steps` of maximum likelihood."""
+    """(model, params, tokenizer) after `steps` of maximum likelihood; ValueError if 32 does not divide the width."""
+    if width < 32 or width % 32:
+        raise ValueError(f"The width must be a multiple of 32, two query heads of 16 to a key head; got {width}.")
     tokenizer = make_tokenizer()
     model = Decoder(architecture(len(tokenizer), layers, width))
     tx = optax.adamw(optax.cosine_onecycle_schedule(steps, learning_rate, 0.1), weight_decay=0.01)

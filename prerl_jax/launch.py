@@ -34,12 +34,12 @@ def main(argv: list[str] | None = None) -> int:
         workdir = args.workdir or Path("runs") / config.name
         from prerl_jax.runtime.distributed import initialize
 
-        initialize()  # before anything touches a device
-        if args.dry_run:
+        if args.dry_run:  # of any mesh, on any machine: no other process is waited for
             from prerl_jax.trainer.dry_run import describe
 
             describe(config)
             return 0
+        initialize()  # before anything touches a device
         from prerl_jax.runtime.checkpoints import CheckpointError
         from prerl_jax.runtime.metrics import MetricsError
         from prerl_jax.trainer.start import run

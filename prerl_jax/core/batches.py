@@ -57,11 +57,13 @@ def make_prepare(
 def _term_batch(term: Term, rollouts: Rollouts, group_size: int, response_length: int) -> Batch:
     sequences = term.space(rollouts)
     advantages, keep = term.credit(rollouts.rewards, group_size)
+    if advantages.ndim == 1:
+        advantages = jnp.broadcast_to(advantages[:, None], rollouts.response.shape)
     given_prompt = getattr(term.space, "given_prompt", False)
     return Batch(
         sequences=sequences,
         weights=term.weigh(sequences.mask, keep, response_length),
-        advantages=jnp.where(sequences.mask, advantages[:, None], 0.0),
+        advantages=response_part(sequences, rollouts, advantages),
         sampler_logprobs=response_part(sequences, rollouts, rollouts.logprobs) if given_prompt else None,
     )
 

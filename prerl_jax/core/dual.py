@@ -48,8 +48,11 @@ def make_dual_gradients(
         loss = make_loss(model, phase.objective, temperature=phase.temperature, chunk=chunk)
         return jax.grad(lambda p: loss(p, batch), has_aux=True)(params)
 
+    if logprob_alignment and (pre.terms or post.terms):
+        raise ValueError("The mean log-probability of a phase with several terms is not defined; pass plain phases.")
+
     def mean_logprob_gradient(phase: Phase, params: Params, rollouts: Rollouts) -> Params:
-        sequences = phase.parts[0].space(rollouts)
+        sequences = phase.space(rollouts)
         weights = TokenMean()(sequences.mask, jnp.ones(sequences.mask.shape[0], bool), 1)
         score = make_score(model, phase.temperature, chunk=chunk)
         return jax.grad(lambda p: jnp.sum(weights * score(p, sequences)))(params)

@@ -42,7 +42,9 @@ def token_logprobs(
         return jnp.zeros(tokens.shape, jnp.float32), jnp.zeros(tokens.shape, jnp.float32)
     states, targets = hidden[:, :-1], tokens[:, 1:]
     chunk = min(chunk or chunk_length(rows, length - 1, unembedding.shape[1]), length - 1)
-    score = jax.checkpoint(lambda h, y: _score(h, unembedding, y, temperature))
+    # In float32, so that its gradient, a sum over chunks, is one in float32 whatever the compute dtype.
+    wide, dtype = unembedding.astype(jnp.float32), unembedding.dtype
+    score = jax.checkpoint(lambda h, y: _score(h, wide.astype(dtype), y, temperature))
     if chunk == length - 1:
         logprobs, entropy = score(states, targets)
     else:

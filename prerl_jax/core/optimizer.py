@@ -38,8 +38,10 @@ def adamw(
 
 
 def _scale_by_phase_rate(learning_rate: float | Callable) -> optax.GradientTransformationExtraArgs:
-    def update(updates, state, params=None, *, phase_step, **extra):
+    def update(updates, state, params=None, *, phase_step=None, **extra):
         del params, extra
+        if callable(learning_rate) and phase_step is None:
+            raise ValueError("A schedule needs update(..., phase_step=n), the steps done in the phase.")
         rate = learning_rate(phase_step) if callable(learning_rate) else learning_rate
         return jax.tree.map(lambda u: -rate * u, updates), state
 

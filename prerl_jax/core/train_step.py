@@ -32,19 +32,20 @@ def make_loss(
     """loss(params, batch) -> (loss f32[], sums): sums has per-token metrics summed over the trained tokens.
 
     A trained token has a weight, and an advantage too where the objective is 0 without one. `sums["tokens"]` counts
-    them, so metrics of parts of a batch add up. Log-probabilities outside the mask never reach the objective, so
-    whatever stands there, the loss and its gradient are finite.
+    them, so metrics of parts of a batch add up. The objective sees zeros wherever a token is not trained, so whatever
+    stands there, NaN included, the loss and its gradient are finite.
     """
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         logprobs, entropy = score_with_entropy(model, params, batch.sequences, temperature, chunk)
-        batch = _masked(batch)
+        trained = trained_tokens(batch, objective)
+        logprobs, entropy = jnp.where(trained, logprobs, 0.0), jnp.where(trained, entropy, 0.0)
+        batch = _masked(batch, trained)
         extra = {"entropy": entropy} if getattr(objective, "needs_entropy", False) else {}
         per_token, metrics = objective(logprobs, batch, **extra)
         metrics = metrics | {"logprob": logprobs, "entropy": entropy}
         if batch.sampler_logprobs is not None:
             metrics["logprob_gap"] = jnp.abs(logprobs - batch.sampler_logprobs)
-        trained = trained_tokens(batch, objective)
         sums = {name: jnp.sum(jnp.where(trained, value, 0.0)) for name, value in metrics.items()}
         sums["tokens"] = trained.sum(dtype=jnp.float32)
         return jnp.sum(jnp.where(trained, batch.weights * per_token, 0.0)), jax.lax.stop_gradient(sums)
@@ -58,11 +59,11 @@ def trained_tokens(batch: Batch, objective: Objective) -> Array:
     return trained & (batch.advantages != 0) if getattr(objective, "skips_zero_advantage", False) else trained
 
 
-def _masked(batch: Batch) -> Batch:
-    """The optional log-probabilities with zeros outside the mask."""
-    names = ("old_logprobs", "ref_logprobs", "sampler_logprobs")
+def _masked(batch: Batch, trained: Array) -> Batch:
+    """The batch with zeros on the tokens that are not trained: 0 * NaN would be NaN, in the gradient too."""
+    names = ("weights", "advantages", "old_logprobs", "ref_logprobs", "sampler_logprobs")
     values = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
-    return dataclasses.replace(batch, **{n: jnp.where(batch.sequences.mask, v, 0.0) for n, v in values.items()})
+    return dataclasses.replace(batch, **{n: jnp.where(trained, v, 0.0) for n, v in values.items()})
 
 
 def make_train_step(
@@ -122,6 +123,8 @@ def _accumulate(function, microbatches: int, params: Params, batch: Batch):
     """`function(params, rows)` summed over microbatches of rows, in one compiled loop."""
     if microbatches == 1:
         return function(params, batch)
+    if microbatches < 1:
+        raise ValueError(f"microbatches must be at least 1, got {microbatches}.")
     rows = batch.weights.shape[0]
     if rows % microbatches:
         raise ValueError(f"{rows} rows do not divide into {microbatches} microbatches; pad the rows to a multiple.")

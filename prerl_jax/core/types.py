@@ -129,7 +129,7 @@ class Space(Protocol):
 
 
 class Credit(Protocol):
-    """(rewards f32[B], group_size) -> (advantages f32[B], keep bool[B])."""
+    """(rewards f32[B], group_size) -> (advantages f32[B], or f32[B, R] by token; keep bool[B])."""
 
     def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]: ...
 

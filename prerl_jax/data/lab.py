@@ -91,6 +91,11 @@ class Corpus:
     reflect: float = 0.15
     questions: float = 0.5
 
+    def __post_init__(self):
+        shares = (self.wrong, self.reflect, self.questions)
+        if self.digits < 1 or not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"{self} needs at least 1 digit, and shares in [0, 1].")
+
     def document(self, rng: np.random.Generator) -> str:
         """One document, without its special tokens; about a question of the train split."""
         low, high = 10 ** (self.digits - 1), 10**self.digits

@@ -44,7 +44,8 @@ def resolve_prefix(phases: Phases, tokenizer: Any) -> Phases:
 
     def resolved(item):
         if isinstance(item.space, PreTrainSpace):
-            return dataclasses.replace(item, space=PreTrainSpace(prefix_id(item.space.prefix, tokenizer)))
+            space = dataclasses.replace(item.space, prefix=prefix_id(item.space.prefix, tokenizer))
+            return dataclasses.replace(item, space=space)
         return item
 
     return tuple(

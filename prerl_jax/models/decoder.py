@@ -122,7 +122,8 @@ class Decoder:
 
     def unembedding(self, params: Params) -> jax.Array:
         """[D, V] in the compute dtype."""
-        return (params["embed"].T if self.config.tied else params["unembed"]).astype(self.compute_dtype)
+        weights = (params["embed"].T if self.config.tied else params["unembed"]).astype(self.compute_dtype)
+        return self._constrain(weights, None, "vocab")  # gathered once, or every chunk of logits would move the states
 
     def hidden(self, params: Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
         """Final normalised hidden states [B, T, D] of packed rows i32[B, T], causal within each segment."""

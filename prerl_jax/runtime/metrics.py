@@ -131,7 +131,7 @@ class MetricsWriter:
         path = self._workdir / name
         if resume_step is not None:
             _cut(path, resume_step)
-        return path.open("w" if resume_step is None else "a", encoding="utf-8")
+        return path.open("w" if resume_step is None else "a", encoding="utf-8", buffering=1)
 
     def write(self, step: int, phase: str, metrics: Mapping[str, float]) -> None:
         """One line {"step", "phase", **metrics}. ValueError for a metric named step or phase."""

@@ -102,18 +102,45 @@ def assemble(config: TrainConfig, devices: list[jax.Device] | None = None) -> As
         )
     evaluation, evaluation_notes = _examples(config, config.data.evaluation, tokenizer, "evaluation")
     pad = model.config.pad_token_id
+    phases = resolve_prefix(config.phases, tokenizer)
+    _check_vocabulary(model, (*train, *evaluation), stop_tokens, phases)
     return Assembly(
         config=config,
         mesh=mesh,
         model=model,
         tokenizer=tokenizer,
-        phases=resolve_prefix(config.phases, tokenizer),
+        phases=phases,
         stop_tokens=tuple(stop_tokens),
         pad_token=0 if pad is None else pad,
         train=train,
         evaluation=evaluation[: config.evaluation.limit],
         notes=(*train_notes, *evaluation_notes),
     )
+
+
+def _check_vocabulary(model: Decoder, examples: tuple[Example, ...], stop_tokens: tuple[int, ...], phases: Phases):
+    """An id outside the embedding would be clamped to its last row, without a word."""
+    prefixes = [getattr(term.space, "prefix", None) for phase in phases for term in phase.parts]
+    ids = [max(example.tokens) for example in examples] + list(stop_tokens) + [p for p in prefixes if p is not None]
+    if max(ids) >= model.config.vocab_size:
+        raise ValueError(
+            f"token id {max(ids)} of the prompts, stop tokens or prefix is outside the model's vocabulary of "
+            f"{model.config.vocab_size}; the tokenizer belongs to another model."
+        )
+
+
+def evaluation_shape(assembly: Assembly) -> tuple[int, int]:
+    """(responses a prompt, prompts) of one evaluation call: no more rows than a training call has.
+
+    The prompts divide over the mesh. Where k responses of so many prompts are too many rows, each is asked several
+    times for a part of them.
+    """
+    sampling, samples = assembly.config.sampling, assembly.config.evaluation.samples
+    rows = sampling.rows_per_call or sampling.prompts * sampling.group_size
+    shards = batch_shards(assembly.mesh)
+    group_size = max(n for n in range(1, samples + 1) if samples % n == 0 and (n == 1 or n * shards <= rows))
+    asked = len(assembly.evaluation) * (samples // group_size)
+    return group_size, shards * max(1, min(rows // group_size, asked) // shards)
 
 
 def _check_lengths(config: TrainConfig, model: Decoder) -> None:

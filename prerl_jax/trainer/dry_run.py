@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 
 import jax
@@ -24,6 +26,7 @@ def describe(config: TrainConfig, console: Console | None = None) -> None:
     Raises what a run would raise of the config, the devices, the model's architecture and the data. Reads no weights.
     """
     console = console or Console()
+    _imagine_devices(config)
     assembly = assemble(config)
     console.print(render(config), markup=False, highlight=False, soft_wrap=True)
     console.print(_phase_table(assembly))
@@ -35,6 +38,16 @@ def describe(config: TrainConfig, console: Console | None = None) -> None:
     console.print(f"stop tokens  {assembly.stop_tokens}", highlight=False)
     for note in assembly.notes:
         console.print(note, highlight=False, markup=False)
+
+
+def _imagine_devices(config: TrainConfig) -> None:
+    """As many CPU devices as the mesh names, so that a laptop can describe a slice; with a -1 it is what is here."""
+    sizes = dataclasses.astuple(config.mesh)
+    if -1 in sizes:
+        return
+    with contextlib.suppress(RuntimeError):  # a program that has used its devices already keeps them
+        jax.config.update("jax_num_cpu_devices", math.prod(sizes))
+        jax.config.update("jax_platforms", "cpu")
 
 
 def _phase_table(assembly: Assembly) -> Table:

@@ -18,7 +18,7 @@ import numpy as np
 
 from prerl_jax.analysis.console import Progress
 from prerl_jax.config_io import render
-from prerl_jax.core.phases import advance
+from prerl_jax.core.phases import Phase, advance
 from prerl_jax.core.types import Prompts, Rollouts, TrainState
 from prerl_jax.data import Example, left_pad
 from prerl_jax.data.problems import as_text
@@ -92,7 +92,7 @@ def train(run: Run) -> TrainState:
     return run.state
 
 
-def _step(run: Run, phase) -> dict[str, float]:
+def _step(run: Run, phase: Phase) -> dict[str, float]:
     """One rollout batch and its update; moves `run.state`."""
     assembly, programs, watch = run.assembly, run.programs, Stopwatch()
     config, started = assembly.config, time.perf_counter()
@@ -113,7 +113,9 @@ def _step(run: Run, phase) -> dict[str, float]:
     metrics = dict(statistics)
     if config.alignment_every and int(run.state.step) % config.alignment_every == 0:
         with watch("align"):
-            metrics |= jax.block_until_ready(programs.dual()(run.state.params, _subset(assembly, rollouts)))
+            metrics |= jax.block_until_ready(
+                programs.dual(phase.temperature)(run.state.params, _subset(assembly, rollouts))
+            )
     with watch("train"):
         run.state, stepped = programs.step(phase)(run.state, batch)
         metrics |= jax.block_until_ready(stepped)

@@ -28,7 +28,7 @@ from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 from prerl_jax.runtime.mesh import agree_max, batch_sharding, batch_shards, global_rows, local_rows, replicated
 from prerl_jax.runtime.state import abstract_state
-from prerl_jax.trainer.assembly import Assembly
+from prerl_jax.trainer.assembly import Assembly, evaluation_shape
 
 MakeEngine = Callable[[Any, SamplerConfig, int], Engine]
 Metrics = dict[str, Array]
@@ -55,7 +55,8 @@ class Programs:
             top_p=spec.top_p,
             stop_tokens=self.assembly.stop_tokens,
         )
-        return self._engine(settings, config.evaluation.samples if phase is None else config.sampling.group_size)
+        group_size = evaluation_shape(self.assembly)[0] if phase is None else config.sampling.group_size
+        return self._engine(settings, group_size)
 
     def _prepare(self, phase: Phase) -> Callable[[Rollouts, Array], tuple[Batch, Metrics]]:
         """(rollouts, truncated bool[B]) -> (unpacked batch, statistics of the rollouts), all on the mesh."""
@@ -102,10 +103,11 @@ class Programs:
         rows = row_bucket(agree_max(len(groups)) * processes, batch_shards(mesh), self.assembly.microbatch_rows)
         return global_rows(mesh, pack(local, groups, rows // processes))
 
-    def _dual(self) -> Callable[[Params, Rollouts], Metrics]:
+    def _dual(self, temperature: float) -> Callable[[Params, Rollouts], Metrics]:
         """Alignment of one objective's gradients in the two spaces, see `alignment_phases`."""
         config = self.assembly.config
-        pre, post = alignment_phases(self.assembly)
+        phases = alignment_phases(self.assembly)
+        pre, post = (dataclasses.replace(phase, temperature=temperature) for phase in phases)
         rows = config.alignment_prompts * config.sampling.group_size
         length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
         shards = batch_shards(self.assembly.mesh)

@@ -21,7 +21,7 @@ from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import difference, load_config, render
 from prerl_jax.core.phases import locate
 from prerl_jax.core.types import TrainState
-from prerl_jax.data import make_batches
+from prerl_jax.data import Batches, make_batches
 from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
 from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
@@ -67,25 +67,30 @@ def run(
     programs, spec = Programs(assembly, make_engine), config.checkpoints
     checkpoints = Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)
     try:
-        _go(assembly, programs, checkpoints, workdir, init_from, changed, console)
+        _go(assembly, programs, checkpoints, workdir, init_from, console)
     finally:
         checkpoints.close()
     return _finish(workdir, console, main)
 
 
-def _go(assembly, programs, checkpoints, workdir, init_from, changed, console) -> None:
+def _go(assembly, programs, checkpoints, workdir, init_from, console) -> None:
     """Trains from the newest checkpoint, or from the beginning."""
     config, main = assembly.config, jax.process_index() == 0
-    state, position = _state(assembly, checkpoints, init_from, changed)
+    state, saved = _state(assembly, checkpoints, init_from)
     if main:
         write_text(workdir / "config.py", render(config))
     step = int(state.step)
-    writer = MetricsWriter(workdir, resume_step=None if position is None else step, enabled=main)
+    resumed = None if saved is None else step
+    writer = MetricsWriter(workdir, resume_step=resumed, enabled=main)
     try:
         with Progress(sum(p.steps for p in config.phases), step, enabled=main, console=console) as progress:
-            for note in (*assembly.notes, *_resumed(checkpoints, None if position is None else step)):
+            for note in (*assembly.notes, *_resumed(checkpoints, resumed)):
                 progress.message(note)
-            train(Run(programs, state, _batches(assembly, position, changed), writer, checkpoints, progress))
+            work = Run(programs, state, _batches(assembly, saved), writer, checkpoints, progress)
+            try:
+                train(work)
+            except (ValueError, OSError) as error:  # nothing in the config: keep the traceback
+                raise RuntimeError(f"the run failed after step {int(work.state.step)}: {error}") from error
     finally:
         writer.close()
 
@@ -106,6 +111,15 @@ def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
     return bool(lines)
 
 
+def _other_config(assembly: Assembly, saved: dict) -> bool:
+    """Whether a checkpoint was written under another config.
+
+    The workdir's config.py cannot tell: it is the new one from the start that was allowed to change it, even if that
+    was killed before its first checkpoint.
+    """
+    return saved["config"] != render(assembly.config)
+
+
 def _rephased(assembly: Assembly, state: TrainState) -> TrainState:
     """The state at its step's place in phases that have changed: a run that was longer or shorter goes on rightly."""
     index, done = locate(assembly.phases, int(state.step))
@@ -114,27 +128,29 @@ def _rephased(assembly: Assembly, state: TrainState) -> TrainState:
     return dataclasses.replace(state, phase=phase, phase_step=phase_step)
 
 
-def _state(
-    assembly: Assembly, checkpoints: Checkpoints, init_from: str | None, changed: bool
-) -> tuple[TrainState, dict | None]:
-    """(state, data position): of the newest checkpoint, or of a run that begins, whose position is None."""
+def _state(assembly: Assembly, checkpoints: Checkpoints, init_from: str | None) -> tuple[TrainState, dict | None]:
+    """(state, what else its checkpoint holds) of the newest checkpoint; of a run that begins, the latter is None."""
     tx = assembly.optimizer(assembly.phases[0])
     abstract = abstract_state(assembly.model.abstract_params(), tx, assembly.mesh)
     if checkpoints.latest_step() is not None:
         restored = checkpoints.restore(abstract)
-        return _rephased(assembly, restored.state) if changed else restored.state, restored.extra["data"]
+        other = _other_config(assembly, restored.extra)
+        return _rephased(assembly, restored.state) if other else restored.state, restored.extra
     seed = assembly.config.seed
     if init_from is None:
         return create_state(assembly.load_params(), tx, assembly.mesh, seed), None
-    folder, _, at = init_from.rpartition("@") if "@" in init_from else (init_from, "", "")
-    if at and not at.isdigit():
-        raise ValueError(f"--init-from {init_from}: what follows the @ is a step, a whole number.")
+    folder, _, at = init_from.rpartition("@")
+    if not at.isdigit():  # an @ may belong to the folder's name
+        folder, at = init_from, ""
     loaded = restore_state(Path(folder).absolute() / "checkpoints", abstract, int(at) if at else None).state
     fresh = create_state(loaded.params, tx, assembly.mesh, seed)
+    if assembly.phases[0].reset_optimizer:
+        return fresh, None
     return dataclasses.replace(fresh, opt_state=loaded.opt_state), None
 
 
-def _batches(assembly: Assembly, position: dict | None, changed: bool):
+def _batches(assembly: Assembly, saved: dict | None) -> Batches:
+    """The order of problems, at the checkpoint's place in it."""
     config = assembly.config
     batches = make_batches(
         len(assembly.train),
@@ -143,8 +159,8 @@ def _batches(assembly: Assembly, position: dict | None, changed: bool):
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    if position is not None and not (changed and _other_data(position, batches.get_state())):
-        batches.set_state(position)
+    if saved is not None and not (_other_config(assembly, saved) and _other_data(saved["data"], batches.get_state())):
+        batches.set_state(saved["data"])
     return batches
 
 

@@ -23,6 +23,7 @@ def assert_like_undisturbed(workdir, finished, assembly):
     assert timeless(workdir) == timeless(finished.workdir)
     for name in ("completions.jsonl", "summary.json", "config.py"):
         assert (workdir / name).read_text() == (finished.workdir / name).read_text()
+    assert not [path for path in workdir.rglob("*tmp*") if path.name.endswith("tmp") or "orbax-checkpoint" in path.name]
     for step in (2, 3, 4):
         toy.assert_same_bits(state_at(workdir, assembly, step), state_at(finished.workdir, assembly, step))
 
@@ -82,6 +83,39 @@ def test_died_at_the_boundary_before_its_checkpoint(tmp_path, finished, assembly
     assert_like_undisturbed(tmp_path, finished, assembly)
 
 
+def test_died_before_the_first_checkpoint(tmp_path, finished, assembly):
+    """There is a line of the base and nothing to go on from: the run begins again."""
+    config = tiny_run.config()
+    with pytest.raises(Died):
+        run(config, tmp_path, make_engine=dying_engine(config, 0), console=tiny_run.quiet())
+    assert [record["step"] for record in lines(tmp_path)] == [0]
+    run(config, tmp_path, console=tiny_run.quiet())
+    assert_like_undisturbed(tmp_path, finished, assembly)
+
+
+def test_steps_between_checkpoints_are_done_again(tmp_path, finished, assembly):
+    """A checkpoint every two steps, and an evaluation every step, which changes nothing of the training."""
+    config = tiny_run.config()
+    config = dataclasses.replace(
+        config,
+        checkpoints=dataclasses.replace(config.checkpoints, every=2, best="eval/avg@2"),
+        evaluation=dataclasses.replace(config.evaluation, every=1),
+    )
+    with pytest.raises(Died):
+        run(config, tmp_path, make_engine=dying_engine(config, 3), console=tiny_run.quiet())
+    assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2, 3]
+    console = tiny_run.quiet()
+    run(config, tmp_path, console=console)
+    assert "resumed from the checkpoint at step 2" in console.file.getvalue()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 4]
+    for step in (2, 4):
+        toy.assert_same_bits(state_at(tmp_path, assembly, step), state_at(finished.workdir, assembly, step))
+    for mine, theirs in zip(timeless(tmp_path), timeless(finished.workdir), strict=True):
+        assert mine == theirs | {name: value for name, value in mine.items() if name.startswith("eval/")}
+        assert "eval/avg@2" in mine
+    assert (tmp_path / "completions.jsonl").read_text() == (finished.workdir / "completions.jsonl").read_text()
+
+
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, finished, assembly):
     config, console = tiny_run.config(), tiny_run.quiet()
     with pytest.raises(Died):
@@ -122,6 +156,25 @@ def test_a_longer_schedule_goes_on(tmp_path, finished, assembly):
     assert (state.step, state.phase, state.phase_step) == (5, 2, 0)
     assert "steps=3" in (workdir / "config.py").read_text()
     assert launch.main(arguments(workdir, "--allow-config-change", "--set", "phases.1.steps=1")) == 1
+
+
+def test_a_changed_schedule_is_gone_on_with_whatever_died_in_between(tmp_path, assembly):
+    """config.py is the new one at once, while the newest checkpoint still counts in the old one's phases."""
+    config = tiny_run.config()
+    with pytest.raises(Died):
+        run(config, tmp_path, make_engine=dying_engine(config, 2), console=tiny_run.quiet())
+    first, second = config.phases
+    changed = dataclasses.replace(
+        config,
+        phases=(dataclasses.replace(first, steps=3), dataclasses.replace(second, steps=1)),
+        data=dataclasses.replace(config.data, train=dataclasses.replace(config.data.train, count=48)),
+    )
+    allowed = {"allow_config_change": True, "console": tiny_run.quiet()}
+    with pytest.raises(Died):
+        run(changed, tmp_path, make_engine=dying_engine(changed, 0), **allowed)
+    run(changed, tmp_path, console=tiny_run.quiet())
+    expected = [(0, "base"), (1, "nsr_prerl"), (2, "nsr_prerl"), (3, "nsr_prerl"), (4, "rl")]
+    assert [(record["step"], record["phase"]) for record in lines(tmp_path)] == expected
 
 
 def test_a_finished_run_prints_its_table_again(finished, monkeypatch, capsys):

@@ -86,4 +86,4 @@ def test_dual_space_program(programs):
     cut = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct((few, *s.shape[1:]), s.dtype, sharding=s.sharding), rollouts(programs)
     )
-    programs.dual().lower(programs.assembly.model.abstract_params(), cut).compile()
+    programs.dual(1.0).lower(programs.assembly.model.abstract_params(), cut).compile()
