@@ -65,9 +65,8 @@ def make_sampler(
 ) -> Callable[[Params, Prompts, Array], Rollouts]:
     """sample(params, prompts of Q rows, key) -> Rollouts of Q * group_size rows; jitted.
 
-    Sample j of prompt i is row i * group_size + j. Rewards are zero. Log-probabilities are those of the whole
-    distribution at the sampling temperature (at temperature 1 where it is 0), without truncation, so that they equal
-    the trainer's score of the same tokens.
+    Sample j of prompt i is row i * group_size + j. Rewards are zero. Log-probabilities are those of the distribution at
+    the sampling temperature (1 where it is 0) without truncation: the trainer's score of the same tokens.
     """
     if group_size < 1:
         raise ValueError(f"group_size must be at least 1, got {group_size}.")
