@@ -13,7 +13,7 @@ from prerl_jax.trainer.start import run
 CACHE = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def compilations(tmp_path_factory):
     """What has been compiled is kept on disk for the session: every run makes its programs anew."""
     settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")), **CACHE}
@@ -27,22 +27,24 @@ def compilations(tmp_path_factory):
     compilation_cache.reset_cache()
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(autouse=True)
 def one_device():
     """A run that does not name its devices gets the first of the eight."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:  # not the test's own, which it may undo
         tiny_run.on_one_device(patch)
         yield
 
 
-@pytest.fixture(scope="package")
-def assembly(one_device):
-    return assemble(tiny_run.config())
+@pytest.fixture(scope="session")
+def assembly():
+    return assemble(tiny_run.config(), jax.devices()[:1])
 
 
-@pytest.fixture(scope="package")
-def finished(tmp_path_factory, one_device, compilations):
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, compilations):
     """A run that nothing disturbed: its workdir, the rows of its table and what it printed. Not to be written to."""
     workdir, console = tmp_path_factory.mktemp("finished"), tiny_run.quiet()
-    rows = run(tiny_run.config(), workdir, console=console)
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_run.on_one_device(patch)
+        rows = run(tiny_run.config(), workdir, console=console)
     return types.SimpleNamespace(workdir=workdir, rows=rows, output=console.file.getvalue())

@@ -17,49 +17,59 @@ from prerl_jax.trainer.programs import Programs
 LENGTH = 32
 
 
-def responses(example, index):
-    """What the engine below says to problem `index`: two samples, by turns right or not, one of them cut short."""
-    answer = example.problem.answer
-    return [f"wait\n#{answer}" if index % 2 else f"#{answer}", "1" * LENGTH if index == 2 else "wait wait\n#"]
+def response(example, index, sample):
+    """What the engine below says: even samples are right, odd ones are wrong, and the last of problem 2 are cut."""
+    if sample % 2 == 0:
+        return f"wait\n#{example.problem.answer}" if index % 2 else f"#{example.problem.answer}"
+    return "1" * LENGTH if index == 2 else "wait wait\n#"
 
 
 class Scripted:
-    """An engine that answers by the prompts' ids, and keeps them."""
+    """An engine that answers by the prompts' ids, and keeps them.
 
-    def __init__(self, assembly):
-        self.assembly, self.ids, self.keys = assembly, [], []
+    Where a problem is asked several times, ids n x problem + (0 ... n - 1) are its.
+    """
+
+    def __init__(self, assembly, group_size):
+        self.assembly, self.group_size, self.ids, self.keys = assembly, group_size, [], []
+        self.rounds = assembly.config.evaluation.samples // group_size
 
     def __call__(self, params, prompts, key):
         ids = np.asarray(prompts.ids).tolist()
         self.ids.append(ids)
         self.keys.append(np.asarray(key).tolist())
-        texts = [text for i in ids for text in responses(self.assembly.evaluation[i], i)]
+        texts = [self.text(*divmod(i, self.rounds), j) for i in ids for j in range(self.group_size)]
         tokens = np.zeros((len(texts), LENGTH), np.int32)
         lengths = np.zeros(len(texts), np.int32)
         for row, text in enumerate(texts):
             found = self.assembly.tokenizer(text, add_special_tokens=False)["input_ids"]
             found = [*found, self.assembly.stop_tokens[0]][:LENGTH]
             tokens[row, : len(found)], lengths[row] = found, len(found)
-        prompt, mask = (np.repeat(np.asarray(x), 2, axis=0) for x in (prompts.prompt, prompts.prompt_mask))
+        prompt, mask = (
+            np.repeat(np.asarray(x), self.group_size, axis=0) for x in (prompts.prompt, prompts.prompt_mask)
+        )
         chosen = np.arange(LENGTH) < lengths[:, None]
         return Rollouts(prompt, mask, tokens, chosen, np.zeros(len(texts), np.float32), np.zeros(chosen.shape))
+
+    def text(self, problem, round_, j):
+        return response(self.assembly.evaluation[problem], problem, round_ * self.group_size + j)
 
 
 def evaluated(**fields):
     """(metrics, the engine) of an evaluation of a config."""
     assembly = assemble(dataclasses.replace(tiny_run.config(), alignment_every=0, **fields))
-    engine = Scripted(assembly)
-    return evaluate(Programs(assembly, lambda *_: engine), None), engine
+    programs = Programs(assembly, lambda model, settings, group_size: Scripted(assembly, group_size))
+    return evaluate(programs, None), programs.engine(None)
 
 
 def sampling(rows_per_call):
     return dataclasses.replace(tiny_run.config().sampling, rows_per_call=rows_per_call)
 
 
-def problems(count, limit=None):
+def problems(count, limit=None, samples=2):
     config = tiny_run.config()
     data = dataclasses.replace(config.data, evaluation=dataclasses.replace(config.data.evaluation, count=count))
-    return {"data": data, "evaluation": dataclasses.replace(config.evaluation, limit=limit)}
+    return {"data": data, "evaluation": dataclasses.replace(config.evaluation, limit=limit, samples=samples)}
 
 
 def test_means_of_scripted_responses():
@@ -92,10 +102,34 @@ def test_only_the_first_problems_up_to_the_limit():
     assert metrics["eval/truncated"] == pytest.approx(1 / 6)
 
 
-def test_calls_divide_over_the_mesh(monkeypatch):
-    """Five problems on four parts of the batch: eight in one call, three of them to fill it up."""
+@pytest.fixture
+def four_parts(monkeypatch):
+    """A batch is split into four."""
     monkeypatch.setattr(assembly_module, "make_mesh", lambda *_: make_mesh(MeshSpec(tensor=2), jax.devices()))
+
+
+def test_calls_divide_over_the_mesh(four_parts):
     metrics, engine = evaluated(**problems(5))
-    assert engine.ids == [[0, 1, 2, 3, 4, 0, 1, 2]]
-    monkeypatch.undo()
-    assert metrics == evaluated(**problems(5))[0]
+    assert engine.ids == [[0, 1, 2, 3], [4, 0, 1, 2]]
+    assert metrics["eval/avg@2"] == 0.5
+    assert metrics["eval/truncated"] == pytest.approx(1 / 10)
+
+
+def test_more_samples_than_rows_are_asked_for_in_rounds():
+    """No more than 4 rows a call: 6 samples of a problem are two rounds of 3."""
+    whole, _ = evaluated(**problems(3, samples=6))
+    metrics, engine = evaluated(**problems(3, samples=6), sampling=sampling(4))
+    assert (engine.group_size, engine.ids) == (3, [[0], [1], [2], [3], [4], [5]])
+    assert metrics == whole
+    assert metrics["eval/avg@6"] == 0.5
+    assert metrics["eval/truncated"] == pytest.approx(3 / 18)
+
+
+def test_rounds_on_a_mesh(four_parts):
+    """4 parts of 4 rows are one row each: every sample is a round."""
+    rows = dataclasses.replace(sampling(4), prompts=4, group_size=1)
+    credit = tuple(dataclasses.replace(phase, credit=tiny_run.AgainstHalf()) for phase in tiny_run.config().phases)
+    metrics, engine = evaluated(**problems(3, samples=2), sampling=rows, phases=credit)
+    assert (engine.group_size, engine.ids) == (1, [[0, 1, 2, 3], [4, 5, 0, 1]])
+    assert metrics["eval/avg@2"] == 0.5
+    assert metrics["eval/pass@2"] == 1

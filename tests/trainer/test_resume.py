@@ -210,7 +210,11 @@ def test_init_from_carries_parameters_and_moments(tmp_path, finished, assembly, 
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("@7", "there is no checkpoint of step 7 in"), ("@x", "a whole number"), ("/none", "there are no checkpoints in")],
+    [
+        ("@7", "there is no checkpoint of step 7 in"),
+        ("@x", "there are no checkpoints in"),
+        ("/none", "there are no checkpoints in"),
+    ],
 )
 def test_init_from_what_is_not_there(tmp_path, finished, capsys, source, message):
     status = launch.main(arguments(tmp_path / "new", "--init-from", f"{finished.workdir}{source}"))

@@ -40,7 +40,9 @@ def test_each_step_has_one_line_with_all_that_is_measured(finished):
     evaluated = {
         record["step"] for record in records if {"eval/avg@2", "eval/pass@2", "eval/reflections"} <= set(record)
     }
-    aligned = {r["step"] for r in records if {"alignment/objective", "alignment/logprob_gap"} <= set(r)}
+    aligned = {
+        r["step"] for r in records if {"alignment/objective", "alignment/logprob", "alignment/logprob_gap"} <= set(r)
+    }
     assert evaluated == {0, 2, 4}
     assert aligned == {1, 3}
     rl = records[3:]
