@@ -53,43 +53,31 @@ def test_killed_in_both_phases(tmp_path, finished, assembly):
     assert_like_undisturbed(tmp_path, finished, assembly)
 
 
-def test_died_in_the_first_phase(tmp_path, finished, assembly):
-    config = tiny_run.config()
-    with pytest.raises(Died):
-        run(config, tmp_path, make_engine=dying_engine(config, 1), console=tiny_run.quiet())
-    run(config, tmp_path, console=tiny_run.quiet())
-    assert_like_undisturbed(tmp_path, finished, assembly)
+def test_died_again_and_again(tmp_path, finished, assembly, monkeypatch):
+    """Before the first checkpoint; with the boundary's lines on disk, but not its checkpoint; and in the second phase."""
+    config, console, save = tiny_run.config(), tiny_run.quiet(), Checkpoints.save
 
-
-def test_died_at_the_boundary_before_its_checkpoint(tmp_path, finished, assembly, monkeypatch):
-    """The lines of step 2 are on disk, its checkpoint is not: they are cut and written again."""
-    config, real = tiny_run.config(), Checkpoints.save
-
-    def save(self, step, *rest, **more):
+    def refuse(self, step, *rest, **more):
         if step == 2:
             raise Died
-        real(self, step, *rest, **more)
+        save(self, step, *rest, **more)
 
-    monkeypatch.setattr(Checkpoints, "save", save)
     with pytest.raises(Died):
-        run(config, tmp_path, console=tiny_run.quiet())
-    monkeypatch.undo()
+        run(config, tmp_path, make_engine=dying_engine(config, 0), console=console)
+    assert [record["step"] for record in lines(tmp_path)] == [0]
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(Checkpoints, "save", refuse)
+        run(config, tmp_path, console=console)
+    assert "resumed" not in console.file.getvalue()
     assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "pha')
-    console = tiny_run.quiet()
-    run(config, tmp_path, console=console)
-    assert "resumed from the checkpoint at step 1" in console.file.getvalue()
-    assert_like_undisturbed(tmp_path, finished, assembly)
-
-
-def test_died_before_the_first_checkpoint(tmp_path, finished, assembly):
-    """There is a line of the base and nothing to go on from: the run begins again."""
-    config = tiny_run.config()
     with pytest.raises(Died):
-        run(config, tmp_path, make_engine=dying_engine(config, 0), console=tiny_run.quiet())
-    assert [record["step"] for record in lines(tmp_path)] == [0]
-    run(config, tmp_path, console=tiny_run.quiet())
+        run(config, tmp_path, make_engine=dying_engine(config, 2), console=console)
+    assert "resumed from the checkpoint at step 1" in console.file.getvalue()
+    assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2, 3]
+    run(config, tmp_path, console=console)
+    assert "resumed from the checkpoint at step 3" in console.file.getvalue()
     assert_like_undisturbed(tmp_path, finished, assembly)
 
 

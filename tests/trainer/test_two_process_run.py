@@ -19,7 +19,7 @@ def run_both(workdir, *more):
         subprocess.Popen(
             [*COMMAND, "--workdir", str(workdir), *more],
             env=tiny_run.environment(
-                XLA_FLAGS="--xla_force_host_platform_device_count=1",
+                XLA_FLAGS="--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
                 JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo",
                 JAX_COORDINATOR_ADDRESS=address,
                 JAX_NUM_PROCESSES="2",
