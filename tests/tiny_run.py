@@ -58,6 +58,11 @@ class AgainstHalf:
         return self.scale * (rewards - 0.5), rewards >= 0
 
 
+def too_much(problem, response):
+    """A verifier that is wrong about what rewards are."""
+    return 2.0
+
+
 class Died(BaseException):
     """The end of a run that no code of it expects."""
 

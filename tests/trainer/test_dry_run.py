@@ -1,5 +1,7 @@
 """What a dry run says, without a weight being read."""
 
+import subprocess
+
 import jax
 import tiny_run
 from tiny_run import COMMAND
@@ -58,6 +60,17 @@ def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, assembly):
     assert "data 1 x fsdp 4 x tensor 2 (8 cpu devices)" in printed.out
     layers, width, hidden = assembly.model.abstract_params()["layers"]["mlp"]["gate"].shape
     assert numbers(printed.out, "layers.mlp.gate") == [str((layers, width // 4, hidden // 2))]
+
+
+def test_a_slice_that_is_not_here(tmp_path):
+    """A mesh that names all its sizes is described on as many imagined devices; none of them is waited for."""
+    mesh = ["mesh.data=4", "mesh.fsdp=4", "mesh.tensor=2", "sampling.prompts=16", "alignment_every=0"]
+    command = [*COMMAND, "--dry-run", "--set", *mesh]
+    environment = tiny_run.environment(JAX_NUM_PROCESSES="4", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_PROCESS_ID="0")
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "data 4 x fsdp 4 x tensor 2 (32 cpu devices)" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_run_would_refuse(monkeypatch, capsys, tmp_path):

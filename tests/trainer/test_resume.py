@@ -54,7 +54,7 @@ def test_killed_in_both_phases(tmp_path, finished, assembly):
 
 
 def test_died_again_and_again(tmp_path, finished, assembly, monkeypatch):
-    """Before the first checkpoint; with the boundary's lines on disk, but not its checkpoint; and in the second phase."""
+    """Before the first checkpoint; with the boundary's lines on disk, not its checkpoint; and in the second phase."""
     config, console, save = tiny_run.config(), tiny_run.quiet(), Checkpoints.save
 
     def refuse(self, step, *rest, **more):
@@ -65,9 +65,10 @@ def test_died_again_and_again(tmp_path, finished, assembly, monkeypatch):
     with pytest.raises(Died):
         run(config, tmp_path, make_engine=dying_engine(config, 0), console=console)
     assert [record["step"] for record in lines(tmp_path)] == [0]
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(Checkpoints, "save", refuse)
+    monkeypatch.setattr(Checkpoints, "save", refuse)
+    with pytest.raises(Died):
         run(config, tmp_path, console=console)
+    monkeypatch.undo()
     assert "resumed" not in console.file.getvalue()
     assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2]
     with (tmp_path / "metrics.jsonl").open("a") as file:

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from tiny_run import AgainstHalf, Died, dying_engine, lines, timeless
 
-from prerl_jax import Phase
+from prerl_jax import Phase, launch
 from prerl_jax.config_io import load_config
 from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.trainer.start import run
@@ -99,6 +99,14 @@ def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finis
     assert timeless(tmp_path) == timeless(finished.workdir)
     for name in ("completions.jsonl", "config.py", "summary.json"):
         assert (tmp_path / name).read_text() == (finished.workdir / name).read_text()
+
+
+def test_what_fails_in_a_run_keeps_its_traceback(tmp_path):
+    """Only what the user can mend in the config is one line: this is a mistake in a user's function."""
+    own = 'data.verifier=UserFunction("tiny_run:too_much")'
+    with pytest.raises(RuntimeError, match=r"the run failed after step 0: .*2\.0, which is not in \[0, 1\]"):
+        launch.main(["--config", tiny_run.COMMAND[-1], "--workdir", str(tmp_path), "--set", own])
+    assert lines(tmp_path) == []
 
 
 def test_a_phase_of_ones_own(tmp_path):

@@ -46,7 +46,7 @@ SAMPLING = dataclasses.replace(tiny_run.config().sampling, rows_per_call=8)
 VARIANTS = {
     "two microbatches": lambda: first_step(tiny(microbatches=2)),
     "two calls": lambda: first_step(tiny(sampling=SAMPLING)),
-    "eight devices": lambda: first_step(tiny(mesh=MeshSpec(data=1, fsdp=4, tensor=2)), jax.devices()),
+    "eight devices": lambda: first_step(tiny(mesh=MeshSpec(data=2, fsdp=2, tensor=2)), jax.devices()),
 }
 
 
