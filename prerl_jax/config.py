@@ -21,7 +21,8 @@ from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.verify import Verifier
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
-REMAT_POLICIES = ("none", "dots", "full")
+REMAT_POLICIES = ("none", "dots", "attention", "full")
+ATTENTION = ("auto", "xla", "splash")
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -34,6 +35,11 @@ def _at_least(low: float, spec: object, section: str, *fields: str) -> None:
         value = getattr(spec, field)
         if value is not None and not value >= low:
             raise ValueError(f"{section}{field} is {value}; it must be {low} or more.")
+
+
+def _seed(spec: object, section: str) -> None:
+    if not 0 <= spec.seed < 2**32:
+        raise ValueError(f"{section}seed is {spec.seed}; it must be from 0 to 2**32 - 1 = {2**32 - 1}.")
 
 
 def _probability(spec: object, section: str, field: str) -> None:
@@ -51,7 +57,10 @@ class ModelSpec:
     compute_dtype: str = "bfloat16"
     """"float32" or "bfloat16": what matrix products and activations are computed in."""
     remat: str = "full"
-    """What the backward pass recomputes: "none", "dots" (all but matrix products) or "full" (each layer)."""
+    """What the backward pass recomputes: "none", "dots" (all but matrix products), "attention" (all but attention) or
+    "full" (each layer)."""
+    attention: str = "auto"
+    """How rows are attended to: "splash" (the TPU's kernel), "xla" (plain operations), "auto" (what fits)."""
     rules: Rules = DEFAULT_RULES
     """(logical axis, mesh axis, several, or None) pairs: what is split over which axis of the mesh."""
 
@@ -60,6 +69,7 @@ class ModelSpec:
             raise ValueError("model.path is empty; give a folder, a .gguf file, or package:NAME/FILE.")
         _one_of("model.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         _one_of("model.remat", self.remat, REMAT_POLICIES)
+        _one_of("model.attention", self.attention, ATTENTION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,13 +170,19 @@ class EvaluationSpec:
     """Regular expression; eval/reflections counts its matches in a response."""
 
     def __post_init__(self) -> None:
-        _at_least(0, self, "evaluation.", "every", "temperature", "seed")
+        _at_least(0, self, "evaluation.", "every", "temperature")
+        _seed(self, "evaluation.")
         _at_least(1, self, "evaluation.", "samples", "top_k", "limit")
         _probability(self, "evaluation.", "top_p")
         try:
-            re.compile(self.reflection)
+            pattern = re.compile(self.reflection)
         except re.error as error:
             raise ValueError(f"evaluation.reflection {self.reflection!r} is no regular expression: {error}.") from error
+        if pattern.search("") is not None:
+            raise ValueError(
+                f"evaluation.reflection {self.reflection!r} matches empty text, so eval/reflections would count "
+                "places in a response; give a pattern that takes at least one character."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +194,7 @@ class CheckpointSpec:
     keep_last: int = 2
     """How many of the latest are kept."""
     best: str | None = "eval/avg@8"
-    """The evaluation metric whose highest checkpoint is kept; None keeps none for its metric."""
+    """Of the checkpoints of steps with an evaluation, the one where this metric is highest is kept; None keeps none."""
 
     def __post_init__(self) -> None:
         _at_least(0, self, "checkpoints.", "every")
@@ -225,4 +241,5 @@ class TrainConfig:
         if not self.name or "/" in self.name:
             raise ValueError(f"name is {self.name!r}; give the run a name that can be a folder's.")
         _at_least(1, self, "", "microbatches", "alignment_prompts")
-        _at_least(0, self, "", "seed", "alignment_every", "completions_per_step")
+        _at_least(0, self, "", "alignment_every", "completions_per_step")
+        _seed(self, "")

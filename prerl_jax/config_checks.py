@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import math
 
+from prerl_jax.analysis.passk import metric_names
 from prerl_jax.config import TrainConfig
 from prerl_jax.core.credit import GroupRelative
 
@@ -65,15 +66,20 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
 
 
 def _validate_best(config: TrainConfig) -> None:
-    best, samples = config.checkpoints.best, config.evaluation.samples
-    match = re.fullmatch(r"eval/(avg|pass)@(\d+)", best or "")
-    if match is None:
+    best, evaluation, every = config.checkpoints.best, config.evaluation, config.checkpoints.every
+    if best is None:
         return
-    k = int(match[2])
-    if k > samples or (match[1] == "avg" and k != samples):
+    names = metric_names(evaluation.samples)
+    if best not in names:
         raise ValueError(
-            f"checkpoints.best is {best!r}, which is never measured with evaluation.samples = {samples}; "
-            f"set it to 'eval/avg@{samples}', or to None."
+            f"checkpoints.best is {best!r}, which is never measured with evaluation.samples = {evaluation.samples}: "
+            f"set it to one of {', '.join(map(repr, names))}, or to None."
+        )
+    if every and evaluation.every and max(every, evaluation.every) % min(every, evaluation.every):
+        raise ValueError(
+            f"checkpoints.best is {best!r}, which takes a checkpoint and an evaluation of the same step: with "
+            f"checkpoints.every = {every} and evaluation.every = {evaluation.every} that is every "
+            f"{math.lcm(every, evaluation.every)} steps. Make one a multiple of the other, or set checkpoints.best=None."
         )
 
 

@@ -93,7 +93,8 @@ def read_back(text, tmp_path):
     ("build", "says"),
     [
         (lambda: ModelSpec("x", compute_dtype="float16"), r"compute_dtype is 'float16'.*'float32', 'bfloat16'"),
-        (lambda: ModelSpec("x", remat="some"), r"remat is 'some'.*'none', 'dots', 'full'"),
+        (lambda: ModelSpec("x", remat="some"), r"remat is 'some'.*'none', 'dots', 'attention', 'full'"),
+        (lambda: ModelSpec("x", attention="flash"), r"attention is 'flash'.*'auto', 'xla', 'splash'"),
         (lambda: ModelSpec(""), r"model\.path is empty"),
         (lambda: dataclasses.replace(CONFIG.data, too_long="cut"), r"too_long is 'cut'.*'drop', 'truncate_left'"),
         (lambda: dataclasses.replace(CONFIG.data, max_prompt_tokens=0), r"data\.max_prompt_tokens is 0"),
@@ -107,9 +108,13 @@ def read_back(text, tmp_path):
         (lambda: EvaluationSpec(samples=0), r"evaluation\.samples is 0"),
         (lambda: EvaluationSpec(temperature=-1.0), r"evaluation\.temperature is -1\.0"),
         (lambda: EvaluationSpec(reflection="("), r"'\(' is no regular expression"),
+        (lambda: EvaluationSpec(reflection="(wait)?"), r"'\(wait\)\?' matches empty text"),
+        (lambda: EvaluationSpec(seed=2**32), r"evaluation\.seed is 4294967296; .* 2\*\*32 - 1"),
+        (lambda: EvaluationSpec(seed=-1), r"evaluation\.seed is -1"),
         (lambda: CheckpointSpec(keep_last=0), r"checkpoints\.keep_last is 0"),
         (lambda: dataclasses.replace(CONFIG, microbatches=0), r"microbatches is 0"),
-        (lambda: dataclasses.replace(CONFIG, seed=-1), r"seed is -1"),
+        (lambda: dataclasses.replace(CONFIG, seed=-1), r"^seed is -1"),
+        (lambda: dataclasses.replace(CONFIG, seed=2**32), r"^seed is 4294967296"),
         (lambda: dataclasses.replace(CONFIG, name="a/b"), r"name is 'a/b'"),
     ],
 )
@@ -160,6 +165,12 @@ class OwnCredit:
             r"never measured with evaluation\.samples = 8.*eval/avg@8",
         ),
         ({"checkpoints": CheckpointSpec(best="eval/pass@16")}, r"'eval/pass@16', which is never measured"),
+        ({"checkpoints": CheckpointSpec(best="eval/pass@3")}, r"'eval/pass@3', which is never.*'eval/pass@4'"),
+        ({"checkpoints": CheckpointSpec(best="accuracy")}, r"'accuracy', which is never measured"),
+        (
+            {"checkpoints": CheckpointSpec(every=10)},
+            r"checkpoints\.every = 10 and evaluation\.every = 25 that is every 50 steps.*best=None",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_together(changes, says):
@@ -172,6 +183,8 @@ def test_what_fits_together_passes():
     own = dataclasses.replace(CONFIG, sampling=SamplingSpec(4, 1), phases=(reinforce(credit=OwnCredit()),))
     assert validate(own) is own
     assert validate(dataclasses.replace(CONFIG, mesh=MeshSpec(fsdp=-1))).mesh.fsdp == -1
+    for checkpoints in (CheckpointSpec(every=5), CheckpointSpec(every=0), CheckpointSpec(every=10, best=None)):
+        assert validate(dataclasses.replace(CONFIG, checkpoints=checkpoints)).checkpoints is checkpoints
     with pytest.raises(ValueError, match="over the 5 parts"):
         validate(CONFIG, shards=5)
 

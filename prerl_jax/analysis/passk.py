@@ -86,13 +86,23 @@ def evaluation_metrics(
             raise ValueError(f"{name} needs a value for every response: {np.shape(values)}, scores {scores.shape}")
     k = scores.shape[1]
     correct = np.sum(scores >= 1.0, axis=1)
-    powers = [2**i for i in range(k.bit_length()) if 2**i < k]
     metrics = {f"eval/avg@{k}": avg_at_k(scores)}
     error = standard_error(scores)
     if error is not None:
         metrics[f"eval/avg@{k}_stderr"] = error
-    metrics |= {f"eval/pass@{j}": pass_at_k(correct, k, j) for j in [*powers, k]}
+    metrics |= {f"eval/pass@{j}": pass_at_k(correct, k, j) for j in _drawn(k)}
     return metrics | {name: float(np.mean(values)) for name, values in means.items()}
+
+
+def metric_names(samples: int) -> tuple[str, ...]:
+    """The names that `evaluation_metrics` gives with so many samples a problem, but for that of the standard error."""
+    means = ("eval/reflections", "eval/length", "eval/truncated")
+    return (f"eval/avg@{samples}", *(f"eval/pass@{k}" for k in _drawn(samples)), *means)
+
+
+def _drawn(samples: int) -> list[int]:
+    """The k of pass@k: the powers of two below the number of samples, and that itself."""
+    return [2**i for i in range(samples.bit_length()) if 2**i < samples] + [samples]
 
 
 def widest(kind: str, names: Iterable[str]) -> str | None:

@@ -87,6 +87,7 @@ def test_evaluation_metrics_when_k_is_no_power_of_two_and_with_one_problem():
     metrics = passk.evaluation_metrics(ones, ones, ones, ones)
     assert [name for name in metrics if "pass" in name] == [f"eval/pass@{k}" for k in (1, 2, 4, 6)]
     assert "eval/avg@6_stderr" not in metrics
+    assert set(metrics) == set(passk.metric_names(6))
 
 
 def test_evaluation_metrics_refuses_other_shapes():
