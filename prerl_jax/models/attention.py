@@ -2,22 +2,64 @@
 
     y_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s        over s <= t of t's own segment
 
-Long rows are done in blocks of queries, each rematerialised in the backward pass, so that no [T, T] array of scores is
-kept. Padding attends to nothing; its output is finite and unused.
+`attend` is the one place where a row's attention is chosen. "xla" is plain operations: long rows are done in blocks of
+queries against the keys up to the block's end, each rematerialised in the backward pass, so that no [T, T] array of
+scores is kept. "splash" is the Pallas kernel of `models/splash.py` and runs on TPUs. GPUs take "xla": cuDNN's attention
+knows a row's length but neither left padding nor segments, except as an array of [T, T] that it is there to avoid.
+Padding attends to nothing; its output is finite and unused.
 """
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh
 
+from prerl_jax.models import splash
+from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
+
+BACKENDS = ("auto", "xla", "splash")
+NAME = "attention"
+"""What checkpoint policies call attention's output."""
 MASKED = -1e30
 """Score of what may not be attended to; finite, so that a row without anything to attend to has no NaN."""
 QUERY_BLOCK = 512
 """Queries done at once in rows longer than twice this."""
+SPANS = 8
+"""Into how many lengths of keys a long row's blocks are sorted, at most: each is compiled, so there are few."""
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array) -> jax.Array:
+def choose(backend: str, query: tuple[int, ...], kv_heads: int, mesh: Mesh | None, rules: Rules) -> str:
+    """ "xla" or "splash": what queries [B, T, H, K] and so many key heads are attended with on this mesh.
+
+    "auto" is splash where the mesh is of TPUs (without one, where JAX's first device is) and the kernel takes the
+    shapes. Raises ValueError where "splash" is asked for and cannot be had.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"attention must be one of {BACKENDS}, got {backend!r}.")
+    if backend == "xla":
+        return backend
+    platform = (jax.devices() if mesh is None else mesh.devices.flat)[0].platform
+    reason = f"the devices are {platform}, and the kernel is for tpu" if platform != "tpu" else None
+    reason = reason or splash.misfit(query, kv_heads, mesh, rules)
+    if reason and backend == "splash":
+        raise ValueError(f'attention="splash" does not fit: {reason}. Use "auto" or "xla".')
+    return "xla" if reason else "splash"
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segments: jax.Array,
+    *,
+    backend: str = "auto",
+    mesh: Mesh | None = None,
+    rules: Rules = DEFAULT_RULES,
+) -> jax.Array:
     """Attention of packed rows.
 
     Args:
@@ -25,24 +67,34 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Arr
       key: [B, T, N, K].
       value: [B, T, N, K].
       segments: i32[B, T], 0 = padding.
+      backend: one of BACKENDS, see `choose`.
+      mesh: what the arrays are split over; None for one device.
+      rules: logical axis -> mesh axes.
 
     Returns: [B, T, H, K] in the dtype of `value`; softmax is taken in float32.
     """
+    if choose(backend, query.shape, key.shape[2], mesh, rules) == "splash":
+        return splash.attend(query, key, value, segments, mesh, rules, name=NAME)
+    return checkpoint_name(_attend_in_blocks(query, key, value, segments), NAME)
+
+
+def _attend_in_blocks(query, key, value, segments):
     length = query.shape[1]
     if length <= 2 * QUERY_BLOCK:
         return _attend_block(query, key, value, segments, segments, 0)
     padding = -length % QUERY_BLOCK
     blocks = (length + padding) // QUERY_BLOCK
-    query = _split(query, padding, blocks)
-    query_segments = _split(segments, padding, blocks)
-
-    @jax.checkpoint
-    def block(_, x):
-        q, s, start = x
-        return None, _attend_block(q, key, value, s, segments, start)
-
-    _, out = jax.lax.scan(block, None, (query, query_segments, jnp.arange(blocks) * QUERY_BLOCK))
-    out = jnp.moveaxis(out, 0, 1)
+    query, query_segments = _split(query, padding, blocks), _split(segments, padding, blocks)
+    span = -(-blocks // SPANS)
+    out = []
+    for first in range(0, blocks, span):
+        end = (first + span) * QUERY_BLOCK
+        block = functools.partial(_attend_block, key=key[:, :end], value=value[:, :end], key_segments=segments[:, :end])
+        body = jax.checkpoint(lambda _, x, block=block: (None, block(x[0], query_segments=x[1], start=x[2])))
+        here = slice(first, first + span)
+        starts = jnp.arange(blocks)[here] * QUERY_BLOCK
+        out.append(jax.lax.scan(body, None, (query[here], query_segments[here], starts))[1])
+    out = jnp.moveaxis(jnp.concatenate(out), 0, 1)
     return out.reshape(out.shape[0], -1, *out.shape[3:])[:, :length]
 
 

@@ -15,16 +15,19 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from prerl_jax.core.types import Params
-from prerl_jax.models import attention, rope
+from prerl_jax.models import attention as attentions
+from prerl_jax.models import rope
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, rms_norm
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding
 
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names(attentions.NAME),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What a layer keeps for its backward pass: everything, the results of its projections, or only its input."""
+"""What a layer keeps for its backward pass: everything, the results of its projections, its input and what attention
+made of it, or only its input."""
 
 
 @jax.tree_util.register_dataclass
@@ -50,7 +53,8 @@ class Decoder:
     Args:
       config: the architecture.
       compute_dtype: dtype of activations and of the weights inside matmuls; parameters keep their own.
-      remat: "none", "dots" or "full", see REMAT.
+      remat: "none", "dots", "attention" or "full", see REMAT.
+      attention: "auto", "xla" or "splash", see `attention.choose`.
       mesh: devices to shard over; None for one device.
       rules: logical axis -> mesh axes.
     """
@@ -61,13 +65,17 @@ class Decoder:
         *,
         compute_dtype: Any = "float32",
         remat: str = "none",
+        attention: str = "auto",
         mesh: Mesh | None = None,
         rules: Rules = DEFAULT_RULES,
     ):
         if remat not in REMAT:
             raise ValueError(f"remat must be one of {sorted(REMAT)}, got {remat!r}.")
+        if attention not in attentions.BACKENDS:
+            raise ValueError(f"attention must be one of {attentions.BACKENDS}, got {attention!r}.")
         self.config, self.compute_dtype, self.remat = config, jnp.dtype(compute_dtype), remat
         self.mesh, self.rules = mesh, rules
+        self.attention = attention
         self._freqs = rope.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         self._layer, self._layer_state = nnx.split(nnx.eval_shape(lambda: Layer(config, jax.random.key(0))))
         _, self._ends_state = nnx.split(nnx.eval_shape(lambda: Ends(config, jax.random.key(0))))
@@ -129,7 +137,7 @@ class Decoder:
         """Final normalised hidden states [B, T, D] of packed rows i32[B, T], causal within each segment."""
 
         def attend(q, k, v):
-            return attention.attend(q, k, v, segments), None
+            return self._attend(q, k, v, segments), None
 
         x, _ = self._layers(params, self._embed(params, tokens), positions, attend)
         return self._norm(params, x)
@@ -139,7 +147,7 @@ class Decoder:
         c = self.config
 
         def attend(q, k, v):
-            return attention.attend(q, k, v, segments), (k.swapaxes(1, 2), v.swapaxes(1, 2))
+            return self._attend(q, k, v, segments), (k.swapaxes(1, 2), v.swapaxes(1, 2))
 
         x, (keys, values) = self._layers(params, self._embed(params, tokens), positions, attend)
         axes = ("layers", "batch", "kv_heads", "length", "head_dim")
@@ -162,7 +170,7 @@ class Decoder:
                 new_keys = jax.lax.dynamic_update_slice(keys, k[None, :, :, None], start)
                 new_values = jax.lax.dynamic_update_slice(values, v[None, :, :, None], start)
                 own = (cache.prompt_key[layer], cache.prompt_value[layer], cache.prompt_mask)
-                y = attention.attend_cached(q, *own, new_keys[layer], new_values[layer], index)
+                y = attentions.attend_cached(q, *own, new_keys[layer], new_values[layer], index)
                 return y, (new_keys, new_values)
 
             weights = jax.tree.map(lambda w: w[layer], params["layers"])
@@ -181,6 +189,9 @@ class Decoder:
     def _embed(self, params, tokens):
         axes = (*("batch", "length")[: tokens.ndim], None)
         return self._constrain(params["embed"][tokens].astype(self.compute_dtype), *axes)
+
+    def _attend(self, q, k, v, segments):
+        return attentions.attend(q, k, v, segments, backend=self.attention, mesh=self.mesh, rules=self.rules)
 
     def _norm(self, params, x):
         return rms_norm(x, params["final_norm"].astype(self.compute_dtype), self.config.rms_norm_eps)

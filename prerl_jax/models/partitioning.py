@@ -33,7 +33,8 @@ def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
-def _parts(mesh: Mesh, entry: str | tuple[str, ...] | None) -> int:
+def part_count(mesh: Mesh, entry: str | tuple[str, ...] | None) -> int:
+    """Into how many parts one entry of a PartitionSpec splits a dimension."""
     return math.prod(mesh.shape[n] for n in _names(entry))
 
 
@@ -61,7 +62,7 @@ def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...],
         missing = [n for n in names if n not in mesh.shape]
         if missing:
             raise ValueError(f"{name}: the rule {axis} -> {names} names {missing}, the mesh has {tuple(mesh.shape)}.")
-        parts = _parts(mesh, entry)
+        parts = part_count(mesh, entry)
         if size % parts:
             raise ValueError(
                 f"{name} has shape {shape}: its dimension {axis!r} of {size} does not divide into {parts} parts "
@@ -80,5 +81,5 @@ def constrain(x: jax.Array, mesh: Mesh | None, rules: Rules, axes: Axes) -> jax.
     if mesh is None or mesh.size == 1:
         return x
     spec = partition_spec(rules, axes)
-    entries = [None if size % _parts(mesh, entry) else entry for size, entry in zip(x.shape, spec, strict=True)]
+    entries = [None if size % part_count(mesh, entry) else entry for size, entry in zip(x.shape, spec, strict=True)]
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*entries)))

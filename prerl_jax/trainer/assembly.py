@@ -82,9 +82,8 @@ def assemble(config: TrainConfig, devices: list[jax.Device] | None = None) -> As
     mesh = make_mesh(config.mesh, devices)
     validate(config, shards=batch_shards(mesh))
     spec = config.model
-    model = Decoder(
-        read_config(spec.path), compute_dtype=spec.compute_dtype, remat=spec.remat, mesh=mesh, rules=spec.rules
-    )
+    how = {"compute_dtype": spec.compute_dtype, "remat": spec.remat, "attention": spec.attention}
+    model = Decoder(read_config(spec.path), **how, mesh=mesh, rules=spec.rules)
     model.abstract_params()  # refuses a mesh that does not divide the model
     tokenizer = load_tokenizer(spec.path)
     stop_tokens = model.config.eos_token_ids if config.sampling.stop_tokens is None else config.sampling.stop_tokens
