@@ -26,11 +26,26 @@ from prerl_jax.core.phases import (
     psr_prerl,
     psr_rl,
 )
+from prerl_jax.core.schedules import Cosine, Linear, Warmup
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
-from prerl_jax.core.types import Batch, Model, Prompts, Rollouts, Sequences, TrainState
+from prerl_jax.core.types import (
+    Batch,
+    Credit,
+    Model,
+    Objective,
+    Prompts,
+    Rollouts,
+    Schedule,
+    Sequences,
+    Space,
+    TrainState,
+    Weigh,
+)
 from prerl_jax.data.prefix import resolve_prefix
+from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
+from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
@@ -38,9 +53,15 @@ from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 __all__ = [
     "Batch",
     "ClippedPG",
+    "Cosine",
+    "Credit",
+    "Decoder",
+    "DecoderConfig",
     "Engine",
     "GroupRelative",
+    "Linear",
     "Model",
+    "Objective",
     "Phase",
     "PostTrainSpace",
     "PreTrainSpace",
@@ -48,13 +69,17 @@ __all__ = [
     "Reinforce",
     "Rollouts",
     "SamplerConfig",
+    "Schedule",
     "SequenceMeanTokenMean",
     "SequenceMeanTokenSum",
     "SequenceSumNorm",
     "Sequences",
+    "Space",
     "Term",
     "TokenMean",
     "TrainState",
+    "Warmup",
+    "Weigh",
     "adamw",
     "advance",
     "bucket",

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
-
-import jax
 
 from prerl_jax.core.phases import Phase
+from prerl_jax.core.types import Schedule
 from prerl_jax.data import ChatTemplate, PlainText, Source
 from prerl_jax.data.prompts import TOO_LONG
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
@@ -124,8 +122,8 @@ class SamplingSpec:
 class OptimizerSpec:
     """AdamW over every parameter, behind a clip of the gradient's global norm."""
 
-    learning_rate: float | Callable[[jax.Array], jax.Array] = 1e-6
-    """The rate, or a function of the steps done in the phase, i32[] -> f32[]; a phase's own rate goes before it."""
+    learning_rate: float | Schedule = 1e-6
+    """The rate, or `Warmup`, `Cosine`, `Linear` or a function of the steps done in the phase; a phase's own goes first."""
     b1: float = 0.9
     """Decay of the first moment, per step."""
     b2: float = 0.999

@@ -79,7 +79,8 @@ def _validate_best(config: TrainConfig) -> None:
         raise ValueError(
             f"checkpoints.best is {best!r}, which takes a checkpoint and an evaluation of the same step: with "
             f"checkpoints.every = {every} and evaluation.every = {evaluation.every} that is every "
-            f"{math.lcm(every, evaluation.every)} steps. Make one a multiple of the other, or set checkpoints.best=None."
+            f"{math.lcm(every, evaluation.every)} steps. Make one a multiple of the other, or set "
+            "checkpoints.best=None."
         )
 
 

@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 import prerl_jax
-from prerl_jax import GroupRelative, Phase, Reinforce, SequenceSumNorm, Term, TokenMean, dsrl, grpo
+from prerl_jax import (
+    Cosine,
+    GroupRelative,
+    Linear,
+    Phase,
+    Reinforce,
+    SequenceSumNorm,
+    Term,
+    TokenMean,
+    Warmup,
+    dsrl,
+    grpo,
+)
 from prerl_jax.config import (
     CheckpointSpec,
     DataSpec,
@@ -203,6 +215,12 @@ def test_what_fits_together_passes():
         ("optimizer.clip=None", lambda c: c.optimizer.clip, None),
         ("optimizer.clip=2", lambda c: c.optimizer.clip, 2.0),
         ("optimizer.learning_rate=1e-5", lambda c: c.optimizer.learning_rate, 1e-5),
+        (
+            "optimizer.learning_rate=Warmup(2, Cosine(1e-5, 1e-6, 8))",
+            lambda c: c.optimizer.learning_rate,
+            Warmup(2, Cosine(1e-5, 1e-6, 8)),
+        ),
+        ("phases.1.learning_rate=Linear(1, 0, 4)", lambda c: c.phases[1].learning_rate, Linear(1, 0, 4)),
         ("optimizer.learning_rate=1", lambda c: c.optimizer.learning_rate, 1.0),
         ("alignment_logprob=True", lambda c: c.alignment_logprob, True),
         ("alignment_logprob=true", lambda c: c.alignment_logprob, True),
@@ -304,7 +322,9 @@ def test_a_rendered_config_reads_back(tmp_path):
             optimizer=OptimizerSpec(learning_rate=1 / 3, clip=math.inf),
             phases=(
                 reinforce(terms=(Term(PostTrainSpace()), Term(PreTrainSpace(3), GroupRelative(False, "negative")))),
-                Phase("other", 1, reset_optimizer=True, learning_rate=1e-4, temperature=0.7),
+                Phase(
+                    "other", 1, reset_optimizer=True, learning_rate=Warmup(2, Linear(1e-3, 1e-4, 8)), temperature=0.7
+                ),
             ),
         ),
         tmp_path,

@@ -7,14 +7,14 @@ Every parameter is decayed, norms and biases included, as the published code doe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import optax
 
+from prerl_jax.core.types import Schedule
+
 
 def adamw(
-    learning_rate: float | Callable,
+    learning_rate: float | Schedule,
     *,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -37,7 +37,7 @@ def adamw(
     )
 
 
-def _scale_by_phase_rate(learning_rate: float | Callable) -> optax.GradientTransformationExtraArgs:
+def _scale_by_phase_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, phase_step=None, **extra):
         del params, extra
         if callable(learning_rate) and phase_step is None:

@@ -7,17 +7,13 @@ sections 4 and 5); the recipes below are the paper's. A new idea is a frozen dat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax.numpy as jnp
 
 from prerl_jax.core.credit import GroupRelative, TokenMean
 from prerl_jax.core.objectives import ClippedPG
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
-from prerl_jax.core.types import Array, Credit, Objective, Space, TrainState, Weigh
-
-Schedule = Callable[[Array], Array]
-"""Learning rate as a function of the steps done in the phase, i32[] -> f32[]."""
+from prerl_jax.core.types import Array, Credit, Objective, Schedule, Space, TrainState, Weigh
 
 PRETRAIN_SCALE = 0.01
 """The published coefficient on losses in pre-train space. Under Adam it mostly disarms the gradient clipping."""

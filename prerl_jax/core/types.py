@@ -140,6 +140,12 @@ class Weigh(Protocol):
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array: ...
 
 
+class Schedule(Protocol):
+    """Learning rate: the steps done in the phase, i32[] -> f32[]."""
+
+    def __call__(self, phase_step: Array) -> Array: ...
+
+
 class Objective(Protocol):
     """(logprobs f32[B, T], batch) -> (per-token loss f32[B, T], {name: per-token metric f32[B, T]}); never reduces.
 

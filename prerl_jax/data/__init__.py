@@ -1,15 +1,18 @@
 """Problems, where they come from, how they become prompt tokens, and in which order they are met."""
 
 from prerl_jax.data.arithmetic import ChainSum
+from prerl_jax.data.lab import Additions, Corpus
 from prerl_jax.data.pipeline import Batches, make_batches
 from prerl_jax.data.problems import Message, Problem, Source
 from prerl_jax.data.prompts import ChatTemplate, Example, LengthReport, PlainText, encode, left_pad
 from prerl_jax.data.sources import JsonlProblems, ParquetProblems
 
 __all__ = [
+    "Additions",
     "Batches",
     "ChainSum",
     "ChatTemplate",
+    "Corpus",
     "Example",
     "JsonlProblems",
     "LengthReport",
