@@ -1,0 +1,129 @@
+"""Tokens per second of one training step: ours against transformers on PyTorch, and against Tunix.
+
+    python benchmarks/train_step.py [--quick] [--cases smollm2 lab] [--threads 2] [--repetitions 5]
+
+All of a case's contenders have the same weights and the same batch, in float32: forward, a weighted log-probability
+loss, backward, clipping to a global norm and AdamW. PyTorch runs the model that we saved for it, with its
+scaled-dot-product attention, its fused cross-entropy and its fused AdamW, uncompiled, as its users do. Tunix knows no
+Llama of SmolLM2's shape, so both run a Qwen3 of that shape against each other: Tunix's own Qwen3, GRPO loss and trainer
+step, by the trainer's own jit, in which old log-probabilities are the current ones and there is no KL term.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+from timing import Row, interleaved, report
+
+import prerl_jax as pj
+from prerl_jax.core.types import Batch, Params
+from prerl_jax.models.decoder import Decoder
+from prerl_jax.models.layers import DecoderConfig
+
+RATE, DECAY, CLIP = 1e-6, 0.01, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One model and one shape of batch."""
+
+    name: str
+    load: Callable[[], tuple[DecoderConfig, Params]]
+    qwen3: Callable[[], DecoderConfig]
+    rows: int
+    length: int
+
+
+def _random(config: DecoderConfig) -> Callable[[], tuple[DecoderConfig, Params]]:
+    return lambda: (config, models.random_params(config))
+
+
+CASES = {
+    "smollm2": Case("smollm2", models.smollm2, models.smollm2_as_qwen3, 8, 256),
+    "lab": Case("lab", _random(models.LAB), lambda: models.LAB, 128, 62),
+    "tiny": Case("tiny", _random(models.TINY), lambda: models.TINY, 4, 16),
+}
+
+
+def ours(config: DecoderConfig, params: Params, batch: Batch) -> Callable[[], object]:
+    """One call is one step; the state is donated."""
+    tx = pj.adamw(RATE, weight_decay=DECAY, clip=CLIP)
+    step = jax.jit(pj.make_train_step(Decoder(config), tx, pj.ClippedPG()), donate_argnums=0)
+    box = [pj.init_state(jax.tree.map(jnp.array, params), tx, jax.random.key(0))]
+
+    def call():
+        box[0], metrics = step(box[0], batch)
+        return metrics
+
+    return call
+
+
+def pytorch(config: DecoderConfig, params: Params, batch: Batch, threads: int) -> Callable[[], object]:
+    """transformers' model and PyTorch's AdamW."""
+    import torch
+
+    model = models.torch_twin(config, params, threads)
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY, fused=True)
+    tokens = torch.from_numpy(np.array(batch.sequences.tokens)).long()
+    weights = torch.from_numpy(np.array(batch.weights * batch.advantages))[:, 1:]
+
+    def call():
+        logits = model(tokens, use_cache=False).logits[:, :-1]
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        (losses * weights.flatten()).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return call
+
+
+def tunix(config: DecoderConfig, params: Params, batch: Batch) -> Callable[[], object]:
+    """Tunix's Qwen3 with its GRPO loss in its trainer's step; the first token of a row is its prompt."""
+    import tunix_peer
+
+    return tunix_peer.grpo_step(config, params, batch, rate=RATE, decay=DECAY, clip=CLIP)
+
+
+def against(case: Case, peer: str, config: DecoderConfig, params: Params, make: Callable, options) -> Row:
+    """Our tokens per second over the peer's."""
+    batch = models.dense_batch(config, case.rows, case.length)
+    name, target = f"train_step/{case.name}/{peer}", {"pytorch": ">= 1.0", "tunix": ">= 1.5"}[peer]
+    try:
+        theirs = make(config, params, batch)
+    except ImportError as error:
+        return Row(name, None, target, f"not measured: {error}")
+    seconds = interleaved({"ours": ours(config, params, batch), peer: theirs}, options.repetitions, warmup=2)
+    rates = {who: case.rows * case.length / value for who, value in seconds.items()}
+    figures = ", ".join(f"{who} {rate:,.0f} tokens/s" for who, rate in rates.items())
+    return Row(name, rates["ours"] / rates[peer], target, f"{case.rows} x {case.length}: {figures}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny model alone, once")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["smollm2", "lab"])
+    parser.add_argument("--peers", nargs="+", choices=("pytorch", "tunix"), default=["pytorch", "tunix"])
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; XLA takes the cores of the process")
+    parser.add_argument("--repetitions", type=int, default=5)
+    options = parser.parse_args()
+    if options.quick:
+        options.cases, options.repetitions = ["tiny"], 1
+    rows = []
+    for case in (CASES[name] for name in options.cases):
+        if "pytorch" in options.peers:
+            rows.append(against(case, "pytorch", *case.load(), lambda *a: pytorch(*a, options.threads), options))
+        if "tunix" in options.peers:
+            config = case.qwen3()
+            rows.append(against(case, "tunix", config, models.random_params(config), tunix, options))
+    report(rows)
+
+
+if __name__ == "__main__":
+    main()
