@@ -123,7 +123,7 @@ class OptimizerSpec:
     """AdamW over every parameter, behind a clip of the gradient's global norm."""
 
     learning_rate: float | Schedule = 1e-6
-    """The rate, or `Warmup`, `Cosine`, `Linear` or a function of the steps done in the phase; a phase's own goes first."""
+    """The rate, or `Warmup`, `Cosine`, `Linear` or a function of the steps done in the phase; see `Phase`."""
     b1: float = 0.9
     """Decay of the first moment, per step."""
     b2: float = 0.999

@@ -4,9 +4,9 @@
     Cosine    eta(n) = end + (start - end) (1 + cos(pi min(n / steps, 1))) / 2            (Loshchilov & Hutter 2017)
     Warmup    eta(n) = eta_then(0) (n + 1) / (steps + 1) for n < steps, eta_then(n - steps) from there on
 
-The first step of a warm-up has a rate above 0: at 0 its rollouts would be sampled for nothing. A schedule begins anew in
-every phase. Any function i32[] -> f32[] of an importable module is a schedule too; optax's are closures, which no saved
-config can name.
+The first step of a warm-up has a rate above 0: at 0 its rollouts would be sampled for nothing. A schedule begins anew
+in every phase. Any function i32[] -> f32[] of an importable module is a schedule too; optax's are closures, which no
+saved config can name.
 """
 
 from __future__ import annotations

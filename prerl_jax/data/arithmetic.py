@@ -16,12 +16,10 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator
 
-from prerl_jax.data.problems import Message, Problem
+from prerl_jax.data.problems import SPLITS, Message, Problem, split_of
 
 EVALUATION_SHARE = 5
 """One question in five is for evaluation. A constant, not a field: two values of it would mix the splits."""
-
-SPLITS = ("train", "evaluation")
 SUM_EXAMPLES = {2: ("3 + 4", "8 - 6"), 3: ("2 + 5 - 4", "7 - 1 + 3"), 4: ("2 + 5 - 4 + 1", "7 - 1 + 3 - 2")}
 PRODUCT_EXAMPLES = ("3 * 4", "6 * 2")
 
@@ -91,7 +89,7 @@ class ChainSum:
         shown = (*itertools.chain.from_iterable(SUM_EXAMPLES.values()), *PRODUCT_EXAMPLES)
         for draw in draws:
             expression = _decode(draw, slots)
-            if _split_of(expression) == self.split and expression not in shown:
+            if _split(expression) == self.split and expression not in shown:
                 yield expression
 
 
@@ -104,9 +102,8 @@ def _decode(number: int, slots: list) -> str:
     return " ".join(chosen)
 
 
-def _split_of(expression: str) -> str:
-    digest = hashlib.blake2b(expression.encode(), digest_size=8).digest()
-    return SPLITS[int.from_bytes(digest, "big") % EVALUATION_SHARE == 0]
+def _split(expression: str) -> str:
+    return split_of(hashlib.blake2b(expression.encode(), digest_size=8).digest(), EVALUATION_SHARE)
 
 
 def _take_turns(streams: Iterable[Iterator[str]]) -> Iterator[str]:

@@ -18,12 +18,11 @@ import hashlib
 
 import numpy as np
 
-from prerl_jax.data.problems import Problem
+from prerl_jax.data.problems import SPLITS, Problem, split_of
 
 CHARACTERS = "0123456789+=#\n wait"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 ANSWER, REFLECTION = "#", "wait"
-SPLITS = ("train", "evaluation")
 EVALUATION_SHARE = 8
 """One question in so many is for evaluation."""
 
@@ -44,10 +43,14 @@ class Additions:
     seed: int = 0
     split: str = "train"
 
-    def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-        """(problems, nothing dropped); ValueError if there are not so many, or for an unknown split."""
+    def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"Additions.split must be one of {SPLITS}, got {self.split!r}.")
+        if self.digits < 1 or self.seed < 0:
+            raise ValueError(f"{self} needs at least 1 digit, and a seed of 0 or more.")
+
+    def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+        """(problems, nothing dropped); ValueError if there are not so many."""
         low, high = 10 ** (self.digits - 1), 10**self.digits
         share = (EVALUATION_SHARE - 1 if self.split == "train" else 1) / EVALUATION_SHARE
         available = int(0.9 * share * (high - low) ** 2)  # the hash splits nearly, not exactly, by the share
@@ -60,7 +63,7 @@ class Additions:
         found: dict[str, Problem] = {}
         while len(found) < self.count:
             a, b = (int(x) for x in rng.integers(low, high, 2))
-            if split_of(question(a, b)) == self.split:
+            if _split(question(a, b)) == self.split:
                 found.setdefault(question(a, b), Problem(question(a, b), str(a + b), "lab"))
         return tuple(found.values()), ()
 
@@ -70,9 +73,9 @@ def question(a: int, b: int) -> str:
     return f"{a}+{b}=\n"
 
 
-def split_of(text: str) -> str:
+def _split(text: str) -> str:
     """The split that a question belongs to."""
-    return SPLITS[hashlib.sha256(text.encode()).digest()[0] % EVALUATION_SHARE == 0]
+    return split_of(hashlib.sha256(text.encode()).digest()[:1], EVALUATION_SHARE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Corpus:
         low, high = 10 ** (self.digits - 1), 10**self.digits
         while True:
             a, b = (int(x) for x in rng.integers(low, high, 2))
-            if split_of(question(a, b)) == "train":
+            if _split(question(a, b)) == "train":
                 break
         return (question(a, b) if rng.random() < self.questions else "") + self.response(a, b, rng)
 
@@ -124,12 +127,15 @@ class Corpus:
 
 
 def make_tokenizer():
-    """The lab's character tokenizer: ids 0-2 are padding, beginning and end; a text begins with <s>."""
+    """The lab's character tokenizer: ids 0-2 are padding, beginning and end; a text begins with <s>.
+
+    It cannot encode other characters than the lab's: its token for the unknown is not in the vocabulary.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {token: i for i, token in enumerate([PAD, BOS, EOS, *dict.fromkeys(CHARACTERS)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(

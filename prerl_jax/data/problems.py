@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ class Message:
     role: str
     content: str
 
+
+SPLITS = ("train", "evaluation")
 
 Prompt = str | tuple[Message, ...]
 
@@ -36,6 +39,14 @@ class Source(Protocol):
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
         """(the problems, one line for every row left out and why)."""
+
+
+def split_of(digest: bytes, one_in: int) -> str:
+    """The split of a made-up question with this hash of its text: one in so many is for evaluation.
+
+    The text alone decides, so the splits never share a question, whatever the seeds and counts are.
+    """
+    return SPLITS[int.from_bytes(digest, "big") % one_in == 0]
 
 
 def parse_prompt(value: Any) -> Prompt:
@@ -63,13 +74,20 @@ def _parse_message(turn: Any) -> Message:
 
 
 def parse_answer(value: Any) -> str:
-    """A ground truth as text; numbers are written out, a missing one is "" (which sources report and drop).
+    """A ground truth as text; a missing one, NaN among them, is "" (which sources report and drop).
+
+    Numbers are written out, a whole one without a point: tables hold integers as floats once one of them is missing,
+    and a response says 5, not 5.0.
 
     Raises:
-        ValueError: a list, a mapping or a truth value: there is no one text to compare with.
+        ValueError: a list, a mapping, a truth value or an infinity: there is no one text to compare with.
     """
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError(f"the ground truth is {value}; expected text or a finite number")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"the ground truth is a {type(value).__name__}; expected text or a number")
     return str(value)

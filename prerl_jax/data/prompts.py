@@ -111,7 +111,8 @@ def encode(
             published code does (what is cut includes a BOS or the head of the chat template).
 
     Raises:
-        ValueError: a bad limit or choice, no problems, an empty prompt, no chat template, or every prompt is too long.
+        ValueError: a bad limit or choice, no problems, an empty prompt, one that the tokenizer cannot encode, no chat
+            template, or every prompt is too long.
     """
     if too_long not in TOO_LONG:
         raise ValueError(f"too_long is one of {TOO_LONG}, got {too_long!r}")
@@ -119,7 +120,7 @@ def encode(
         raise ValueError(f"max_prompt_tokens must be at least 1, got {max_prompt_tokens}")
     if not problems:
         raise ValueError("there are no problems to encode")
-    rows = template.tokenize(problems, tokenizer)
+    rows = _tokenize(problems, tokenizer, template)
     lengths = [len(row) for row in rows]
     if not min(lengths):
         raise ValueError(f"the prompt of problem {lengths.index(0)} has no token: {problems[lengths.index(0)]}")
@@ -137,6 +138,22 @@ def encode(
     )
     report = LengthReport(len(rows), excess if drop else 0, 0 if drop else excess, max(lengths), max_prompt_tokens)
     return examples, report
+
+
+def _tokenize(problems: Sequence[Problem], tokenizer: Any, template: ChatTemplate | PlainText) -> list[list[int]]:
+    try:
+        return template.tokenize(problems, tokenizer)
+    except ValueError:
+        raise
+    except Exception as error:  # a tokenizer without a token for unknown text raises nothing more precise
+        for index, problem in enumerate(problems):
+            try:
+                template.tokenize([problem], tokenizer)
+            except Exception as reason:
+                raise ValueError(
+                    f"the tokenizer cannot encode the prompt of problem {index} ({reason}): {problem}"
+                ) from error
+        raise
 
 
 def left_pad(examples: Sequence[Example], length: int, pad_id: int) -> Prompts:

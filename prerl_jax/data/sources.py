@@ -80,7 +80,9 @@ def _collect(
     for where, problem in rows:
         if not problem.answer.strip():
             dropped.append(f"{where}: empty ground truth")
-        elif not deduplicate or problem.prompt not in seen:
+        elif deduplicate and problem.prompt in seen:
+            dropped.append(f"{where}: the prompt of an earlier row")
+        else:
             seen.add(problem.prompt)
             problems.append(problem)
     if not problems:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from prerl_jax.data import ChatTemplate, Message, PlainText, Problem, encode, left_pad
+import prerl_jax
+from prerl_jax.data import ChatTemplate, Message, PlainText, Problem, encode, lab, left_pad
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ '<' + m.role + '> ' + m.content + ' ' }}{% endfor %}"
@@ -134,6 +138,15 @@ def test_every_prompt_too_long(make_tokenizer):
 def test_bad_input(make_tokenizer, problems, limit, too_long, message):
     with pytest.raises(ValueError, match=message):
         encode(problems, make_tokenizer(adds=None), PlainText(), limit, too_long)
+
+
+def test_text_that_the_tokenizer_cannot_encode():
+    """The lab's tokenizer has a character a token, and none for the others."""
+    problems = [Problem("1+2=\n", "3"), Problem("1*2=\n", "2")]
+    with pytest.raises(ValueError, match=r"cannot encode the prompt of problem 1 \(.*\): .*1\*2="):
+        encode(problems, lab.make_tokenizer(), PlainText(), 9)
+    shipped = json.loads(Path(prerl_jax.__file__).parent.joinpath("lab_base/tokenizer.json").read_text())
+    assert json.loads(lab.make_tokenizer().backend_tokenizer.to_str()) == shipped
 
 
 def test_left_pad(make_tokenizer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prerl_jax.data import JsonlProblems, Message, ParquetProblems
+from prerl_jax.data.problems import parse_answer
 from prerl_jax.verify import BoxedAnswer
 
 DATA = Path(__file__).parents[1] / "data"
@@ -105,7 +107,31 @@ def test_jsonl():
     assert (second.answer, second.metadata) == ("6", {"id": "b"})
     assert third.prompt == first.prompt
     assert dropped == ("line 4: empty ground truth",)
-    assert len(JsonlProblems(str(DATA / "sample.jsonl"), deduplicate=True).load()[0]) == 2
+    (first, second), dropped = JsonlProblems(str(DATA / "sample.jsonl"), deduplicate=True).load()
+    assert first.prompt != second.prompt
+    assert dropped == ("line 4: empty ground truth", "line 5: the prompt of an earlier row")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5.0, "5"),
+        (-3.0, "-3"),
+        (0.5, "0.5"),
+        (1e20, "1" + 20 * "0"),
+        (math.nan, ""),
+        (None, ""),
+        (7, "7"),
+        ("5.0", "5.0"),
+    ],
+)
+def test_a_ground_truth_as_text(value, text):
+    assert parse_answer(value) == text
+
+
+def test_an_infinite_ground_truth_is_refused():
+    with pytest.raises(ValueError, match="the ground truth is -inf"):
+        parse_answer(-math.inf)
 
 
 GOOD = b'{"prompt": "a\xe2\x80\xa8b", "answer": "4"}\n'  # a Unicode line separator inside a string is no line end
