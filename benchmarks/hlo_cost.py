@@ -1,0 +1,255 @@
+"""What a compiled program costs a device, read from its optimised HLO text, loops counted as often as they run.
+
+`compiled.cost_analysis()` counts a loop's body once and a Pallas kernel not at all. Here a matrix product (dot, or the
+convolution that a TPU makes of it) counts 2 multiply-adds, a `while` its body times the bound that its condition
+compares with (the most it runs), a splash attention kernel its blocks on and below the diagonal. Bytes are those that
+each top-level operation reads and writes outside of the chip's own memory, of slices only what is sliced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+
+import numpy as np
+
+WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "iota"}
+SPLASH = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+"""Matrix products of a block in each kernel."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one device does."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    """Read and written in HBM."""
+    moved: float = 0.0
+    """Bytes that collectives put out."""
+    wide: float = 0.0
+    """FLOPs of products of two float32 matrices, outside of kernels."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+    def __mul__(self, times: float) -> Cost:
+        return Cost(*(a * times for a in dataclasses.astuple(self)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    dtype: str
+    dims: tuple[int, ...]
+    on_chip: bool
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.dims)
+
+    @property
+    def bytes(self) -> int:
+        return 0 if self.on_chip else self.size * WIDTHS.get(self.dtype, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    name: str
+    shapes: tuple[Shape, ...]
+    opcode: str
+    operands: tuple[str, ...]
+    attributes: str
+    root: bool
+
+
+class Module:
+    """A module's computations by name; `cost()` is the entry's."""
+
+    def __init__(self, text: str):
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry, current = "", None
+        for line in text.splitlines():
+            header = re.match(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line)
+            if header:
+                current = self.computations.setdefault(header[2], {})
+                self.entry = header[2] if header[1] else self.entry
+            elif current is not None and (found := _instruction(line)):
+                current[found.name] = found
+        self.of = functools.cache(self._of)
+
+    def cost(self) -> Cost:
+        return self.of(self.entry)
+
+    def largest_wide(self) -> list[str]:
+        """Operation names of float32 products, the largest body first."""
+        found = [
+            (_product_flops(i, c), re.search(r'op_name="([^"]*)"', i.attributes))
+            for c in self.computations.values()
+            for i in c.values()
+            if _is_wide(i, c)
+        ]
+        return [match[1] if match else "?" for _, match in sorted(found, key=lambda x: -x[0])]
+
+    def _of(self, name: str) -> Cost:
+        computation = self.computations[name]
+        return sum((self._instruction(i, computation) for i in computation.values()), Cost())
+
+    def _instruction(self, i: Instruction, computation: dict[str, Instruction]) -> Cost:
+        called = dict(re.findall(r"(\w+)=%([\w.\-]+)", i.attributes))
+        cost = Cost()
+        if i.opcode in ("dot", "convolution"):
+            flops = _product_flops(i, computation)
+            cost += Cost(flops=flops, wide=flops if _is_wide(i, computation) else 0.0)
+        if i.opcode == "while":
+            return self.of(called["body"]) * self.trips(i, called["condition"], called["body"])
+        if i.opcode == "conditional":
+            branches = re.search(r"branch_computations=\{([^}]*)\}", i.attributes)
+            names = re.findall(r"%([\w.\-]+)", branches[1]) if branches else list(called.values())
+            return max((self.of(n) for n in names), key=lambda c: c.flops + c.bytes)
+        if i.opcode == "custom-call":
+            cost += Cost(flops=_splash_flops(i))
+        if i.opcode == "fusion" or i.opcode.endswith("-start") or i.opcode == "call":
+            inner = called.get("calls") or called.get("to_apply")
+            if inner:
+                inside = self.of(inner)
+                cost += inside if i.opcode == "call" else dataclasses.replace(inside, bytes=0.0)
+        if i.opcode.removesuffix("-start") in COLLECTIVES:
+            cost += Cost(moved=max((s.size * WIDTHS.get(s.dtype, 4) for s in i.shapes), default=0))
+        return cost + Cost(bytes=self._traffic(i, computation, called.get("calls")))
+
+    def trips(self, loop: Instruction, condition: str, body: str) -> int:
+        """How often a loop runs at most: the bound that its counter is compared with, over the counter's step."""
+        known = re.search(r'known_trip_count[^0-9]*"?(\d+)', loop.attributes)
+        if known:
+            return int(known[1])
+        pending, bounds = [condition], []
+        while pending:
+            for i in self.computations[pending.pop()].values():
+                pending += re.findall(r"calls=%([\w.\-]+)", i.attributes)
+                if i.opcode == "constant" and i.shapes[0].dtype in ("s32", "u32"):
+                    bounds.append(int(i.operands[0]))
+        return max(bounds, default=1) // self._step(self.computations[condition], self.computations[body])
+
+    def _step(self, condition: dict[str, Instruction], body: dict[str, Instruction]) -> int:
+        """What the counter grows by: more than 1 in loops that XLA has unrolled."""
+        compared = [condition.get(o) for i in condition.values() if i.opcode == "compare" for o in i.operands]
+        counters = [re.search(r"index=(\d+)", i.attributes) for i in compared if i and i.opcode == "get-tuple-element"]
+        root = next(i for i in body.values() if i.root)
+        for index in (int(c[1]) for c in counters if c and root.opcode == "tuple"):
+            grown = body.get(root.operands[index])
+            if grown and grown.opcode == "add":
+                steps = [body[o] for o in grown.operands if body[o].opcode == "constant"]
+                return max((int(c.operands[0]) for c in steps), default=1)
+        return 1
+
+    def _traffic(self, i: Instruction, computation: dict[str, Instruction], fused: str | None) -> int:
+        if i.opcode in FREE or i.opcode.endswith("-done"):
+            return 0
+        operands = [computation[name] for name in i.operands if name in computation]
+        if i.opcode in ("dynamic-slice", "gather", "slice"):
+            return 2 * sum(s.bytes for s in i.shapes)
+        if i.opcode == "dynamic-update-slice":
+            return 2 * sum(s.bytes for s in operands[1].shapes)
+        inner = self.computations.get(fused or "", {})
+        if not inner:
+            return sum(s.bytes for o in (i, *operands) for s in o.shapes)
+        parameters = {int(p.operands[0]): p for p in inner.values() if p.opcode == "parameter" and p.operands}
+        read = sum(_read(o, parameters.get(n), inner) for n, o in enumerate(operands))
+        updates = [u for u in inner.values() if u.opcode == "dynamic-update-slice"]
+        if updates and sum(u.shapes[0].size for u in updates) >= sum(s.size for s in i.shapes):
+            return read + sum(s.bytes for u in updates for s in inner[u.operands[1]].shapes)
+        return read + sum(s.bytes for s in i.shapes)
+
+
+def _read(operand: Instruction, parameter: Instruction | None, inner: dict[str, Instruction]) -> int:
+    """Bytes of an operand that a fusion reads: of one that is only sliced, the slices."""
+    whole = sum(s.bytes for s in operand.shapes)
+    if parameter is None:
+        return whole
+    users = [u for u in inner.values() if parameter.name in u.operands]
+    if users and all(u.opcode in ("dynamic-slice", "gather", "slice") for u in users):
+        return min(whole, sum(s.bytes for u in users for s in u.shapes))
+    if users and all(u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in users):
+        return 0
+    return whole
+
+
+def _instruction(line: str) -> Instruction | None:
+    found = re.match(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$", line)
+    if not found:
+        return None
+    rest = found[3]
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
+    kind, rest = rest[:end], rest[end:].lstrip()
+    opcode, _, _ = rest.partition("(")
+    close = _closing(rest, len(opcode))
+    inside = rest[len(opcode) + 1 : close]
+    operands = (inside,) if opcode in ("parameter", "constant") else tuple(re.findall(r"%([\w.\-]+)", inside))
+    return Instruction(found[2], _shapes(kind), opcode, operands, rest[close + 1 :], bool(found[1]))
+
+
+def _closing(text: str, start: int) -> int:
+    """The index of the parenthesis that closes the one at `start`."""
+    depth = 0
+    for position in range(start, len(text)):
+        depth += (text[position] == "(") - (text[position] == ")")
+        if depth == 0:
+            return position
+    raise ValueError(f"unbalanced: {text[start : start + 80]}")
+
+
+def _shapes(text: str) -> tuple[Shape, ...]:
+    pattern = r"([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?"
+    return tuple(
+        Shape(dtype, tuple(int(d) for d in dims.split(",") if d), "S(1)" in layout)
+        for dtype, dims, layout in re.findall(pattern, text)
+    )
+
+
+def _is_wide(i: Instruction, computation: dict[str, Instruction]) -> bool:
+    return i.opcode in ("dot", "convolution") and all(computation[o].shapes[0].dtype == "f32" for o in i.operands[:2])
+
+
+def _product_flops(i: Instruction, computation: dict[str, Instruction]) -> float:
+    left, right = (computation[o].shapes[0].dims for o in i.operands[:2])
+    out = i.shapes[0].dims
+    if i.opcode == "dot":
+        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.attributes)
+        return 2.0 * math.prod(out) * math.prod(left[int(d)] for d in contracted[1].split(",") if d)
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes)
+    window = dict(re.findall(r"(\w+)=([\dx_\-]+)", (re.search(r"window=\{([^}]*)\}", i.attributes) or [0, ""])[1]))
+    spatial = sum(c.isdigit() for c in labels[1])
+
+    def field(name: str, default: str) -> list[str]:
+        return window[name].split("x") if name in window else [default] * spatial
+
+    flops = 2.0 * out[labels[3].index("b")] * out[labels[3].index("f")] * right[labels[2].index("i")]
+    fields = (field(n, d) for n, d in (("pad", "0_0"), ("stride", "1"), ("lhs_dilate", "1"), ("rhs_dilate", "1")))
+    for n, (pad, stride, left_dilation, right_dilation) in enumerate(zip(*fields, strict=True)):
+        sizes = (x[names.index(str(n))] for x, names in zip((left, right, out), labels.groups(), strict=True))
+        steps = (int(pad.split("_")[0]), int(stride), int(left_dilation), int(right_dilation))
+        flops *= _positions(*sizes, *steps)
+    return flops
+
+
+def _positions(size: int, kernel: int, out: int, pad: int, stride: int, dilation: int, kernel_dilation: int) -> int:
+    """Pairs of an output and a kernel position that meet an input: a product's batch is written as such a window."""
+    outs = np.arange(out) * stride - pad
+    at = (outs + k * kernel_dilation for k in range(kernel))
+    return int(sum(np.count_nonzero((a % dilation == 0) & (a >= 0) & (a < size * dilation)) for a in at))
+
+
+def _splash_flops(i: Instruction) -> float:
+    """All query heads' blocks on and below the diagonal; the kernel's first output is as wide as a block."""
+    kind = next((k for k in SPLASH if i.name.startswith(k)), None)
+    if kind is None:
+        return 0.0
+    operands = _shapes(i.attributes.partition("operand_layout_constraints=")[2])
+    query = next(s.dims for s in operands if len(s.dims) >= 3 and s.dtype in ("bf16", "f32"))
+    block = i.shapes[0].dims[-2]
+    blocks = query[-2] // block
+    return SPLASH[kind] * 2.0 * math.prod(query[:-2]) * query[-1] * block**2 * blocks * (blocks + 1) / 2
