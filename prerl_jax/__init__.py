@@ -2,11 +2,16 @@
 
 from prerl_jax.core.batches import make_prepare, make_score
 from prerl_jax.core.credit import (
+    BatchNormalized,
+    ConstantBaseline,
     GroupRelative,
+    LeaveOneOut,
+    SequenceMeanSumNorm,
     SequenceMeanTokenMean,
     SequenceMeanTokenSum,
     SequenceSumNorm,
     TokenMean,
+    Verdict,
 )
 from prerl_jax.core.dual import make_dual_gradients
 from prerl_jax.core.logprobs import token_logprobs
@@ -52,13 +57,16 @@ from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 
 __all__ = [
     "Batch",
+    "BatchNormalized",
     "ClippedPG",
+    "ConstantBaseline",
     "Cosine",
     "Credit",
     "Decoder",
     "DecoderConfig",
     "Engine",
     "GroupRelative",
+    "LeaveOneOut",
     "Linear",
     "Model",
     "Objective",
@@ -70,6 +78,7 @@ __all__ = [
     "Rollouts",
     "SamplerConfig",
     "Schedule",
+    "SequenceMeanSumNorm",
     "SequenceMeanTokenMean",
     "SequenceMeanTokenSum",
     "SequenceSumNorm",
@@ -78,6 +87,7 @@ __all__ = [
     "Term",
     "TokenMean",
     "TrainState",
+    "Verdict",
     "Warmup",
     "Weigh",
     "adamw",

@@ -6,7 +6,6 @@ import math
 
 from prerl_jax.analysis.passk import metric_names
 from prerl_jax.config import TrainConfig
-from prerl_jax.core.credit import GroupRelative
 
 
 def _validate_phases(config: TrainConfig) -> None:
@@ -21,7 +20,7 @@ def _validate_phases(config: TrainConfig) -> None:
         )
     if config.sampling.group_size == 1:
         for phase in config.phases:
-            if any(isinstance(term.credit, GroupRelative) for term in phase.parts):
+            if any(getattr(term.credit, "compares_groups", False) for term in phase.parts):
                 raise ValueError(
                     f"sampling.group_size is 1, and phase {phase.name!r} compares a response with its group: every "
                     "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another credit."

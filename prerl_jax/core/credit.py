@@ -1,22 +1,35 @@
 """From rewards to token weights: who is credited with what, and how the mean is taken.
 
-A credit gives every sample an advantage and says which samples are kept:
+A credit gives every sample an advantage and says which samples are kept. With r the rewards, and means over i's group:
 
-    A_i = r_i - mean(r of i's group)     [ / (std(r of i's group, ddof=1) + 1e-6) ]
+    GroupRelative     A_i = r_i - mean(r)   [ / (std(r, ddof=1) + 1e-6) ]               GRPO, arXiv 2402.03300
+    LeaveOneOut       A_i = r_i - mean(r of the others)                                 RLOO, 2402.14740
+    BatchNormalized   A_i = (c_i - mean(c)) / (std(c, ddof=1) + 1e-6) over the batch,   REINFORCE++, 2501.03262
+                      c_i = r_i, or r_i - mean(r) with the group baseline
+    ConstantBaseline  A_i = r_i - baseline                                              REINFORCE
+    Verdict           A_i = positive where r_i is right, -negative where it is wrong    RLVR-Decomposed, 2506.01347
 
-Selection goes by the sign of the advantage and never alters it. A weighing turns the kept samples into the weights w of
-the loss  sum_{i,t} w_{i,t} l_{i,t},  normalised over the global batch: dropped samples leave numerator and denominator.
+Selection goes by the sign of the advantage (Verdict's by the reward, which is the same) and never alters it. Rewards
+that are all equal have advantage exactly 0 wherever a mean is taken off, whatever the rounding; a reward that is NaN
+makes the advantages that it enters NaN. A weighing turns the kept samples into the weights w of the loss
+sum_{i,t} w_{i,t} l_{i,t}, normalised over the global batch: dropped samples leave numerator and denominator.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
 from prerl_jax.core.types import Array
 
 KEEP = ("all", "negative", "positive")
+
+
+def _check_keep(credit: object) -> None:
+    if credit.keep not in KEEP:
+        raise ValueError(f"{type(credit).__name__}.keep must be one of {KEEP}, got {credit.keep!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +43,10 @@ class GroupRelative:
 
     normalize_std: bool = True
     keep: str = "all"
+    compares_groups: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.keep not in KEEP:
-            raise ValueError(f"GroupRelative.keep must be one of {KEEP}, got {self.keep!r}.")
+        _check_keep(self)
 
     def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]:
         """rewards f32[B] -> (advantages f32[B], keep bool[B]).
@@ -42,13 +55,132 @@ class GroupRelative:
         group of one, and for a batch that groups do not divide.
         """
         grouped = groups(rewards, group_size)
-        centred = grouped - grouped.mean(axis=1, keepdims=True)
-        rounding = 8 * jnp.finfo(grouped.dtype).eps * jnp.abs(grouped).max(axis=1, keepdims=True)
-        advantages = jnp.where(jnp.abs(centred) <= rounding, 0.0, centred)
+        advantages = centred(grouped)
         if self.normalize_std:
             advantages = advantages / (jnp.std(grouped, axis=1, ddof=1, keepdims=True) + 1e-6)
         advantages = advantages.reshape(-1)
         return advantages, kept(advantages, self.keep)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaveOneOut:
+    """Advantage relative to the mean of the group's other samples (RLOO), G / (G - 1) times that to the group's mean.
+
+    Attributes:
+      keep: "all", "negative" or "positive", by the sign of the advantage.
+    """
+
+    keep: str = "all"
+    compares_groups: ClassVar[bool] = True
+
+    def __post_init__(self):
+        _check_keep(self)
+
+    def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]:
+        """rewards f32[B] -> (advantages f32[B], keep bool[B]). Raises as GroupRelative does."""
+        advantages = centred(groups(rewards, group_size)).reshape(-1) * group_size / (group_size - 1)
+        return advantages, kept(advantages, self.keep)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNormalized:
+    """Rewards normalised over the whole batch (REINFORCE++), each sample counting once.
+
+    Attributes:
+      group_baseline: take the group's mean off first (REINFORCE++-baseline). Groups of equal reward then have advantage
+        exactly 0; without it they have the batch's view of them.
+      keep: "all", "negative" or "positive", by the sign of the advantage.
+    """
+
+    group_baseline: bool = False
+    keep: str = "all"
+
+    def __post_init__(self):
+        _check_keep(self)
+
+    @property
+    def compares_groups(self) -> bool:
+        return self.group_baseline
+
+    def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]:
+        """rewards f32[B] -> (advantages f32[B], keep bool[B]).
+
+        Raises ValueError for a batch of one and, with the group baseline, as GroupRelative does.
+        """
+        rewards = jnp.asarray(rewards, jnp.float32)
+        if rewards.shape[0] < 2:
+            raise ValueError("BatchNormalized compares the samples of a batch, and this batch has only one.")
+        # Group-centred rewards have mean 0 as they are: to take their mean off would bring back its rounding.
+        values = groups(rewards, group_size) if self.group_baseline else rewards[None]
+        values = centred(values).reshape(-1)
+        advantages = values / (jnp.std(values, ddof=1) + 1e-6)
+        return advantages, kept(advantages, self.keep)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantBaseline:
+    """Reward minus a constant: plain REINFORCE. Groups do not matter, and may be of one.
+
+    Attributes:
+      baseline: what is taken off every reward.
+      keep: "all", "negative" or "positive", by the sign of the advantage.
+    """
+
+    baseline: float = 0.0
+    keep: str = "all"
+
+    def __post_init__(self):
+        _check_keep(self)
+
+    def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]:
+        """rewards f32[B] -> (advantages f32[B], keep bool[B])."""
+        advantages = jnp.asarray(rewards, jnp.float32) - self.baseline
+        return advantages, kept(advantages, self.keep)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Right or wrong, by the reward alone: no baseline, and groups that are all wrong or all right count.
+
+    PSR is Verdict(keep="positive"), NSR Verdict(keep="negative"), W-REINFORCE Verdict(positive=0.1).
+
+    Attributes:
+      positive: the advantage of a right response, above 0.
+      negative: minus the advantage of a wrong one, above 0.
+      keep: "all", "negative" (wrong ones) or "positive" (right ones).
+      right: the reward from which on a response is right.
+    """
+
+    positive: float = 1.0
+    negative: float = 1.0
+    keep: str = "all"
+    right: float = 1.0
+
+    def __post_init__(self):
+        _check_keep(self)
+        if not (self.positive > 0 and self.negative > 0):
+            raise ValueError(
+                f"Verdict needs positive > 0 and negative > 0, got {self.positive} and {self.negative}. "
+                'To leave one kind out, use keep="negative" or keep="positive".'
+            )
+
+    def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]:
+        """rewards f32[B] -> (advantages f32[B], keep bool[B])."""
+        rewards = jnp.asarray(rewards, jnp.float32)
+        advantages = jnp.where(rewards >= self.right, self.positive, -self.negative)
+        advantages = jnp.where(jnp.isnan(rewards), rewards, advantages)
+        return advantages, kept(advantages, self.keep)
+
+
+def centred(values: Array) -> Array:
+    """f32[N, G] minus the mean of each row; what differs from it by rounding alone is exactly 0.
+
+    The row's first value comes off before the mean is taken, so that equal values leave no rounding at any length.
+    """
+    shifted = values - values[:, :1]
+    difference = shifted - shifted.mean(axis=1, keepdims=True)
+    rounding = 8 * jnp.finfo(values.dtype).eps * jnp.abs(values).max(axis=1, keepdims=True)
+    return jnp.where(jnp.abs(difference) <= rounding, 0.0, difference)
 
 
 def groups(rewards: Array, group_size: int) -> Array:
@@ -125,3 +257,14 @@ class SequenceSumNorm:
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, _ = _kept_tokens(mask, keep)
         return self.scale * tokens / response_length
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceMeanSumNorm:
+    """The mean over kept sequences of their token sums, each divided by the maximum response length R."""
+
+    scale: float = 1.0
+
+    def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
+        tokens, lengths = _kept_tokens(mask, keep)
+        return _share(tokens, response_length * (lengths > 0).sum(), self.scale)

@@ -92,9 +92,92 @@ def test_groups_that_cannot_be_compared_are_refused(rewards, group_size, message
         pj.GroupRelative()(jnp.zeros(rewards), group_size)
 
 
-def test_an_unknown_selection_is_refused():
-    with pytest.raises(ValueError, match=r"one of .*'negative'.* got 'bad'"):
-        pj.GroupRelative(keep="bad")
+@pytest.mark.parametrize(
+    "credit", [pj.GroupRelative, pj.LeaveOneOut, pj.BatchNormalized, pj.ConstantBaseline, pj.Verdict]
+)
+def test_an_unknown_selection_is_refused(credit):
+    with pytest.raises(ValueError, match=rf"{credit.__name__}.keep must be one of .*'negative'.* got 'bad'"):
+        credit(keep="bad")
+
+
+# Two groups of four: the first mixed, the second all wrong. Batch: mean 0.125, squares of differences sum to 0.875.
+REWARDS = [1, 0, 0, 0, 0, 0, 0, 0]
+STD, GROUPED_STD = (0.875 / 7) ** 0.5, (0.75 / 7) ** 0.5
+CREDITS = [
+    (pj.GroupRelative(False), [0.75, -0.25, -0.25, -0.25, 0, 0, 0, 0], [1] * 8),
+    (pj.LeaveOneOut(), [1, -1 / 3, -1 / 3, -1 / 3, 0, 0, 0, 0], [1] * 8),
+    (pj.LeaveOneOut("negative"), [1, -1 / 3, -1 / 3, -1 / 3, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0, 0, 0]),
+    (pj.LeaveOneOut("positive"), [1, -1 / 3, -1 / 3, -1 / 3, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]),
+    (pj.BatchNormalized(), np.array([0.875] + [-0.125] * 7) / STD, [1] * 8),
+    (pj.BatchNormalized(keep="negative"), np.array([0.875] + [-0.125] * 7) / STD, [0] + [1] * 7),
+    (pj.BatchNormalized(True), np.array([0.75] + [-0.25] * 3 + [0] * 4) / GROUPED_STD, [1] * 8),
+    (
+        pj.BatchNormalized(True, "negative"),
+        np.array([0.75] + [-0.25] * 3 + [0] * 4) / GROUPED_STD,
+        [0, 1, 1, 1] + [0] * 4,
+    ),
+    (pj.ConstantBaseline(), REWARDS, [1] * 8),
+    (pj.ConstantBaseline(0.5), [0.5] + [-0.5] * 7, [1] * 8),
+    (pj.ConstantBaseline(0.5, "positive"), [0.5] + [-0.5] * 7, [1] + [0] * 7),
+    (pj.Verdict(), [1] + [-1] * 7, [1] * 8),
+    (pj.Verdict(keep="negative"), [1] + [-1] * 7, [0] + [1] * 7),  # the group that is all wrong counts
+    (pj.Verdict(keep="positive"), [1] + [-1] * 7, [1] + [0] * 7),
+    (pj.Verdict(positive=0.1), [0.1] + [-1] * 7, [1] * 8),
+    (pj.Verdict(negative=2.0, right=0.0), [1] * 8, [1] * 8),
+]
+
+
+@pytest.mark.parametrize(("credit", "expected", "kept"), CREDITS)
+def test_every_credit(credit, expected, kept):
+    advantages, keep = credit(jnp.asarray(REWARDS), 4)
+    assert advantages.dtype == jnp.float32
+    assert keep.dtype == bool
+    np.testing.assert_allclose(advantages, expected, rtol=1e-5)
+    assert ((advantages == 0) == (np.asarray(expected) == 0)).all()  # a zero is exactly 0
+    np.testing.assert_array_equal(keep, np.asarray(kept, bool))
+
+
+@pytest.mark.parametrize("size", [3, 4099])
+@pytest.mark.parametrize("credit", [pj.LeaveOneOut("negative"), pj.BatchNormalized(), pj.BatchNormalized(True)])
+def test_equal_rewards_have_no_advantage_at_all(credit, size):
+    for constant in CONSTANTS[[1, 2, 5]]:
+        advantages, keep = credit(jnp.full(size, constant), size)
+        np.testing.assert_array_equal(advantages, np.zeros(size))
+        assert keep.all() == (credit.keep == "all")
+
+
+def test_a_constant_group_beside_others_has_no_advantage_at_all():
+    """Not even where the whole batch is normalised, whatever its own mean and rounding."""
+    for constant in CONSTANTS[[1, 2, 5]]:
+        rewards = jnp.asarray([constant] * 3 + [0.1, 0.2, 0.7])
+        for credit in (pj.LeaveOneOut(), pj.BatchNormalized(True)):
+            advantages = np.asarray(credit(rewards, 3)[0])
+            np.testing.assert_array_equal(advantages[:3], np.zeros(3))
+            assert (advantages[3:] != 0).all()
+
+
+@pytest.mark.parametrize("credit", [credit for credit, *_ in CREDITS])
+def test_a_reward_that_is_nan_is_not_passed_over(credit):
+    advantages, _ = credit(jnp.asarray([1, jnp.nan, 0, 0]), 4)
+    assert np.isnan(advantages[1])
+
+
+def test_who_compares_groups_says_so():
+    credits = (pj.GroupRelative(), pj.LeaveOneOut(), pj.BatchNormalized(True))
+    for credit in credits:
+        assert credit.compares_groups
+        with pytest.raises(ValueError, match="group_size >= 2"):
+            credit(jnp.zeros(4), 1)
+    for credit in (pj.BatchNormalized(), pj.ConstantBaseline(), pj.Verdict()):
+        assert not getattr(credit, "compares_groups", False)
+        assert credit(jnp.zeros(4), 1)[1].all()
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match=r'got 0.0 and 1.0.*keep="negative"'):
+        pj.Verdict(positive=0.0)
+    with pytest.raises(ValueError, match="this batch has only one"):
+        pj.BatchNormalized()(jnp.zeros(1), 1)
 
 
 # Four rows of 3, 1, 0 and 2 tokens
@@ -111,6 +194,8 @@ WEIGHTS = [
     (pj.SequenceMeanTokenSum(), SOME, [1 / 2, 0, 0, 1 / 2]),
     (pj.SequenceSumNorm(), ALL, [1 / 10, 1 / 10, 0, 1 / 10]),
     (pj.SequenceSumNorm(), SOME, [1 / 10, 0, 0, 1 / 10]),
+    (pj.SequenceMeanSumNorm(), ALL, [1 / 30, 1 / 30, 0, 1 / 30]),
+    (pj.SequenceMeanSumNorm(), SOME, [1 / 20, 0, 0, 1 / 20]),
 ]
 
 
@@ -124,9 +209,7 @@ def test_weights(weigh, keep, rows, scale):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "weigh", [pj.TokenMean(), pj.SequenceMeanTokenMean(), pj.SequenceMeanTokenSum(), pj.SequenceSumNorm()]
-)
+@pytest.mark.parametrize("weigh", {type(weigh): weigh for weigh, *_ in WEIGHTS}.values())
 @pytest.mark.parametrize(("mask", "keep"), [(MASK, NONE), (MASK, [False, False, True, False]), (MASK & False, ALL)])
 def test_weights_of_an_empty_selection_are_zero(weigh, mask, keep):
     np.testing.assert_array_equal(weigh(mask, jnp.asarray(keep), 10), np.zeros(mask.shape))
