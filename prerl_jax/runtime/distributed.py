@@ -10,18 +10,36 @@
 
 Anything else is a single process, which needs no start-up. `jax.distributed.initialize` blocks until all processes are
 there: what it waits for is said before, on stderr, and it gives up after `timeout` seconds.
+
+What processes do alone, they agree on afterwards: `together` turns one process's error into everybody's (the others
+would wait for it for ever in their next collective), `require_same` refuses what must not differ, `require_shared` a
+folder that not all of them see. A single process agrees with itself at no cost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import jax
+import numpy as np
+
+from prerl_jax.runtime.mesh import agree_max, all_rows
 
 EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+
+
+class StartUpError(RuntimeError):
+    """The processes did not come together."""
+
+
+class OtherProcessError(RuntimeError):
+    """Another process failed; the message says which one, at what, and why."""
 
 
 def _to_stderr(line: str) -> None:
@@ -102,7 +120,7 @@ def initialize(timeout: int = 300, say: Callable[[str], None] = _to_stderr) -> N
 
     Raises:
         ValueError: only a part of the variables is set, or one of them makes no sense.
-        RuntimeError: a device has been used already, or the processes did not come together.
+        StartUpError: a device has been used already, or the processes did not come together.
     """
     found = plan(os.environ, _on_cloud_tpu())
     if found is None:
@@ -112,7 +130,7 @@ def initialize(timeout: int = 300, say: Callable[[str], None] = _to_stderr) -> N
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=timeout)
     except Exception as error:
-        raise RuntimeError(
+        raise StartUpError(
             f"distributed start-up failed ({where}): {error}. Check that every process was started, that the "
             "coordinator's port can be reached, and that this is called before JAX uses a device."
         ) from error
@@ -120,3 +138,74 @@ def initialize(timeout: int = 300, say: Callable[[str], None] = _to_stderr) -> N
         f"distributed start-up: this is process {jax.process_index()} of {jax.process_count()}, with "
         f"{jax.local_device_count()} of {jax.device_count()} devices"
     )
+
+
+def gather_text(text: str) -> list[str]:
+    """Every process's text, in the order of the processes; every process must call it."""
+    data = text.encode()
+    longest = agree_max(len(data))
+    if longest == 0:
+        return [""] * jax.process_count()
+    row = np.frombuffer(data.ljust(longest, b"\0"), np.uint8)
+    return [bytes(other).rstrip(b"\0").decode(errors="replace") for other in all_rows(row[None])]
+
+
+@contextlib.contextmanager
+def together(what: str) -> Iterator[None]:
+    """What may fail on one process alone, and holds no collective: an error on one of them is raised on all.
+
+    Every process must enter it, in the same order as its other collectives.
+
+    Raises:
+        OtherProcessError: only another process failed. This process's own error is raised as it is.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    said = gather_text("" if failure is None else f"{type(failure).__name__}: {failure}"[:2000])
+    if failure is not None:
+        raise failure
+    for index, reason in enumerate(said):
+        if reason:
+            raise OtherProcessError(f"{what} failed on process {index}: {reason}")
+
+
+def require_same(what: str, text: str, remedy: str) -> None:
+    """Refuses a text in which the processes differ, on all of them.
+
+    Raises:
+        ValueError: with the first line in which a process differs from process 0, and the remedy.
+    """
+    first, *others = (text.splitlines() for text in gather_text(text))
+    for index, lines in enumerate(others, start=1):
+        for number in range(max(len(first), len(lines))):
+            here, there = (part[number].strip() if number < len(part) else "nothing" for part in (first, lines))
+            if here != there:
+                raise ValueError(f"the processes differ in {what}: {here} on process 0, {there} on {index}. {remedy}")
+
+
+def require_shared(folder: Path) -> None:
+    """Refuses a folder that is not one and the same for all processes. It is made where it is not there.
+
+    Raises:
+        ValueError: a process does not see what process 0 wrote into it, on all processes.
+        OtherProcessError: process 0 cannot write into it; its own error is raised there.
+    """
+    if jax.process_count() == 1:
+        return
+    name = gather_text(f".shared-{os.getpid()}-{os.urandom(8).hex()}")[0]  # new: no process has it in a cache
+    with together(f"writing into {folder}"):
+        if jax.process_index() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+    seen = gather_text("" if (folder / name).exists() else f"{folder} on {socket.gethostname()}")
+    if jax.process_index() == 0:
+        (folder / name).unlink()
+    blind = [f"process {index} ({where})" for index, where in enumerate(seen) if where]
+    if blind:
+        raise ValueError(
+            f"{', '.join(blind)} does not see what process 0 wrote into its {folder}. The workdir must be one shared "
+            "folder, under the same path on all machines (NFS, Filestore, a mounted bucket)."
+        )

@@ -15,7 +15,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from prerl_jax.runtime.distributed import initialize
+from prerl_jax.runtime.distributed import (
+    OtherProcessError, gather_text, initialize, require_same, require_shared, together
+)
 
 initialize(timeout=60)
 
@@ -43,6 +45,27 @@ else:
     raise AssertionError("replicated rows were taken")
 assert agree_max(7 - me) == 7
 assert agree_max(me) == 1
+
+assert gather_text("a" * me) == ["", "a"]
+require_same("a", "b", "")
+require_shared(folder.parent)
+assert not list(folder.parent.glob(".shared*"))
+try:
+    with together("counting"):
+        assert me == 0, "one too many"
+except OtherProcessError as error:
+    assert me == 0 and str(error) == "counting failed on process 1: AssertionError: one too many", error
+except AssertionError as error:
+    assert me == 1 and str(error) == "one too many"
+else:
+    raise AssertionError("one process alone")
+for refuse in (lambda: require_same("names", str(me), ""), lambda: require_shared(folder.parent / str(me))):
+    try:
+        refuse()
+    except ValueError as error:
+        assert "0 on process 0, 1 on 1" in str(error) or f"process 1 ({folder.parent / '1'} on" in str(error), error
+    else:
+        raise AssertionError("not refused")
 try:
     make_mesh(MeshSpec(tensor=8))
 except ValueError as error:
