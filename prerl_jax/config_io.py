@@ -7,11 +7,14 @@ is the command line's `--set`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import math
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -55,21 +58,36 @@ def _module_of(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up their module while they are defined
-    spec.loader.exec_module(module)
+    with _explained(file):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Mistakes in a config file's Python become ValueErrors with the file and the line."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename or file}, line {error.lineno}: {error.msg}") from error
+    except (ArithmeticError, AttributeError, LookupError, NameError, TypeError) as error:
+        calls = traceback.extract_tb(error.__traceback__)
+        line = next((call.lineno for call in reversed(calls) if call.filename == str(file)), "?")
+        raise ValueError(f"{file}, line {line}: {type(error).__name__}: {error}") from error
 
 
 def load_config(path: str | Path) -> TrainConfig:
     """The validated config of a Python file, or of a shipped one by its name ("lab", "configs/lab.py").
 
     A file that exists goes before a shipped one. Raises FileNotFoundError, or ValueError where the file has no
-    `config()`, where that returns something else, or where the config is not valid.
+    `config()`, where that returns something else or fails (with the line), or where the config is not valid.
     """
     module = _module_of(str(path))
     build = getattr(module, "config", None)
     if not callable(build):
         raise ValueError(f"{path} has no function config(); a config file defines `def config() -> TrainConfig`.")
-    config = build()
+    with _explained(Path(module.__file__)):
+        config = build()
     if not isinstance(config, TrainConfig):
         got = f"{type(config).__name__} {config!r:.80}"
         raise ValueError(f"config() of {path} returned {got}; it must return a TrainConfig.")

@@ -29,11 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status. An error the user can mend is printed without a traceback."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # to install PyTorch, which nothing needs
     args = parser().parse_args(argv)
+    from prerl_jax.runtime.distributed import OtherProcessError, StartUpError, initialize
+
     try:
         config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
         workdir = args.workdir or Path("runs") / config.name
-        from prerl_jax.runtime.distributed import initialize
-
         if args.dry_run:  # of any mesh, on any machine: no other process is waited for
             from prerl_jax.trainer.dry_run import describe
 
@@ -43,11 +43,11 @@ def main(argv: list[str] | None = None) -> int:
         from prerl_jax.runtime.checkpoints import CheckpointError
         from prerl_jax.runtime.metrics import MetricsError
         from prerl_jax.trainer.start import run
-    except (ValueError, OSError, ImportError, RuntimeError) as error:  # RuntimeError: processes that do not meet
+    except (ValueError, OSError, ImportError, StartUpError) as error:
         return _fail(error)
     try:
         run(config, workdir, init_from=args.init_from, allow_config_change=args.allow_config_change)
-    except (ValueError, OSError, ImportError, CheckpointError, MetricsError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError, MetricsError, OtherProcessError) as error:
         return _fail(error)
     return 0
 

@@ -403,6 +403,13 @@ def test_a_config_that_is_not_there(path, tmp_path, monkeypatch):
     [
         ("x = 1\n", r"has no function config\(\)"),
         ("config = 3\n", r"has no function config\(\)"),
+        ("x = (\n", r"rendered\.py, line 1: '\(' was never closed"),
+        ("\nx = 1 + ''\n", r"rendered\.py, line 2: TypeError: unsupported operand"),
+        ("def config():\n    return dict(a=1)['b']\n", r"rendered\.py, line 2: KeyError: 'b'"),
+        (
+            "from prerl_jax.config import SamplingSpec\n\ndef config():\n    return SamplingSpec(old=1)\n",
+            r"rendered\.py, line 4: TypeError: .*unexpected keyword argument 'old'",
+        ),
         ("def config():\n    return {'a': 1}\n", r"returned dict \{'a': 1\}; it must return a TrainConfig"),
     ],
 )

@@ -131,6 +131,17 @@ def test_a_config_with_a_function_that_no_other_process_could_import(tmp_path, c
     assert "optimizer.learning_rate" in error
 
 
+def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
+    """A RuntimeError that is none of start-up's is not the user's to mend."""
+
+    def fail(path):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(launch, "load_config", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        launch.main([])
+
+
 def test_a_workdir_that_is_a_file(tmp_path, capsys):
     (tmp_path / "workdir").write_text("")
     assert launch.main([*SECTIONS, "--workdir", str(tmp_path / "workdir")]) == 1

@@ -1,7 +1,8 @@
 """Beginning, resuming and ending a run in its workdir.
 
 The workdir holds config.py (resolved), metrics.jsonl, completions.jsonl, checkpoints/, tensorboard/, and at the end
-summary.json and curves.png. Starting again in the same workdir resumes from its newest good checkpoint.
+summary.json and curves.png; init_from.json says which run it began from, if any. Starting again in the same workdir
+resumes from its newest good checkpoint.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches, make_batches
 from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
+from prerl_jax.runtime.distributed import require_same, require_shared, together
 from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
 from prerl_jax.runtime.state import abstract_state, create_state
 from prerl_jax.runtime.step_files import committed_steps
 from prerl_jax.trainer.assembly import Assembly, assemble
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.programs import MakeEngine, Programs
+from prerl_jax.trainer.source import Source, read_source, write_source
+
+SHARED = "The workdir must be one shared folder, under the same path on all machines."
 
 
 def run(
@@ -46,47 +51,62 @@ def run(
     Args:
       config: what to run.
       workdir: made if need be.
-      init_from: another run's workdir, or WORKDIR@STEP: begin with its parameters and optimizer state.
+      init_from: another run's workdir, or WORKDIR@STEP: begin with its parameters and optimizer state. A resumed run
+        has begun already: then it can only be what it began from.
       allow_config_change: resume under another config than the workdir's.
       make_engine: what generates, with the signature of `make_sampler`.
       console: where progress goes.
 
     Raises:
-      ValueError: the config does not fit the devices, the model, the data or the workdir.
+      ValueError: the config does not fit the devices, the model, the data or the workdir, or processes differ in it.
+      OtherProcessError: another process has raised an error.
       CheckpointError: a checkpoint cannot be read or written.
     """
     main, workdir = jax.process_index() == 0, workdir.absolute()
     console = console or Console()
-    changed = _check_config(config, workdir, allow_config_change)
-    folder = workdir / "checkpoints"
-    total = sum(phase.steps for phase in config.phases)
-    if not changed and max(committed_steps(folder), default=None) == total:
+    source = None if init_from is None else Source.named(init_from)
+    folder, total = workdir / "checkpoints", sum(phase.steps for phase in config.phases)
+    require_same("their configs", render(config), "Start all of them with one command.")
+    with together(f"reading {workdir}"):
+        newest = max(committed_steps(folder), default=None)
+    require_same("what they find", f"the newest checkpoint is that of step {newest}", SHARED)
+    with together(f"checking {workdir}"):
+        changed = newest is not None and _check_config(config, workdir, allow_config_change)
+        began = None if newest is None else read_source(workdir, asked=source)
+    if not changed and newest == total:
         return _finish(workdir, console, main)
 
-    assembly = assemble(config)  # whatever is wrong with the config is found before anything is written
+    with together("putting the run together"):  # whatever is wrong with the config is found before anything is written
+        assembly = assemble(config)
     programs, spec = Programs(assembly, make_engine), config.checkpoints
     checkpoints = Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)
     try:
-        _go(assembly, programs, checkpoints, workdir, init_from, console)
+        _go(programs, checkpoints, workdir, began or source, console)
     finally:
         checkpoints.close()
     return _finish(workdir, console, main)
 
 
-def _go(assembly, programs, checkpoints, workdir, init_from, console) -> None:
-    """Trains from the newest checkpoint, or from the beginning."""
+def _go(programs: Programs, checkpoints: Checkpoints, workdir: Path, source: Source | None, console: Console) -> None:
+    """Trains from the newest checkpoint, or from the beginning: the model's parameters or those of `source`."""
+    assembly = programs.assembly
     config, main = assembly.config, jax.process_index() == 0
-    state, saved = _state(assembly, checkpoints, init_from)
-    if main:
-        write_text(workdir / "config.py", render(config))
+    state, saved, source = _state(assembly, checkpoints, source)
+    batches = _batches(assembly, saved)
+    require_shared(workdir)
     step = int(state.step)
     resumed = None if saved is None else step
-    writer = MetricsWriter(workdir, resume_step=resumed, enabled=main)
+    with together(f"writing into {workdir}"):
+        if main:
+            write_text(workdir / "config.py", render(config))
+            write_source(workdir, source)
+        writer = MetricsWriter(workdir, resume_step=resumed, enabled=main)
     try:
         with Progress(sum(p.steps for p in config.phases), step, enabled=main, console=console) as progress:
-            for note in (*assembly.notes, *_resumed(checkpoints, resumed)):
+            began = [] if source is None else [f"begun from {source}"]
+            for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed)):
                 progress.message(note)
-            work = Run(programs, state, _batches(assembly, saved), writer, checkpoints, progress)
+            work = Run(programs, state, batches, writer, checkpoints, progress)
             try:
                 train(work)
             except (ValueError, OSError) as error:  # nothing in the config: keep the traceback
@@ -96,12 +116,12 @@ def _go(assembly, programs, checkpoints, workdir, init_from, console) -> None:
 
 
 def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
-    """Whether the workdir's config differs; ValueError with the difference unless that is allowed."""
+    """Whether the config of a workdir with checkpoints differs; ValueError with the difference if it may not."""
     saved = workdir / "config.py"
-    render(config)  # refuses what no saved config can spell, while there is nothing in the workdir
-    if not saved.exists():
-        return False
-    lines = difference(load_config(saved), config)
+    try:
+        lines = difference(load_config(saved), config)
+    except (ValueError, OSError, ImportError) as error:  # of another version of prerl_jax, or of the user's module
+        lines = [str(error)]
     if lines and not allow:
         raise ValueError(
             f"{workdir} holds a run of another config:\n  "
@@ -128,25 +148,25 @@ def _rephased(assembly: Assembly, state: TrainState) -> TrainState:
     return dataclasses.replace(state, phase=phase, phase_step=phase_step)
 
 
-def _state(assembly: Assembly, checkpoints: Checkpoints, init_from: str | None) -> tuple[TrainState, dict | None]:
-    """(state, what else its checkpoint holds) of the newest checkpoint; of a run that begins, the latter is None."""
+def _state(
+    assembly: Assembly, checkpoints: Checkpoints, source: Source | None
+) -> tuple[TrainState, dict | None, Source | None]:
+    """(state, what else its checkpoint holds, where the run began); the second is None for a run that begins."""
     tx = assembly.optimizer(assembly.phases[0])
     abstract = abstract_state(assembly.model.abstract_params(), tx, assembly.mesh)
     if checkpoints.latest_step() is not None:
         restored = checkpoints.restore(abstract)
         other = _other_config(assembly, restored.extra)
-        return _rephased(assembly, restored.state) if other else restored.state, restored.extra
+        return _rephased(assembly, restored.state) if other else restored.state, restored.extra, source
     seed = assembly.config.seed
-    if init_from is None:
-        return create_state(assembly.load_params(), tx, assembly.mesh, seed), None
-    folder, _, at = init_from.rpartition("@")
-    if not at.isdigit():  # an @ may belong to the folder's name
-        folder, at = init_from, ""
-    loaded = restore_state(Path(folder).absolute() / "checkpoints", abstract, int(at) if at else None).state
-    fresh = create_state(loaded.params, tx, assembly.mesh, seed)
-    if assembly.phases[0].reset_optimizer:
-        return fresh, None
-    return dataclasses.replace(fresh, opt_state=loaded.opt_state), None
+    if source is None:
+        with together("loading the model"):
+            params = assembly.load_params()
+        return create_state(params, tx, assembly.mesh, seed), None, None
+    loaded = restore_state(source.workdir / "checkpoints", abstract, source.step)
+    fresh = create_state(loaded.state.params, tx, assembly.mesh, seed)
+    source = dataclasses.replace(source, step=loaded.step)
+    return dataclasses.replace(fresh, opt_state=loaded.state.opt_state), None, source
 
 
 def _batches(assembly: Assembly, saved: dict | None) -> Batches:

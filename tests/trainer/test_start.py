@@ -1,0 +1,103 @@
+"""What a run looks at before it trains: where it began, whose config it is, and whether its processes agree."""
+
+import dataclasses
+
+import pytest
+import tiny_run
+from tiny_run import Died
+
+from prerl_jax.config_io import render
+from prerl_jax.runtime import distributed
+from prerl_jax.trainer import start
+from prerl_jax.trainer.start import run
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    """Begins a run in a workdir, up to its training; `saves` writes a checkpoint there. Returns what it printed."""
+
+    def begin(config=None, *, saves=False, **options):
+        config, console = config or tiny_run.config(), tiny_run.quiet()
+
+        def train(work):
+            if saves:
+                state = dataclasses.replace(work.state, step=work.state.step + 1, phase_step=work.state.phase_step + 1)
+                extra = {"data": work.batches.get_state(), "config": render(config)}
+                work.checkpoints.save(1, state, extra, {}, boundary=False)
+            raise Died
+
+        monkeypatch.setattr(start, "train", train)
+        with pytest.raises(Died):
+            run(config, tmp_path / "workdir", console=console, **options)
+        return console.file.getvalue()
+
+    return begin
+
+
+def test_where_a_run_began_is_kept(begin, finished, tmp_path):
+    other = str(finished.workdir)
+    assert f"begun from {other} at step 4" in begin(init_from=other)
+    assert f"begun from {other} at step 2" in begin(init_from=f"{other}@2", saves=True)
+    for same in (f"{other}@2", other, None):
+        printed = begin(init_from=same)
+        assert f"begun from {other} at step 2" in printed
+        assert "resumed from the checkpoint at step 1" in printed
+    for different in (f"{other}@4", str(tmp_path)):
+        with pytest.raises(
+            ValueError, match=rf"began from {other} at step 2, not from .*Leave --init-from out to go on"
+        ):
+            run(tiny_run.config(), tmp_path / "workdir", init_from=different)
+
+
+def test_a_run_that_began_from_its_model_does_not_take_another_s_parameters(begin, finished, tmp_path):
+    begin(init_from=str(finished.workdir))  # it left no checkpoint: this was no beginning
+    assert "begun from" not in begin(saves=True)
+    with pytest.raises(ValueError, match="began from its model, not from"):
+        run(tiny_run.config(), tmp_path / "workdir", init_from=str(finished.workdir))
+
+
+def test_a_workdir_without_a_checkpoint_takes_any_config(begin, tmp_path):
+    begin()
+    changed = dataclasses.replace(tiny_run.config(), seed=3)
+    begin(changed, saves=True)
+    assert "seed=3" in (tmp_path / "workdir" / "config.py").read_text()
+    with pytest.raises(ValueError, match="seed: 3 -> 0"):
+        run(tiny_run.config(), tmp_path / "workdir")
+
+
+def test_a_saved_config_that_python_cannot_read(begin, tmp_path):
+    begin(saves=True)
+    file = tmp_path / "workdir" / "config.py"
+    file.write_text(file.read_text().replace("seed=", "sead="))
+    with pytest.raises(ValueError, match=r"config\.py, line \d+: TypeError: .*'sead'\n.*--allow-config-change"):
+        run(tiny_run.config(), tmp_path / "workdir")
+    begin(allow_config_change=True)
+
+
+def test_nothing_is_written_before_the_order_of_problems_is_known(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("a batch does not divide")
+
+    monkeypatch.setattr(start, "make_batches", refuse)
+    with pytest.raises(ValueError, match="does not divide"):
+        run(tiny_run.config(), tmp_path, console=tiny_run.quiet())
+    assert [path.name for path in tmp_path.rglob("*")] in ([], ["checkpoints"])
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (lambda text: text.replace("seed=0,", "seed=1,", 1), r"differ in their configs: .*seed=1.* on process 0"),
+        (
+            lambda text: text.replace("step None", "step 3"),
+            r"step 3 on process 0, .*step None on 1\. .*one shared folder",
+        ),
+    ],
+)
+def test_processes_that_do_not_agree(tmp_path, monkeypatch, other, says):
+    """This one is the second of two; the first has another command line, or a workdir of its own."""
+    monkeypatch.setattr(distributed, "gather_text", lambda text: [other(text), text])
+    monkeypatch.setattr(start, "assemble", lambda config: pytest.fail("too late"))
+    with pytest.raises(ValueError, match=says):
+        run(tiny_run.config(), tmp_path / "workdir", console=tiny_run.quiet())
+    assert not (tmp_path / "workdir").exists()
