@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +18,13 @@ def summary_rows(records: Sequence[dict[str, Any]]) -> list[Row]:
     """One row for the base and one for each phase, in order, from the records of metrics.jsonl.
 
     A phase's row holds the metrics of its last evaluation, which stands under the name of the phase that led up to it,
-    and its last `alignment/` measurement. A phase without an evaluation has no row.
+    and its last `alignment/` measurement. A phase without an evaluation has no row. Rows are in the order of their
+    steps; a phase that a changed config went back to has one row, too.
     """
-    rows = []
-    for phase, members in itertools.groupby(records, key=lambda record: record["phase"]):
+    rows, phases = [], {}
+    for record in records:
+        phases.setdefault(record["phase"], []).append(record)
+    for phase, members in phases.items():
         row: Row = {"at": phase}
         evaluated = False
         for record in members:
@@ -34,7 +36,7 @@ def summary_rows(records: Sequence[dict[str, Any]]) -> list[Row]:
             row |= {name: value for name, value in record.items() if name.startswith("alignment/")}
         if evaluated:
             rows.append({"at": row.pop("at"), "step": row.pop("step"), **row})
-    return rows
+    return sorted(rows, key=lambda row: row["step"])
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:

@@ -24,6 +24,13 @@ def test_one_row_for_the_base_and_one_for_each_phase_in_order():
     assert list(summary_rows(records)[1])[:2] == ["at", "step"]
 
 
+def test_a_phase_that_is_gone_back_to_has_one_row():
+    """After steps of a second phase a changed config made the first one longer."""
+    names = ["base", "warm", "rl", "warm", "rl"]
+    records = [{"step": step, "phase": name, "eval/avg@8": step / 8} for step, name in enumerate(names)]
+    assert [(row["at"], row["step"]) for row in summary_rows(records)] == [("base", 0), ("warm", 3), ("rl", 4)]
+
+
 def test_a_phase_that_was_never_evaluated_has_no_row():
     assert summary_rows([{"step": 1, "phase": "rl", "train/reward": 0.5}]) == []
 
