@@ -1,6 +1,8 @@
 """What is installed, from setup.py's own word, and the shell scripts."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +112,50 @@ def test_tpu_vm_hands_its_arguments_to_every_worker_as_they_are(tmp_path):
     subprocess.run(command, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
     assert "--worker=all" in (tmp_path / "ssh").read_text().splitlines()
     arguments = (tmp_path / "worker_arguments").read_text().split("\0")[:-1]
-    assert arguments == ["python3.11", "prerl_jax/launch/tpu_vm.sh", "--on-worker", *given]
+    assert arguments == ["python3.11", "launch/tpu_vm.sh", "--on-worker", *given]
+
+
+def test_tpu_vm_says_that_changes_stay_here(tmp_path):
+    fake(tmp_path, "gcloud", "true")
+    fake(tmp_path, "git", 'case "$3" in status) echo "$CHANGED" ;; log) echo "abc (Last)" ;; esac')
+    for changed in ("", " M a.py"):
+        command = ["/bin/bash", str(ROOT / "launch/tpu_vm.sh"), "my-tpu", "us-west4-a", "--workdir", "/mnt/a"]
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CHANGED": changed}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert ("not committed stay here: the workers get abc (Last)" in done.stderr) == bool(changed)
+
+
+def test_training_on_a_worker_outlives_the_connection(tmp_path):
+    """The first command is killed, the second follows the same training to its end, a third begins anew; --stop."""
+    worker, bin = tmp_path / "prerl_jax", tmp_path / "prerl_jax/.venv/bin"
+    bin.mkdir(parents=True)
+    (worker / "launch").mkdir()
+    script = shutil.copy(ROOT / "launch/tpu_vm.sh", worker / "launch")
+    (bin / "activate").write_text(f"PATH={bin}:$PATH\n")
+    fake(bin, "pip", "true")
+    fake(bin, "python", 'echo "started $*"; while [[ ! -e go ]]; do sleep 0.05; done; echo ended; exit 3')
+    command = ["bash", script, "--on-worker", "--set", "a=(1, 2)"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert first.stdout.readline() == "started -m prerl_jax.launch --set a=(1, 2)\n"
+    os.killpg(first.pid, signal.SIGHUP)
+    first.wait()
+    other = subprocess.run([*command, "more"], capture_output=True, text=True)
+    assert (other.returncode, "other arguments (--set" in other.stderr) == (2, True)
+    second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert second.stdout.readline().startswith("started")
+    (worker / "go").touch()
+    assert second.communicate()[0] == "ended\n"
+    assert second.returncode == 3
+    fake(bin, "python", "echo anew")
+    third = subprocess.run(command, capture_output=True, text=True)
+    assert (third.returncode, third.stdout) == (0, "anew\n")
+    fake(bin, "python", "echo anew; sleep 60")
+    fourth = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert fourth.stdout.readline() == "anew\n"
+    fake(tmp_path, "gcloud", f'eval "cd {tmp_path}; ${{!#}}"')
+    for said in ("", "nothing is under way\n"):
+        assert run(ROOT / "launch/tpu_vm.sh", "my-tpu", "us-west4-a", "--stop", path=tmp_path).stdout == said
+        assert fourth.wait(20) == 1
 
 
 def test_local_hands_on_its_arguments(tmp_path):
