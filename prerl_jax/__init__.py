@@ -14,6 +14,7 @@ from prerl_jax.core.credit import (
     Verdict,
 )
 from prerl_jax.core.dual import make_dual_gradients
+from prerl_jax.core.gae import GAE
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.objectives import ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
@@ -32,6 +33,7 @@ from prerl_jax.core.phases import (
     psr_rl,
 )
 from prerl_jax.core.schedules import Cosine, Linear, Warmup
+from prerl_jax.core.shaping import DropTruncated, OverlongPenalty
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.types import (
@@ -56,6 +58,7 @@ from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 
 __all__ = [
+    "GAE",
     "Batch",
     "BatchNormalized",
     "ClippedPG",
@@ -64,12 +67,14 @@ __all__ = [
     "Credit",
     "Decoder",
     "DecoderConfig",
+    "DropTruncated",
     "Engine",
     "GroupRelative",
     "LeaveOneOut",
     "Linear",
     "Model",
     "Objective",
+    "OverlongPenalty",
     "Phase",
     "PostTrainSpace",
     "PreTrainSpace",

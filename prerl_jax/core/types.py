@@ -49,6 +49,8 @@ class Rollouts:
     """f32[B]; zero until verified."""
     logprobs: Array
     """f32[B, R], the sampler's log-probabilities at its temperature, without truncation; 0 at padding."""
+    truncated: Array | None = None
+    """bool[B], True where a response reached the length limit without a stop token; None where nobody looked."""
 
 
 @_pytree
@@ -123,15 +125,29 @@ class Model(Protocol):
 
 
 class Space(Protocol):
-    """Rollouts -> Sequences of the same rows in the same order, with the mask on the response tokens."""
+    """Rollouts -> Sequences of the same rows in the same order, with the mask on the response tokens.
+
+    `needs_key = True` asks for the keyword `key`, the step's PRNG key.
+    """
 
     def __call__(self, rollouts: Rollouts) -> Sequences: ...
 
 
 class Credit(Protocol):
-    """(rewards f32[B], group_size) -> (advantages f32[B], or f32[B, R] by token; keep bool[B])."""
+    """(rewards f32[B], group_size) -> (advantages f32[B], or f32[B, R] by token; keep bool[B]).
+
+    `needs_values = True` asks for a call with (rollouts, values f32[B, R] of a critic) instead, `needs_rollouts = True`
+    for one with (rollouts, group_size, values or None). `compares_groups = True` declares that groups of one
+    are refused.
+    """
 
     def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]: ...
+
+
+class Shape(Protocol):
+    """(rollouts, response_length) -> the rewards f32[B] that credits are computed from; metrics show the rollouts'."""
+
+    def __call__(self, rollouts: Rollouts, response_length: int) -> Array: ...
 
 
 class Weigh(Protocol):
@@ -151,6 +167,8 @@ class Objective(Protocol):
 
     `skips_zero_advantage = True` declares that the loss is 0 wherever the advantage is 0, so that such rows need not be
     computed. `needs_entropy = True` asks for the keyword `entropy` f32[B, T], with its gradient.
+    `needs_reference = True` declares that `batch.ref_logprobs` is read, `needs_sampler = True` that
+    `batch.sampler_logprobs` is, and `uses_ratio = True` that the policy's ratio to that before the update is.
     """
 
     def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]: ...

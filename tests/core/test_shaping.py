@@ -1,0 +1,69 @@
+"""Penalties of length and the filter of truncated responses, against tables worked out by hand."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+import prerl_jax as pj
+from prerl_jax.core.shaping import credited
+
+LENGTHS = [0, 1, 6, 7, 8, 9, 10]
+RIGHT = dataclasses.replace(
+    toy.rollouts(prompts=1, group_size=7, response=10),
+    response_mask=jnp.arange(10) < jnp.asarray(LENGTHS)[:, None],
+    rewards=jnp.ones(7),
+)
+PENALTIES = [
+    (pj.OverlongPenalty(4), [0, 0, 0, 0.25, 0.5, 0.75, 1]),
+    (pj.OverlongPenalty(4, penalty=0.5), [0, 0, 0, 0.125, 0.25, 0.375, 0.5]),
+    (pj.OverlongPenalty(1), [0, 0, 0, 0, 0, 0, 1]),
+    (pj.OverlongPenalty(2, limit=8), [0, 0, 0, 0.5, 1, 1, 1]),
+    (pj.OverlongPenalty(10), [0, 0.1, 0.6, 0.7, 0.8, 0.9, 1]),
+]
+
+
+@pytest.mark.parametrize(("shape", "taken"), PENALTIES)
+def test_overlong_penalty(shape, taken):
+    np.testing.assert_allclose(shape(RIGHT, 10), 1 - np.asarray(taken), rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"buffer": 0}, {"buffer": 4, "limit": 3}, {"buffer": 4, "penalty": 0.0}])
+def test_penalties_that_make_no_sense_are_refused(settings):
+    with pytest.raises(ValueError, match="buffer >= 1, penalty > 0 and limit >= buffer, got buffer="):
+        pj.OverlongPenalty(**settings)
+
+
+@pytest.mark.parametrize("shape", [pj.OverlongPenalty(11), pj.OverlongPenalty(2, limit=11)])
+def test_a_penalty_beyond_the_responses_is_refused(shape):
+    with pytest.raises(ValueError, match="does not fit responses of at most 10 tokens"):
+        shape(RIGHT, 10)
+
+
+def test_truncated_responses_are_not_kept_but_are_compared_with():
+    rollouts = dataclasses.replace(toy.rollouts(prompts=1), truncated=jnp.asarray([False, True, False, False]))
+    for credit in (pj.GroupRelative(), pj.GroupRelative(keep="negative"), pj.Verdict()):
+        advantages, keep = credited(credit, rollouts, 4)
+        found = credited(pj.DropTruncated(credit), rollouts, 4)
+        toy.assert_same_bits(found, (advantages, keep & ~rollouts.truncated))
+        assert pj.DropTruncated(credit).compares_groups == getattr(credit, "compares_groups", False)
+    with pytest.raises(ValueError, match=r"needs Rollouts.truncated, bool\[B\]"):
+        credited(pj.DropTruncated(pj.Verdict()), toy.rollouts(), 4)
+
+
+def test_the_filter_works_on_advantages_by_token():
+    rollouts = dataclasses.replace(toy.rollouts(prompts=1), truncated=jnp.asarray([False, True, False, False]))
+    values, credit = jnp.ones(rollouts.response.shape), pj.DropTruncated(pj.GAE())
+    advantages, keep = credited(credit, rollouts, 4, values)
+    np.testing.assert_array_equal(advantages, pj.GAE()(rollouts, values)[0])
+    np.testing.assert_array_equal(keep, ~rollouts.truncated)
+    with pytest.raises(ValueError, match="needs a critic's values"):
+        credited(credit, rollouts, 4)
+
+
+def test_rewards_by_token_are_summed_for_a_credit_by_response():
+    rollouts = toy.rollouts()
+    by_token = dataclasses.replace(rollouts, rewards=rollouts.rewards[:, None] * jnp.asarray([0.5, 0.25, 0.25, 0, 0]))
+    toy.assert_same_bits(*(credited(pj.LeaveOneOut(), r, 4) for r in (by_token, rollouts)))
