@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--workdir", type=Path, help="where everything is written; runs/NAME by default")
     p.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b.0.c=value", nargs="+")
     p.add_argument("--dry-run", action="store_true", help="print the config and what it would take, and stop")
+    p.add_argument("--devices", type=int, metavar="N", help="with --dry-run: as if there were so many devices")
     p.add_argument("--init-from", metavar="WORKDIR[@STEP]", help="begin with another run's parameters and moments")
     p.add_argument("--allow-config-change", action="store_true", help="resume under another config than the workdir's")
     return p
@@ -37,8 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.dry_run:  # of any mesh, on any machine: no other process is waited for
             from prerl_jax.trainer.dry_run import describe
 
-            describe(config)
+            describe(config, devices=args.devices)
             return 0
+        if args.devices is not None:
+            raise ValueError("--devices is for --dry-run; a run takes the devices that are there.")
         initialize()  # before anything touches a device
         from prerl_jax.runtime.checkpoints import CheckpointError
         from prerl_jax.runtime.metrics import MetricsError

@@ -14,19 +14,22 @@ from rich.table import Table
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import render
 from prerl_jax.core.phases import Phase
+from prerl_jax.models import splash
+from prerl_jax.models.attention import choose
 from prerl_jax.models.partitioning import named_sharding
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import abstract_state, bytes_per_device
-from prerl_jax.trainer.assembly import Assembly, assemble
+from prerl_jax.trainer.assembly import Assembly, assemble, evaluation_shape
 
 
-def describe(config: TrainConfig, console: Console | None = None) -> None:
+def describe(config: TrainConfig, console: Console | None = None, devices: int | None = None) -> None:
     """Prints the config, the phase table, the parameters with their shardings, and bytes per device.
 
+    `devices` are imagined; without it as many as the mesh names, or, where one of its sizes is -1, those that are here.
     Raises what a run would raise of the config, the devices, the model's architecture and the data. Reads no weights.
     """
     console = console or Console()
-    _imagine_devices(config)
+    _imagine_devices(config, devices)
     assembly = assemble(config)
     console.print(render(config), markup=False, highlight=False, soft_wrap=True)
     console.print(_phase_table(assembly))
@@ -36,18 +39,24 @@ def describe(config: TrainConfig, console: Console | None = None) -> None:
     devices = f"{assembly.mesh.size} {assembly.mesh.devices.flat[0].device_kind} devices"
     console.print(f"mesh         {shape} ({devices})", highlight=False)
     console.print(f"stop tokens  {assembly.stop_tokens}", highlight=False)
+    console.print(f"attention    {_attention(assembly)}", highlight=False)
     for note in assembly.notes:
         console.print(note, highlight=False, markup=False)
 
 
-def _imagine_devices(config: TrainConfig) -> None:
-    """As many CPU devices as the mesh names, so that a laptop can describe a slice; with a -1 it is what is here."""
+def _imagine_devices(config: TrainConfig, devices: int | None) -> None:
+    """So many CPU devices, or as many as the mesh names, so that a laptop can describe a slice."""
     sizes = dataclasses.astuple(config.mesh)
-    if -1 in sizes:
+    if devices is None and -1 in sizes:
         return
     with contextlib.suppress(RuntimeError):  # a program that has used its devices already keeps them
-        jax.config.update("jax_num_cpu_devices", math.prod(sizes))
+        jax.config.update("jax_num_cpu_devices", devices or math.prod(sizes))
         jax.config.update("jax_platforms", "cpu")
+    if devices is not None and jax.device_count() != devices:
+        raise ValueError(
+            f"{devices} devices cannot be imagined: this program has used its {jax.device_count()} already. Describe "
+            "before anything else uses JAX."
+        )
 
 
 def _phase_table(assembly: Assembly) -> Table:
@@ -70,7 +79,8 @@ def _parameter_table(assembly: Assembly) -> Table:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     total = sum(math.prod(leaf.shape) for _, leaf in leaves)
     table = Table(title=f"{total:,} parameters of {assembly.config.model.path}")
-    for heading in ("parameter", "shape", "sharded over", "shape on a device"):
+    table.add_column("parameter", no_wrap=True)
+    for heading in ("shape", "sharded over", "shape on a device"):
         table.add_column(heading, overflow="fold")
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -86,12 +96,21 @@ def _memory_table(assembly: Assembly) -> Table:
     state = abstract_state(params, assembly.optimizer(assembly.phases[0]), mesh)
     sampling, c = config.sampling, model.config
     rows = sampling.prompts * sampling.group_size // assembly.calls
+    samples, asked = evaluation_shape(assembly)
 
     def cache(rows: int, length: int, what: str) -> int:
         axes = ("layers", "batch", "kv_heads", "length", "head_dim")
         shape = (c.num_layers, rows, c.num_kv_heads, length, c.head_dim)
         sharding = named_sharding(mesh, model.rules, axes, shape, what)
         return 2 * math.prod(sharding.shard_shape(shape)) * model.compute_dtype.itemsize
+
+    def caches(group_size: int, prompts: int, what: str) -> dict[str, int]:
+        return {
+            f"{what}cache of {prompts} prompts": cache(prompts, config.data.max_prompt_tokens, "prompt cache"),
+            f"{what}cache of {prompts * group_size} responses": cache(
+                prompts * group_size, sampling.max_new_tokens, "response cache"
+            ),
+        }
 
     weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
     cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
@@ -102,18 +121,35 @@ def _memory_table(assembly: Assembly) -> Table:
         "optimizer state (float32)": bytes_per_device(state.opt_state),
         f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
         f"weights while sampling ({model.compute_dtype})": cast,
-        f"cache of {rows // sampling.group_size} prompts": cache(
-            rows // sampling.group_size, config.data.max_prompt_tokens, "prompt cache"
+        **caches(sampling.group_size, rows // sampling.group_size, ""),
+        **caches(*evaluation_shape(assembly), "evaluation: "),
+        f"cache of {asked} prompts, {asked * samples} responses in evaluation": (
+            cache(asked, config.data.max_prompt_tokens, "prompt cache in evaluation")
+            + cache(asked * samples, sampling.max_new_tokens, "response cache in evaluation")
         ),
-        f"cache of {rows} responses": cache(rows, sampling.max_new_tokens, "response cache"),
         f"batch, at most ({batch_rows} rows of {longest} tokens)": batch_rows * longest * 4 * 7,
     }
+    if config.alignment_every:
+        entries["alignment: gradients in both spaces (float32)"] = 2 * bytes_per_device(params)
     table = Table(title="bytes on a device, activations and temporaries aside")
     table.add_column("what")
     table.add_column("MiB", justify="right")
     for name, size in entries.items():
         table.add_row(name, f"{size / 2**20:,.1f}")
     return table
+
+
+def _attention(assembly: Assembly) -> str:
+    """What attends to the rows of a microbatch: on these devices, and, where they are no TPUs, on TPUs."""
+    model, mesh = assembly.model, assembly.mesh
+    length = max(_row_length(phase, assembly.config) for phase in assembly.phases)
+    query = (assembly.microbatch_rows, length, model.config.num_heads, model.config.head_dim)
+    shapes = (query, model.config.num_kv_heads, mesh, model.rules)
+    chosen = choose(model.attention, *shapes)
+    if mesh.devices.flat[0].platform == "tpu" or model.attention == "xla":
+        return chosen
+    misfit = splash.misfit(*shapes)
+    return f"{chosen}; on TPUs " + (f"xla: {misfit}" if misfit else "splash")
 
 
 def _row_length(phase: Phase, config: TrainConfig) -> int:

@@ -1,15 +1,18 @@
 """What a dry run says, without a weight being read."""
 
+import io
 import subprocess
 
 import jax
 import tiny_run
+from rich.console import Console
 from tiny_run import COMMAND
 
 from prerl_jax import launch
 from prerl_jax.config_io import render
 from prerl_jax.runtime.mesh import make_mesh
 from prerl_jax.trainer import assembly as assembly_module
+from prerl_jax.trainer import dry_run as dry_run_module
 
 
 def dry_run(monkeypatch, capsys, tmp_path, *overrides):
@@ -51,6 +54,16 @@ def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assem
     token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * 4  # a key and a value, float32
     cache = 16 * config.sampling.max_new_tokens * token / 2**20
     assert numbers(printed.out, "cache of 16 responses") == [f"{cache:,.1f}"]
+    # 4 problems, twice each, in one call
+    cache = (4 * config.data.max_prompt_tokens + 8 * config.sampling.max_new_tokens) * token / 2**20
+    assert numbers(printed.out, "cache of 4 prompts, 8 responses in evaluation") == [f"{cache:,.1f}"]
+
+
+def test_a_narrow_terminal_keeps_the_parameters_names_whole(assembly):
+    console = Console(file=io.StringIO(), width=80)
+    console.print(dry_run_module._parameter_table(assembly))
+    assert "layers.attention.q_norm" in console.file.getvalue()
+    assert max(map(len, console.file.getvalue().splitlines())) <= 80
 
 
 def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, assembly):
@@ -63,14 +76,21 @@ def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, assembly):
 
 
 def test_a_slice_that_is_not_here(tmp_path):
-    """A mesh that names all its sizes is described on as many imagined devices; none of them is waited for."""
-    mesh = ["mesh.data=4", "mesh.fsdp=4", "mesh.tensor=2", "sampling.prompts=16", "alignment_every=0"]
-    command = [*COMMAND, "--dry-run", "--set", *mesh]
+    """It is described on imagined devices, which fill an axis of -1; none of them is waited for."""
+    mesh = ["mesh.data=4", "mesh.tensor=2", "sampling.prompts=16", "alignment_every=0"]
+    command = [*COMMAND, "--dry-run", "--devices", "32", "--set", *mesh]
     environment = tiny_run.environment(JAX_NUM_PROCESSES="4", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_PROCESS_ID="0")
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "data 4 x fsdp 4 x tensor 2 (32 cpu devices)" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_devices_come_too_late_or_without_a_dry_run(capsys):
+    assert launch.main(["--config", COMMAND[-1], "--dry-run", "--devices", "7"]) == 1
+    assert "7 devices cannot be imagined: this program has used its 8" in capsys.readouterr().err
+    assert launch.main(["--config", COMMAND[-1], "--devices", "8"]) == 1
+    assert "--devices is for --dry-run" in capsys.readouterr().err
 
 
 def test_what_a_run_would_refuse(monkeypatch, capsys, tmp_path):
