@@ -2,14 +2,22 @@
 
     log p_t = z_t[y_t] - logsumexp(z_t),   H_t = logsumexp(z_t) - sum_v p_t[v] z_t[v],   z_t = h_{t-1} W / temperature
 
-The time axis is done in chunks inside a scan, each rematerialised in the backward pass: the largest buffer is
-[B, chunk, V].
+    d log p_t / d z_t = onehot(y_t) - p_t,   d H_t / d z_t = -p_t (log p_t + H_t)
+
+The time axis is done in chunks inside a scan, and again, from the hidden states, in the backward pass: the largest
+buffers are [B, chunk, V]. A gradient of the gradient is right, since the backward pass is made of plain operations;
+forward mode (`jax.jvp`) is refused by JAX.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from prerl_jax.core.types import Array
 
@@ -40,29 +48,129 @@ def token_logprobs(
     rows, length = tokens.shape
     if length < 2:
         return jnp.zeros(tokens.shape, jnp.float32), jnp.zeros(tokens.shape, jnp.float32)
-    states, targets = hidden[:, :-1], tokens[:, 1:]
-    chunk = min(chunk or chunk_length(rows, length - 1, unembedding.shape[1]), length - 1)
-    # In float32, so that its gradient, a sum over chunks, is one in float32 whatever the compute dtype.
-    wide, dtype = unembedding.astype(jnp.float32), unembedding.dtype
-    score = jax.checkpoint(lambda h, y: _score(h, wide.astype(dtype), y, temperature))
-    if chunk == length - 1:
-        logprobs, entropy = score(states, targets)
-    else:
-        chunks = -(-(length - 1) // chunk)
-        padding = chunks * chunk - (length - 1)
-
-        def split(x):
-            x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-            return jnp.moveaxis(x.reshape(rows, chunks, chunk, *x.shape[2:]), 1, 0)
-
-        _, pieces = jax.lax.scan(lambda _, x: (None, score(*x)), None, (split(states), split(targets)))
-        logprobs, entropy = (jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, : length - 1] for x in pieces)
-    return tuple(jnp.pad(x, [(0, 0), (1, 0)]) for x in (logprobs, entropy))
+    chunk = chunk or chunk_length(rows, length - 1, unembedding.shape[1])
+    scored = _scores(hidden[:, :-1], unembedding, tokens[:, 1:], temperature, chunk)
+    return tuple(jnp.pad(x, [(0, 0), (1, 0)]) for x in scored)
 
 
-def _score(hidden: Array, unembedding: Array, targets: Array, temperature: float) -> tuple[Array, Array]:
-    logits = jnp.einsum("btd,dv->btv", hidden, unembedding, preferred_element_type=jnp.float32) / temperature
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _scores(hidden, unembedding, targets, temperature, chunk):
+    return _forward(hidden, unembedding, targets, temperature, chunk)[:2]
+
+
+def _forward(hidden, unembedding, targets, temperature, chunk):
+    def step(carry, x):
+        return carry, statistics(logits_of(x[0], unembedding, temperature), x[1])
+
+    return over_chunks(step, None, (hidden, targets), chunk)[1]
+
+
+def _scores_fwd(hidden, unembedding, targets, temperature, chunk):
+    hidden, unembedding, targets = (x.value for x in (hidden, unembedding, targets))
+    logprobs, entropy, normaliser = _forward(hidden, unembedding, targets, temperature, chunk)
+    return (logprobs, entropy), (hidden, unembedding, targets, normaliser, entropy)
+
+
+def _scores_bwd(temperature, chunk, residuals, cotangents):
+    hidden, unembedding, targets, normaliser, entropy = residuals
+    d_logprobs, d_entropy = (None if isinstance(c, SymbolicZero) else c for c in cotangents)
+    d_logprobs = jnp.zeros_like(normaliser) if d_logprobs is None else d_logprobs
+
+    def step(total, x):
+        hidden, targets, normaliser, entropy, d_logprobs, *d_entropy = x
+        logits = logits_of(hidden, unembedding, temperature)
+        scored = Scored(hidden, targets, logits, normaliser, entropy)
+        (pulled,) = pull_back(scored, unembedding, temperature, [(d_logprobs, *d_entropy)])
+        return total + pulled[1], pulled[0]
+
+    arrays = (hidden, targets, normaliser, entropy, d_logprobs, *([] if d_entropy is None else [d_entropy]))
+    start = jnp.zeros(unembedding.shape, jnp.float32)
+    d_unembedding, d_hidden = over_chunks(step, start, arrays, chunk)
+    return d_hidden, d_unembedding.astype(unembedding.dtype), None
+
+
+_scores.defvjp(_scores_fwd, _scores_bwd, symbolic_zeros=True)
+
+
+# Pieces, of one chunk of C tokens a row
+
+
+def logits_of(hidden: Array, unembedding: Array, temperature: float) -> Array:
+    """f32[B, C, V], whatever the model computes in."""
+    logits = jnp.einsum("btd,dv->btv", hidden, unembedding, preferred_element_type=jnp.float32)
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def statistics(logits: Array, targets: Array) -> tuple[Array, Array, Array]:
+    """(log-probability of the target, entropy, logsumexp), f32[B, C] each."""
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     entropy = normaliser - jnp.sum(jnp.exp(logits - normaliser[..., None]) * logits, axis=-1)
-    return chosen - normaliser, entropy
+    return chosen - normaliser, entropy, normaliser
+
+
+class Scored(NamedTuple):
+    """A chunk of C tokens a row, and what its forward pass found."""
+
+    hidden: Array
+    """[B, C, D]."""
+    targets: Array
+    """i32[B, C]."""
+    logits: Array
+    """f32[B, C, V]."""
+    normaliser: Array
+    """f32[B, C]."""
+    entropy: Array
+    """f32[B, C]."""
+
+
+def pull_back(
+    scored: Scored, unembedding: Array, temperature: float, cotangents: list[tuple[Array, ...]]
+) -> list[tuple[Array, Array]]:
+    """Cotangents of (log-probability[, entropy]) f32[B, C] -> those of (hidden [B, C, D], unembedding f32[D, V]).
+
+    Without the entropy's, all of them share one product with the unembedding: d h = g ((onehot - p) W^T).
+    """
+    hidden, targets, logits, normaliser, entropy = scored
+    dtype = hidden.dtype
+    logprobs = logits - normaliser[..., None]
+    p = jnp.exp(logprobs)
+    residual = (jnp.arange(logits.shape[-1]) == targets[..., None]) - p
+
+    def to_hidden(d_logits):
+        return jnp.einsum("btv,dv->btd", d_logits, unembedding, preferred_element_type=jnp.float32)
+
+    def to_unembedding(states, d_logits):
+        return jnp.einsum("btd,btv->dv", states.astype(dtype), d_logits, preferred_element_type=jnp.float32)
+
+    found = []
+    shared, shared_hidden = residual.astype(dtype), None
+    for d_logprobs, *d_entropy in cotangents:
+        weight = d_logprobs[..., None] / temperature
+        if d_entropy:
+            slope = d_entropy[0][..., None] / temperature * p * (logprobs + entropy[..., None])
+            d_logits = (weight * residual - slope).astype(dtype)
+            found.append((to_hidden(d_logits).astype(dtype), to_unembedding(hidden, d_logits)))
+        else:
+            shared_hidden = to_hidden(shared) if shared_hidden is None else shared_hidden
+            found.append(((weight * shared_hidden).astype(dtype), to_unembedding(weight * hidden, shared)))
+    return found
+
+
+def over_chunks(step: Callable, carry: Any, arrays: Any, chunk: int) -> tuple[Any, Any]:
+    """`jax.lax.scan` of `step` over chunks of the second axis of `arrays`; what it gives, [B, C, ...], is rejoined."""
+    rows, length = jax.tree.leaves(arrays)[0].shape[:2]
+    chunks = -(-length // chunk)
+    if chunks == 1:
+        return step(carry, arrays)
+    chunk = -(-length // chunks)
+
+    def split(x):
+        x = jnp.pad(x, [(0, 0), (0, chunks * chunk - length)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(rows, chunks, chunk, *x.shape[2:]), 1, 0)
+
+    def join(x):
+        return jnp.moveaxis(x, 0, 1).reshape(rows, chunks * chunk, *x.shape[3:])[:, :length]
+
+    carry, pieces = jax.lax.scan(step, carry, jax.tree.map(split, arrays))
+    return carry, jax.tree.map(join, pieces)

@@ -1,8 +1,13 @@
 """Per-token losses of log-probabilities: l(log pi, batch) -> f32[B, T]. They never reduce; the weights do.
 
-rho = exp(clip(log pi - log pi_old, -20, 20))
-ClippedPG:  max(-A rho, -A clip(rho, 1 - low, 1 + high)),  for A < 0 at most -A dual     (PPO; dual clip 1912.09729)
+rho = exp(clip(log pi - log pi_old, -20, 20)),  sg = stop_gradient
+ClippedPG:  max(-A rho, -A clip(rho, 1 - low, 1 + high)),  for A < 0 at most -A dual     PPO, 1707.06347; 1912.09729
+GSPO:       the same with sg(s) pi / sg(pi) for rho,  s = exp(mean over the sequence of log pi / pi_old)   2507.18071
+CISPO:      -A sg(clip(rho, 1 - low, 1 + high)) log pi                                             2506.13585
 Reinforce:  -A log pi
+
+An objective that declares `elementwise` reads of the batch nothing but the token's own entries. KL terms, entropy
+bonuses and the sampler's ratio go around these, see `compose`.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.segments import segment_mean
 from prerl_jax.core.types import Array, Batch
 
 LOG_RATIO_LIMIT = 20.0
@@ -22,6 +28,12 @@ def log_ratio(logprobs: Array, batch: Batch) -> Array:
     """log pi - log pi_old, f32[B, T], clamped to +-20; old is the current policy where the batch has none."""
     old = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
     return jnp.clip(logprobs - old, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def _check_range(objective: ClippedPG | GSPO | CISPO) -> None:
+    low, high = objective.low, objective.high
+    if not ((low is None or 0 <= low < 1) and high >= 0):
+        raise ValueError(f"{type(objective).__name__} needs 0 <= low < 1 and high >= 0, got low={low}, high={high}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,26 +50,86 @@ class ClippedPG:
     high: float = 0.2
     dual: float | None = 10.0
     skips_zero_advantage: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+    uses_ratio: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not (0 <= self.low < 1 and self.high >= 0):
-            raise ValueError(f"ClippedPG needs 0 <= low < 1 and high >= 0, got low={self.low}, high={self.high}.")
+        _check_range(self)
         if self.dual is not None and self.dual <= 1:
             raise ValueError(f"ClippedPG.dual bounds the ratio from above and must exceed 1, got {self.dual}.")
 
     def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        advantages = batch.advantages
         log_rho = log_ratio(logprobs, batch)
+        loss, metrics = clipped_loss(batch.advantages, jnp.exp(log_rho), self.low, self.high, self.dual)
+        return loss, metrics | {"kl_old": -log_rho}
+
+
+def clipped_loss(advantages: Array, ratio: Array, low: float, high: float, dual: float | None = None):
+    """(the clipped loss f32[...], {"ratio", "clip_fraction"}), of advantages and ratios f32[...]; see ClippedPG."""
+    plain = -advantages * ratio
+    clipped = -advantages * jnp.clip(ratio, 1 - low, 1 + high)
+    # Not maximum: where both are equal it would give the clipped one half of the gradient, none of it at low = 0.
+    bounded = clipped > plain
+    loss = jnp.where(bounded, clipped, plain)
+    if dual is not None:
+        loss = jnp.where(advantages < 0, jnp.minimum(loss, -advantages * dual), loss)
+    return loss, {"ratio": ratio, "clip_fraction": bounded.astype(jnp.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class GSPO:
+    """The clipped policy gradient with one ratio a sequence, s = exp(mean of log rho over its trained tokens).
+
+    Each token's ratio has the value s and the gradient s grad log pi (GSPO-token), so that advantages by token work too;
+    with one advantage a sequence and SequenceMeanTokenMean, loss and gradient are GSPO's.
+
+    Attributes:
+      low: the ratio is clipped at 1 - low.
+      high: and at 1 + high. Means of log-ratios are small, and so are these.
+    """
+
+    low: float = 3e-4
+    high: float = 4e-4
+    skips_zero_advantage: ClassVar[bool] = True
+    uses_ratio: ClassVar[bool] = True
+
+    def __post_init__(self):
+        _check_range(self)
+
+    def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        now = jax.lax.stop_gradient(logprobs)
+        gap = jnp.zeros_like(now) if batch.old_logprobs is None else now - batch.old_logprobs
+        trained = batch.sequences.mask & (batch.weights != 0)
+        mean = jnp.clip(segment_mean(gap, batch.sequences.segments, trained), -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        ratio = jnp.exp(mean + (logprobs - now))
+        loss, metrics = clipped_loss(batch.advantages, ratio, self.low, self.high)
+        return loss, metrics | {"kl_old": -gap}
+
+
+@dataclasses.dataclass(frozen=True)
+class CISPO:
+    """The policy gradient weighted by a clipped ratio: no token is left without a gradient.
+
+    Attributes:
+      low: the weight is at least 1 - low; None for no such bound.
+      high: and at most 1 + high.
+    """
+
+    low: float | None = None
+    high: float = 4.0
+    skips_zero_advantage: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+    uses_ratio: ClassVar[bool] = True
+
+    def __post_init__(self):
+        _check_range(self)
+
+    def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        log_rho = jax.lax.stop_gradient(log_ratio(logprobs, batch))
         ratio = jnp.exp(log_rho)
-        plain = -advantages * ratio
-        clipped = -advantages * jnp.clip(ratio, 1 - self.low, 1 + self.high)
-        # Not maximum: where both are equal it would give the clipped one half of the gradient, none of it at low = 0.
-        bounded = clipped > plain
-        loss = jnp.where(bounded, clipped, plain)
-        if self.dual is not None:
-            loss = jnp.where(advantages < 0, jnp.minimum(loss, -advantages * self.dual), loss)
-        metrics = {"ratio": ratio, "clip_fraction": bounded.astype(jnp.float32), "kl_old": -log_rho}
-        return loss, metrics
+        weight = jnp.clip(ratio, None if self.low is None else 1 - self.low, 1 + self.high)
+        metrics = {"ratio": ratio, "clip_fraction": (weight != ratio).astype(jnp.float32), "kl_old": -log_rho}
+        return -batch.advantages * weight * logprobs, metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +137,7 @@ class Reinforce:
     """The plain policy gradient, -A log pi."""
 
     skips_zero_advantage: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         return -batch.advantages * logprobs, {"ratio": jnp.exp(log_ratio(logprobs, batch))}

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prerl_jax.core.batches import score_with_entropy
-from prerl_jax.core.types import Array, Batch, Model, Objective, Params, TrainState
+from prerl_jax.core.fused import Terms, fused_loss
+from prerl_jax.core.logprobs import token_logprobs
+from prerl_jax.core.types import Array, Batch, Model, Objective, Params, Sequences, TrainState
 
 Metrics = dict[str, Array]
 
@@ -33,24 +34,47 @@ def make_loss(
 
     A trained token has a weight, and an advantage too where the objective is 0 without one. `sums["tokens"]` counts
     them, so metrics of parts of a batch add up. The objective sees zeros wherever a token is not trained, so whatever
-    stands there, NaN included, the loss and its gradient are finite.
+    stands there, NaN included, the loss and its gradient are finite. The loss of an objective that declares itself
+    `elementwise` is computed with its gradient, see `fused_loss`.
     """
+    terms, settings = token_loss(objective), {"temperature": temperature, "chunk": chunk}
+    with_entropy = getattr(objective, "needs_entropy", False)
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
-        logprobs, entropy = score_with_entropy(model, params, batch.sequences, temperature, chunk)
         trained = trained_tokens(batch, objective)
+        data, tokens = (_masked(batch, trained), trained), batch.sequences.tokens
+        hidden, unembedding = states(model, params, batch.sequences)
+        if getattr(objective, "elementwise", False):
+            total, sums = fused_loss(terms, hidden, unembedding, tokens, data, entropy=with_entropy, **settings)
+        else:
+            (per_token,), metrics = terms(*token_logprobs(hidden, unembedding, tokens, **settings), data)
+            total, sums = jnp.sum(per_token), {name: jnp.sum(value) for name, value in metrics.items()}
+        return total, jax.lax.stop_gradient(sums | {"tokens": trained.sum(dtype=jnp.float32)})
+
+    return loss
+
+
+def token_loss(objective: Objective) -> Terms:
+    """The weighted loss and the metrics of each trained token, 0 elsewhere, of data (masked batch, trained)."""
+
+    def terms(logprobs: Array, entropy: Array, data: tuple[Batch, Array]) -> tuple[tuple[Array], Metrics]:
+        batch, trained = data
         logprobs, entropy = jnp.where(trained, logprobs, 0.0), jnp.where(trained, entropy, 0.0)
-        batch = _masked(batch, trained)
         extra = {"entropy": entropy} if getattr(objective, "needs_entropy", False) else {}
         per_token, metrics = objective(logprobs, batch, **extra)
         metrics = metrics | {"logprob": logprobs, "entropy": entropy}
         if batch.sampler_logprobs is not None:
             metrics["logprob_gap"] = jnp.abs(logprobs - batch.sampler_logprobs)
-        sums = {name: jnp.sum(jnp.where(trained, value, 0.0)) for name, value in metrics.items()}
-        sums["tokens"] = trained.sum(dtype=jnp.float32)
-        return jnp.sum(jnp.where(trained, batch.weights * per_token, 0.0)), jax.lax.stop_gradient(sums)
+        metrics = {name: jnp.where(trained, value, 0.0) for name, value in metrics.items()}
+        return (jnp.where(trained, batch.weights * per_token, 0.0),), metrics
 
-    return loss
+    return terms
+
+
+def states(model: Model, params: Params, sequences: Sequences) -> tuple[Array, Array]:
+    """(hidden states [B, T, D], unembedding [D, V])."""
+    hidden = model.hidden(params, sequences.tokens, sequences.positions, sequences.segments)
+    return hidden, model.unembedding(params)
 
 
 def trained_tokens(batch: Batch, objective: Objective) -> Array:

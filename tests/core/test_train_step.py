@@ -207,14 +207,14 @@ def test_one_device_and_eight_agree():
     batch = toy.to_numpy(batch_of(rollouts=toy.rollouts(prompts=4)))
     params = toy.random_params(Decoder(CONFIG))
 
+    run = {"objective": PHASE.objective, "microbatches": 2}
     one = pj.init_state(params, tx, jax.random.PRNGKey(0))
+    ours = jax.jit(pj.make_train_step(Decoder(CONFIG), tx, **run))(one, batch)
     sharded = Decoder(CONFIG, mesh=mesh)
     eight = create_state(jax.device_put(params, sharded.shardings()), tx, mesh, 0)
     before = jax.tree.map(lambda x: x.sharding, eight)
     assert eight.params["layers"]["mlp"]["up"].addressable_shards[0].data.shape == (2, 4, 32)
 
-    run = {"objective": PHASE.objective, "microbatches": 2}
-    ours = jax.jit(pj.make_train_step(Decoder(CONFIG), tx, **run))(one, batch)
     theirs = jax.jit(pj.make_train_step(sharded, tx, **run), donate_argnums=0)(eight, global_rows(mesh, batch))
     toy.assert_close(arrays(theirs), arrays(ours), rtol=1e-4, atol=1e-5)
     after = jax.tree.leaves(theirs[0])
