@@ -104,14 +104,6 @@ def _memory_table(assembly: Assembly) -> Table:
         sharding = named_sharding(mesh, model.rules, axes, shape, what)
         return 2 * math.prod(sharding.shard_shape(shape)) * model.compute_dtype.itemsize
 
-    def caches(group_size: int, prompts: int, what: str) -> dict[str, int]:
-        return {
-            f"{what}cache of {prompts} prompts": cache(prompts, config.data.max_prompt_tokens, "prompt cache"),
-            f"{what}cache of {prompts * group_size} responses": cache(
-                prompts * group_size, sampling.max_new_tokens, "response cache"
-            ),
-        }
-
     weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
     cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
     longest = max(_row_length(phase, config) for phase in assembly.phases)
@@ -121,8 +113,10 @@ def _memory_table(assembly: Assembly) -> Table:
         "optimizer state (float32)": bytes_per_device(state.opt_state),
         f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
         f"weights while sampling ({model.compute_dtype})": cast,
-        **caches(sampling.group_size, rows // sampling.group_size, ""),
-        **caches(*evaluation_shape(assembly), "evaluation: "),
+        f"cache of {rows // sampling.group_size} prompts": cache(
+            rows // sampling.group_size, config.data.max_prompt_tokens, "prompt cache"
+        ),
+        f"cache of {rows} responses": cache(rows, sampling.max_new_tokens, "response cache"),
         f"cache of {asked} prompts, {asked * samples} responses in evaluation": (
             cache(asked, config.data.max_prompt_tokens, "prompt cache in evaluation")
             + cache(asked * samples, sampling.max_new_tokens, "response cache in evaluation")
@@ -145,11 +139,10 @@ def _attention(assembly: Assembly) -> str:
     length = max(_row_length(phase, assembly.config) for phase in assembly.phases)
     query = (assembly.microbatch_rows, length, model.config.num_heads, model.config.head_dim)
     shapes = (query, model.config.num_kv_heads, mesh, model.rules)
-    chosen = choose(model.attention, *shapes)
-    if mesh.devices.flat[0].platform == "tpu" or model.attention == "xla":
-        return chosen
+    if model.attention == "xla" or mesh.devices.flat[0].platform == "tpu":
+        return choose(model.attention, *shapes)
     misfit = splash.misfit(*shapes)
-    return f"{chosen}; on TPUs " + (f"xla: {misfit}" if misfit else "splash")
+    return "xla; on TPUs " + (f"xla: {misfit}" if misfit else "splash")
 
 
 def _row_length(phase: Phase, config: TrainConfig) -> int:

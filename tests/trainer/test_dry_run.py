@@ -45,9 +45,11 @@ def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assem
         "PreTrainSpace",
         "layers.mlp.gate",
         "1 cpu devices",
+        "attention    xla; on TPUs xla: head_dim is 16",
     ):
         assert text in printed.out
     mib = total * 4 / 2**20
+    assert numbers(printed.out, "alignment: gradients in both spaces") == [f"{2 * mib:,.1f}"]
     assert numbers(printed.out, "parameters (float32)") == [f"{mib:,.1f}"]
     assert numbers(printed.out, "optimizer state (float32)") == [f"{2 * mib:,.1f}"]
     config, model = assembly.config, assembly.model.config
