@@ -1,6 +1,7 @@
 """Reinforcement learning in pre-train space: policy gradients of log P(y) and of log P(y|x), and what joins them."""
 
 from prerl_jax.core.batches import make_prepare, make_score
+from prerl_jax.core.compose import TruncatedIS, WithEntropy, WithKL
 from prerl_jax.core.credit import (
     BatchNormalized,
     ConstantBaseline,
@@ -16,7 +17,7 @@ from prerl_jax.core.credit import (
 from prerl_jax.core.dual import make_dual_gradients
 from prerl_jax.core.gae import GAE
 from prerl_jax.core.logprobs import token_logprobs
-from prerl_jax.core.objectives import ClippedPG, Reinforce
+from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.packing import bucket, pack, plan
 from prerl_jax.core.phases import (
@@ -58,7 +59,9 @@ from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 
 __all__ = [
+    "CISPO",
     "GAE",
+    "GSPO",
     "Batch",
     "BatchNormalized",
     "ClippedPG",
@@ -92,9 +95,12 @@ __all__ = [
     "Term",
     "TokenMean",
     "TrainState",
+    "TruncatedIS",
     "Verdict",
     "Warmup",
     "Weigh",
+    "WithEntropy",
+    "WithKL",
     "adamw",
     "advance",
     "bucket",

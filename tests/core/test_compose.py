@@ -1,0 +1,145 @@
+"""Objectives around objectives: what they add, what they declare, and what they do to a train step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from test_objectives import batch_of, loss_and_gradient
+
+import prerl_jax as pj
+from prerl_jax.core.kl import FORMS, divergence
+
+LOGPROBS, ADVANTAGES = [-0.1, -3.0, -2.0, -1e-3], [1.5, -0.7, 0.0, 0.0]
+SAMPLER, REFERENCE = [-0.1, -4.0, -1.0, -1e-3], [-0.3, -2.0, -2.0, -1.0]
+
+
+def batch(**fields):
+    fields = {name: jnp.asarray([value]) for name, value in fields.items()}
+    return dataclasses.replace(batch_of(ADVANTAGES, [-0.2, -2.5, -2.0, -0.1]), **fields)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_divergence_is_added_without_an_advantage_too(form):
+    made = batch(ref_logprobs=REFERENCE)
+    plain, slope, _ = loss_and_gradient(pj.ClippedPG(), LOGPROBS, made)
+    loss, gradient, metrics = loss_and_gradient(pj.WithKL(pj.ClippedPG(), 0.1, form), LOGPROBS, made)
+    log_rho = jnp.asarray(LOGPROBS) - made.old_logprobs[0]
+
+    def penalty(x):
+        return divergence(form, x, jnp.asarray(REFERENCE), log_rho)
+
+    np.testing.assert_allclose(loss - plain, 0.1 * penalty(jnp.asarray(LOGPROBS)), atol=1e-6)
+    expected = jax.grad(lambda x: 0.1 * penalty(x).sum())(jnp.asarray(LOGPROBS))
+    np.testing.assert_allclose(gradient - slope, expected, atol=1e-6)
+    assert gradient[3] != 0
+    np.testing.assert_allclose(metrics["kl_ref"], penalty(jnp.asarray(LOGPROBS)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("old", "weights"), [(None, [1, 2.0, np.exp(-1), 1]), (-2.5, None)])
+def test_the_samplers_ratio_is_capped_and_constant(old, weights):
+    made = dataclasses.replace(batch(sampler_logprobs=SAMPLER), old_logprobs=None)
+    if old is not None:
+        made = dataclasses.replace(made, old_logprobs=jnp.full((1, 4), old))
+        weights = np.minimum(np.exp(old - np.asarray(SAMPLER)), 2)
+    plain, slope, _ = loss_and_gradient(pj.Reinforce(), LOGPROBS, made)
+    loss, gradient, metrics = loss_and_gradient(pj.TruncatedIS(pj.Reinforce()), LOGPROBS, made)
+    np.testing.assert_allclose(metrics["sampler_weight"], weights, rtol=1e-5)
+    np.testing.assert_allclose(loss, plain * np.asarray(weights), rtol=1e-5)
+    np.testing.assert_allclose(gradient, slope * np.asarray(weights), rtol=1e-5)
+    assert metrics["sampler_capped"].tolist() == [0, 1, 0, 0]
+
+
+def test_what_is_missing_is_said():
+    with pytest.raises(ValueError, match=r"batch.ref_logprobs is None.*leave the KL term out"):
+        pj.WithKL(pj.Reinforce(), 0.1)(jnp.zeros((1, 4)), batch())
+    with pytest.raises(ValueError, match=r"batch.sampler_logprobs is None.*PostTrainSpace\(\)"):
+        pj.TruncatedIS(pj.Reinforce())(jnp.zeros((1, 4)), batch())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: pj.WithKL(pj.Reinforce(), 0.1, "k4"), "got 'k4' and 0.1"),
+        (lambda: pj.WithKL(pj.Reinforce(), -0.1), "and -0.1"),
+        (lambda: pj.TruncatedIS(pj.Reinforce(), 0.0), "above 0, got 0.0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+DECLARED = ("elementwise", "skips_zero_advantage", "needs_entropy", "needs_reference", "needs_sampler", "uses_ratio")
+DECLARATIONS = [
+    (pj.ClippedPG(), "110001"),
+    (pj.Reinforce(), "110000"),
+    (pj.CISPO(), "110001"),
+    (pj.GSPO(), "010001"),
+    (pj.WithKL(pj.ClippedPG(), 0.1), "100101"),
+    (pj.WithKL(pj.GSPO(), 0.1), "000101"),
+    (pj.WithEntropy(pj.Reinforce(), 0.1), "101000"),
+    (pj.TruncatedIS(pj.ClippedPG()), "110011"),
+    (pj.WithKL(pj.TruncatedIS(pj.WithEntropy(pj.Reinforce(), 0.1)), 0.1), "101110"),
+]
+
+
+@pytest.mark.parametrize(("objective", "expected"), DECLARATIONS)
+def test_declarations(objective, expected):
+    assert "".join(str(int(getattr(objective, name, False))) for name in DECLARED) == expected
+
+
+PHASES = {
+    "pre": pj.Phase("pre", 1, pj.PreTrainSpace(prefix=0), pj.GroupRelative(False)),
+    "post": pj.Phase("post", 1),
+}
+OBJECTIVES = {
+    "gspo": pj.GSPO(0.05, 0.05),
+    "all": pj.WithKL(pj.WithEntropy(pj.CISPO(), 0.1), 0.1, "k3"),
+}
+
+
+def off_policy(phase):
+    """Rollouts and their batch under policies before and beside the model's."""
+    model = toy.Toy()
+    found = pj.make_prepare(model, phase, 4)(None, toy.rollouts())
+    score = jax.jit(pj.make_score(model))
+    near = jax.tree.map(lambda x: 0.98 * x, model.init())
+    old, reference = score(near, found.sequences), score(model.init(1), found.sequences)
+    return dataclasses.replace(found, old_logprobs=old, ref_logprobs=reference, sampler_logprobs=None)
+
+
+@pytest.mark.parametrize(("name", "space"), [("gspo", "pre"), ("gspo", "post"), ("all", "pre")])
+def test_the_gradient_does_not_depend_on_packing_or_microbatches(name, space):
+    objective, model = OBJECTIVES[name], toy.Toy()
+    whole = off_policy(PHASES[space])
+    capacity = 2 * whole.weights.shape[1]
+    local = toy.to_numpy(whole)
+    groups = pj.plan(local, objective, capacity)
+    assert max(map(len, groups)) > 2
+    packed = pj.pack(local, groups, 4, capacity)
+    tx = pj.adamw(1.0)
+
+    def run(batch, microbatches=1):
+        step = jax.jit(pj.make_train_step(model, tx, objective, microbatches=microbatches))
+        state, metrics = step(pj.init_state(model.init(), tx, jax.random.key(0)), batch)
+        return state.opt_state, metrics
+
+    expected = run(whole)
+    assert expected[1]["train/grad_norm"] > 0
+    assert name == "all" or 0 < expected[1]["train/clip_fraction"] < 1
+    for found in (run(packed, 2), run(whole, 4)):
+        toy.assert_close(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gspo", "all"])
+def test_an_empty_selection_changes_nothing(name):
+    model, tx = toy.Toy(), pj.adamw(1.0)
+    made = off_policy(PHASES["pre"])
+    made = dataclasses.replace(made, weights=jnp.zeros_like(made.weights))
+    state = pj.init_state(model.init(), tx, jax.random.key(0))
+    after, metrics = jax.jit(pj.make_train_step(model, tx, OBJECTIVES[name]))(state, made)
+    toy.assert_same_bits((after.params, after.opt_state), (state.params, state.opt_state))
+    assert metrics["train/skipped"] == 1
