@@ -86,9 +86,16 @@ class DataSpec:
     """Tokens; the width that prompts are padded to."""
     too_long: str = "drop"
     """What becomes of a longer prompt: "drop" (and count) it, or "truncate_left" (keep its last tokens)."""
+    verify_workers: int = 0
+    """Processes that verify, on every machine; 0 verifies in the trainer's own, without a deadline."""
+    verify_timeout: float = 10.0
+    """Seconds that a worker has for a response; a late one is killed, and its response gets 0 and is counted."""
 
     def __post_init__(self) -> None:
         _at_least(1, self, "data.", "max_prompt_tokens")
+        _at_least(0, self, "data.", "verify_workers")
+        if not 0 < self.verify_timeout < float("inf"):
+            raise ValueError(f"data.verify_timeout is {self.verify_timeout}; it must be above 0, and finite.")
         _one_of("data.too_long", self.too_long, TOO_LONG)
 
 

@@ -110,6 +110,8 @@ def read_back(text, tmp_path):
         (lambda: ModelSpec(""), r"model\.path is empty"),
         (lambda: dataclasses.replace(CONFIG.data, too_long="cut"), r"too_long is 'cut'.*'drop', 'truncate_left'"),
         (lambda: dataclasses.replace(CONFIG.data, max_prompt_tokens=0), r"data\.max_prompt_tokens is 0"),
+        (lambda: dataclasses.replace(CONFIG.data, verify_workers=-1), r"data\.verify_workers is -1"),
+        (lambda: dataclasses.replace(CONFIG.data, verify_timeout=0.0), r"data\.verify_timeout is 0\.0"),
         (lambda: SamplingSpec(prompts=0), r"sampling\.prompts is 0; it must be 1 or more"),
         (lambda: SamplingSpec(top_p=1.5), r"sampling\.top_p is 1\.5"),
         (lambda: SamplingSpec(stop_tokens=(3, -1)), r"stop_tokens is \(3, -1\)"),

@@ -12,6 +12,13 @@ import tiny_run
 import prerl_jax
 from prerl_jax import launch
 
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    """Nothing of a test is kept in the user's cache of programs."""
+    monkeypatch.setattr("prerl_jax.runtime.compilation.enable_cache", lambda: None)
+
+
 BASE = Path(prerl_jax.__file__).parent / "lab_base"
 SECTIONS = ["--config", tiny_run.COMMAND[-1], "--set", "mesh.tensor=2"]  # 8 devices: 4 parts of the batch
 
@@ -37,6 +44,7 @@ def jsonl(path, count=8, prompt="12+34="):
     ("override", "parts"),
     [
         ("model.path=/no/such/model", ["/no/such/model"]),
+        ("data.verifier=MultipleChoice()", ["data.train: MultipleChoice", "64 of the 64", "not one letter of 'ABCDE'"]),
         ("model.path=package:prerl_jax/nothing", ["prerl_jax/nothing"]),
         ("data.template=ChatTemplate()", ["no chat template", "PlainText()"]),
         ("data.max_prompt_tokens=2", ["64 prompts are longer than max_prompt_tokens=2", "truncate_left"]),

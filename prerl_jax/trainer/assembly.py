@@ -24,6 +24,7 @@ from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards, make_mesh
+from prerl_jax.verify import check_all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +158,10 @@ def _examples(config: TrainConfig, source: Any, tokenizer: Any, what: str) -> tu
     if not problems:
         raise ValueError(f"data.{what} {source} has no problems.")
     data = config.data
+    try:
+        check_all(data.verifier, problems)
+    except ValueError as error:
+        raise ValueError(f"data.{what}: {error}") from error
     examples, report = encode(problems, tokenizer, data.template, data.max_prompt_tokens, data.too_long)
     notes = [f"{what} data: {report}"]
     if dropped:

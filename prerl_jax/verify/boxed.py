@@ -12,6 +12,7 @@ import dataclasses
 import re
 
 from prerl_jax.data.problems import Problem
+from prerl_jax.verify.batch import require_truth
 
 _RESPELLED = (
     ("\n", ""),
@@ -41,10 +42,13 @@ class BoxedAnswer:
         Raises:
             ValueError: the problem's ground truth is empty, so that an empty box would be right.
         """
-        if not problem.answer.strip():
-            raise ValueError(f"the ground truth is empty, which is an error in the data: {problem}")
+        self.check(problem)
         answer = last_boxed(response)
         return float(answer is not None and equivalent(answer, problem.answer))
+
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError where the ground truth is empty."""
+        require_truth(problem)
 
 
 def last_boxed(text: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from prerl_jax.data.problems import Problem
+from prerl_jax.verify.batch import require_truth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +33,7 @@ class ExactMatch:
         Raises:
             ValueError: the problem's ground truth is empty.
         """
-        if not problem.answer.strip():
-            raise ValueError(f"the ground truth is empty, which is an error in the data: {problem}")
+        self.check(problem)
         answer = response
         if self.marker is not None:
             _, found, answer = response.rpartition(self.marker)
@@ -43,6 +43,10 @@ class ExactMatch:
             if self.until:
                 answer = answer.split(self.until, 1)[0]
         return float(self._form(answer) == self._form(problem.answer))
+
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError where the ground truth is empty."""
+        require_truth(problem)
 
     def _form(self, text: str) -> str:
         return text.strip().casefold() if self.ignore_case else text.strip()

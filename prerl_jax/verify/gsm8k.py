@@ -27,11 +27,19 @@ class GSM8KAnswer:
         Raises:
             ValueError: the problem's ground truth is not a number.
         """
+        gold = self._gold(problem)
+        _, marker, tail = response.rpartition(self.marker)
+        return float(bool(marker) and number_at(tail) == gold)
+
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError where the ground truth is not a number."""
+        self._gold(problem)
+
+    def _gold(self, problem: Problem) -> Decimal:
         gold = number_at(problem.answer.rsplit(self.marker, 1)[-1])
         if gold is None:
             raise ValueError(f"the ground truth is not a number: {problem}")
-        _, marker, tail = response.rpartition(self.marker)
-        return float(bool(marker) and number_at(tail) == gold)
+        return gold
 
 
 def number_at(text: str) -> Decimal | None:

@@ -31,10 +31,17 @@ class MultipleChoice:
         Raises:
             ValueError: the problem's ground truth is not one of the letters.
         """
+        return float(choice(response, self.letters) == self._gold(problem))
+
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError where the ground truth is not one of the letters."""
+        self._gold(problem)
+
+    def _gold(self, problem: Problem) -> str:
         gold = problem.answer.strip().strip("().").upper()
         if len(gold) != 1 or gold not in self.letters:
             raise ValueError(f"the ground truth is not one letter of {self.letters!r}: {problem}")
-        return float(choice(response, self.letters) == gold)
+        return gold
 
 
 def choice(response: str, letters: str) -> str | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prerl_jax.data import Problem
-from prerl_jax.verify import BoxedAnswer, verify_all
+from prerl_jax.verify import BoxedAnswer, ExactMatch, GSM8KAnswer, MultipleChoice, check_all, verify_all
 
 PROBLEMS = [Problem("a", "1"), Problem("b", "2"), Problem("c", "3")]
 
@@ -48,3 +48,26 @@ def test_lengths_must_match(responses, truncated):
 
 def test_an_empty_batch():
     assert verify_all(BoxedAnswer(), [], [], []).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("verifier", "bad"),
+    [
+        (BoxedAnswer(), (" ", "")),
+        (ExactMatch(), (" ", "")),
+        (GSM8KAnswer(), ("ten", "--1")),
+        (MultipleChoice("ABC"), ("D", "AB")),
+    ],
+)
+def test_problems_that_cannot_be_judged_are_found_before_the_run(verifier, bad):
+    good = [Problem("q", "B" if isinstance(verifier, MultipleChoice) else "7")] * 3
+    check_all(verifier, good)
+    with pytest.raises(
+        ValueError,
+        match=r"cannot judge 2 of the 5 problems, problem 3 \(from 0\).*: the ground truth is.*data\.verifier",
+    ):
+        check_all(verifier, [*good, *(Problem("q", answer) for answer in bad)])
+
+
+def test_a_verifier_without_a_check_takes_any_problem():
+    check_all(lambda problem, response: 1.0, [Problem("q", "")])

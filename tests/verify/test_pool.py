@@ -1,0 +1,121 @@
+"""Verification in worker processes: the same verdicts, hard deadlines, and no failure that goes unnoticed."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prerl_jax.data import Problem
+from prerl_jax.verify import InProcess, Pool, UserFunction, VerifierError, open_verify
+from prerl_jax.verify import pool as pool_module
+
+PROBLEMS = [Problem("q", str(n)) for n in range(6)]
+
+
+@pytest.fixture(scope="module")
+def judge():
+    """The function's verifier; its module is found by workers, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        yield UserFunction("judges:judge")
+
+
+@pytest.fixture(scope="module")
+def pool(judge):
+    with open_verify(judge, workers=2, timeout=1.0) as verify:
+        yield verify
+
+
+def group_of(pid):
+    """The process group of a process; None for one that is gone, or a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return None if state == "Z" else os.getpgid(pid)
+    except OSError:
+        return None
+
+
+def test_the_same_verdicts_in_order_as_in_this_process(pool, judge):
+    responses = ["is 0", "is 7", "slow 0.2", "is 3", "is 4", "platforms"]
+    truncated = [False, False, False, True, False, False]
+    here = InProcess(judge)(PROBLEMS[:5], responses[:5], truncated[:5])
+    there = pool(PROBLEMS, responses, np.array(truncated))
+    np.testing.assert_array_equal(here.rewards, [1, 0, 0.5, 0, 1])
+    np.testing.assert_array_equal(there.rewards, [*here.rewards, 1])
+    assert there.rewards.dtype == np.float32
+    assert not there.late.any()
+    assert pool([], [], []).rewards.shape == (0,)
+    with pytest.raises(ValueError, match="6 problems, 1 responses and 6 truncation flags"):
+        pool(PROBLEMS, ["is 0"], truncated)
+
+
+def test_a_late_response_is_ended_with_all_it_started_and_the_others_go_on(pool, tmp_path):
+    """One waits for a process of its own, one is in C code that does not let go of the interpreter."""
+    responses = [f"sleep {tmp_path}/pid", "loop", "is 2", "is 3", "is 4", "is 5"]
+    verified = pool(PROBLEMS, responses, [False] * 6)
+    np.testing.assert_array_equal(verified.rewards, [0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(verified.late, [True, True, False, False, False, False])
+    worker = int((tmp_path / "pid").read_text())
+    processes = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    assert [pid for pid in processes if group_of(pid) == worker] == []
+
+
+def test_a_worker_that_died_while_it_waited_is_replaced(pool):
+    while any(worker.until is not None for worker in pool._workers):  # one has been started anew
+        pool(PROBLEMS[:1], ["slow 0.1"], [False])
+    dead = pool._workers[0].process
+    dead.kill()
+    dead.join()
+    np.testing.assert_array_equal(pool(PROBLEMS[:2], ["is 0", "is 1"], [False] * 2).rewards, [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("response", "says"),
+    [
+        ("raise it", r"(?s)judges:judge.* failed on Problem\(.*answer='1'.*KeyError: 'it'"),
+        ("exit", r"ended on Problem\(.*answer='1'.*, with exit code 7"),
+    ],
+)
+def test_a_failure_ends_the_pool(judge, response, says):
+    pool = Pool(judge, 1, 60.0)
+    worker = pool._workers[0].process
+    with pytest.raises(VerifierError, match=says):
+        pool(PROBLEMS[:2], ["is 0", response], [False] * 2)
+    assert not worker.is_alive()
+    with pytest.raises(ValueError, match="closed"):
+        pool(PROBLEMS[:1], ["is 0"], [False])
+
+
+def test_workers_that_never_start(judge, monkeypatch):
+    monkeypatch.setattr(pool_module, "START_UP", 0.0)
+    with open_verify(judge, 1, 1.0) as verify, pytest.raises(VerifierError, match="has not imported"):
+        verify(PROBLEMS[:1], ["is 0"], [False])
+
+
+@dataclasses.dataclass(frozen=True)
+class Closure:
+    judge: object
+
+    def __call__(self, problem, response):
+        return self.judge(problem, response)
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda judge: Pool(Closure(lambda problem, response: 1.0), 1, 1.0), "cannot be handed to another process"),
+        (lambda judge: Pool(judge, 0, 1.0), "1 worker or more"),
+        (lambda judge: Pool(judge, 1, 0.0), "timeout above 0"),
+    ],
+)
+def test_a_pool_that_cannot_be(judge, build, says):
+    with pytest.raises(ValueError, match=says):
+        build(judge)
+
+
+def test_a_run_without_workers_verifies_here():
+    with open_verify(lambda problem, response: 1.0) as verify:
+        assert verify(PROBLEMS[:1], ["x"], [False]).rewards == [1]
+    assert isinstance(verify, InProcess)
