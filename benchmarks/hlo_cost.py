@@ -29,8 +29,6 @@ class Cost:
     flops: float = 0.0
     bytes: float = 0.0
     """Read and written in HBM."""
-    moved: float = 0.0
-    """Bytes that collectives put out."""
     wide: float = 0.0
     """FLOPs of products of two float32 matrices, outside of kernels."""
 
@@ -84,6 +82,23 @@ class Module:
     def cost(self) -> Cost:
         return self.of(self.entry)
 
+    def moved(self) -> float:
+        """Bytes that collectives put out, in all. One may be in several fusions, to overlap: it counts once."""
+        found: dict[str, float] = {}
+        pending = [(self.entry, 1)]
+        while pending:
+            name, times = pending.pop()
+            for i in self.computations[name].values():
+                called = _called(i)
+                again = self.trips(i, called["condition"], called["body"]) if i.opcode == "while" else 1
+                pending += [(c, times * again) for key, c in called.items() if key in ("calls", "body", "to_apply")]
+                if i.opcode.removesuffix("-start") in COLLECTIVES:
+                    size = max(s.size * WIDTHS.get(s.dtype, 4) for s in i.shapes)
+                    channel = re.search(r"channel_id=(\d+)", i.attributes)
+                    key = channel[1] if channel else i.name
+                    found[key] = max(found.get(key, 0), size * times)
+        return sum(found.values())
+
     def largest_wide(self) -> list[str]:
         """Operation names of float32 products, the largest body first."""
         found = [
@@ -99,7 +114,7 @@ class Module:
         return sum((self._instruction(i, computation) for i in computation.values()), Cost())
 
     def _instruction(self, i: Instruction, computation: dict[str, Instruction]) -> Cost:
-        called = dict(re.findall(r"(\w+)=%([\w.\-]+)", i.attributes))
+        called = _called(i)
         cost = Cost()
         if i.opcode in ("dot", "convolution"):
             flops = _product_flops(i, computation)
@@ -117,8 +132,6 @@ class Module:
             if inner:
                 inside = self.of(inner)
                 cost += inside if i.opcode == "call" else dataclasses.replace(inside, bytes=0.0)
-        if i.opcode.removesuffix("-start") in COLLECTIVES:
-            cost += Cost(moved=max((s.size * WIDTHS.get(s.dtype, 4) for s in i.shapes), default=0))
         return cost + Cost(bytes=self._traffic(i, computation, called.get("calls")))
 
     def trips(self, loop: Instruction, condition: str, body: str) -> int:
@@ -159,23 +172,44 @@ class Module:
             return sum(s.bytes for o in (i, *operands) for s in o.shapes)
         parameters = {int(p.operands[0]): p for p in inner.values() if p.opcode == "parameter" and p.operands}
         read = sum(_read(o, parameters.get(n), inner) for n, o in enumerate(operands))
-        updates = [u for u in inner.values() if u.opcode == "dynamic-update-slice"]
-        if updates and sum(u.shapes[0].size for u in updates) >= sum(s.size for s in i.shapes):
-            return read + sum(s.bytes for u in updates for s in inner[u.operands[1]].shapes)
-        return read + sum(s.bytes for s in i.shapes)
+        root = next(r for r in inner.values() if r.root)
+        parts = [inner[o] for o in root.operands] if root.opcode == "tuple" else [root]
+        return read + sum(_written(part, inner) for part in parts)
+
+
+def _called(i: Instruction) -> dict[str, str]:
+    """The computations that an instruction calls, by what for."""
+    return dict(re.findall(r"(\w+)=%([\w.\-]+)", i.attributes))
+
+
+def _seen_as(name: str, inner: dict[str, Instruction]) -> list[tuple[Instruction, str]]:
+    """What uses a value of a fusion, and by which name: bitcasts are seen through."""
+    users = [u for u in inner.values() if name in u.operands]
+    return [x for u in users for x in (_seen_as(u.name, inner) if u.opcode == "bitcast" else [(u, name)])]
 
 
 def _read(operand: Instruction, parameter: Instruction | None, inner: dict[str, Instruction]) -> int:
-    """Bytes of an operand that a fusion reads: of one that is only sliced, the slices."""
+    """Bytes of an operand that a fusion reads: of one that is only sliced the slices, of one updated in place none."""
     whole = sum(s.bytes for s in operand.shapes)
-    if parameter is None:
+    users = _seen_as(parameter.name, inner) if parameter else []
+    if not users or not whole:
         return whole
-    users = [u for u in inner.values() if parameter.name in u.operands]
-    if users and all(u.opcode in ("dynamic-slice", "gather", "slice") for u in users):
-        return min(whole, sum(s.bytes for u in users for s in u.shapes))
-    if users and all(u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in users):
-        return 0
-    return whole
+    read = 0
+    for user, name in users:
+        if user.opcode in ("dynamic-slice", "gather", "slice"):
+            read += sum(s.size * WIDTHS.get(s.dtype, 4) for s in user.shapes)
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
+            return whole
+    return min(whole, read)
+
+
+def _written(part: Instruction, inner: dict[str, Instruction]) -> int:
+    """Bytes that a fusion writes of one of its results: of one updated in place, the update."""
+    while part.opcode == "bitcast":
+        part = inner[part.operands[0]]
+    if part.opcode == "dynamic-update-slice":
+        return sum(s.size * WIDTHS.get(s.dtype, 4) for s in inner[part.operands[1]].shapes)
+    return sum(s.bytes for s in part.shapes)
 
 
 def _instruction(line: str) -> Instruction | None:

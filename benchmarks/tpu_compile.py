@@ -58,6 +58,7 @@ class Compiled:
     peak: int
     temporaries: int
     cost: hlo_cost.Cost
+    moved: float
     warnings: int
     wide: list[str]
 
@@ -93,6 +94,7 @@ def compiled(program: Program, dump: str | None = None) -> Compiled:
         peak=memory.peak_memory_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         cost=module.cost(),
+        moved=module.moved(),
         warnings=len(re.findall(WARNINGS, said[0])),
         wide=module.largest_wide(),
     )
@@ -103,7 +105,7 @@ def rows(program: Program, found: Compiled, hbm: float) -> list[Row]:
     free = 1 - found.peak / (hbm * 2**30)
     memory = f"peak {found.peak / 2**20:,.0f} MiB, temporaries {found.temporaries / 2**20:,.0f} MiB"
     work = f"{cost.flops / 1e12:,.4g} TFLOP against {program.flops / 1e12:,.4g}"
-    traffic = f"{cost.bytes / 2**30:,.3g} GiB through HBM, {cost.moved / 2**30:,.3g} GiB between chips"
+    traffic = f"{cost.bytes / 2**30:,.3g} GiB through HBM, {found.moved / 2**30:,.3g} GiB between chips"
     wide = f"largest: {found.wide[0][-60:]}" if found.wide else ""
     return [
         Row(f"{name}/free", free, ">= 0.25", f"{memory}; compiled in {found.seconds:.0f} s; {program.note}"),

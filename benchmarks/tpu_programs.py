@@ -45,8 +45,8 @@ PREFIX, STOP = 1, 2
 FORWARDS = {"none": (3.0, 3.5), "dots": (3.0, 4.5), "attention": (4.0, 3.5), "full": (4.0, 4.5)}
 """(layers' matrix products, attention) of a forward and a backward pass, in forward passes, by what is kept: a backward
 pass is two forward passes, two and a half of attention, whose scores are computed anew."""
-UNEMBEDDINGS = 4.0
-"""The same of the unembedding, whose logits are computed anew."""
+UNEMBEDDINGS = 3.0
+"""The same of the unembedding, whose gradient is taken while its logits are there."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""The two train steps, the sampler and the dual-space program of a small config, compiled for a TPU slice by its own
-compiler, ahead of time and without a TPU."""
+"""The train steps, the sampler and the dual-space program of a small config, and attention by its kernel: compiled for
+a TPU slice by its own compiler, ahead of time and without a TPU."""
 
 import dataclasses
 import os
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from prerl_jax import Batch, Prompts, Rollouts, Sequences, dsrl
 from prerl_jax.config_io import load_config
-from prerl_jax.runtime.mesh import MeshSpec, batch_sharding
+from prerl_jax.models.decoder import Decoder
+from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, make_mesh
 from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.programs import Programs
@@ -20,14 +23,19 @@ pytest.importorskip("libtpu")
 
 
 @pytest.fixture(scope="module")
-def programs():
+def devices():
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU, so nothing need be locked
     from jax.experimental import topologies
 
     try:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
-    except Exception as error:  # another process may hold libtpu's lock
+        return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
+    except Exception as error:
         pytest.skip(f"no TPU topology: {error}")
+
+
+@pytest.fixture(scope="module")
+def programs(devices):
     config = load_config("lab")
     config = dataclasses.replace(
         config,
@@ -36,7 +44,7 @@ def programs():
         phases=dsrl(warmup=1, total=2),
         microbatches=2,
     )
-    return Programs(assemble(config, topology.devices))
+    return Programs(assemble(config, devices))
 
 
 def rows(programs, shape, dtype):
@@ -66,6 +74,18 @@ def test_train_step(programs, index):
     assert memory.alias_size_in_bytes > 0, "the donated state is updated in place"
     out_state, _ = compiled.output_shardings
     assert out_state.params["layers"]["mlp"]["gate"].spec == PartitionSpec(None, "fsdp", "tensor")
+
+
+@pytest.mark.parametrize(("remat", "forwards"), [("attention", 1), ("full", 2)])
+def test_attention_is_splash_and_is_kept_where_asked(devices, remat, forwards):
+    mesh = make_mesh(MeshSpec(data=1, fsdp=4, tensor=2), devices)
+    config = DecoderConfig("qwen3", 256, 128, 128, 2, 4, 2, 64, qk_norm=True)
+    model = Decoder(config, compute_dtype="bfloat16", remat=remat, mesh=mesh)
+    tokens = jax.ShapeDtypeStruct((4, 129), jnp.int32, sharding=batch_sharding(mesh))
+    gradient = jax.grad(lambda params, x: model.hidden(params, x, x, x).astype(jnp.float32).sum())
+    text = jax.jit(gradient).lower(model.abstract_params(), tokens).compile().as_text()
+    kernels = re.findall(r"%splash_mha_(\w+?)_segmented\S* = ", text)
+    assert sorted(kernels) == ["dkv", "dq"] + ["fwd"] * forwards
 
 
 def test_sampler(programs):
