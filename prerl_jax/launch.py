@@ -1,4 +1,7 @@
-"""`python -m prerl_jax.launch`: runs a config, on a laptop, on a GPU, or as one of the processes of a TPU slice."""
+"""`python -m prerl_jax.launch`: runs a config, on a laptop, on a GPU, or as one of the processes of a TPU slice.
+
+Compiled programs are kept on disk for the next start: where, and how to turn it off, is in `runtime/compilation.py`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--devices", type=int, metavar="N", help="with --dry-run: as if there were so many devices")
     p.add_argument("--init-from", metavar="WORKDIR[@STEP]", help="begin with another run's parameters and moments")
     p.add_argument("--allow-config-change", action="store_true", help="resume under another config than the workdir's")
+    p.add_argument("--profile", type=int, metavar="N", help="trace steps N to N+2 into WORKDIR/profile")
     return p
 
 
@@ -30,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status. An error the user can mend is printed without a traceback."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # to install PyTorch, which nothing needs
     args = parser().parse_args(argv)
+    from prerl_jax.runtime.compilation import enable_cache
     from prerl_jax.runtime.distributed import OtherProcessError, StartUpError, initialize
 
     try:
@@ -42,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args.devices is not None:
             raise ValueError("--devices is for --dry-run; a run takes the devices that are there.")
+        enable_cache()  # before anything compiles
         initialize()  # before anything touches a device
         from prerl_jax.runtime.checkpoints import CheckpointError
         from prerl_jax.runtime.metrics import MetricsError
@@ -49,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, StartUpError) as error:
         return _fail(error)
     try:
-        run(config, workdir, init_from=args.init_from, allow_config_change=args.allow_config_change)
+        more = {"allow_config_change": args.allow_config_change, "profile": args.profile}
+        run(config, workdir, init_from=args.init_from, **more)
     except (ValueError, OSError, ImportError, CheckpointError, MetricsError, OtherProcessError) as error:
         return _fail(error)
     return 0

@@ -17,6 +17,9 @@ from rich.text import Text
 
 from prerl_jax.analysis.passk import widest
 
+COMPILING = 0.05
+"""Share of a step from which on its compilation makes it an extraordinary one."""
+
 CELLS = (
     ("accuracy", "train/accuracy", 3),
     ("reward", "train/reward", 3),
@@ -69,11 +72,11 @@ class Progress:
           step: steps done.
           phase: name of the phase, "base" for the evaluation before training.
           metrics: `train/accuracy`, `train/reward`, `train/length`, `time/tokens_per_second`, `eval/avg@k` are shown,
-            each if it is there; other names are ignored.
+            each if it is there; `time/compile` is not held against the time left; other names are ignored.
         """
         if not self._console:
             return
-        left = self._clock.left(step, time.monotonic())
+        left = self._clock.left(step, time.monotonic(), metrics.get("time/compile", 0.0))
         if self._live:
             self._latest |= metrics
             fields = {"metrics": self._latest, "left": _duration(left)}
@@ -100,28 +103,32 @@ class Progress:
 
 
 class Clock:
-    """Time left, from this process's own steps.
+    """Time left, from this process's own steps, evaluations and checkpoints between them included.
 
-    The first of them waits for compilation, so from the second on the rate is that of the steps after it.
+    Steps in which something was compiled are left out of the rate; until there are others, they count without it.
     """
 
     def __init__(self, total_steps: int, start_step: int):
         self._total = total_steps
-        self._since = (start_step, 0.0)
-        self._compiled = False
+        self._last = (start_step, 0.0)
+        self._ordinary, self._compiling = [0, 0.0], [0, 0.0]
 
     def start(self, now: float) -> None:
-        self._since = (self._since[0], now)
+        self._last = (self._last[0], now)
 
-    def left(self, step: int, now: float) -> float | None:
-        """Seconds left at time `now` with `step` steps done; None before the first step of this process."""
-        first_step, since = self._since
-        if step <= first_step:
-            return None
-        left = (now - since) / (step - first_step) * (self._total - step)
-        if not self._compiled:
-            self._since, self._compiled = (step, now), True
-        return left
+    def left(self, step: int, now: float, compiling: float = 0.0) -> float | None:
+        """Seconds left at time `now` with `step` steps done; None before the first step of this process.
+
+        `compiling` is how much of the time since the last call went into compilation.
+        """
+        steps, seconds = step - self._last[0], now - self._last[1]
+        self._last = (step, now)
+        if steps > 0:
+            kind = self._compiling if compiling > COMPILING * seconds else self._ordinary
+            kind[0] += steps
+            kind[1] += max(0.0, seconds - compiling)
+        done, spent = self._ordinary if self._ordinary[0] else self._compiling
+        return spent / done * (self._total - step) if done else None
 
 
 class _Display(rich_progress.Progress):

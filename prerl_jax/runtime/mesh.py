@@ -133,6 +133,12 @@ def global_rows(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: place(np.asarray(leaf)), tree)
 
 
+def everywhere(mesh: Mesh, value: Any) -> jax.Array:
+    """A small array of the host, the same on every process, held whole by every device."""
+    value = np.asarray(value)
+    return jax.make_array_from_callback(value.shape, replicated(mesh), lambda index: value[index])
+
+
 def local_rows(tree: Any) -> Any:
     """Global arrays [B, ...] split over rows -> this process's rows [b, ...] as numpy, in row order.
 

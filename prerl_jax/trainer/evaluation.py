@@ -9,7 +9,7 @@ from prerl_jax.analysis.passk import evaluation_metrics
 from prerl_jax.analysis.thoughts import count_matches
 from prerl_jax.core.types import Params, Prompts
 from prerl_jax.data import left_pad
-from prerl_jax.runtime.mesh import all_rows
+from prerl_jax.runtime.mesh import all_rows, everywhere
 from prerl_jax.trainer.assembly import evaluation_shape
 from prerl_jax.trainer.collect import collect, texts, truncated
 from prerl_jax.trainer.programs import Programs
@@ -25,7 +25,7 @@ def evaluate(programs: Programs, params: Params) -> dict[str, float]:
     examples, processes = assembly.evaluation, jax.process_count()
     group_size, size = evaluation_shape(assembly)
     rounds = spec.samples // group_size
-    key = jax.random.PRNGKey(spec.seed)
+    key = everywhere(assembly.mesh, jax.random.PRNGKey(spec.seed))  # placed as in training: one program
     columns = []
     for start in range(0, len(examples) * rounds, size):
         # A problem is asked `rounds` times. The last call is filled up from the front: one shape, one program; what is

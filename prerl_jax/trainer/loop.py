@@ -1,5 +1,10 @@
 """The loop: sample, verify, prepare, step. It only calls the rooms.
 
+Whatever starts a device program is called by this thread, in one order on all processes. It does not wait for an
+update: while the device computes it, and then samples for the next step, a thread of the background reads the metrics,
+writes them and the completions, and shows progress. What fails there ends the run before the next update. Metrics are
+on disk before a checkpoint is saved.
+
 `train/`, `eval/` and `alignment/` metrics are functions of the config, its seeds among it; what depends on time or the
 machine stands under `time/`.
 """
@@ -9,8 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,18 +22,25 @@ import numpy as np
 
 from prerl_jax.analysis.console import Progress
 from prerl_jax.config_io import render
-from prerl_jax.core.phases import Phase, advance
+from prerl_jax.core.phases import Phase, locate
 from prerl_jax.core.types import Prompts, Rollouts, TrainState
 from prerl_jax.data import Example, left_pad
 from prerl_jax.data.problems import as_text
+from prerl_jax.runtime.background import Background
 from prerl_jax.runtime.checkpoints import Checkpoints
+from prerl_jax.runtime.compilation import Compilations
+from prerl_jax.runtime.distributed import together
+from prerl_jax.runtime.goodput import Goodput
 from prerl_jax.runtime.mesh import global_rows
 from prerl_jax.runtime.metrics import MetricsWriter
+from prerl_jax.runtime.peak import peak_flops
+from prerl_jax.runtime.profile import Profile, annotate
 from prerl_jax.runtime.state import reset_optimizer
 from prerl_jax.trainer.assembly import Assembly
 from prerl_jax.trainer.collect import collect, texts, truncated
 from prerl_jax.trainer.evaluation import evaluate
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.times import Times, Work
 from prerl_jax.verify import verify_all
 
 
@@ -43,23 +54,38 @@ class Run:
     writer: MetricsWriter
     checkpoints: Checkpoints
     progress: Progress
+    profile: Profile = dataclasses.field(default_factory=lambda: Profile(Path(), None))
+    goodput: Goodput = dataclasses.field(default_factory=Goodput)
 
     @property
     def assembly(self) -> Assembly:
         return self.programs.assembly
 
 
-class Stopwatch:
-    """Seconds spent in named parts of a step."""
+@dataclasses.dataclass
+class Step:
+    """A step under way: what is known of it, in the order in which it is found out."""
 
-    def __init__(self):
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[f"time/{name}"] += time.perf_counter() - start
+    number: int
+    """From 1."""
+    phase: Phase
+    examples: list[Example]
+    prompts: Prompts
+    position: dict
+    """Of the data, after this step."""
+    times: Times = dataclasses.field(default_factory=Times)
+    rollouts: Rollouts | None = None
+    responses: list[str] | None = None
+    cut: np.ndarray | None = None
+    aligned: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """On the device, which may not have computed them yet."""
+    work: Work | None = None
+    evaluated: dict[str, float] = dataclasses.field(default_factory=dict)
+    free: float | None = None
+    """When the device was free of an evaluation after it."""
+    scalars: dict[str, float] = dataclasses.field(default_factory=dict)
+    """All metrics, as numbers."""
 
 
 def train(run: Run) -> TrainState:
@@ -67,94 +93,189 @@ def train(run: Run) -> TrainState:
 
     Raises CheckpointError when a checkpoint cannot be written; the last good one is intact.
     """
-    phases = run.assembly.phases
-    if int(run.state.step) == 0:
-        watch = Stopwatch()
-        with watch("evaluate"):
-            metrics = evaluate(run.programs, run.state.params)
-        _report(run, 0, "base", metrics | watch.seconds)
-    while int(run.state.phase) < len(phases):
-        phase = phases[int(run.state.phase)]
-        metrics = _step(run, phase)
-        step = int(run.state.step)
-        ended = int(run.state.phase_step) == 0
-        spec = run.assembly.config
-        if ended or (spec.evaluation.every and step % spec.evaluation.every == 0):
-            start = time.perf_counter()
-            metrics |= evaluate(run.programs, run.state.params)
-            metrics["time/evaluate"] = time.perf_counter() - start
-        _report(run, step, phase.name, metrics)
-        if ended and int(run.state.phase) < len(phases) and phases[int(run.state.phase)].reset_optimizer:
-            run.state = reset_optimizer(run.state, run.assembly.optimizer(phases[int(run.state.phase)]))
-        if ended or (spec.checkpoints.every and step % spec.checkpoints.every == 0):
-            _save(run, metrics, boundary=ended)
+    first, total = int(run.state.step), sum(phase.steps for phase in run.assembly.phases)
+    with contextlib.closing(run.profile), Loop(run) as loop:
+        if first == 0:
+            loop.report(0, "base", loop.evaluate())
+        for number in range(first + 1, total + 1):
+            with run.profile.step(number):
+                loop.after(loop.step(number))
     run.checkpoints.wait()
     return run.state
 
 
-def _step(run: Run, phase: Phase) -> dict[str, float]:
-    """One rollout batch and its update; moves `run.state`."""
-    assembly, programs, watch = run.assembly, run.programs, Stopwatch()
-    config, started = assembly.config, time.perf_counter()
-    with watch("sample"):
-        examples, prompts = _next_prompts(run)
-        key = jax.random.fold_in(run.state.rng, run.state.step)
-        rollouts = collect(programs.engine(phase), run.state.params, prompts, key, assembly.mesh, assembly.calls)
-    with watch("verify"):
-        responses = texts(rollouts, assembly.decode)
-        cut = truncated(rollouts, assembly.stop_tokens)
-        problems = [example.problem for example in examples for _ in range(config.sampling.group_size)]
-        rewards = verify_all(config.data.verifier, problems, responses, cut)
-        rollouts = dataclasses.replace(rollouts, rewards=rewards)
-    with watch("prepare"):
-        on_mesh, cut_on_mesh = global_rows(assembly.mesh, (rollouts, cut))
-        batch, statistics = programs.prepare(phase)(on_mesh, cut_on_mesh)
-        batch = programs.place(phase, batch)
-    metrics = dict(statistics)
-    if config.alignment_every and int(run.state.step) % config.alignment_every == 0:
-        with watch("align"):
-            metrics |= jax.block_until_ready(
-                programs.dual(phase.temperature)(run.state.params, _subset(assembly, rollouts))
-            )
-    with watch("train"):
-        run.state, stepped = programs.step(phase)(run.state, batch)
-        metrics |= jax.block_until_ready(stepped)
-        run.state = advance(assembly.phases, run.state)
-    run.writer.completions(int(run.state.step), _completions(config, phase, problems, responses, rollouts, cut))
-    total = watch.seconds["time/step"] = time.perf_counter() - started
-    metrics = jax.device_get(metrics)
-    tokens = metrics["train/length"] * config.sampling.prompts * config.sampling.group_size
-    return _scalars(metrics) | watch.seconds | {"time/tokens_per_second": float(tokens) / total}
+class Loop:
+    """The steps of a run, one after the other."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self._background = Background("metrics")
+        self._compilations = Compilations()
+
+    def __enter__(self) -> Loop:
+        assembly = self.run.assembly
+        self._compilations.__enter__()
+        self._peak, said = peak_flops(list(assembly.mesh.devices.flat), assembly.model.compute_dtype)
+        if self.run.progress:
+            self.run.progress.message(f"time/mfu is a share of {said}")
+        self._free = time.perf_counter()
+        return self
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        try:
+            self._background.__exit__(kind, *error)
+        finally:
+            self._compilations.__exit__()
+
+    def step(self, number: int) -> Step:
+        """One rollout batch and its update, which the device may still be computing; moves `run.state`."""
+        run, phases = self.run, self.run.assembly.phases
+        index, already = locate(phases, number - 1)
+        if already == 0 and phases[index].reset_optimizer:
+            run.state = reset_optimizer(run.state, run.assembly.optimizer(phases[index]))
+        step = self._ask(number, phases[index])
+        self._sample(step)
+        with together("verification"):
+            self._background.check()
+            self._verify(step)
+        self._update(step)
+        return step
+
+    def after(self, step: Step) -> None:
+        """Evaluation, metrics and checkpoint of a step, each when it is due."""
+        config = self.run.assembly.config
+        ended = locate(self.run.assembly.phases, step.number)[1] == 0
+        if ended or _every(config.evaluation.every, step.number):
+            self._wait(step)
+            step.evaluated = self.evaluate()
+            step.free = time.perf_counter()
+        self._background.submit(self.conclude, step)
+        if ended or _every(config.checkpoints.every, step.number):
+            self._save(step, ended)
+
+    def evaluate(self) -> dict[str, float]:
+        """`eval/` metrics of the parameters as they are, and the seconds that they took."""
+        start = time.perf_counter()
+        metrics = evaluate(self.run.programs, self.run.state.params)
+        return metrics | {"time/evaluate": time.perf_counter() - start}
+
+    def report(self, step: int, phase: str, metrics: dict[str, float]) -> None:
+        """A line of the metrics, and of the progress."""
+        metrics = metrics | {"time/compile": self._compilations.take_seconds()}
+        metrics |= self.run.goodput.metrics(metrics)
+        self.run.writer.write(step, phase, metrics)
+        if self.run.progress:
+            self.run.progress.update(step, phase, metrics)
+
+    def _wait(self, step: Step) -> None:
+        """Until a step's update is computed."""
+        if "done" not in step.times.marks:
+            jax.block_until_ready(step.aligned)
+            step.times.mark("aligned")
+            jax.block_until_ready(step.metrics)
+            step.times.mark("done")
+
+    def conclude(self, step: Step) -> None:
+        """Reads and writes what is to be kept of a step; its scalars are there then. In the background."""
+        self._wait(step)
+        step.scalars = _scalars(jax.device_get(step.metrics | step.aligned)) | step.times.metrics(self._free)
+        step.scalars |= step.work.metrics(step.scalars, self._peak) | step.evaluated
+        self._free = step.free or step.times.marks["done"]
+        self.run.writer.completions(step.number, _completions(self.run.assembly.config, step))
+        self.report(step.number, step.phase.name, step.scalars)
+
+    def _save(self, step: Step, ended: bool) -> None:
+        """A checkpoint, once the lines are on disk that a resume from it keeps."""
+        run = self.run
+        with together("writing metrics and the checkpoint before"):
+            self._background.wait()
+            run.writer.flush()
+            run.checkpoints.wait()
+        index, _ = locate(run.assembly.phases, step.number)
+        extra = {"data": step.position, "phase": index, "config": render(run.assembly.config)}
+        run.checkpoints.save(step.number, run.state, extra, step.scalars, boundary=ended)
+
+    def _ask(self, number: int, phase: Phase) -> Step:
+        """A step with this process's examples, and their prompts with ids that are unique in the global batch."""
+        run, assembly = self.run, self.run.assembly
+        examples = [assembly.train[i] for i in next(run.batches)]
+        prompts = left_pad(examples, assembly.config.data.max_prompt_tokens, assembly.pad_token)
+        ids = np.arange(len(examples), dtype=np.int32) + len(examples) * jax.process_index()
+        prompts = Prompts(prompts.prompt, prompts.prompt_mask, ids)
+        return Step(number, phase, examples, prompts, run.batches.get_state())
+
+    def _sample(self, step: Step) -> None:
+        run, assembly, programs = self.run, self.run.assembly, self.run.programs
+        with annotate("sample"):
+            key = programs.step_key(run.state.rng, step.number - 1)
+            engine = programs.engine(step.phase)
+            step.rollouts = collect(engine, run.state.params, step.prompts, key, assembly.mesh, assembly.calls)
+        step.times.mark("sampled")
+
+    def _verify(self, step: Step) -> None:
+        assembly, config = self.run.assembly, self.run.assembly.config
+        with annotate("verify"):
+            step.responses = texts(step.rollouts, assembly.decode)
+            step.cut = truncated(step.rollouts, assembly.stop_tokens)
+            rewards = verify_all(config.data.verifier, _problems(config, step), step.responses, step.cut)
+            step.rollouts = dataclasses.replace(step.rollouts, rewards=rewards)
+        step.times.mark("verified")
+
+    def _update(self, step: Step) -> None:
+        """Prepares the batch and gives the device its update, which nobody waits for here."""
+        run, programs, phase = self.run, self.run.programs, step.phase
+        mesh, config = run.assembly.mesh, run.assembly.config
+        with annotate("prepare"):
+            batch, statistics = programs.prepare(phase, *global_rows(mesh, (step.rollouts, step.cut)))
+            packed = programs.pack(phase, batch)
+            batch = global_rows(mesh, packed)
+        step.times.mark("prepared")
+        if config.alignment_every and (step.number - 1) % config.alignment_every == 0:
+            groups = global_rows(mesh, _alignment_groups(run.assembly, step.rollouts))
+            step.aligned = programs.dual(phase.temperature)(run.state.params, groups)
+        with annotate("train"):
+            run.state, stepped = programs.step(phase)(run.state, batch)
+        if not all(getattr(term.space, "given_prompt", False) for term in phase.parts):
+            del stepped["train/logprob_gap"]  # the sampler's were given the prompt
+        step.metrics = statistics | stepped
+        sampling = config.sampling
+        step.work = Work(run.assembly.model.config, step.rollouts, packed, sampling.group_size, jax.process_count())
 
 
-def _next_prompts(run: Run) -> tuple[list[Example], Prompts]:
-    """This process's examples of the next batch, and their prompts with ids that are unique in the global batch."""
-    assembly = run.assembly
-    examples = [assembly.train[i] for i in next(run.batches)]
-    prompts = left_pad(examples, assembly.config.data.max_prompt_tokens, assembly.pad_token)
-    ids = np.arange(len(examples), dtype=np.int32) + len(examples) * jax.process_index()
-    return examples, Prompts(prompts.prompt, prompts.prompt_mask, ids)
+def _every(steps: int, number: int) -> bool:
+    return bool(steps) and number % steps == 0
 
 
-def _subset(assembly: Assembly, rollouts: Rollouts) -> Rollouts:
-    """The groups that alignment is measured on: the first of every process, on the mesh."""
-    rows = assembly.config.alignment_prompts // jax.process_count() * assembly.config.sampling.group_size
-    return global_rows(assembly.mesh, jax.tree.map(lambda x: x[:rows], rollouts))
+def _alignment_groups(assembly: Assembly, rollouts: Rollouts) -> Rollouts:
+    """This process's rows of the groups that alignment is measured on: evenly spread over the global batch.
+
+    Which ones they are does not depend on the number of processes.
+    """
+    sampling, processes = assembly.config.sampling, jax.process_count()
+    wanted, local = assembly.config.alignment_prompts // processes, sampling.prompts // processes
+    groups = np.arange(wanted) * local // wanted
+    rows = (groups[:, None] * sampling.group_size + np.arange(sampling.group_size)).ravel()
+    return jax.tree.map(lambda x: x[rows], rollouts)
 
 
-def _completions(config, phase, problems, responses, rollouts, cut) -> list[dict[str, Any]]:
+def _problems(config, step: Step) -> list[Any]:
+    return [example.problem for example in step.examples for _ in range(config.sampling.group_size)]
+
+
+def _completions(config, step: Step) -> list[dict[str, Any]]:
     """A few of the step's responses, evenly spread over its groups."""
-    count = min(config.completions_per_step, len(responses))
+    problems = _problems(config, step)
+    count = min(config.completions_per_step, len(problems))
     return [
         {
-            "phase": phase.name,
+            "phase": step.phase.name,
             "prompt": as_text(problems[row].prompt),
             "answer": problems[row].answer,
-            "response": responses[row],
-            "reward": float(rollouts.rewards[row]),
-            "truncated": bool(cut[row]),
+            "response": step.responses[row],
+            "reward": float(step.rollouts.rewards[row]),
+            "truncated": bool(step.cut[row]),
         }
-        for row in (i * len(responses) // count for i in range(count))
+        for row in (i * len(problems) // count for i in range(count))
     ]
 
 
@@ -167,15 +288,3 @@ def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
         else:
             flat[name] = float(value)
     return flat
-
-
-def _report(run: Run, step: int, phase: str, metrics: dict[str, float]) -> None:
-    run.writer.write(step, phase, metrics)
-    run.progress.update(step, phase, metrics)
-
-
-def _save(run: Run, metrics: dict[str, float], *, boundary: bool) -> None:
-    """Metrics reach the disk before the checkpoint that a resume would cut them to."""
-    run.writer.flush()
-    extra = {"data": run.batches.get_state(), "phase": int(run.state.phase), "config": render(run.assembly.config)}
-    run.checkpoints.save(int(run.state.step), run.state, extra, metrics, boundary=boundary)

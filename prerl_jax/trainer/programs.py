@@ -1,8 +1,12 @@
 """The compiled programs of a run: sampling, preparing, stepping and aligning, each made once and reused.
 
+A program is kept by what it computes, not by the phase it is for: phases with the same objective, learning rate and
+temperature share the train step, whatever their space, credit and weighing. So that they can, their batches have the
+same fields, and rows as long as those of the longest phase.
+
 Between preparing and stepping the batch passes through the host, where it is packed: rows without a trained token are
 left out, and the number of rows is rounded up to a bucket that divides over the mesh and into microbatches, so that a
-phase compiles a handful of steps.
+run compiles a handful of steps.
 """
 
 from __future__ import annotations
@@ -14,19 +18,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prerl_jax.core.batches import make_prepare
 from prerl_jax.core.dual import make_dual_gradients
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.packing import bucket, pack, plan
-from prerl_jax.core.phases import Phase
+from prerl_jax.core.phases import Phase, advance
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import make_train_step, trained_tokens
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.data.prefix import prefix_id
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
-from prerl_jax.runtime.mesh import agree_max, batch_sharding, batch_shards, global_rows, local_rows, replicated
+from prerl_jax.runtime.mesh import agree_max, batch_sharding, batch_shards, local_rows, replicated
 from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer.assembly import Assembly, evaluation_shape
 
@@ -40,9 +45,26 @@ class Programs:
     def __init__(self, assembly: Assembly, make_engine: MakeEngine = make_sampler):
         self.assembly = assembly
         self._engine = functools.cache(functools.partial(make_engine, assembly.model))
-        self.prepare = functools.cache(self._prepare)
-        self.step = functools.cache(self._step)
         self.dual = functools.cache(self._dual)
+        self._train = functools.cache(self._step)
+
+    def step(self, phase: Phase) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+        """(state, packed batch on the mesh) -> (the state, moved on to the next phase if it is time, metrics f32[]).
+
+        The state is donated. Compiles once a row bucket.
+        """
+        rate = self.assembly.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
+        what = {"objective": phase.objective, "learning_rate": rate, "temperature": phase.temperature}
+        return self._train(Phase("train", 1, **what))
+
+    @functools.cached_property
+    def step_key(self) -> Callable[[Array, int], Array]:
+        """(the run's key, steps done) -> the key that the next step samples with; no host waits for it."""
+
+        def step_key(key: Array, done: Array) -> Array:
+            return jax.random.fold_in(key, done)
+
+        return jax.jit(step_key, out_shardings=replicated(self.assembly.mesh))
 
     def engine(self, phase: Phase | None) -> Engine:
         """The engine that samples for a phase, or, for None, for evaluation; shared where the settings are the same."""
@@ -58,25 +80,77 @@ class Programs:
         group_size = evaluation_shape(self.assembly)[0] if phase is None else config.sampling.group_size
         return self._engine(settings, group_size)
 
-    def _prepare(self, phase: Phase) -> Callable[[Rollouts, Array], tuple[Batch, Metrics]]:
-        """(rollouts, truncated bool[B]) -> (unpacked batch, statistics of the rollouts), all on the mesh."""
-        config = self.assembly.config
-        make_batch = make_prepare(self.assembly.model, phase, config.sampling.group_size)
+    def prepare(self, phase: Phase, rollouts: Rollouts, truncated: Array) -> tuple[Batch, Metrics]:
+        """(unpacked batch, statistics of the rollouts), all on the mesh, of rollouts and truncated bool[B] on it."""
+        return self._prepare(rollouts, truncated, np.int32(self.assembly.phases.index(phase)))
 
-        def prepare(rollouts: Rollouts, truncated: Array) -> tuple[Batch, Metrics]:
-            batch = make_batch({}, rollouts)
+    @functools.cached_property
+    def _branches(self) -> list[Callable[[Rollouts], tuple[Batch, Metrics]]]:
+        """What each phase makes of rollouts, before it is made equal in shape."""
+        return [self._branch(phase) for phase in self.assembly.phases]
+
+    def _branch(self, phase: Phase) -> Callable[[Rollouts], tuple[Batch, Metrics]]:
+        make = make_prepare(self.assembly.model, phase, self.assembly.config.sampling.group_size)
+        terms = len(phase.parts)
+
+        def branch(rollouts: Rollouts) -> tuple[Batch, Metrics]:
+            batch = make({}, rollouts)
+            if batch.sampler_logprobs is None:
+                batch = dataclasses.replace(batch, sampler_logprobs=jnp.zeros_like(batch.weights))
             trained = trained_tokens(batch, phase.objective).any(axis=1)
-            terms = len(phase.parts)
-            return batch, rollout_statistics(rollouts, truncated, config.sampling.group_size) | {
+            return batch, {
                 "train/kept": (batch.weights != 0).any(axis=1).reshape(terms, -1).any(axis=0).mean(),
                 "train/computed": trained.reshape(terms, -1).any(axis=0).mean(),
             }
 
-        mesh = self.assembly.mesh
+        return branch
+
+    @functools.cached_property
+    def batch_shape(self) -> tuple[int, int]:
+        """(rows, tokens of a row) of an unpacked batch: as many and as long as those of any phase."""
+        shapes = [jax.eval_shape(branch, self._abstract_rollouts())[0].weights.shape for branch in self._branches]
+        return tuple(map(max, zip(*shapes, strict=True)))
+
+    @functools.cached_property
+    def _prepare(self) -> Callable[[Rollouts, Array, Array], tuple[Batch, Metrics]]:
+        """One program for all phases, told by their number, so that none is compiled in the middle of a run."""
+        group_size, mesh, shape = self.assembly.config.sampling.group_size, self.assembly.mesh, self.batch_shape
+
+        def fill(x: Array) -> Array:
+            return jnp.pad(x, [(0, whole - part) for whole, part in zip(shape, x.shape, strict=True)])
+
+        def equal(branch: Callable[[Rollouts], tuple[Batch, Metrics]]) -> Callable:
+            def padded(rollouts: Rollouts) -> tuple[Batch, Metrics]:
+                batch, statistics = branch(rollouts)
+                return jax.tree.map(fill, batch), statistics
+
+            return padded
+
+        def prepare(rollouts: Rollouts, truncated: Array, phase: Array) -> tuple[Batch, Metrics]:
+            batch, statistics = jax.lax.switch(phase, [equal(branch) for branch in self._branches], rollouts)
+            return batch, statistics | rollout_statistics(rollouts, truncated, group_size)
+
         return jax.jit(prepare, out_shardings=(batch_sharding(mesh), replicated(mesh)))
 
+    def _abstract_rollouts(self) -> Rollouts:
+        config = self.assembly.config
+        rows = config.sampling.prompts * config.sampling.group_size
+
+        def tokens(width: int, dtype: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((rows, width), dtype)
+
+        prompt, response = config.data.max_prompt_tokens, config.sampling.max_new_tokens
+        return Rollouts(
+            prompt=tokens(prompt, jnp.int32),
+            prompt_mask=tokens(prompt, bool),
+            response=tokens(response, jnp.int32),
+            response_mask=tokens(response, bool),
+            rewards=jax.ShapeDtypeStruct((rows,), jnp.float32),
+            logprobs=tokens(response, jnp.float32),
+        )
+
     def _step(self, phase: Phase) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-        """The train step of a phase on packed rows; the state is donated. Compiles once a row bucket."""
+        """The program of `step`, for a phase of which only what it depends on is said."""
         assembly = self.assembly
         tx = assembly.optimizer(phase)
         shardings = jax.tree.map(
@@ -89,19 +163,20 @@ class Programs:
             vocab, shards = assembly.model.config.vocab_size, batch_shards(assembly.mesh)
             chunk = chunk_length(rows // parts, length, vocab, shards)
             settings = {"microbatches": parts, "temperature": phase.temperature, "chunk": chunk}
-            return make_train_step(assembly.model, tx, phase.objective, **settings)(state, batch)
+            state, metrics = make_train_step(assembly.model, tx, phase.objective, **settings)(state, batch)
+            return advance(assembly.phases, state), metrics
 
-        step.__name__ = f"train_{phase.name}"
-        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+        step.__name__ = "train"
+        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(assembly.mesh)))
 
-    def place(self, phase: Phase, batch: Batch) -> Batch:
-        """Packs this process's rows of an unpacked batch on the mesh, and puts them back on the mesh."""
-        mesh = self.assembly.mesh
+    def pack(self, phase: Phase, batch: Batch) -> Batch:
+        """This process's rows of an unpacked batch on the mesh, packed; numpy, as many rows on every process."""
         local = local_rows(batch)
-        groups = plan(local, phase.objective)
-        processes = jax.process_count()
-        rows = row_bucket(agree_max(len(groups)) * processes, batch_shards(mesh), self.assembly.microbatch_rows)
-        return global_rows(mesh, pack(local, groups, rows // processes))
+        length = self.batch_shape[1]
+        groups = plan(local, phase.objective, length)
+        processes, shards = jax.process_count(), batch_shards(self.assembly.mesh)
+        rows = row_bucket(agree_max(len(groups)) * processes, shards, self.assembly.microbatch_rows)
+        return pack(local, groups, rows // processes, length)
 
     def _dual(self, temperature: float) -> Callable[[Params, Rollouts], Metrics]:
         """Alignment of one objective's gradients in the two spaces, see `alignment_phases`."""
@@ -119,7 +194,11 @@ class Programs:
             logprob_alignment=config.alignment_logprob,
             chunk=chunk_length(rows, length, self.assembly.model.config.vocab_size, shards),
         )
-        return jax.jit(lambda params, rollouts: dual(params, rollouts)[2])
+
+        def align(params: Params, rollouts: Rollouts) -> Metrics:
+            return dual(params, rollouts)[2]
+
+        return jax.jit(align, out_shardings=replicated(self.assembly.mesh))
 
 
 def row_bucket(needed: int, shards: int, microbatch_rows: int) -> int:

@@ -26,7 +26,9 @@ from prerl_jax.data import Batches, make_batches
 from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
 from prerl_jax.runtime.distributed import require_same, require_shared, together
+from prerl_jax.runtime.goodput import Goodput
 from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
+from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import abstract_state, create_state
 from prerl_jax.runtime.step_files import committed_steps
 from prerl_jax.trainer.assembly import Assembly, assemble
@@ -45,6 +47,7 @@ def run(
     allow_config_change: bool = False,
     make_engine: MakeEngine = make_sampler,
     console: Console | None = None,
+    profile: int | None = None,
 ) -> list[dict[str, Any]]:
     """Runs a config in a workdir to its end, resuming what is there; returns the rows of summary.json.
 
@@ -56,6 +59,7 @@ def run(
       allow_config_change: resume under another config than the workdir's.
       make_engine: what generates, with the signature of `make_sampler`.
       console: where progress goes.
+      profile: the first of the steps that are traced into the workdir's profile/; None for none.
 
     Raises:
       ValueError: the config does not fit the devices, the model, the data or the workdir, or processes differ in it.
@@ -64,6 +68,7 @@ def run(
     """
     main, workdir = jax.process_index() == 0, workdir.absolute()
     console = console or Console()
+    tracer = Profile(workdir / "profile", profile)
     source = None if init_from is None else Source.named(init_from)
     folder, total = workdir / "checkpoints", sum(phase.steps for phase in config.phases)
     require_same("their configs", render(config), "Start all of them with one command.")
@@ -81,13 +86,20 @@ def run(
     programs, spec = Programs(assembly, make_engine), config.checkpoints
     checkpoints = Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)
     try:
-        _go(programs, checkpoints, workdir, began or source, console)
+        _go(programs, checkpoints, workdir, began or source, console, tracer)
     finally:
         checkpoints.close()
     return _finish(workdir, console, main)
 
 
-def _go(programs: Programs, checkpoints: Checkpoints, workdir: Path, source: Source | None, console: Console) -> None:
+def _go(
+    programs: Programs,
+    checkpoints: Checkpoints,
+    workdir: Path,
+    source: Source | None,
+    console: Console,
+    profile: Profile,
+) -> None:
     """Trains from the newest checkpoint, or from the beginning: the model's parameters or those of `source`."""
     assembly = programs.assembly
     config, main = assembly.config, jax.process_index() == 0
@@ -101,12 +113,13 @@ def _go(programs: Programs, checkpoints: Checkpoints, workdir: Path, source: Sou
             write_text(workdir / "config.py", render(config))
             write_source(workdir, source)
         writer = MetricsWriter(workdir, resume_step=resumed, enabled=main)
+    goodput = Goodput(read_metrics(workdir) if main else ())
     try:
         with Progress(sum(p.steps for p in config.phases), step, enabled=main, console=console) as progress:
             began = [] if source is None else [f"begun from {source}"]
             for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed)):
                 progress.message(note)
-            work = Run(programs, state, batches, writer, checkpoints, progress)
+            work = Run(programs, state, batches, writer, checkpoints, progress, profile, goodput)
             try:
                 train(work)
             except (ValueError, OSError) as error:  # nothing in the config: keep the traceback

@@ -76,8 +76,9 @@ def test_an_exception_inside_is_not_swallowed():
 def test_time_left_counts_this_process_only_and_not_its_compilation():
     clock = Clock(total_steps=100, start_step=90)
     clock.start(1000.0)
-    assert clock.left(90, 1005.0) is None  # the evaluation before training
-    assert clock.left(91, 1040.0) == pytest.approx(40.0 * 9)  # all that is known: one step, compilation included
+    assert clock.left(90, 1005.0, 4.0) is None  # the evaluation before training
+    assert clock.left(91, 1040.0, 30.0) == pytest.approx(5.0 * 9)  # all that is known: one step, less its compilation
     assert clock.left(92, 1042.0) == pytest.approx(2.0 * 8)
-    assert clock.left(94, 1052.0) == pytest.approx(12.0 / 3 * 6)
-    assert clock.left(100, 1060.0) == 0.0
+    assert clock.left(93, 1072.0, 29.0) == pytest.approx(2.0 * 7)  # another program: not how the run goes
+    assert clock.left(95, 1080.0, 0.1) == pytest.approx((2.0 + 7.9) / 3 * 5)
+    assert clock.left(100, 1090.0) == 0.0

@@ -15,7 +15,7 @@ from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
 from prerl_jax.trainer.assembly import assemble
-from prerl_jax.trainer.loop import Run, _step
+from prerl_jax.trainer.loop import Loop, Run
 from prerl_jax.trainer.programs import Programs, row_bucket
 
 
@@ -29,8 +29,9 @@ def begin(config, devices=None):
 def first_step(config, devices=None):
     """(metrics, parameters afterwards) of a config's first step."""
     run = begin(config, devices)
-    metrics = _step(run, run.assembly.phases[0])
-    return metrics, jax.device_get(run.state.params)
+    with Loop(run) as loop:
+        loop.conclude(step := loop.step(1))
+    return step.scalars, jax.device_get(run.state.params)
 
 
 def tiny(**fields):
@@ -71,14 +72,16 @@ def test_the_first_step_is_the_same(variant):
 def test_a_run_compiles_a_handful_of_steps():
     config = dataclasses.replace(tiny_run.config(), phases=nsr_prerl(steps=12), alignment_every=0)
     run = begin(config)
-    kept = set()
-    for _ in range(12):
-        kept.add(_step(run, run.assembly.phases[int(run.state.phase)])["train/computed"])
+    with Loop(run) as loop:
+        steps = [loop.step(number) for number in range(1, 13)]
+        for step in steps:
+            loop.conclude(step)
     assert int(run.state.phase) == 1
+    kept = {step.scalars["train/computed"] for step in steps}
     assert len(kept) > 4, "the number of rows that are computed changes from step to step"
     (phase,) = run.assembly.phases
     assert run.programs.step(phase)._cache_size() <= 6, "of the 8 buckets that up to 16 rows fall into"
-    assert run.programs.prepare(phase)._cache_size() == run.programs.engine(phase)._cache_size() == 1
+    assert run.programs.engine(phase)._cache_size() == 1
 
 
 def test_phases_that_sample_alike_share_an_engine(assembly):

@@ -1,0 +1,80 @@
+"""When what of a step happened, how much work it was, and the `time/` metrics that follow.
+
+    free ... begun ... sampled ... verified ... prepared ... aligned ... done
+
+The device is free of what came before at `free`; sampling that was begun earlier than that waited in its queue. `done`
+is when the update is computed. So steps, but for evaluations between them, lie end to end on the clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from prerl_jax.core.types import Batch, Rollouts
+from prerl_jax.models.flops import sampling_flops, training_flops
+from prerl_jax.models.layers import DecoderConfig
+
+MARKS = ("begun", "sampled", "verified", "prepared", "aligned", "done")
+
+
+class Times:
+    """The marks of one step, in seconds of `time.perf_counter`."""
+
+    def __init__(self):
+        self.marks: dict[str, float] = {}
+        self.mark("begun")
+
+    def mark(self, name: str) -> None:
+        """The part that is called so, and those before it, are over."""
+        self.marks[name] = time.perf_counter()
+
+    def metrics(self, free: float) -> dict[str, float]:
+        """Seconds of the step and of its parts, and the share of it in which the device had nothing to do.
+
+        `time/wait` counts what lies between the last sample and the batch on the device, and what lies before sampling
+        with the device free. The device is given the train step before it is asked for anything, and the next
+        sampling before the step's metrics are read, so it waits nowhere else.
+        """
+        at = [self.marks[name] for name in MARKS]
+        begun = max(at[0], free)
+        parts = dict(zip(("sample", "verify", "prepare", "align", "train"), np.diff([begun, *at[1:]]), strict=True))
+        step = at[-1] - free
+        waited = (begun - free) + parts["verify"] + parts["prepare"]
+        parts |= {"step": step, "wait": waited / max(step, 1e-9)}
+        return {f"time/{name}": float(value) for name, value in parts.items()}
+
+
+class Work:
+    """What a step computes: tokens, and model FLOPs. One process's rows stand for those of all."""
+
+    def __init__(self, config: DecoderConfig, rollouts: Rollouts, batch: Batch, group_size: int, processes: int):
+        prompts, responses = rollouts.prompt_mask.sum(axis=1), rollouts.response_mask.sum(axis=1)
+        lengths, scored = segment_lengths(batch.sequences.segments), int((batch.weights != 0).sum())
+        self.sampled, self.trained = processes * int(responses.sum()), processes * int(lengths.sum())
+        self.flops = processes * (
+            sampling_flops(config, prompts, responses, group_size) + training_flops(config, lengths, scored)
+        )
+
+    def metrics(self, times: Mapping[str, float], peak: float) -> dict[str, float]:
+        """Tokens a second, sampled in the whole step, sampled while sampling and trained on while training; and MFU.
+
+        Alignment is a measurement: `time/mfu` counts neither its FLOPs nor its time.
+        """
+        step, sample, train = (max(times[f"time/{name}"], 1e-9) for name in ("step", "sample", "train"))
+        return {
+            "time/tokens_per_second": self.sampled / step,
+            "time/sampled_per_second": self.sampled / sample,
+            "time/trained_per_second": self.trained / train,
+            "time/mfu": self.flops / (peak * max(step - times["time/align"], 1e-9)),
+        }
+
+
+def segment_lengths(segments: np.ndarray) -> np.ndarray:
+    """Tokens of every sequence in packed rows; segments i32[B, T], 0 is padding."""
+    rows, kinds = len(segments), int(segments.max(initial=0)) + 1
+    numbered = segments + kinds * np.arange(rows)[:, None]
+    counts = np.bincount(numbered.ravel(), minlength=rows * kinds).reshape(rows, kinds)[:, 1:]
+    return counts[counts > 0]

@@ -1,0 +1,44 @@
+"""`--profile N`: a trace of steps N to N + 2, with the parts of a step in it."""
+
+import gzip
+import json
+
+import pytest
+from tiny_run import COMMAND, timeless
+
+from prerl_jax import launch
+from prerl_jax.runtime.profile import Profile
+
+
+def test_a_trace_of_the_steps_is_written_and_changes_nothing(tmp_path, finished):
+    assert launch.main(["--config", COMMAND[-1], "--workdir", str(tmp_path), "--profile", "3"]) == 0
+    (trace,) = (tmp_path / "profile").rglob("*.trace.json.gz")
+    assert list(trace.parent.glob("*.xplane.pb"))
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    names = {event.get("name") for event in events}
+    assert {"sample", "verify", "prepare", "train"} <= names
+    numbers = {event["args"]["step_num"] for event in events if event.get("name") == "step"}
+    assert numbers == {"3", "4"}
+    assert timeless(tmp_path) == timeless(finished.workdir)
+
+
+def test_which_steps_are_traced(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("jax.profiler.start_trace", lambda folder: told.append("start"))
+    monkeypatch.setattr("jax.profiler.stop_trace", lambda: told.append("stop"))
+    for first in (2, None):
+        profile = Profile(tmp_path / "profile", first)
+        for number in range(1, 7):
+            with profile.step(number):
+                told.append(number)
+        profile.close()
+    assert told == [1, "start", 2, 3, 4, "stop", 5, 6, 1, 2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match="from 0 on"):
+        Profile(tmp_path, 0)
+
+
+def test_a_mistaken_number_is_refused(tmp_path, capsys):
+    arguments = ["--config", COMMAND[-1], "--workdir", str(tmp_path / "new"), "--profile", "0"]
+    assert launch.main(arguments) == 1
+    assert "counted from 1" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
