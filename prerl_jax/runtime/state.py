@@ -36,8 +36,11 @@ def create_state(params: Params, tx: optax.GradientTransformation, mesh: Mesh, s
     """The state of a run that begins with these parameters, sharded as `abstract_state` says. They are donated."""
     abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), params)
     shardings = jax.tree.map(lambda s: s.sharding, abstract_state(abstract, tx, mesh))
-    make = jax.jit(lambda p: init_state(p, tx, jax.random.PRNGKey(seed)), out_shardings=shardings, donate_argnums=0)
-    return make(params)
+
+    def begin(p: Params) -> TrainState:
+        return init_state(p, tx, jax.random.PRNGKey(seed))
+
+    return jax.jit(begin, out_shardings=shardings, donate_argnums=0)(params)
 
 
 def reset_optimizer(state: TrainState, tx: optax.GradientTransformation) -> TrainState:
