@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     **{"core": 0, "models": 1},
     **dict.fromkeys(("runtime", "rollout", "verify", "data", "analysis", "config"), 2),
-    **{"trainer": 4, "launch": 5, "export": 5, "lab": 5},
+    **{"trainer": 4, "launch": 5, "export": 5, "lab": 5, "measure": 5},
 }
 ROOM_OF_FILE = {"config_checks": "config", "config_io": "config", "config_overrides": "config"}
 """Files of the package's top level that belong to a room of another name."""

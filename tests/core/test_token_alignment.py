@@ -155,6 +155,7 @@ ALIGNMENT = dataclasses.replace(
     jax.tree.map(jnp.zeros_like, jax.eval_shape(make_token_alignment(MODEL, POST, POST), PARAMS, ROLLOUTS)),
     mask=jnp.array([[1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0]], bool),
     logprobs_post=jnp.log(jnp.array([[0.05, 0.5, 0.5, 0.95, 1.0, 0.5], [0.95, 0.25, 1.0, 1.0, 1.0, 1.0]])),
+    logprobs_pre=jnp.log(jnp.array([[0.05, 0.05, 0.5, 0.5, 0.95, 0.5], [0.3, 0.25, 1.0, 1.0, 1.0, 1.0]])),
     cosine=jnp.array([[1.0, 2, 3, 4, 5, 0], [10, 20, 0, 0, 0, 0]]),
     marginal_gap=jnp.array([[1.0, 1, 1, 1, -1, 0], [2, 2, 0, 0, 0, 0]]),
 )
@@ -164,12 +165,17 @@ BUCKETS = Buckets(probability=(0.25, 0.5, 0.9), position=(1, 2, 4, 8))
 def test_bucketed_by_hand():
     values = ALIGNMENT.cosine.at[0, 5].set(99.0)  # outside the mask
     found = jax.jit(lambda v, a: bucketed(v, a, BUCKETS))(values, ALIGNMENT)
-    assert found.probability_tokens.tolist() == [1, 1, 2, 3]
-    np.testing.assert_allclose(found.by_probability, [1, 20, 2.5, 19 / 3])
-    assert found.position_tokens.tolist() == [2, 2, 2, 1]  # 0, 1, 2-3, 4-5: 8 is beyond the responses
-    np.testing.assert_allclose(found.by_position, [5.5, 11, 3.5, 5])
-    assert found.both_tokens.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 1]]
-    np.testing.assert_allclose(found.by_both[3], [10, np.nan, 4, 5])
+    assert found.count("post").tolist() == [1, 1, 2, 3]
+    np.testing.assert_allclose(found.mean("post"), [1, 20, 2.5, 19 / 3])
+    assert found.count("pre").tolist() == [2, 2, 2, 1]
+    np.testing.assert_allclose(found.mean("pre"), [1.5, 15, 3.5, 5])
+    assert found.count("position").tolist() == [2, 2, 2, 1]  # 0, 1, 2-3, 4-5: 8 is beyond the responses
+    np.testing.assert_allclose(found.mean("position"), [5.5, 11, 3.5, 5])
+    assert found.count("post", "position").tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 1]]
+    np.testing.assert_allclose(found.mean("post", "position")[3], [10, np.nan, 4, 5])
+    np.testing.assert_allclose(found.mean("post", "pre")[2], [2, np.nan, 3, np.nan])
+    with pytest.raises(ValueError, match=r"the axes of buckets are .* got \('length',\)"):
+        found.mean("length")
 
 
 def test_metrics_by_hand():
@@ -180,12 +186,8 @@ def test_metrics_by_hand():
     assert found.pop("alignment/token") == pytest.approx(45 / 7)
     assert found.pop("alignment/marginal_gap") == pytest.approx(1)
     assert found.pop("alignment/marginal_gap_per_response") == pytest.approx(3.5)
-    named = {
-        "probability_0-0.25": 1,
-        "probability_0.25-0.5": 20,
-        "probability_0.5-0.9": 2.5,
-        "probability_0.9-1": 19 / 3,
-    }
+    named = {"post_0-0.25": 1, "post_0.25-0.5": 20, "post_0.5-0.9": 2.5, "post_0.9-1": 19 / 3}
+    named |= {"pre_0-0.25": 1.5, "pre_0.25-0.5": 15, "pre_0.5-0.9": 3.5, "pre_0.9-1": 5}
     named |= {"position_0": 5.5, "position_1": 11, "position_2-3": 3.5, "position_4-5": 5}
     assert found == pytest.approx({f"alignment/token/{name}": value for name, value in named.items()})
 

@@ -1,0 +1,271 @@
+"""`python -m prerl_jax.measure --config lab --out DIR`: what both spaces say of a few groups of a model's responses.
+
+Samples a group for each of the first training problems, verifies them, and writes into DIR
+
+    measurement.json     every number below, with what was measured
+    tokens.npz           the per-token values, a row a response
+    alignment.png        cosine and marginal gap by the token's probability, by its position, and by both
+    gap_right.png, gap_wrong.png     a right and a wrong response, each token coloured by its marginal gap
+
+Costs two forward passes a space; `--gradients` adds the cosines of whole gradients, by layer and by kind of parameter,
+for the backward passes they take. One process, with all its devices. docs/measurements.md explains the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from prerl_jax.analysis.alignment_figures import alignment_figure, gap_heat_map
+from prerl_jax.analysis.thoughts import count_thoughts
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_io import apply_overrides, load_config
+from prerl_jax.core.dual import make_dual_gradients
+from prerl_jax.core.logprobs import chunk_length
+from prerl_jax.core.parameter_groups import cosine_by_group
+from prerl_jax.core.phases import Phase
+from prerl_jax.core.statistics import make_probability_statistics
+from prerl_jax.core.token_alignment import TokenAlignment, make_token_alignment
+from prerl_jax.core.token_buckets import AXES, Buckets, bucketed, token_alignment_metrics
+from prerl_jax.core.types import Params, Rollouts
+from prerl_jax.data import left_pad
+from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
+from prerl_jax.runtime.checkpoints import CheckpointError, restore_params
+from prerl_jax.runtime.mesh import batch_shards, global_rows
+from prerl_jax.runtime.metrics import MetricsError, write_json
+from prerl_jax.trainer.assembly import Assembly, assemble
+from prerl_jax.trainer.collect import collect, texts, truncated
+from prerl_jax.trainer.programs import alignment_phases
+from prerl_jax.verify import verify_all
+
+LONGEST_MAP = 1500
+"""Tokens of a response that its heat map shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """Verified responses, on the host."""
+
+    rollouts: Rollouts
+    prompts: list[str]
+    responses: list[str]
+    truncated: np.ndarray
+    """bool[B]."""
+
+
+def measure(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    init_from: str | None = None,
+    groups: int | None = None,
+    gradients: bool = False,
+    buckets: Buckets | None = None,
+) -> dict[str, Any]:
+    """Measures a config's model and writes the module's files into `out`; returns what measurement.json holds.
+
+    Args:
+      config: its model, data, sampling, seed, and the spaces of its phases.
+      out: a folder, made if need be.
+      init_from: WORKDIR or WORKDIR@STEP of a run of this config: its parameters instead of the config's checkpoint.
+      groups: problems, with sampling.group_size responses each; config.alignment_prompts by default.
+      gradients: also the cosines of whole gradients.
+      buckets: of probabilities and positions.
+
+    Raises ValueError where the config, the checkpoint or the number of groups does not fit.
+    """
+    assembly, buckets = assemble(config), buckets or Buckets()
+    groups = config.alignment_prompts if groups is None else groups
+    if not 1 <= groups <= len(assembly.train) or groups % batch_shards(assembly.mesh):
+        raise ValueError(
+            f"{groups} groups cannot be measured: there are {len(assembly.train)} problems, and their number must be a "
+            f"multiple of the {batch_shards(assembly.mesh)} shards of the batch. Choose another --groups."
+        )
+    params = assembly.load_params() if init_from is None else _restored(assembly, init_from)
+    pre, post = alignment_phases(assembly)
+    sampled = _sample(assembly, params, post, groups)
+    on_mesh = global_rows(assembly.mesh, sampled.rollouts)
+    alignment, tables, metrics = jax.device_get(_program(assembly, pre, post, buckets)(params, on_mesh))
+    if gradients:
+        metrics |= jax.device_get(_gradients(assembly, pre, post)(params, on_mesh))
+    names = buckets.names(alignment.mask.shape[1])
+    report = {
+        "config": config.name,
+        "model": config.model.path,
+        "init_from": init_from,
+        "temperature": post.temperature,
+        "prefix": getattr(pre.space, "prefix", None),
+        "groups": groups,
+        **_summary(sampled, alignment),
+        "metrics": dict(sorted(metrics.items())),
+        "thoughts": {name: float(counts.mean()) for name, counts in count_thoughts(sampled.responses).items()},
+        "tokens_by": _by_bucket(names, tables["cosine"].count),
+        **{f"{quantity}_by": _by_bucket(names, table.mean) for quantity, table in tables.items()},
+    }
+    out = Path(out).absolute()
+    _write(out, assembly, sampled, alignment, report)
+    title = f"{config.name}, {init_from or config.model.path}: {len(sampled.responses)} responses"
+    alignment_figure(tables, names, f"{title}, {report['accuracy']:.0%} right").savefig(out / "alignment.png", dpi=110)
+    return report
+
+
+def _restored(assembly: Assembly, init_from: str) -> Params:
+    folder, _, step = init_from.rpartition("@")
+    if not step.isdigit():  # an @ may belong to the folder's name
+        folder, step = init_from, ""
+    checkpoints = Path(folder).absolute() / "checkpoints"
+    return restore_params(checkpoints, assembly.model.abstract_params(), int(step) if step else None).state
+
+
+def _sample(assembly: Assembly, params: Params, phase: Phase, groups: int) -> Sampled:
+    """Groups of the first training problems, sampled and verified as in training."""
+    config, group_size = assembly.config, assembly.config.sampling.group_size
+    settings = SamplerConfig(
+        max_new_tokens=config.sampling.max_new_tokens,
+        temperature=phase.temperature,
+        top_k=config.sampling.top_k,
+        top_p=config.sampling.top_p,
+        stop_tokens=assembly.stop_tokens,
+    )
+    examples = assembly.train[:groups]
+    prompts = left_pad(examples, config.data.max_prompt_tokens, assembly.pad_token)
+    prompts = dataclasses.replace(prompts, ids=np.arange(groups, dtype=np.int32))
+    engine, key = make_sampler(assembly.model, settings, group_size), jax.random.PRNGKey(config.seed)
+    rollouts = collect(engine, params, prompts, key, assembly.mesh)
+    responses, cut = texts(rollouts, assembly.decode), truncated(rollouts, assembly.stop_tokens)
+    problems = [example.problem for example in examples for _ in range(group_size)]
+    rewards = verify_all(config.data.verifier, problems, responses, cut)
+    asked = assembly.decode([list(example.tokens) for example in examples for _ in range(group_size)])
+    return Sampled(dataclasses.replace(rollouts, rewards=rewards), asked, responses, cut)
+
+
+def _program(assembly: Assembly, pre: Phase, post: Phase, buckets: Buckets):
+    """(params, rollouts) -> (TokenAlignment, {"cosine", "marginal_gap": Bucketed}, metrics), one jit."""
+    model = assembly.model
+    spaces, temperature = {"pre": pre.space, "post": post.space}, post.temperature
+
+    @jax.jit
+    def program(params: Params, rollouts: Rollouts):
+        rows, length = rollouts.response.shape
+        chunk = chunk_length(4 * rows, length, model.config.vocab_size, batch_shards(assembly.mesh))
+        alignment = make_token_alignment(model, pre.space, post.space, temperature, chunk)(params, rollouts)
+        statistics = make_probability_statistics(
+            model, spaces, assembly.stop_tokens, temperature=temperature, chunk=chunk
+        )(params, rollouts)
+        fields = ("cosine", "marginal_gap")
+        tables = {name: bucketed(getattr(alignment, name), alignment, buckets) for name in fields}
+        metrics = {f"alignment/{name}": value for name, value in statistics.items()}
+        return alignment, tables, metrics | token_alignment_metrics(alignment, buckets)
+
+    return program
+
+
+def _gradients(assembly: Assembly, pre: Phase, post: Phase):
+    """(params, rollouts) -> cosines of the two objectives' gradients: over all, by layer, by kind of parameter."""
+    group_size = assembly.config.sampling.group_size
+
+    @jax.jit
+    def program(params: Params, rollouts: Rollouts):
+        rows, length = rollouts.response.shape
+        tokens = length + rollouts.prompt.shape[1]
+        chunk = chunk_length(rows, tokens, assembly.model.config.vocab_size, batch_shards(assembly.mesh))
+        dual = make_dual_gradients(assembly.model, pre, post, group_size, logprob_alignment=True, chunk=chunk)
+        grad_pre, grad_post, found = dual(params, rollouts)
+        kinds = cosine_by_group(grad_pre, grad_post)
+        return found | {f"alignment/objective_by_group/{name}": cosine for name, cosine in kinds.items()}
+
+    return program
+
+
+def _summary(sampled: Sampled, alignment: TokenAlignment) -> dict[str, Any]:
+    """What was sampled, and the means over right and over wrong responses."""
+    mask, right = alignment.mask, sampled.rollouts.rewards >= 1
+    found: dict[str, Any] = {
+        "responses": len(right),
+        "tokens": int(mask.sum()),
+        "accuracy": float(right.mean()),
+        "truncated": float(sampled.truncated.mean()),
+    }
+    for name, rows in (("right", right), ("wrong", ~right)):
+        chosen = mask & rows[:, None]
+        for field in ("cosine", "marginal_gap", "logprobs_pre", "logprobs_post"):
+            found[f"{field}_{name}"] = float(getattr(alignment, field)[chosen].mean()) if chosen.any() else None
+    return found
+
+
+def _by_bucket(names: dict[str, Any], values: Callable[[str], Any]) -> dict[str, dict[str, float]]:
+    return {axis: dict(zip(names[axis], np.asarray(values(axis)).tolist(), strict=True)) for axis in AXES}
+
+
+def _write(out: Path, assembly: Assembly, sampled: Sampled, alignment: TokenAlignment, report: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "measurement.json", report)
+    arrays = {field.name: getattr(alignment, field.name) for field in dataclasses.fields(alignment)}
+    rollouts = sampled.rollouts
+    np.savez_compressed(out / "tokens.npz", response=rollouts.response, rewards=rollouts.rewards, **arrays)
+    for name, rows in (("right", rollouts.rewards >= 1), ("wrong", rollouts.rewards < 1)):
+        picture = out / f"gap_{name}.png"
+        picture.unlink(missing_ok=True)
+        scored = alignment.mask[:, :LONGEST_MAP].sum(axis=1) * rows
+        if scored.any():  # the response of that kind that shows most tokens
+            _heat_map(assembly, sampled, alignment, int(np.argmax(scored)), name).savefig(picture, dpi=130)
+
+
+def _heat_map(assembly: Assembly, sampled: Sampled, alignment: TokenAlignment, row: int, name: str):
+    shown = np.flatnonzero(alignment.mask[row])[:LONGEST_MAP]
+    tokens = [assembly.tokenizer.decode([int(token)]) for token in sampled.rollouts.response[row, shown]]
+    asked = " ".join(sampled.prompts[row].split())
+    asked = asked if len(asked) <= 110 else f"... {asked[-106:]}"
+    gap = alignment.marginal_gap[row]
+    total = f"log P(y|x) - log P(y) = {gap.sum():.1f} nats over {alignment.mask[row].sum()} tokens"
+    return gap_heat_map(tokens, gap[shown], f"{name} answer to: {asked}\n{total}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m prerl_jax.measure", description="Measure how P(y) and P(y|x) see a model's own responses."
+    )
+    p.add_argument("--config", default="lab", help="config file, or the name of one that ships with the package (lab)")
+    p.add_argument("--out", type=Path, required=True, help="folder to write into")
+    p.add_argument(
+        "--init-from", metavar="WORKDIR[@STEP]", help="a run's parameters instead of the config's checkpoint"
+    )
+    p.add_argument("--groups", type=int, help="problems that are sampled; the config's alignment_prompts by default")
+    p.add_argument("--gradients", action="store_true", help="also the cosines of whole gradients (backward passes)")
+    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b.0.c=value", nargs="+")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # to install PyTorch, which nothing needs
+    args = parser().parse_args(argv)
+    try:
+        config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
+        settings = {"init_from": args.init_from, "groups": args.groups, "gradients": args.gradients}
+        report = measure(config, args.out, **settings)
+    except (ValueError, OSError, ImportError, CheckpointError, MetricsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{report['responses']} responses, {report['tokens']} tokens, accuracy {report['accuracy']:.3f}")
+    for axis, means in report["cosine_by"].items():
+        shown = "  ".join(f"{name}: {mean:.3f}" for name, mean in means.items() if np.isfinite(mean))
+        print(f"cosine by {axis:<14}{shown}")
+    for name in ("alignment/token", "alignment/marginal_gap", "alignment/objective"):
+        if name in report["metrics"]:
+            print(f"{name:<24}{float(report['metrics'][name]):.3f}")
+    print(f"written to {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
