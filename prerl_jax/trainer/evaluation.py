@@ -9,23 +9,26 @@ from prerl_jax.analysis.passk import evaluation_metrics
 from prerl_jax.analysis.thoughts import count_matches
 from prerl_jax.core.types import Params, Prompts
 from prerl_jax.data import left_pad
+from prerl_jax.runtime.distributed import together
 from prerl_jax.runtime.mesh import all_rows, everywhere
 from prerl_jax.trainer.assembly import evaluation_shape
 from prerl_jax.trainer.collect import collect, texts, truncated
 from prerl_jax.trainer.programs import Programs
-from prerl_jax.verify import verify_all
+from prerl_jax.verify import InProcess, Pool
 
 
-def evaluate(programs: Programs, params: Params) -> dict[str, float]:
-    """The `eval/` metrics of these parameters; the same on every process.
+def evaluate(programs: Programs, params: Params, verify: Pool | InProcess | None = None) -> dict[str, float]:
+    """The `eval/` metrics of these parameters, and how many verdicts were late; the same on every process.
 
     A sample's randomness comes from (evaluation.seed, problem, sample), so two evaluations differ by the policy alone.
+    Without `verify` the config's verifier is called in this process.
     """
     assembly, spec = programs.assembly, programs.assembly.config.evaluation
     examples, processes = assembly.evaluation, jax.process_count()
     group_size, size = evaluation_shape(assembly)
     rounds = spec.samples // group_size
     key = everywhere(assembly.mesh, jax.random.PRNGKey(spec.seed))  # placed as in training: one program
+    verify = verify or InProcess(assembly.config.data.verifier)
     columns = []
     for start in range(0, len(examples) * rounds, size):
         # A problem is asked `rounds` times. The last call is filled up from the front: one shape, one program; what is
@@ -35,12 +38,15 @@ def evaluate(programs: Programs, params: Params) -> dict[str, float]:
         prompts = left_pad(chosen, assembly.config.data.max_prompt_tokens, assembly.pad_token)
         prompts = Prompts(prompts.prompt, prompts.prompt_mask, asked.astype(np.int32))
         rollouts = collect(programs.engine(None), params, prompts, key, assembly.mesh)
-        responses = texts(rollouts, assembly.decode)
-        cut = truncated(rollouts, assembly.stop_tokens)
-        problems = [example.problem for example in chosen for _ in range(group_size)]
-        scores = verify_all(assembly.config.data.verifier, problems, responses, cut)
-        lengths = rollouts.response_mask.sum(axis=1)
-        reflections = count_matches(spec.reflection, responses)
-        columns.append(all_rows(np.stack([scores, lengths, cut, reflections], axis=1).astype(np.float32)))
-    table = np.concatenate(columns)[: len(examples) * spec.samples].reshape(len(examples), spec.samples, 4)
-    return evaluation_metrics(*np.moveaxis(table, 2, 0))
+        with together("verification in an evaluation"):
+            responses = texts(rollouts, assembly.decode)
+            cut = truncated(rollouts, assembly.stop_tokens)
+            problems = [example.problem for example in chosen for _ in range(group_size)]
+            verified = verify(problems, responses, cut)
+            lengths = rollouts.response_mask.sum(axis=1)
+            reflections = count_matches(spec.reflection, responses)
+            columns.append([verified.rewards, lengths, cut, reflections, verified.late])
+        columns[-1] = all_rows(np.stack(columns[-1], axis=1).astype(np.float32))
+    table = np.concatenate(columns)[: len(examples) * spec.samples].reshape(len(examples), spec.samples, 5)
+    *measured, late = np.moveaxis(table, 2, 0)
+    return evaluation_metrics(*measured) | {"time/late_verdicts_of_evaluation": float(late.sum())}

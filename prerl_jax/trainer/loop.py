@@ -31,7 +31,7 @@ from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.compilation import Compilations
 from prerl_jax.runtime.distributed import together
 from prerl_jax.runtime.goodput import Goodput
-from prerl_jax.runtime.mesh import global_rows
+from prerl_jax.runtime.mesh import all_rows, global_rows
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.peak import peak_flops
 from prerl_jax.runtime.profile import Profile, annotate
@@ -41,7 +41,7 @@ from prerl_jax.trainer.collect import collect, texts, truncated
 from prerl_jax.trainer.evaluation import evaluate
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.times import Times, Work
-from prerl_jax.verify import verify_all
+from prerl_jax.verify import InProcess, Pool
 
 
 @dataclasses.dataclass
@@ -56,6 +56,11 @@ class Run:
     progress: Progress
     profile: Profile = dataclasses.field(default_factory=lambda: Profile(Path(), None))
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
+    verify: Pool | InProcess | None = None
+    """None verifies in this process."""
+
+    def __post_init__(self) -> None:
+        self.verify = self.verify or InProcess(self.assembly.config.data.verifier)
 
     @property
     def assembly(self) -> Assembly:
@@ -77,6 +82,8 @@ class Step:
     rollouts: Rollouts | None = None
     responses: list[str] | None = None
     cut: np.ndarray | None = None
+    late: np.ndarray | None = None
+    """bool: whether verification took too long, of this process's rows; then of all."""
     aligned: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     """On the device, which may not have computed them yet."""
@@ -138,6 +145,7 @@ class Loop:
         with together("verification"):
             self._background.check()
             self._verify(step)
+        step.late = all_rows(step.late)
         self._update(step)
         return step
 
@@ -156,7 +164,7 @@ class Loop:
     def evaluate(self) -> dict[str, float]:
         """`eval/` metrics of the parameters as they are, and the seconds that they took."""
         start = time.perf_counter()
-        metrics = evaluate(self.run.programs, self.run.state.params)
+        metrics = evaluate(self.run.programs, self.run.state.params, self.run.verify)
         return metrics | {"time/evaluate": time.perf_counter() - start}
 
     def report(self, step: int, phase: str, metrics: dict[str, float]) -> None:
@@ -180,6 +188,7 @@ class Loop:
         self._wait(step)
         step.scalars = _scalars(jax.device_get(step.metrics | step.aligned)) | step.times.metrics(self._free)
         step.scalars |= step.work.metrics(step.scalars, self._peak) | step.evaluated
+        step.scalars["time/late_verdicts"] = float(step.late.sum())
         self._free = step.free or step.times.marks["done"]
         self.run.writer.completions(step.number, _completions(self.run.assembly.config, step))
         self.report(step.number, step.phase.name, step.scalars)
@@ -217,8 +226,8 @@ class Loop:
         with annotate("verify"):
             step.responses = texts(step.rollouts, assembly.decode)
             step.cut = truncated(step.rollouts, assembly.stop_tokens)
-            rewards = verify_all(config.data.verifier, _problems(config, step), step.responses, step.cut)
-            step.rollouts = dataclasses.replace(step.rollouts, rewards=rewards)
+            verified = self.run.verify(_problems(config, step), step.responses, step.cut)
+            step.rollouts, step.late = dataclasses.replace(step.rollouts, rewards=verified.rewards), verified.late
         step.times.mark("verified")
 
     def _update(self, step: Step) -> None:

@@ -7,6 +7,7 @@ resumes from its newest good checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from prerl_jax.trainer.assembly import Assembly, assemble
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.programs import MakeEngine, Programs
 from prerl_jax.trainer.source import Source, read_source, write_source
+from prerl_jax.verify import InProcess, Pool, open_verify
 
 SHARED = "The workdir must be one shared folder, under the same path on all machines."
 
@@ -83,18 +85,20 @@ def run(
 
     with together("putting the run together"):  # whatever is wrong with the config is found before anything is written
         assembly = assemble(config)
-    programs, spec = Programs(assembly, make_engine), config.checkpoints
+    programs, spec, data = Programs(assembly, make_engine), config.checkpoints, config.data
     checkpoints = Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)
-    try:
-        _go(programs, checkpoints, workdir, began or source, console, tracer)
-    finally:
-        checkpoints.close()
+    with (
+        contextlib.closing(checkpoints),
+        open_verify(data.verifier, data.verify_workers, data.verify_timeout) as verify,
+    ):
+        _go(programs, checkpoints, verify, workdir, began or source, console, tracer)
     return _finish(workdir, console, main)
 
 
 def _go(
     programs: Programs,
     checkpoints: Checkpoints,
+    verify: Pool | InProcess,
     workdir: Path,
     source: Source | None,
     console: Console,
@@ -119,7 +123,7 @@ def _go(
             began = [] if source is None else [f"begun from {source}"]
             for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed)):
                 progress.message(note)
-            work = Run(programs, state, batches, writer, checkpoints, progress, profile, goodput)
+            work = Run(programs, state, batches, writer, checkpoints, progress, profile, goodput, verify)
             try:
                 train(work)
             except (ValueError, OSError) as error:  # nothing in the config: keep the traceback

@@ -13,6 +13,7 @@ from prerl_jax.trainer import assembly as assembly_module
 from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.evaluation import evaluate
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.verify import Verified
 
 LENGTH = 32
 
@@ -94,6 +95,18 @@ def test_the_last_call_is_filled_up_and_cut_off(fields, calls):
     assert engine.ids == calls
     assert len({tuple(key) for key in engine.keys}) == 1, "what tells samples apart is their problem, not their call"
     assert metrics == evaluated(**problems(5))[0]
+
+
+def test_the_run_s_own_verifier_is_asked_and_its_late_verdicts_are_counted():
+    assembly = assemble(dataclasses.replace(tiny_run.config(), **problems(5)))
+    programs = Programs(assembly, lambda model, settings, group_size: Scripted(assembly, group_size))
+
+    def verify(problems, responses, cut):
+        return Verified(np.full(len(problems), 0.25, np.float32), np.arange(len(problems)) == 3)
+
+    metrics = evaluate(programs, None, verify)
+    assert metrics["eval/avg@2"] == 0.25
+    assert metrics["time/late_verdicts_of_evaluation"] == 1
 
 
 def test_only_the_first_problems_up_to_the_limit():

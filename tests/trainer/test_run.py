@@ -14,7 +14,7 @@ from prerl_jax.trainer.start import run
 
 EVERY_STEP = """reward accuracy solved_groups unsolved_groups kept computed length truncated logprob entropy
 clip_fraction ratio grad_norm update_norm loss skipped tokens sampler_logprob"""
-TIMES = "sample verify prepare train step tokens_per_second"
+TIMES = "sample verify prepare train step tokens_per_second late_verdicts"
 
 
 def test_the_files_of_a_workdir(finished):

@@ -1,5 +1,6 @@
 """What a run looks at before it trains: where it began, whose config it is, and whether its processes agree."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -16,10 +17,11 @@ from prerl_jax.trainer.start import run
 def begin(tmp_path, monkeypatch):
     """Begins a run in a workdir, up to its training; `saves` writes a checkpoint there. Returns what it printed."""
 
-    def begin(config=None, *, saves=False, **options):
+    def begin(config=None, *, saves=False, check=lambda work: None, **options):
         config, console = config or tiny_run.config(), tiny_run.quiet()
 
         def train(work):
+            check(work)
             if saves:
                 state = dataclasses.replace(work.state, step=work.state.step + 1, phase_step=work.state.phase_step + 1)
                 extra = {"data": work.batches.get_state(), "config": render(config)}
@@ -101,3 +103,18 @@ def test_processes_that_do_not_agree(tmp_path, monkeypatch, other, says):
     with pytest.raises(ValueError, match=says):
         run(tiny_run.config(), tmp_path / "workdir", console=tiny_run.quiet())
     assert not (tmp_path / "workdir").exists()
+
+
+def test_verification_is_what_the_config_asks_for(begin, monkeypatch):
+    asked = []
+
+    @contextlib.contextmanager
+    def open_verify(*arguments):
+        asked.append(arguments)
+        yield "a pool"
+
+    monkeypatch.setattr(start, "open_verify", open_verify)
+    config = tiny_run.config()
+    data = dataclasses.replace(config.data, verify_workers=3, verify_timeout=2.0)
+    begin(dataclasses.replace(config, data=data), check=lambda work: asked.append(work.verify))
+    assert asked == [(data.verifier, 3, 2.0), "a pool"]
