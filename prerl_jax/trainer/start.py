@@ -85,6 +85,7 @@ def run(
 
     with together("putting the run together"):  # whatever is wrong with the config is found before anything is written
         assembly = assemble(config)
+    require_shared(workdir)
     programs, spec, data = Programs(assembly, make_engine), config.checkpoints, config.data
     checkpoints = Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)
     with (
@@ -109,7 +110,6 @@ def _go(
     config, main = assembly.config, jax.process_index() == 0
     state, saved, source = _state(assembly, checkpoints, source)
     batches = _batches(assembly, saved)
-    require_shared(workdir)
     step = int(state.step)
     resumed = None if saved is None else step
     with together(f"writing into {workdir}"):
