@@ -170,14 +170,15 @@ def _program(assembly: Assembly, pre: Phase, post: Phase, buckets: Buckets):
 
 def _gradients(assembly: Assembly, pre: Phase, post: Phase):
     """(params, rollouts) -> cosines of the two objectives' gradients: over all, by layer, by kind of parameter."""
-    group_size = assembly.config.sampling.group_size
+    config = assembly.config
 
     @jax.jit
     def program(params: Params, rollouts: Rollouts):
         rows, length = rollouts.response.shape
         tokens = length + rollouts.prompt.shape[1]
         chunk = chunk_length(rows, tokens, assembly.model.config.vocab_size, batch_shards(assembly.mesh))
-        dual = make_dual_gradients(assembly.model, pre, post, group_size, logprob_alignment=True, chunk=chunk)
+        settings = {"logprob_alignment": config.alignment_logprob, "chunk": chunk}
+        dual = make_dual_gradients(assembly.model, pre, post, config.sampling.group_size, **settings)
         grad_pre, grad_post, found = dual(params, rollouts)
         kinds = cosine_by_group(grad_pre, grad_post)
         return found | {f"alignment/objective_by_group/{name}": cosine for name, cosine in kinds.items()}
