@@ -30,7 +30,6 @@ from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import apply_overrides, load_config
 from prerl_jax.core.dual import make_dual_gradients
 from prerl_jax.core.logprobs import chunk_length
-from prerl_jax.core.parameter_groups import cosine_by_group
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.statistics import make_probability_statistics
 from prerl_jax.core.token_alignment import TokenAlignment, make_token_alignment
@@ -179,9 +178,7 @@ def _gradients(assembly: Assembly, pre: Phase, post: Phase):
         chunk = chunk_length(rows, tokens, assembly.model.config.vocab_size, batch_shards(assembly.mesh))
         settings = {"logprob_alignment": config.alignment_logprob, "chunk": chunk}
         dual = make_dual_gradients(assembly.model, pre, post, config.sampling.group_size, **settings)
-        grad_pre, grad_post, found = dual(params, rollouts)
-        kinds = cosine_by_group(grad_pre, grad_post)
-        return found | {f"alignment/objective_by_group/{name}": cosine for name, cosine in kinds.items()}
+        return dual(params, rollouts)[2]
 
     return program
 

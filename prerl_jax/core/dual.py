@@ -17,6 +17,7 @@ import optax
 
 from prerl_jax.core.batches import make_prepare, make_score
 from prerl_jax.core.credit import TokenMean
+from prerl_jax.core.parameter_groups import cosine_by_group
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.train_step import Metrics, make_loss
 from prerl_jax.core.types import Array, Model, Params, Rollouts
@@ -36,11 +37,12 @@ def make_dual_gradients(
     Both are on-policy: old log-probabilities are the current ones. Works on unpacked rollouts.
 
     Returns, in the third place: alignment/objective f32[] (the cosine), alignment/objective_by_layer f32[L] (where
-      params has stacked "layers"), alignment/norm_pre, alignment/norm_post; alignment/logprob_gap, the mean absolute
+      params has stacked "layers"), alignment/objective_by_group/NAME f32[] (of DECODER_GROUPS: embedding, attention_q,
+      ..., and "other"), alignment/norm_pre, alignment/norm_post; alignment/logprob_gap, the mean absolute
       difference of the sampler's and the trainer's log-probabilities on post's trained tokens, where post is given the
       prompt; and with `logprob_alignment`, which costs two more backward passes, alignment/logprob,
-      alignment/logprob_by_layer, alignment/logprob_norm_pre and alignment/logprob_norm_post. A cosine with a zero
-      gradient (a selection that is empty) is NaN.
+      alignment/logprob_by_layer, alignment/logprob_by_group/NAME, alignment/logprob_norm_pre and
+      alignment/logprob_norm_post. A cosine with a zero gradient (a selection that is empty) is NaN.
     """
 
     def gradient(phase: Phase, params: Params, rollouts: Rollouts) -> tuple[Params, Metrics]:
@@ -79,7 +81,7 @@ def _alignment(name: str, prefix: str, a: Params, b: Params) -> Metrics:
     }
     if "layers" in a:
         found[f"alignment/{name}_by_layer"] = jax.vmap(cosine)(a["layers"], b["layers"])
-    return found
+    return found | {f"alignment/{name}_by_group/{group}": c for group, c in cosine_by_group(a, b).items()}
 
 
 def cosine(a: Params, b: Params) -> Array:

@@ -43,4 +43,4 @@ def cosine_by_group(a: Params, b: Params, groups: Groups = DECODER_GROUPS) -> di
         sums[name] += jnp.stack([jnp.vdot(x, y), jnp.vdot(x, x), jnp.vdot(y, y)])
 
     jax.tree_util.tree_map_with_path(add, a, b)
-    return {name: xy / jnp.sqrt(xx * yy) for name, (xy, xx, yy) in sums.items() if name in there}
+    return {name: xy / (jnp.sqrt(xx) * jnp.sqrt(yy)) for name, (xy, xx, yy) in sums.items() if name in there}

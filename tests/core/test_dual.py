@@ -59,7 +59,10 @@ def test_equals_the_separate_gradients(dual):
         for layer, value in enumerate(by_layer):
             parts = (jax.tree.map(lambda g, k=layer: g[k], x["layers"]) for x in (a, b))
             np.testing.assert_allclose(value, cosine_of(*parts), rtol=1e-4)
-    assert len(found) == 9  # these, and the gap below
+        for group, leaf in (("embedding", "embed"), ("unembedding", "unembed"), ("other", "layers")):
+            parts = (x[leaf] for x in (a, b))
+            np.testing.assert_allclose(found[f"alignment/{name}_by_group/{group}"], cosine_of(*parts), rtol=1e-4)
+    assert len(found) == 15  # these, and the gap below
 
 
 def test_the_two_measures_differ(dual):
@@ -89,6 +92,7 @@ def test_an_empty_selection_has_no_cosine(dual):
     assert found["alignment/norm_pre"] == found["alignment/norm_post"] == 0
     assert np.isnan(found["alignment/objective"])
     assert np.isnan(found["alignment/objective_by_layer"]).all()
+    assert np.isnan(found["alignment/objective_by_group/embedding"])
     assert np.isfinite(found["alignment/logprob"])
 
 
@@ -96,6 +100,7 @@ def test_the_mean_logprobs_are_left_out_unless_asked_for():
     shapes = jax.eval_shape(pj.make_dual_gradients(MODEL, PRE, POST, 4), PARAMS, ROLLOUTS)
     assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1]) == jax.tree.structure(PARAMS)
     names = {"objective", "objective_by_layer", "norm_pre", "norm_post", "logprob_gap"}
+    names |= {f"objective_by_group/{group}" for group in ("embedding", "unembedding", "other")}
     assert set(shapes[2]) == {f"alignment/{name}" for name in names}
 
 
