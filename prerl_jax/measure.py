@@ -47,6 +47,8 @@ from prerl_jax.verify import verify_all
 
 LONGEST_MAP = 1500
 """Tokens of a response that its heat map shows."""
+TITLE = 76
+"""Characters of the prompt above it: its end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _heat_map(assembly: Assembly, sampled: Sampled, alignment: TokenAlignment, r
     shown = np.flatnonzero(alignment.mask[row])[:LONGEST_MAP]
     tokens = [assembly.tokenizer.decode([int(token)]) for token in sampled.rollouts.response[row, shown]]
     asked = " ".join(sampled.prompts[row].split())
-    asked = asked if len(asked) <= 110 else f"... {asked[-106:]}"
+    asked = asked if len(asked) <= TITLE else f"... {asked[4 - TITLE :]}"
     gap = alignment.marginal_gap[row]
     total = f"log P(y|x) - log P(y) = {gap.sum():.1f} nats over {alignment.mask[row].sum()} tokens"
     return gap_heat_map(tokens, gap[shown], f"{name} answer to: {asked}\n{total}")
@@ -258,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     for axis, means in report["cosine_by"].items():
         shown = "  ".join(f"{name}: {mean:.3f}" for name, mean in means.items() if np.isfinite(mean))
         print(f"cosine by {axis:<14}{shown}")
-    for name in ("alignment/token", "alignment/marginal_gap", "alignment/objective"):
+    for name in ("alignment/token", "alignment/token_weighted", "alignment/marginal_gap", "alignment/objective"):
         if name in report["metrics"]:
             print(f"{name:<24}{float(report['metrics'][name]):.3f}")
     print(f"written to {args.out}")

@@ -97,15 +97,18 @@ def bucketed(values: Array, alignment: TokenAlignment, buckets: Buckets | None =
 def token_alignment_metrics(alignment: TokenAlignment, buckets: Buckets | None = None) -> dict[str, Array]:
     """The `alignment/token...` metrics of a run, f32[] each; NaN where there is no token. Traceable.
 
-    alignment/token (the mean cosine), alignment/marginal_gap (mean, nats a token), alignment/marginal_gap_per_response
-    (summed over a response: log P(y|x) - log P(y)), and the mean cosine of each bucket: alignment/token/post_A-B and
-    alignment/token/pre_A-B by probability with and without the prompt, alignment/token/position_A-B by position.
+    alignment/token (the mean cosine), alignment/token_weighted (the mean with weights |g_pre| |g_post|: a token whose
+    gradient is nearly zero moves nothing, whatever its cosine), alignment/marginal_gap (mean, nats a token),
+    alignment/marginal_gap_per_response (summed over a response: log P(y|x) - log P(y)), and the mean cosine of each
+    bucket: alignment/token/post_A-B and alignment/token/pre_A-B by probability with and without the prompt,
+    alignment/token/position_A-B by position.
     """
     buckets = buckets or Buckets()
     found = bucketed(alignment.cosine, alignment, buckets)
     tokens, gap = alignment.mask.sum(), alignment.marginal_gap.sum()
     metrics = {
         "alignment/token": alignment.cosine.sum() / tokens,
+        "alignment/token_weighted": alignment.inner.sum() / (alignment.norm_pre * alignment.norm_post).sum(),
         "alignment/marginal_gap": gap / tokens,
         "alignment/marginal_gap_per_response": gap / alignment.mask.any(axis=1).sum(),
     }

@@ -157,6 +157,9 @@ ALIGNMENT = dataclasses.replace(
     logprobs_post=jnp.log(jnp.array([[0.05, 0.5, 0.5, 0.95, 1.0, 0.5], [0.95, 0.25, 1.0, 1.0, 1.0, 1.0]])),
     logprobs_pre=jnp.log(jnp.array([[0.05, 0.05, 0.5, 0.5, 0.95, 0.5], [0.3, 0.25, 1.0, 1.0, 1.0, 1.0]])),
     cosine=jnp.array([[1.0, 2, 3, 4, 5, 0], [10, 20, 0, 0, 0, 0]]),
+    inner=jnp.array([[2.0, 0, 0, 0, 0, 0], [0, 120, 0, 0, 0, 0]]),
+    norm_pre=jnp.array([[1.0, 0, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0]]),
+    norm_post=jnp.array([[2.0, 0, 0, 0, 0, 0], [0, 3, 0, 0, 0, 0]]),
     marginal_gap=jnp.array([[1.0, 1, 1, 1, -1, 0], [2, 2, 0, 0, 0, 0]]),
 )
 BUCKETS = Buckets(probability=(0.25, 0.5, 0.9), position=(1, 2, 4, 8))
@@ -184,6 +187,7 @@ def test_metrics_by_hand():
         for name, value in jax.jit(functools.partial(token_alignment_metrics, buckets=BUCKETS))(ALIGNMENT).items()
     }
     assert found.pop("alignment/token") == pytest.approx(45 / 7)
+    assert found.pop("alignment/token_weighted") == pytest.approx((2 * 1 + 6 * 20) / (2 + 6))
     assert found.pop("alignment/marginal_gap") == pytest.approx(1)
     assert found.pop("alignment/marginal_gap_per_response") == pytest.approx(3.5)
     named = {"post_0-0.25": 1, "post_0.25-0.5": 20, "post_0.5-0.9": 2.5, "post_0.9-1": 19 / 3}
