@@ -66,6 +66,7 @@ class Decoder:
         compute_dtype: Any = "float32",
         remat: str = "none",
         attention: str = "auto",
+        unroll: bool = False,
         mesh: Mesh | None = None,
         rules: Rules = DEFAULT_RULES,
     ):
@@ -75,9 +76,10 @@ class Decoder:
             raise ValueError(f"attention must be one of {attentions.BACKENDS}, got {attention!r}.")
         self.config, self.compute_dtype, self.remat = config, jnp.dtype(compute_dtype), remat
         self.mesh, self.rules = mesh, rules
-        self.attention = attention
+        self.attention, self.unroll = attention, unroll
         self._freqs = rope.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         self._layer, self._layer_state = nnx.split(nnx.eval_shape(lambda: Layer(config, jax.random.key(0))))
+        self._layer_axes = _axes(self._layer_state)
         _, self._ends_state = nnx.split(nnx.eval_shape(lambda: Ends(config, jax.random.key(0))))
 
     # Parameters
@@ -94,17 +96,7 @@ class Decoder:
 
     def logical_axes(self) -> dict:
         """The parameters' tree with a tuple of logical axes at each leaf."""
-
-        def axes(state, *leading):
-            return nnx.to_pure_dict(
-                jax.tree.map(
-                    lambda v: (*leading, *v.get_metadata()["axes"]),
-                    state,
-                    is_leaf=lambda v: isinstance(v, nnx.Variable),
-                )
-            )
-
-        return axes(self._ends_state) | {"layers": axes(self._layer_state, "layers")}
+        return _axes(self._ends_state) | {"layers": _axes(self._layer_state, "layers")}
 
     def abstract_params(self, dtype: Any = jnp.float32) -> dict:
         """The parameters' tree of ShapeDtypeStruct, sharded where there is a mesh.
@@ -130,7 +122,8 @@ class Decoder:
 
     def unembedding(self, params: Params) -> jax.Array:
         """[D, V] in the compute dtype."""
-        weights = (params["embed"].T if self.config.tied else params["unembed"]).astype(self.compute_dtype)
+        weights = self._end(params, "embed").T if self.config.tied else self._end(params, "unembed")
+        weights = weights.astype(self.compute_dtype)
         return self._constrain(weights, None, "vocab")  # gathered once, or every chunk of logits would move the states
 
     def hidden(self, params: Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
@@ -186,9 +179,14 @@ class Decoder:
     def _constrain(self, x, *axes):
         return constrain(x, self.mesh, self.rules, axes)
 
+    def _end(self, params, name):
+        """A parameter outside of the layers; its gradient is split as it is."""
+        axes = {"embed": ("vocab", "embed"), "unembed": ("embed", "vocab")}[name]
+        return self._constrain(params[name], *axes)
+
     def _embed(self, params, tokens):
         axes = (*("batch", "length")[: tokens.ndim], None)
-        return self._constrain(params["embed"][tokens].astype(self.compute_dtype), *axes)
+        return self._constrain(self._end(params, "embed")[tokens].astype(self.compute_dtype), *axes)
 
     def _attend(self, q, k, v, segments):
         return attentions.attend(q, k, v, segments, backend=self.attention, mesh=self.mesh, rules=self.rules)
@@ -197,6 +195,8 @@ class Decoder:
         return rms_norm(x, params["final_norm"].astype(self.compute_dtype), self.config.rms_norm_eps)
 
     def _apply(self, weights, x, rotation, attend):
+        # The constraint is the gradient's too: it is split as its parameter, wherever the program's results go.
+        weights = jax.tree.map(lambda w, axes: self._constrain(w, *axes), weights, self._layer_axes)
         weights = jax.tree.map(lambda w: w.astype(self.compute_dtype), weights)
         x, carry = nnx.merge(self._layer, nnx.State(weights))(x, rotation, attend)
         axes = (*("batch", "length")[: x.ndim - 1], None)
@@ -210,4 +210,19 @@ class Decoder:
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=REMAT[self.remat])
-        return jax.lax.scan(body, x, params["layers"])
+        if not self.unroll:
+            return jax.lax.scan(body, x, params["layers"])
+        apart = jax.tree.map(lambda w: jax.lax.split(w, [1] * w.shape[0]), params["layers"])
+        carries = []
+        for i in range(self.config.num_layers):
+            x, carry = body(x, jax.tree.map(lambda w: w[i][0], apart, is_leaf=lambda w: isinstance(w, (list, tuple))))
+            carries.append(carry)
+        return x, jax.tree.map(lambda *c: jnp.stack(c), *carries)
+
+
+def _axes(state, *leading) -> dict:
+    """The tree of a module's state with the logical axes of each leaf."""
+    axes = jax.tree.map(
+        lambda v: (*leading, *v.get_metadata()["axes"]), state, is_leaf=lambda v: isinstance(v, nnx.Variable)
+    )
+    return nnx.to_pure_dict(axes)
