@@ -20,22 +20,31 @@ from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.packing import bucket, pack, plan
-from prerl_jax.core.phases import (
-    Phase,
-    Term,
-    advance,
+from prerl_jax.core.phases import Phase, Term, advance, phase_at
+from prerl_jax.core.recipes import (
+    cispo,
+    dapo,
+    dr_grpo,
     dsrl,
     grpo,
+    gspo,
+    mixed,
+    nsr,
     nsr_prerl,
     nsr_rl,
-    phase_at,
     prerl,
+    prompt_dropout,
+    psr,
     psr_prerl,
     psr_rl,
+    reinforce,
+    reinforce_pp,
+    rloo,
+    w_reinforce,
 )
 from prerl_jax.core.schedules import Cosine, Linear, Warmup
 from prerl_jax.core.shaping import DropTruncated, OverlongPenalty
-from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
+from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.types import (
     Batch,
@@ -46,6 +55,7 @@ from prerl_jax.core.types import (
     Rollouts,
     Schedule,
     Sequences,
+    Shape,
     Space,
     TrainState,
     Weigh,
@@ -81,6 +91,7 @@ __all__ = [
     "Phase",
     "PostTrainSpace",
     "PreTrainSpace",
+    "PromptDropout",
     "Prompts",
     "Reinforce",
     "Rollouts",
@@ -91,6 +102,7 @@ __all__ = [
     "SequenceMeanTokenSum",
     "SequenceSumNorm",
     "Sequences",
+    "Shape",
     "Space",
     "Term",
     "TokenMean",
@@ -104,8 +116,12 @@ __all__ = [
     "adamw",
     "advance",
     "bucket",
+    "cispo",
+    "dapo",
+    "dr_grpo",
     "dsrl",
     "grpo",
+    "gspo",
     "init_state",
     "load_model",
     "load_tokenizer",
@@ -115,15 +131,23 @@ __all__ = [
     "make_sampler",
     "make_score",
     "make_train_step",
+    "mixed",
+    "nsr",
     "nsr_prerl",
     "nsr_rl",
     "pack",
     "phase_at",
     "plan",
     "prerl",
+    "prompt_dropout",
+    "psr",
     "psr_prerl",
     "psr_rl",
+    "reinforce",
+    "reinforce_pp",
     "resolve_prefix",
+    "rloo",
     "save_hf",
     "token_logprobs",
+    "w_reinforce",
 ]

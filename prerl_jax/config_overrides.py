@@ -27,7 +27,7 @@ _VOCABULARY = ("prerl_jax.config", "prerl_jax.core.phases", "prerl_jax.data", "p
 
 
 def _is_recipe(thing: Any) -> bool:
-    return isinstance(thing, types.FunctionType) and thing.__module__ == "prerl_jax.core.phases"
+    return isinstance(thing, types.FunctionType) and thing.__module__ == "prerl_jax.core.recipes"
 
 
 def _classes_in(value: Any) -> dict[str, type]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.phases import Phase, Term
+from prerl_jax.core.shaping import credited
 from prerl_jax.core.spaces import response_part
-from prerl_jax.core.types import Array, Batch, Model, Params, Rollouts, Sequences
+from prerl_jax.core.types import Array, Batch, Model, Params, Rollouts, Sequences, Space
 
 
 def make_score(
@@ -37,32 +40,73 @@ def make_prepare(
 ) -> Callable[[Params, Rollouts], Batch]:
     """prepare(params, rollouts) -> Batch of the phase's terms, B rows each, one below the other.
 
-    Old log-probabilities are None: there is one update per rollout, and the current ones serve.
+    Old log-probabilities are None: there is one update per rollout, and the current ones serve. What some phases need
+    besides is passed by keyword, and a ValueError says what is missing: `phase_step` i32[], the steps done in the phase
+    (a coefficient on a Schedule); `key`, a PRNG key of the step (PromptDropout); `values` f32[B, R] of a critic (GAE).
 
     Args:
       model: the policy.
-      phase: its space, credit and weighing, or its terms, are used.
+      phase: its space, credit, weighing and shape, or its terms, are used.
       group_size: rollouts of one prompt, side by side.
       response_length: R of the weighings; the width of the rollouts' responses by default.
     """
 
-    def prepare(params: Params, rollouts: Rollouts) -> Batch:
+    def prepare(
+        params: Params,
+        rollouts: Rollouts,
+        *,
+        phase_step: Array | None = None,
+        key: Array | None = None,
+        values: Array | None = None,
+    ) -> Batch:
         del params
         length = response_length or rollouts.response.shape[1]
-        return concatenate([_term_batch(term, rollouts, group_size, length) for term in phase.parts])
+        if phase.shape is not None:
+            rollouts = dataclasses.replace(rollouts, rewards=phase.shape(rollouts, length))
+        batches = []
+        for number, term in enumerate(phase.parts):
+            sequences = _laid_out(term.space, rollouts, key, number)
+            credit = credited(term.credit, rollouts, group_size, values)
+            scale = _coefficient(term, phase_step)
+            batches.append(_term_batch(term, rollouts, sequences, credit, length, scale))
+        return concatenate(batches)
 
     return prepare
 
 
-def _term_batch(term: Term, rollouts: Rollouts, group_size: int, response_length: int) -> Batch:
-    sequences = term.space(rollouts)
-    advantages, keep = term.credit(rollouts.rewards, group_size)
+def _laid_out(space: Space, rollouts: Rollouts, key: Array | None, number: int) -> Sequences:
+    if not getattr(space, "needs_key", False):
+        return space(rollouts)
+    if key is None:
+        raise ValueError(f"{space} draws at random: pass prepare(..., key=k), a PRNG key that depends on the step.")
+    return space(rollouts, key=jax.random.fold_in(key, number))
+
+
+def _coefficient(term: Term, phase_step: Array | None) -> Array | float:
+    if not callable(term.coefficient):
+        return term.coefficient
+    if phase_step is None:
+        raise ValueError(
+            f"{term.coefficient} is a schedule: pass prepare(..., phase_step=n), the steps done in the phase."
+        )
+    return term.coefficient(phase_step)
+
+
+def _term_batch(
+    term: Term,
+    rollouts: Rollouts,
+    sequences: Sequences,
+    credit: tuple[Array, Array],
+    response_length: int,
+    coefficient: Array | float,
+) -> Batch:
+    advantages, keep = credit
     if advantages.ndim == 1:
         advantages = jnp.broadcast_to(advantages[:, None], rollouts.response.shape)
     given_prompt = getattr(term.space, "given_prompt", False)
     return Batch(
         sequences=sequences,
-        weights=term.weigh(sequences.mask, keep, response_length),
+        weights=coefficient * term.weigh(sequences.mask, keep, response_length),
         advantages=response_part(sequences, rollouts, advantages),
         sampler_logprobs=response_part(sequences, rollouts, rollouts.logprobs) if given_prompt else None,
     )

@@ -155,6 +155,7 @@ class Verdict:
     negative: float = 1.0
     keep: str = "all"
     right: float = 1.0
+    judges: ClassVar[bool] = True
 
     def __post_init__(self):
         _check_keep(self)

@@ -80,8 +80,8 @@ def clipped_loss(advantages: Array, ratio: Array, low: float, high: float, dual:
 class GSPO:
     """The clipped policy gradient with one ratio a sequence, s = exp(mean of log rho over its trained tokens).
 
-    Each token's ratio has the value s and the gradient s grad log pi (GSPO-token), so advantages by token work; with one
-    advantage a sequence and SequenceMeanTokenMean, loss and gradient are GSPO's.
+    Each token's ratio has the value s and the gradient s grad log pi (GSPO-token), so that advantages by token work.
+    With one advantage a sequence and SequenceMeanTokenMean, loss and gradient are GSPO's.
 
     Attributes:
       low: the ratio is clipped at 1 - low.

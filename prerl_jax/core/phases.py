@@ -1,7 +1,8 @@
 """Phases: a run is a tuple of them, and each is data.
 
 PreRL, NSR, PSR, DSRL and plain RL differ in the space, the credit and the weighing alone (paper arXiv 2604.14142,
-sections 4 and 5); the recipes below are the paper's. A new idea is a frozen dataclass with `__call__` put into a Phase.
+sections 4 and 5), and most of their rivals in the objective as well; `recipes` has them all. A new idea is a frozen
+dataclass with `__call__` put into a Phase.
 """
 
 from __future__ import annotations
@@ -12,20 +13,29 @@ import jax.numpy as jnp
 
 from prerl_jax.core.credit import GroupRelative, TokenMean
 from prerl_jax.core.objectives import ClippedPG
-from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
-from prerl_jax.core.types import Array, Credit, Objective, Schedule, Space, TrainState, Weigh
-
-PRETRAIN_SCALE = 0.01
-"""The published coefficient on losses in pre-train space. Under Adam it mostly disarms the gradient clipping."""
+from prerl_jax.core.spaces import PostTrainSpace
+from prerl_jax.core.types import Array, Credit, Objective, Schedule, Shape, Space, TrainState, Weigh
 
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One of several parts of a mixed phase: their rows share a batch, so their losses and gradients add."""
+    """One of several parts of a mixed phase: their rows share a batch, so their losses and gradients add.
+
+    Attributes:
+      space: the token layout.
+      credit: advantages and selection.
+      weigh: the mean.
+      coefficient: of this part's loss: a number, or a Schedule over the steps of the phase.
+    """
 
     space: Space
     credit: Credit = GroupRelative()
     weigh: Weigh = TokenMean()
+    coefficient: float | Schedule = 1.0
+
+    def __post_init__(self):
+        if not callable(self.coefficient) and not 0 < self.coefficient < float("inf"):
+            raise ValueError(f"Term.coefficient is {self.coefficient}; it must be above 0 and finite, or a Schedule.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +51,7 @@ class Phase:
       learning_rate: a rate, or a Schedule over the steps of this phase; None for the run's.
       temperature: of sampling, and of the log-probabilities that are trained.
       terms: the parts of a mixed objective.
+      shape: what rewards become before credit is given; None leaves them.
     """
 
     name: str
@@ -53,12 +64,27 @@ class Phase:
     learning_rate: float | Schedule | None = None
     temperature: float = 1.0
     terms: tuple[Term, ...] = ()
+    shape: Shape | None = None
 
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"Phase {self.name!r} has {self.steps} steps; it needs at least 1. Leave it out instead.")
         if not self.temperature > 0:
             raise ValueError(f"Phase {self.name!r} trains at temperature {self.temperature}; it must be positive.")
+        for term in self.parts:
+            self._check(term)
+
+    def _check(self, term: Term) -> None:
+        if getattr(self.objective, "needs_sampler", False) and not getattr(term.space, "given_prompt", False):
+            raise ValueError(
+                f"Phase {self.name!r} weighs tokens by the sampler's probability of them, and {term.space} scores "
+                "another distribution than was sampled from. Use PostTrainSpace(), or leave TruncatedIS out."
+            )
+        if self.shape is not None and getattr(term.credit, "judges", False):
+            raise ValueError(
+                f"Phase {self.name!r} shapes rewards by {self.shape}, and {term.credit} takes a reward for a verdict: "
+                "a right response could pass for a wrong one. Leave the shape out, or use another credit."
+            )
 
     @property
     def parts(self) -> tuple[Term, ...]:
@@ -108,51 +134,3 @@ def advance(phases: Phases, state: TrainState, end_early: Array | bool = False) 
         phase=jnp.where(done, jnp.minimum(state.phase + 1, len(phases)), state.phase),
         phase_step=jnp.where(done, 0, state.phase_step),
     )
-
-
-def _rl(name: str, steps: int, keep: str, high: float) -> Phase:
-    return Phase(name, steps, PostTrainSpace(), GroupRelative(True, keep), ClippedPG(low=0.2, high=high))
-
-
-def _prerl(name: str, steps: int, keep: str, prefix: int | str | None) -> Phase:
-    weigh = TokenMean(scale=PRETRAIN_SCALE)
-    return Phase(name, steps, PreTrainSpace(prefix), GroupRelative(False, keep), ClippedPG(), weigh)
-
-
-def grpo(*, steps: int) -> Phases:
-    """GRPO as the paper's baseline has it: all samples, clip 0.2 / 0.28."""
-    return (_rl("grpo", steps, "all", 0.28),)
-
-
-def nsr_rl(*, steps: int) -> Phases:
-    """Negative samples alone, in P(y|x)."""
-    return (_rl("nsr_rl", steps, "negative", 0.2),)
-
-
-def psr_rl(*, steps: int) -> Phases:
-    """Positive samples alone, in P(y|x)."""
-    return (_rl("psr_rl", steps, "positive", 0.2),)
-
-
-def prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
-    """All samples, in P(y)."""
-    return (_prerl("prerl", steps, "all", prefix),)
-
-
-def nsr_prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
-    """Negative samples alone, in P(y): the warm-up that prunes wrong reasoning."""
-    return (_prerl("nsr_prerl", steps, "negative", prefix),)
-
-
-def psr_prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
-    """Positive samples alone, in P(y)."""
-    return (_prerl("psr_prerl", steps, "positive", prefix),)
-
-
-def dsrl(*, warmup: int, total: int, prefix: int | str | None = "auto") -> Phases:
-    """Dual-space RL: `warmup` steps of NSR-PreRL, then GRPO up to `total` steps with the moments carried over."""
-    if not 0 <= warmup <= total or total < 1:
-        raise ValueError(f"dsrl needs 0 <= warmup <= total and total >= 1, got warmup={warmup}, total={total}.")
-    first = nsr_prerl(steps=warmup, prefix=prefix) if warmup else ()
-    second = (_rl("rl", total - warmup, "all", 0.2),) if total > warmup else ()
-    return first + second

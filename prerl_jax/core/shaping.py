@@ -63,6 +63,10 @@ class DropTruncated:
         return getattr(self.credit, "compares_groups", False)
 
     @property
+    def judges(self) -> bool:
+        return getattr(self.credit, "judges", False)
+
+    @property
     def needs_values(self) -> bool:
         return getattr(self.credit, "needs_values", False)
 

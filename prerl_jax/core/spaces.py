@@ -2,8 +2,8 @@
 
 Post-train space P(y|x): tokens = prompt + response. Pre-train space P(y): tokens = prefix + response, positions from
 0, the prompt nowhere in the input (paper arXiv 2604.14142, sections 3 and 4). The response is always one that was
-sampled given the prompt, and the loss is on the response tokens alone. A space says with `given_prompt` whether its
-log-probabilities are those that the sampler drew from.
+sampled given the prompt, and the loss is on the response tokens alone. PromptDropout mixes the two by rows. A space
+says with `given_prompt` whether its log-probabilities are those that the sampler drew from.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.types import Rollouts, Sequences
+from prerl_jax.core.types import Array, Rollouts, Sequences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +46,7 @@ class PreTrainSpace:
     given_prompt: ClassVar[bool] = False
 
     def __call__(self, rollouts: Rollouts) -> Sequences:
-        if isinstance(self.prefix, str):
-            raise ValueError(
-                f"PreTrainSpace(prefix={self.prefix!r}) has no token id yet. Pass an int or None, or resolve it with "
-                f"prerl_jax.resolve_prefix(phases, tokenizer)."
-            )
+        _check_resolved(self)
         tokens, valid = rollouts.response, rollouts.response_mask
         mask = valid
         if self.prefix is not None:
@@ -58,6 +55,47 @@ class PreTrainSpace:
             mask = jnp.concatenate([jnp.zeros_like(valid[:, :1]), valid], axis=1)
             valid = jnp.concatenate([jnp.ones_like(valid[:, :1]), valid], axis=1)
         return _rows(tokens, jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape), valid, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptDropout:
+    """Between the spaces: each row is of P(y) with probability `share`, else of P(y|x). T = max(P, 1) + R.
+
+    Which rows lose their prompt is drawn from the step's key, row by row of the global batch: the same after a resume
+    and on any split over devices.
+
+    Attributes:
+      share: the probability, from 0 (PostTrainSpace) to 1 (PreTrainSpace).
+      prefix: what stands in the prompt's place, as in PreTrainSpace.
+    """
+
+    share: float
+    prefix: int | str | None = "auto"
+    given_prompt: ClassVar[bool] = False
+    needs_key: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"PromptDropout.share is a probability, got {self.share}.")
+
+    def __call__(self, rollouts: Rollouts, *, key: Array) -> Sequences:
+        _check_resolved(self)
+        prompt, mask = rollouts.prompt, rollouts.prompt_mask
+        if not prompt.shape[1]:
+            prompt, mask = (jnp.pad(x, [(0, 0), (1, 0)]) for x in (prompt, mask))
+        dropped = jax.random.uniform(key, (prompt.shape[0], 1)) < self.share
+        last = jnp.arange(prompt.shape[1]) == prompt.shape[1] - 1
+        prompt = jnp.where(dropped, 0 if self.prefix is None else self.prefix, prompt)
+        mask = jnp.where(dropped, last & (self.prefix is not None), mask)
+        return PostTrainSpace()(dataclasses.replace(rollouts, prompt=prompt, prompt_mask=mask))
+
+
+def _check_resolved(space: PreTrainSpace | PromptDropout) -> None:
+    if isinstance(space.prefix, str):
+        raise ValueError(
+            f"{type(space).__name__}(prefix={space.prefix!r}) has no token id yet. Pass an int or None, or resolve it "
+            f"with prerl_jax.resolve_prefix(phases, tokenizer)."
+        )
 
 
 def _rows(tokens, positions, valid, mask) -> Sequences:

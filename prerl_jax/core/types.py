@@ -138,7 +138,7 @@ class Credit(Protocol):
 
     `needs_values = True` asks for a call with (rollouts, values f32[B, R] of a critic) instead, `needs_rollouts = True`
     for one with (rollouts, group_size, values or None). `compares_groups = True` declares that groups of one
-    are refused.
+    are refused, `judges = True` that a reward is taken for right or wrong, so that none may be shaped.
     """
 
     def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]: ...

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from prerl_jax.core.phases import Phases
-from prerl_jax.core.spaces import PreTrainSpace
+from prerl_jax.core.spaces import PreTrainSpace, PromptDropout
 
 TURN_START = "<|im_start|>"
 
@@ -40,10 +40,10 @@ def prefix_id(prefix: int | str | None, tokenizer: Any) -> int | None:
 
 
 def resolve_prefix(phases: Phases, tokenizer: Any) -> Phases:
-    """The phases with every PreTrainSpace's prefix as a token id (or None)."""
+    """The phases with the prefix of every PreTrainSpace and PromptDropout as a token id (or None)."""
 
     def resolved(item):
-        if isinstance(item.space, PreTrainSpace):
+        if isinstance(item.space, PreTrainSpace | PromptDropout):
             space = dataclasses.replace(item.space, prefix=prefix_id(item.space.prefix, tokenizer))
             return dataclasses.replace(item, space=space)
         return item

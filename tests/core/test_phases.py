@@ -5,10 +5,12 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import toy
 
 import prerl_jax as pj
+from prerl_jax.core import recipes
 from prerl_jax.core.phases import locate
 
 A, B, C = (pj.Phase(name, steps) for name, steps in (("a", 2), ("b", 1), ("c", 3)))
@@ -65,6 +67,10 @@ def test_advance(traced):
     assert [phase for phase, _ in walk(advance)[5:] + walk(advance, ends=(0, 3, 6))[3:]] == [3] * 8  # past the end
 
 
+def named(name, **settings):
+    return pj.Phase(name, 7, **settings)
+
+
 def rl(name, steps, keep, high):
     objective = pj.ClippedPG(low=0.2, high=high, dual=10.0)
     return pj.Phase(name, steps, pj.PostTrainSpace(), pj.GroupRelative(True, keep), objective, pj.TokenMean(1.0))
@@ -88,6 +94,62 @@ RECIPES = [
     (pj.dsrl(warmup=0, total=3), [rl("rl", 3, "all", 0.2)]),
     (pj.dsrl(warmup=3, total=3), [pre("nsr_prerl", 3, "negative", "auto")]),
 ]
+PPO, CLIPPED = pj.ClippedPG(0.2, 0.2, None), pj.GroupRelative(True)
+SUM = pj.SequenceMeanTokenSum()
+RIVALS = [
+    (
+        pj.dr_grpo(steps=7),
+        named("dr_grpo", credit=pj.GroupRelative(False), objective=PPO, weigh=pj.SequenceMeanSumNorm()),
+    ),
+    (
+        pj.dapo(steps=7, overlong_buffer=4),
+        named("dapo", credit=CLIPPED, objective=pj.ClippedPG(0.2, 0.28, None), shape=pj.OverlongPenalty(4)),
+    ),
+    (
+        pj.dapo(steps=7, overlong_buffer=4, filter_truncated=True),
+        named(
+            "dapo",
+            credit=pj.DropTruncated(CLIPPED),
+            objective=pj.ClippedPG(0.2, 0.28, None),
+            shape=pj.OverlongPenalty(4),
+        ),
+    ),
+    (
+        pj.reinforce(steps=7, baseline=0.5),
+        named("reinforce", credit=pj.ConstantBaseline(0.5), objective=pj.Reinforce(), weigh=SUM),
+    ),
+    (pj.rloo(steps=7), named("rloo", credit=pj.LeaveOneOut(), objective=pj.Reinforce(), weigh=SUM)),
+    (pj.reinforce_pp(steps=7), named("reinforce_pp", credit=pj.BatchNormalized(), objective=PPO)),
+    (
+        pj.reinforce_pp(steps=7, group_baseline=True),
+        named("reinforce_pp_baseline", credit=pj.BatchNormalized(True), objective=PPO),
+    ),
+    (
+        pj.gspo(steps=7),
+        named("gspo", credit=CLIPPED, objective=pj.GSPO(3e-4, 4e-4), weigh=pj.SequenceMeanTokenMean()),
+    ),
+    (pj.cispo(steps=7), named("cispo", credit=CLIPPED, objective=pj.CISPO(None, 4.0))),
+    (pj.psr(steps=7), named("psr", credit=pj.Verdict(1.0, 1.0, "positive"), objective=PPO)),
+    (pj.nsr(steps=7), named("nsr", credit=pj.Verdict(1.0, 1.0, "negative"), objective=PPO)),
+    (pj.w_reinforce(steps=7), named("w_reinforce", credit=pj.Verdict(0.1, 1.0, "all"), objective=PPO)),
+    (
+        pj.mixed(steps=7, pretrain=pj.Linear(0.1, 0.0, 5), prefix=3),
+        named(
+            "mixed",
+            terms=(
+                pj.Term(pj.PreTrainSpace(3), pj.GroupRelative(False, "negative"), coefficient=pj.Linear(0.1, 0.0, 5)),
+                pj.Term(pj.PostTrainSpace(), pj.GroupRelative(True), coefficient=1.0),
+            ),
+        ),
+    ),
+    (pj.prompt_dropout(steps=7, share=0.25), named("prompt_dropout", space=pj.PromptDropout(0.25, "auto"))),
+]
+
+
+@pytest.mark.parametrize(("phases", "expected"), RIVALS)
+def test_the_rivals_recipes(phases, expected):
+    assert phases == (expected,)
+    assert eval(repr(phases), vars(pj)) == phases
 
 
 @pytest.mark.parametrize(("phases", "expected"), RECIPES)
@@ -98,10 +160,16 @@ def test_recipes(phases, expected):
     assert eval(repr(phases), vars(pj)) == phases
 
 
-@pytest.mark.parametrize("recipe", [pj.grpo, pj.nsr_rl, pj.psr_rl, pj.prerl, pj.nsr_prerl, pj.psr_prerl, pj.dsrl])
+ALL_RECIPES = [
+    function for _, function in inspect.getmembers(recipes, inspect.isfunction) if function.__name__[0] != "_"
+]
+
+
+@pytest.mark.parametrize("recipe", ALL_RECIPES)
 def test_recipes_take_keywords_alone(recipe):
     kinds = {p.kind for p in inspect.signature(recipe).parameters.values()}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+    assert getattr(pj, recipe.__name__) is recipe
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(-1, 3), (4, 3), (0, 0)])
@@ -119,8 +187,24 @@ def test_phases_that_make_no_sense_are_refused(settings, message):
         pj.Phase("p", **{"steps": 1} | settings)
 
 
-def gradient_of(phase, rollouts, model=toy.Toy()):  # noqa: B008
-    batch = pj.make_prepare(model, phase, 4)(model.init(), rollouts)
+def test_combinations_that_make_no_sense_are_refused():
+    corrected = pj.TruncatedIS(pj.ClippedPG())
+    for space in (pj.PreTrainSpace(), pj.PromptDropout(0.5)):
+        with pytest.raises(ValueError, match=r"'p' weighs tokens .*another distribution.*PostTrainSpace\(\)"):
+            pj.Phase("p", 1, space, objective=pj.WithEntropy(corrected, 0.1))
+    with pytest.raises(ValueError, match="another distribution"):
+        pj.Phase("p", 1, objective=corrected, terms=(pj.Term(pj.PostTrainSpace()), pj.Term(pj.PreTrainSpace())))
+    assert pj.Phase("p", 1, objective=corrected).parts == pj.grpo(steps=1)[0].parts
+    for credit in (pj.Verdict(), pj.DropTruncated(pj.Verdict())):
+        with pytest.raises(ValueError, match=r"shapes rewards by OverlongPenalty.*takes a reward for a verdict"):
+            pj.Phase("p", 1, credit=credit, shape=pj.OverlongPenalty(4))
+    for coefficient in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"Term.coefficient is"):
+            pj.Term(pj.PostTrainSpace(), coefficient=coefficient)
+
+
+def gradient_of(phase, rollouts, model=toy.Toy(), **given):  # noqa: B008
+    batch = pj.make_prepare(model, phase, 4)(model.init(), rollouts, **given)
     loss = pj.make_loss(model, phase.objective)
     (value, sums), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.init(), batch)
     return value, gradient, sums["tokens"]
@@ -135,3 +219,50 @@ def test_the_gradient_of_a_mixed_phase_is_the_sum_of_its_terms():
     alone = [gradient_of(pj.Phase("p", 1, t.space, t.credit, weigh=t.weigh), rollouts) for t in terms]
     mixed = gradient_of(pj.Phase("p", 1, terms=terms), rollouts)
     toy.assert_close(mixed, jax.tree.map(jnp.add, *alone))
+
+
+def test_a_coefficient_on_a_schedule_of_the_phases_steps():
+    rollouts, fades = toy.rollouts(), pj.Linear(0.4, 0.0, 4)
+    (phase,) = pj.mixed(steps=9, pretrain=fades, posttrain=2.0, prefix=0)
+    prepare = pj.make_prepare(toy.Toy(), phase, 4)
+    with pytest.raises(ValueError, match=r"Linear.* is a schedule: pass prepare\(..., phase_step=n\)"):
+        prepare(None, rollouts)
+    whole = pj.make_prepare(toy.Toy(), pj.mixed(steps=9, pretrain=1.0, prefix=0)[0], 4)(None, rollouts).weights
+    for step, factor in ((0, 0.4), (1, 0.3), (4, 0.0), (8, 0.0)):
+        found = jax.jit(prepare)(None, rollouts, phase_step=jnp.asarray(step)).weights
+        np.testing.assert_allclose(found[:8], factor * whole[:8], rtol=1e-6)  # the negatives in P(y)
+        np.testing.assert_allclose(found[8:], 2 * whole[8:], rtol=1e-6)  # all, in P(y|x)
+
+
+def test_credit_is_given_for_the_shaped_reward():
+    rollouts = toy.rollouts()
+    shape = pj.OverlongPenalty(3)
+    batch = pj.make_prepare(toy.Toy(), pj.Phase("p", 1, shape=shape, credit=pj.LeaveOneOut()), 4)(None, rollouts)
+    expected, _ = pj.LeaveOneOut()(shape(rollouts, 5), 4)
+    assert (expected != pj.LeaveOneOut()(rollouts.rewards, 4)[0]).any()
+    np.testing.assert_allclose(batch.advantages, np.where(batch.sequences.mask, expected[:, None], 0))
+
+
+@pytest.mark.parametrize("prefix", [0, None])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_prompt_dropout_lies_between_the_spaces(share, prefix):
+    rollouts, key = toy.rollouts(), jax.random.key(0)
+    end = pj.PreTrainSpace(prefix) if share else pj.PostTrainSpace()
+    ours = gradient_of(pj.Phase("p", 1, pj.PromptDropout(share, prefix)), rollouts, key=key)
+    toy.assert_close(ours, gradient_of(pj.Phase("p", 1, end), rollouts))
+
+
+def test_prompt_dropout_without_the_steps_key_is_refused():
+    with pytest.raises(ValueError, match=r"PromptDropout\(share=0.5.* draws at random: pass prepare\(..., key=k\)"):
+        pj.make_prepare(toy.Toy(), pj.Phase("p", 1, pj.PromptDropout(0.5, 0)), 4)(None, toy.rollouts())
+
+
+def test_a_phase_with_a_critics_credit_takes_its_values():
+    rollouts, phase = toy.rollouts(), pj.Phase("p", 1, credit=pj.GAE(lam=1.0, normalize=False))
+    values = jnp.full(rollouts.response.shape, 0.5)
+    prepare = pj.make_prepare(toy.Toy(), phase, 4)
+    batch = prepare(None, rollouts, values=values)
+    expected = np.where(batch.sequences.mask, rollouts.rewards[:, None] - 0.5, 0)
+    np.testing.assert_allclose(batch.advantages, expected)
+    with pytest.raises(ValueError, match="needs a critic's values"):
+        prepare(None, rollouts)

@@ -100,3 +100,40 @@ def test_log_p_of_y_does_not_change_when_prompts_change(prefix):
     toy.assert_same_bits(score(params, pre(here)), score(params, pre(there)))
     ours, theirs = (score(params, post(r))[:, -5:] for r in (here, there))
     assert (jnp.abs(ours - theirs) > 1e-3)[here.response_mask].all()  # while log P(y|x) does
+
+
+@pytest.mark.parametrize("prefix", [12, 0, None])
+def test_prompt_dropout_is_a_choice_by_row(prefix):
+    key = jax.random.key(3)
+    dropped = np.asarray(jax.random.uniform(key, (4, 1)) < 0.5)[:, 0]
+    assert 0 < dropped.sum() < 4
+    found = pj.PromptDropout(0.5, prefix)(ROLLOUTS, key=key)
+    whole, alone = pj.PostTrainSpace()(ROLLOUTS), pj.PreTrainSpace(prefix)(ROLLOUTS)
+    for field in ("tokens", "positions", "segments", "mask"):
+        bare = getattr(alone, field)
+        bare = jnp.pad(bare, [(0, 0), (6 - bare.shape[1], 0)])
+        expected = np.where(dropped[:, None], bare, getattr(whole, field))
+        np.testing.assert_array_equal(getattr(found, field), expected, err_msg=field)
+
+
+def test_which_prompts_are_dropped_depends_on_the_key_alone():
+    rollouts = toy.rollouts(prompts=100, group_size=8)
+    space = pj.PromptDropout(0.25, 0)
+    first, again, other = (space(rollouts, key=jax.random.key(k)) for k in (0, 0, 1))
+    toy.assert_same_bits(first, again)
+    assert (first.tokens != other.tokens).any()
+    jitted = jax.jit(lambda key: space(rollouts, key=key))(jax.random.key(0))
+    toy.assert_same_bits(jitted, first)
+
+
+def test_prompt_dropout_without_a_prompt_has_room_for_the_prefix():
+    bare = dataclasses.replace(ROLLOUTS, prompt=ROLLOUTS.prompt[:, :0], prompt_mask=ROLLOUTS.prompt_mask[:, :0])
+    found = pj.PromptDropout(1.0, 12)(bare, key=jax.random.key(0))
+    toy.assert_same_bits(found, pj.PreTrainSpace(12)(ROLLOUTS))
+
+
+def test_prompt_dropout_refuses_what_is_no_probability_and_a_prefix_without_an_id():
+    with pytest.raises(ValueError, match=r"is a probability, got 1.5"):
+        pj.PromptDropout(1.5)
+    with pytest.raises(ValueError, match=r"PromptDropout\(prefix='auto'\) has no token id yet"):
+        pj.PromptDropout(0.5)(ROLLOUTS, key=jax.random.key(0))

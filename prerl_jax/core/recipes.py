@@ -1,0 +1,160 @@
+"""Recipes: the paper's algorithms and their rivals, each a tuple of Phases over the same train step.
+
+docs/algorithms.md has the formula and the source of each. PreRL, NSR, PSR and DSRL select by the sign of the advantage
+(arXiv 2604.14142); PSR, NSR and W-REINFORCE of RLVR-Decomposed (2506.01347) by the reward, without a baseline. A recipe
+is a starting point: `dataclasses.replace(phase, space=PreTrainSpace())` moves any of them to P(y).
+"""
+
+from __future__ import annotations
+
+from prerl_jax.core.credit import (
+    BatchNormalized,
+    ConstantBaseline,
+    GroupRelative,
+    LeaveOneOut,
+    SequenceMeanSumNorm,
+    SequenceMeanTokenMean,
+    SequenceMeanTokenSum,
+    TokenMean,
+    Verdict,
+)
+from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
+from prerl_jax.core.phases import Phase, Phases, Term
+from prerl_jax.core.shaping import DropTruncated, OverlongPenalty
+from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
+from prerl_jax.core.types import Schedule
+
+PRETRAIN_SCALE = 0.01
+"""The published coefficient on losses in pre-train space. Under Adam it mostly disarms the gradient clipping."""
+
+
+def _rl(name: str, steps: int, keep: str, high: float) -> Phase:
+    return Phase(name, steps, PostTrainSpace(), GroupRelative(True, keep), ClippedPG(low=0.2, high=high))
+
+
+def _prerl(name: str, steps: int, keep: str, prefix: int | str | None) -> Phase:
+    weigh = TokenMean(scale=PRETRAIN_SCALE)
+    return Phase(name, steps, PreTrainSpace(prefix), GroupRelative(False, keep), ClippedPG(), weigh)
+
+
+def _by_verdict(name: str, steps: int, credit: Verdict) -> Phase:
+    return Phase(name, steps, credit=credit, objective=ClippedPG(dual=None))
+
+
+def grpo(*, steps: int) -> Phases:
+    """GRPO as the paper's baseline has it: all samples, clip 0.2 / 0.28."""
+    return (_rl("grpo", steps, "all", 0.28),)
+
+
+def nsr_rl(*, steps: int) -> Phases:
+    """Negative samples alone, in P(y|x)."""
+    return (_rl("nsr_rl", steps, "negative", 0.2),)
+
+
+def psr_rl(*, steps: int) -> Phases:
+    """Positive samples alone, in P(y|x)."""
+    return (_rl("psr_rl", steps, "positive", 0.2),)
+
+
+def prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
+    """All samples, in P(y)."""
+    return (_prerl("prerl", steps, "all", prefix),)
+
+
+def nsr_prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
+    """Negative samples alone, in P(y): the warm-up that prunes wrong reasoning."""
+    return (_prerl("nsr_prerl", steps, "negative", prefix),)
+
+
+def psr_prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
+    """Positive samples alone, in P(y)."""
+    return (_prerl("psr_prerl", steps, "positive", prefix),)
+
+
+def dsrl(*, warmup: int, total: int, prefix: int | str | None = "auto") -> Phases:
+    """Dual-space RL: `warmup` steps of NSR-PreRL, then GRPO up to `total` steps with the moments carried over."""
+    if not 0 <= warmup <= total or total < 1:
+        raise ValueError(f"dsrl needs 0 <= warmup <= total and total >= 1, got warmup={warmup}, total={total}.")
+    first = nsr_prerl(steps=warmup, prefix=prefix) if warmup else ()
+    second = (_rl("rl", total - warmup, "all", 0.2),) if total > warmup else ()
+    return first + second
+
+
+def dr_grpo(*, steps: int) -> Phases:
+    """Dr.GRPO: no standard deviation in the advantage, no length in the mean."""
+    how = {"credit": GroupRelative(normalize_std=False), "weigh": SequenceMeanSumNorm()}
+    return (Phase("dr_grpo", steps, objective=ClippedPG(dual=None), **how),)
+
+
+def dapo(*, steps: int, overlong_buffer: int, filter_truncated: bool = False) -> Phases:
+    """DAPO's clip-higher, token mean and overlong penalty, over the last `overlong_buffer` tokens there are.
+
+    `filter_truncated` leaves truncated responses out. Drawing again until all groups are mixed is the trainer's.
+    """
+    credit = DropTruncated(GroupRelative()) if filter_truncated else GroupRelative()
+    how = {"objective": ClippedPG(low=0.2, high=0.28, dual=None), "shape": OverlongPenalty(overlong_buffer)}
+    return (Phase("dapo", steps, credit=credit, **how),)
+
+
+def reinforce(*, steps: int, baseline: float = 0.0) -> Phases:
+    """REINFORCE: reward minus a constant, times the log-probability of the whole response."""
+    how = {"credit": ConstantBaseline(baseline), "objective": Reinforce(), "weigh": SequenceMeanTokenSum()}
+    return (Phase("reinforce", steps, **how),)
+
+
+def rloo(*, steps: int) -> Phases:
+    """REINFORCE with the mean of the group's other responses as the baseline."""
+    how = {"credit": LeaveOneOut(), "objective": Reinforce(), "weigh": SequenceMeanTokenSum()}
+    return (Phase("rloo", steps, **how),)
+
+
+def reinforce_pp(*, steps: int, group_baseline: bool = False) -> Phases:
+    """REINFORCE++: rewards normalised over the batch; with `group_baseline`, after the group's mean is taken off."""
+    name = "reinforce_pp_baseline" if group_baseline else "reinforce_pp"
+    return (Phase(name, steps, credit=BatchNormalized(group_baseline), objective=ClippedPG(dual=None)),)
+
+
+def gspo(*, steps: int, low: float = 3e-4, high: float = 4e-4) -> Phases:
+    """GSPO: one ratio a sequence, clipped in its own small range."""
+    return (Phase("gspo", steps, objective=GSPO(low, high), weigh=SequenceMeanTokenMean()),)
+
+
+def cispo(*, steps: int, high: float = 4.0) -> Phases:
+    """CISPO: the ratio is a clipped weight, and no token is left without a gradient."""
+    return (Phase("cispo", steps, objective=CISPO(high=high)),)
+
+
+def psr(*, steps: int) -> Phases:
+    """Right responses alone, by their reward: what `psr_rl` selects by the advantage."""
+    return (_by_verdict("psr", steps, Verdict(keep="positive")),)
+
+
+def nsr(*, steps: int) -> Phases:
+    """Wrong responses alone, by their reward, groups that are all wrong included: unlike `nsr_rl`."""
+    return (_by_verdict("nsr", steps, Verdict(keep="negative")),)
+
+
+def w_reinforce(*, steps: int, positive: float = 0.1) -> Phases:
+    """Weighted REINFORCE: wrong responses at advantage -1, right ones at `positive`."""
+    return (_by_verdict("w_reinforce", steps, Verdict(positive=positive)),)
+
+
+def mixed(
+    *,
+    steps: int,
+    pretrain: float | Schedule = PRETRAIN_SCALE,
+    posttrain: float | Schedule = 1.0,
+    keep: str = "negative",
+    prefix: int | str | None = "auto",
+) -> Phases:
+    """Both spaces in one step: PreRL on the samples of `keep` and RL on all, with a coefficient or a Schedule each."""
+    terms = (
+        Term(PreTrainSpace(prefix), GroupRelative(False, keep), TokenMean(), pretrain),
+        Term(PostTrainSpace(), GroupRelative(True), TokenMean(), posttrain),
+    )
+    return (Phase("mixed", steps, terms=terms),)
+
+
+def prompt_dropout(*, steps: int, share: float, prefix: int | str | None = "auto") -> Phases:
+    """RL with each response's prompt taken away with probability `share`: between P(y|x) and P(y)."""
+    return (Phase("prompt_dropout", steps, PromptDropout(share, prefix)),)
