@@ -1,5 +1,6 @@
 """Reinforcement learning in pre-train space: policy gradients of log P(y) and of log P(y|x), and what joins them."""
 
+from prerl_jax.core.anchors import make_anchor
 from prerl_jax.core.batches import make_prepare, make_score
 from prerl_jax.core.compose import TruncatedIS, WithEntropy, WithKL
 from prerl_jax.core.credit import (
@@ -125,6 +126,7 @@ __all__ = [
     "init_state",
     "load_model",
     "load_tokenizer",
+    "make_anchor",
     "make_dual_gradients",
     "make_loss",
     "make_prepare",

@@ -27,6 +27,36 @@ def _validate_phases(config: TrainConfig) -> None:
                 )
 
 
+def _validate_needs(config: TrainConfig) -> None:
+    """What objectives and credits need is there, and samples are of the policy that they are scored under."""
+    cut = [f"sampling.{name} = {v}" for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None]
+    for phase in config.phases:
+        what, objective, credits = f"phase {phase.name!r}", phase.objective, [term.credit for term in phase.parts]
+        if cut and any(getattr(objective, name, False) for name in ("uses_ratio", "needs_sampler")):
+            raise ValueError(
+                f"{what} has an importance ratio under the full softmax in {objective}, and {' and '.join(cut)} sample "
+                "from another distribution. Set them to None, or use an objective without a ratio, such as Reinforce()."
+            )
+        if getattr(objective, "needs_reference", False):
+            raise ValueError(
+                f"{what} has a KL term in {objective}, and a run has no reference model to compare with. Leave WithKL "
+                "out; outside a run, make_anchor gives a batch its reference."
+            )
+        if any(getattr(credit, "needs_values", False) for credit in credits):
+            raise ValueError(
+                f"{what} has a credit that needs a critic's values, and a run has no critic. Use a credit without one, "
+                "such as GroupRelative(); outside a run, make_prepare's function takes values."
+            )
+        extra = ["PromptDropout"] * any(getattr(term.space, "needs_key", False) for term in phase.parts)
+        extra += ["a coefficient on a schedule"] * any(callable(term.coefficient) for term in phase.parts)
+        extra += ["DropTruncated"] * any(getattr(credit, "needs_rollouts", False) for credit in credits)
+        if extra:
+            raise ValueError(
+                f"{what} has {' and '.join(extra)}, which a run does not supply with what it reads; leave it out. "
+                "Outside a run, make_prepare's function takes key and phase_step, and Rollouts truncated."
+            )
+
+
 def _validate_batch(config: TrainConfig, shards: int | None) -> None:
     sampling = config.sampling
     rows = sampling.prompts * sampling.group_size
@@ -90,6 +120,7 @@ def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
     config names both numbers.
     """
     _validate_phases(config)
+    _validate_needs(config)
     _validate_batch(config, shards)
     _validate_best(config)
     return config

@@ -1,0 +1,41 @@
+"""Log-probabilities that a batch is held against: of the policy before its updates, and of a reference.
+
+    log pi_old    several updates of one rollout: the ratio is pi / pi_old
+    log pi_ref    a KL term: the divergence is from pi_ref
+
+Both are scored on the batch's own rows, so in the space and the packing that it is trained in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from prerl_jax.core.batches import make_score
+from prerl_jax.core.types import Batch, Model, Params
+
+
+class Anchor(Protocol):
+    """(batch, *, old=None, reference=None) -> the batch with old_logprobs of one, ref_logprobs of the other."""
+
+    def __call__(self, batch: Batch, *, old: Params | None = None, reference: Params | None = None) -> Batch: ...
+
+
+def make_anchor(model: Model, temperature: float = 1.0, *, chunk: int | None = None) -> Anchor:
+    """Fills in what a batch is held against; pure, jit it. One forward pass for each of the two that is given.
+
+    Args:
+      model: the policy's architecture, and the reference's.
+      temperature: of the log-probabilities: the phase's.
+      chunk: tokens of a row unembedded at once; None chooses.
+
+    Call it on packed rows, before the first update: rows that were left out are not scored.
+    """
+    score = make_score(model, temperature, chunk=chunk)
+
+    def anchor(batch: Batch, *, old: Params | None = None, reference: Params | None = None) -> Batch:
+        given = {"old_logprobs": old, "ref_logprobs": reference}
+        scored = {name: score(params, batch.sequences) for name, params in given.items() if params is not None}
+        return dataclasses.replace(batch, **scored)
+
+    return anchor

@@ -1,0 +1,86 @@
+"""Algorithms in a config: combinations that are refused, and the table that documents them."""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import prerl_jax as pj
+from prerl_jax.config import SamplingSpec
+from prerl_jax.config_checks import validate
+from prerl_jax.config_io import apply_overrides, load_config
+from prerl_jax.core import recipes
+
+DOCS = (Path(__file__).parent.parent / "docs" / "algorithms.md").read_text("utf-8")
+LAB = load_config("lab")
+CUT = SamplingSpec(prompts=24, group_size=8, max_new_tokens=64, top_p=0.9)
+
+
+def config(*, sampling=LAB.sampling, **phase):
+    return dataclasses.replace(LAB, sampling=sampling, phases=(pj.Phase("p", 1, **phase),))
+
+
+REFUSED = [
+    ({"sampling": CUT}, r"'p' has an importance ratio .*ClippedPG.*sampling.top_p = 0.9 .*Reinforce\(\)"),
+    ({"sampling": CUT, "objective": pj.WithEntropy(pj.GSPO(), 0.1)}, "importance ratio"),
+    ({"sampling": CUT, "objective": pj.TruncatedIS(pj.Reinforce())}, "importance ratio"),
+    ({"objective": pj.WithKL(pj.Reinforce(), 0.1)}, "KL term .*no reference model.*Leave WithKL out"),
+    ({"credit": pj.GAE()}, r"needs a critic's values.*no critic.*GroupRelative\(\)"),
+    ({"space": pj.PromptDropout(0.5)}, "'p' has PromptDropout, which a run does not supply"),
+    ({"credit": pj.DropTruncated(pj.GroupRelative())}, "'p' has DropTruncated, which"),
+    ({"terms": (pj.Term(pj.PostTrainSpace(), coefficient=pj.Linear(1, 0, 5)),)}, "a coefficient on a schedule, which"),
+    ({"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.LeaveOneOut()}, "group_size is 1"),
+    (
+        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.BatchNormalized(True)},
+        "group_size is 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), REFUSED)
+def test_what_a_run_cannot_do_is_refused_when_the_config_is_read(changes, says):
+    with pytest.raises(ValueError, match=says):
+        validate(config(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampling": CUT, "objective": pj.Reinforce()},
+        {"objective": pj.TruncatedIS(pj.CISPO())},
+        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.BatchNormalized()},
+        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.Verdict(positive=0.1)},
+        {"shape": pj.OverlongPenalty(16)},
+        {"terms": pj.mixed(steps=1, pretrain=0.1)[0].terms},
+    ],
+)
+def test_what_fits_together_passes(changes):
+    assert validate(config(**changes)).phases[0].name == "p"
+
+
+def test_a_recipe_is_an_override():
+    for text in ("w_reinforce(steps=60, positive=0.2)", "dapo(steps=60, overlong_buffer=16)", "rloo(steps=60)"):
+        assert apply_overrides(LAB, [f"phases={text}"]).phases == eval(text, vars(pj))
+
+
+def test_every_recipe_is_documented_and_every_documented_recipe_builds():
+    names = {name for name, f in inspect.getmembers(recipes, inspect.isfunction) if name[0] != "_"}
+    calls = [c for line in DOCS.split("## Pieces")[0].splitlines() for c in re.findall(r"`(\w+\(.*?\))`", line)]
+    built = {
+        call.split("(")[0]: eval(call, vars(pj) | {"n": 50, "b": 4})
+        for call in calls
+        if "steps=" in call or "total" in call
+    }
+    assert set(built) == names
+    assert all(isinstance(phase, pj.Phase) for phases in built.values() for phase in phases)
+
+
+def test_the_documented_phases_build():
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert names["rloo"].credit.keep == "negative"
+    assert names["gspo"].objective.needs_reference
+    assert len(names["mixed"].terms) == 2
