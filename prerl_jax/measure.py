@@ -262,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cosine by {axis:<14}{shown}")
     for name in ("alignment/token", "alignment/token_weighted", "alignment/marginal_gap", "alignment/objective"):
         if name in report["metrics"]:
-            print(f"{name:<24}{float(report['metrics'][name]):.3f}")
+            print(f"{name:<28}{float(report['metrics'][name]):.3f}")
     print(f"written to {args.out}")
     return 0
 
