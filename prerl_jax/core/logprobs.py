@@ -97,7 +97,9 @@ _scores.defvjp(_scores_fwd, _scores_bwd, symbolic_zeros=True)
 
 def logits_of(hidden: Array, unembedding: Array, temperature: float) -> Array:
     """f32[B, C, V], whatever the model computes in."""
-    logits = jnp.einsum("btd,dv->btv", hidden, unembedding, preferred_element_type=jnp.float32)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    logits = jnp.einsum("nd,dv->nv", flat, unembedding, preferred_element_type=jnp.float32)
+    logits = logits.reshape(*hidden.shape[:-1], -1)
     return logits if temperature == 1.0 else logits / temperature
 
 
@@ -132,16 +134,18 @@ def pull_back(
     Without the entropy's, all of them share one product with the unembedding: d h = g ((onehot - p) W^T).
     """
     hidden, targets, logits, normaliser, entropy = scored
-    dtype = hidden.dtype
+    dtype, wide = hidden.dtype, {"preferred_element_type": jnp.float32}
     logprobs = logits - normaliser[..., None]
     p = jnp.exp(logprobs)
     residual = (jnp.arange(logits.shape[-1]) == targets[..., None]) - p
 
     def to_hidden(d_logits):
-        return jnp.einsum("btv,dv->btd", d_logits, unembedding, preferred_element_type=jnp.float32)
+        found = jnp.einsum("nv,dv->nd", d_logits.reshape(-1, d_logits.shape[-1]), unembedding, **wide)
+        return found.reshape(hidden.shape)
 
     def to_unembedding(states, d_logits):
-        return jnp.einsum("btd,btv->dv", states.astype(dtype), d_logits, preferred_element_type=jnp.float32)
+        states, d_logits = (x.astype(dtype).reshape(-1, x.shape[-1]) for x in (states, d_logits))
+        return jnp.einsum("nd,nv->dv", states, d_logits, **wide)
 
     found = []
     shared, shared_hidden = residual.astype(dtype), None

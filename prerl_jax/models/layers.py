@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,17 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)).astype(x.dtype) * scale
 
 
+def project(x: jax.Array, weights: jax.Array, contracted: int = 1) -> jax.Array:
+    """`x` times `weights` over the last `contracted` axes of the one and the first of the other.
+
+    As one product of two matrices, tokens by features. With the rows and columns of tokens apart XLA:CPU writes the
+    transpose of every activation before it takes a weight's gradient.
+    """
+    kept, inner = x.shape[: x.ndim - contracted], math.prod(x.shape[x.ndim - contracted :])
+    y = x.reshape(-1, inner) @ weights.reshape(inner, -1)
+    return y.reshape(*kept, *weights.shape[contracted:])
+
+
 class Attention(nnx.Module):
     """Projections of grouped-query attention; how the heads attend is the caller's."""
 
@@ -86,14 +98,20 @@ class Attention(nnx.Module):
 
     def __call__(self, x, rotation, attend):
         """x [..., D] -> ([..., D], what `attend(q, k, v) -> (y, carry)` carries)."""
-        q, k, v = (jnp.einsum("...d,dnk->...nk", x, w[...]) for w in (self.q, self.k, self.v))
+        q, k, v = (project(x, w[...]) for w in (self.q, self.k, self.v))
         if self.q_bias is not None:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
         if self.q_norm is not None:
             q, k = rms_norm(q, self.q_norm[...], self.eps), rms_norm(k, self.k_norm[...], self.eps)
         y, carry = attend(rope.rotate(q, rotation), rope.rotate(k, rotation), v)
-        y = jnp.einsum("...nk,nkd->...d", y, self.o[...])
+        y = project(y, self.o[...], 2)
         return (y if self.o_bias is None else y + self.o_bias[...]), carry
+
+
+@jax.checkpoint
+def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """silu(gate) * up, of which the backward pass keeps the two inputs and nothing in between."""
+    return jax.nn.silu(gate) * up
 
 
 class MLP(nnx.Module):
@@ -110,10 +128,10 @@ class MLP(nnx.Module):
         self.down_bias = _zeros((width,), ("embed",), config.mlp_bias)
 
     def __call__(self, x):
-        gate, up = x @ self.gate[...], x @ self.up[...]
+        gate, up = project(x, self.gate[...]), project(x, self.up[...])
         if self.gate_bias is not None:
             gate, up = gate + self.gate_bias[...], up + self.up_bias[...]
-        y = (jax.nn.silu(gate) * up) @ self.down[...]
+        y = project(_gated(gate, up), self.down[...])
         return y if self.down_bias is None else y + self.down_bias[...]
 
 
