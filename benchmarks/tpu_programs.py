@@ -88,9 +88,10 @@ class Program:
 
 
 def programs(model: Decoder, shapes: Shapes) -> Iterator[Program]:
-    """Prefill and decode, score, the steps of both phases, the dual program."""
+    """Prefill, sampling as a whole (with its decode loop), score, the steps of both phases, the dual program."""
     pre, post = dsrl(warmup=1, total=2, prefix=PREFIX)
     inside = shapes.prompt + shapes.response
+    yield _prefill(model, shapes)
     yield _sampling(model, shapes)
     yield _score(model, shapes.microbatch, inside)
     for name, phase, length in (("nsr_prerl_step", pre, 1 + shapes.response), ("rl_step", post, inside)):
@@ -167,6 +168,16 @@ def _dual(model: Decoder, shapes: Shapes, pre, post) -> Program:
     flops = _training(model, rows, inside) + _training(model, rows, 1 + shapes.response)
     note = f"{rows} rows in both spaces"
     return Program("dual", lambda: metrics.lower(model.abstract_params(), rollouts), flops / mesh.size, note)
+
+
+def _prefill(model: Decoder, shapes: Shapes) -> Program:
+    asked = shapes.sampled // shapes.group
+    tokens = _arrays(model.mesh, asked)(jnp.int32, shapes.prompt)
+    params = model.abstract_params(model.compute_dtype)  # as the sampler casts them
+    prefill = jax.jit(lambda params, *x: model.init_cache(params, *x, shapes.group, shapes.response))
+    flops = forward_flops(model.config, asked * shapes.prompt, asked * causal_pairs([shapes.prompt]), 0)
+    note = f"{asked} prompts of {shapes.prompt} tokens, and the cache of {shapes.sampled} responses"
+    return Program("prefill", lambda: prefill.lower(params, tokens, tokens, tokens), flops / model.mesh.size, note)
 
 
 def _sampling(model: Decoder, shapes: Shapes) -> Program:
