@@ -29,6 +29,10 @@ REMAT = {
 """What a layer keeps for its backward pass: everything, the results of its projections, its input and what attention
 made of it, or only its input."""
 
+UNROLLED_LAYERS = 8
+"""A scan zeroes, fills and reads back stacked copies of what the backward pass needs. On a CPU that was 9 % of a step
+with 4 layers of width 128, and nothing with SmolLM2's 30 layers, which compile in 4 s scanned and in 12 s unrolled."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Decoder:
       compute_dtype: dtype of activations and of the weights inside matmuls; parameters keep their own.
       remat: "none", "dots", "attention" or "full", see REMAT.
       attention: "auto", "xla" or "splash", see `attention.choose`.
+      unroll: whether the layers of a training pass are written out rather than scanned over; None: on CPUs, where there
+        are at most UNROLLED_LAYERS.
       mesh: devices to shard over; None for one device.
       rules: logical axis -> mesh axes.
     """
@@ -66,7 +72,7 @@ class Decoder:
         compute_dtype: Any = "float32",
         remat: str = "none",
         attention: str = "auto",
-        unroll: bool = False,
+        unroll: bool | None = None,
         mesh: Mesh | None = None,
         rules: Rules = DEFAULT_RULES,
     ):
@@ -194,6 +200,11 @@ class Decoder:
     def _norm(self, params, x):
         return rms_norm(x, params["final_norm"].astype(self.compute_dtype), self.config.rms_norm_eps)
 
+    def _unrolled(self) -> bool:
+        platform = (jax.devices() if self.mesh is None else self.mesh.devices.flat)[0].platform
+        shallow = platform == "cpu" and self.config.num_layers <= UNROLLED_LAYERS
+        return shallow if self.unroll is None else self.unroll
+
     def _apply(self, weights, x, rotation, attend):
         # The constraint is the gradient's too: it is split as its parameter, wherever the program's results go.
         weights = jax.tree.map(lambda w, axes: self._constrain(w, *axes), weights, self._layer_axes)
@@ -210,14 +221,18 @@ class Decoder:
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=REMAT[self.remat])
-        if not self.unroll:
+        if not self._unrolled():
             return jax.lax.scan(body, x, params["layers"])
-        apart = jax.tree.map(lambda w: jax.lax.split(w, [1] * w.shape[0]), params["layers"])
+        # Split, not indexed: the gradient is then one concatenation.
+        apart = jax.tree.map(lambda w: list(jax.lax.split(w, [1] * w.shape[0])), params["layers"])
+        layers = jax.tree.transpose(
+            jax.tree.structure(params["layers"]), jax.tree.structure([0] * self.config.num_layers), apart
+        )
         carries = []
-        for i in range(self.config.num_layers):
-            x, carry = body(x, jax.tree.map(lambda w: w[i][0], apart, is_leaf=lambda w: isinstance(w, (list, tuple))))
+        for weights in layers:
+            x, carry = body(x, jax.tree.map(lambda w: w[0], weights))
             carries.append(carry)
-        return x, jax.tree.map(lambda *c: jnp.stack(c), *carries)
+        return x, jax.tree.map(lambda *parts: jnp.stack(parts), *carries)
 
 
 def _axes(state, *leading) -> dict:

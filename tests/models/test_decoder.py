@@ -1,0 +1,43 @@
+"""The forms in which the decoder's layers are run compute the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from prerl_jax.models.decoder import REMAT, UNROLLED_LAYERS, Decoder
+from prerl_jax.models.layers import DecoderConfig
+
+CONFIG = DecoderConfig("qwen3", 16, 16, 32, 3, 4, 2, 8, qk_norm=True, tied=True)
+TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 16, (2, 6)), jnp.int32)
+POSITIONS = jnp.broadcast_to(jnp.arange(6), (2, 6))
+
+
+def hidden_and_gradient(model):
+    def total(params):
+        hidden = model.hidden(params, TOKENS, POSITIONS, jnp.ones_like(TOKENS))
+        return jnp.sum(jnp.sin(hidden)), hidden
+
+    return jax.jit(jax.grad(total, has_aux=True))
+
+
+PARAMS = toy.random_params(Decoder(CONFIG))
+
+
+@pytest.fixture(scope="module")
+def scanned():
+    return hidden_and_gradient(Decoder(CONFIG, unroll=False))(PARAMS)
+
+
+@pytest.mark.parametrize("remat", REMAT)
+def test_unrolled_layers_are_the_scanned_ones(scanned, remat):
+    toy.assert_close(hidden_and_gradient(Decoder(CONFIG, unroll=True, remat=remat))(PARAMS), scanned)
+
+
+@pytest.mark.parametrize(("layers", "unroll", "loops"), [(3, None, 0), (3, False, 1), (UNROLLED_LAYERS + 1, None, 1)])
+def test_only_deep_models_are_scanned_on_a_cpu(layers, unroll, loops):
+    config = DecoderConfig("qwen3", 16, 16, 32, layers, 4, 2, 8)
+    model = Decoder(config, unroll=unroll)
+    text = str(jax.make_jaxpr(model.hidden)(model.abstract_params(), TOKENS, POSITIONS, jnp.ones_like(TOKENS)))
+    assert text.count("scan[") == loops
