@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prerl_jax.core.batches import make_prepare, make_score
+from prerl_jax.core.batches import make_prepare
 from prerl_jax.core.credit import TokenMean
+from prerl_jax.core.fused import losses_and_cotangents
+from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.parameter_groups import cosine_by_group
 from prerl_jax.core.phases import Phase
-from prerl_jax.core.train_step import Metrics, make_loss
+from prerl_jax.core.train_step import Metrics, accumulate, masked, states, token_loss, trained_tokens
 from prerl_jax.core.types import Array, Model, Params, Rollouts
 
 
@@ -31,46 +33,92 @@ def make_dual_gradients(
     *,
     logprob_alignment: bool = False,
     chunk: int | None = None,
+    microbatches: int = 1,
 ) -> Callable[[Params, Rollouts], tuple[Params, Params, Metrics]]:
     """f(params, rollouts) -> (gradient of pre's loss, gradient of post's loss, alignment); pure, jit it whole.
 
     Both are on-policy: old log-probabilities are the current ones. Works on unpacked rollouts.
 
+    Args:
+      model: the policy.
+      pre: the phase of the one gradient.
+      post: the phase of the other.
+      group_size: rollouts of one prompt, side by side.
+      logprob_alignment: whether the mean log-probabilities are compared too, by one more backward pass in each space.
+      chunk: tokens of a row unembedded at once; None chooses.
+      microbatches: parts that the rows of either space are done in, one after the other; must divide them.
+
     Returns, in the third place: alignment/objective f32[] (the cosine), alignment/objective_by_layer f32[L] (where
       params has stacked "layers"), alignment/objective_by_group/NAME f32[] (of DECODER_GROUPS: embedding, attention_q,
       ..., and "other"), alignment/norm_pre, alignment/norm_post; alignment/logprob_gap, the mean absolute
       difference of the sampler's and the trainer's log-probabilities on post's trained tokens, where post is given the
-      prompt; and with `logprob_alignment`, which costs two more backward passes, alignment/logprob,
+      prompt; and with `logprob_alignment`, alignment/logprob,
       alignment/logprob_by_layer, alignment/logprob_by_group/NAME, alignment/logprob_norm_pre and
       alignment/logprob_norm_post. A cosine with a zero gradient (a selection that is empty) is NaN.
     """
 
-    def gradient(phase: Phase, params: Params, rollouts: Rollouts) -> tuple[Params, Metrics]:
-        batch = make_prepare(model, phase, group_size)(params, rollouts)
-        loss = make_loss(model, phase.objective, temperature=phase.temperature, chunk=chunk)
-        return jax.grad(lambda p: loss(p, batch), has_aux=True)(params)
-
     if logprob_alignment and (pre.terms or post.terms):
         raise ValueError("The mean log-probability of a phase with several terms is not defined; pass plain phases.")
 
-    def mean_logprob_gradient(phase: Phase, params: Params, rollouts: Rollouts) -> Params:
-        sequences = phase.space(rollouts)
-        weights = TokenMean()(sequences.mask, jnp.ones(sequences.mask.shape[0], bool), 1)
-        score = make_score(model, phase.temperature, chunk=chunk)
-        return jax.grad(lambda p: jnp.sum(weights * score(p, sequences)))(params)
+    def gradients(phase: Phase, params: Params, rollouts: Rollouts) -> tuple[tuple[Params, ...], Metrics]:
+        batch = make_prepare(model, phase, group_size)(params, rollouts)
+        mask = batch.sequences.mask
+        means = TokenMean()(mask, jnp.ones(mask.shape[0], bool), 1) if logprob_alignment else None
+        function = _make_gradients(model, phase, chunk)
+        return accumulate(function, microbatches, params, (batch, means))
 
     def dual(params: Params, rollouts: Rollouts) -> tuple[Params, Params, Metrics]:
-        grad_pre, _ = gradient(pre, params, rollouts)
-        grad_post, sums = gradient(post, params, rollouts)
-        found = _alignment("objective", "", grad_pre, grad_post)
+        pre_gradients, _ = gradients(pre, params, rollouts)
+        post_gradients, sums = gradients(post, params, rollouts)
+        found = {}
+        kinds = (("objective", ""), ("logprob", "logprob_"))
+        for (name, prefix), *both in zip(kinds, pre_gradients, post_gradients, strict=False):
+            found |= _alignment(name, prefix, *both)
         if "logprob_gap" in sums:
             found["alignment/logprob_gap"] = sums["logprob_gap"] / jnp.maximum(sums["tokens"], 1.0)
-        if logprob_alignment:
-            means = [mean_logprob_gradient(phase, params, rollouts) for phase in (pre, post)]
-            found |= _alignment("logprob", "logprob_", *means)
-        return grad_pre, grad_post, found
+        return pre_gradients[0], post_gradients[0], found
 
     return dual
+
+
+def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:
+    """(params, (batch, weights of the mean log-probability or None)) -> (the gradient of either, sums of the metrics).
+
+    One forward pass, whatever is asked for, and one backward pass for each gradient.
+    """
+    objective = phase.objective
+    loss, settings = token_loss(objective), {"temperature": phase.temperature, "chunk": chunk}
+
+    def terms(logprobs: Array, entropy: Array, data) -> tuple[tuple[Array, ...], Metrics]:
+        (batch, trained), means = data
+        losses, metrics = loss(logprobs, entropy, (batch, trained))
+        return losses if means is None else (*losses, means * jnp.where(means != 0, logprobs, 0.0)), metrics
+
+    def heads(hidden: Array, unembedding: Array, tokens: Array, data, count: int):
+        """Metrics and, for each loss, its cotangents of the hidden states and the unembedding."""
+        if getattr(objective, "elementwise", False):
+            reads_entropy = getattr(objective, "needs_entropy", False)
+            found = losses_and_cotangents(
+                terms, hidden, unembedding, tokens, data, count, entropy=reads_entropy, **settings
+            )
+            return found[1:]
+
+        def sums(hidden, unembedding):
+            losses, metrics = terms(*token_logprobs(hidden, unembedding, tokens, **settings), data)
+            return tuple(map(jnp.sum, losses)), {name: jnp.sum(value) for name, value in metrics.items()}
+
+        _, pull, metrics = jax.vjp(sums, hidden, unembedding, has_aux=True)
+        return metrics, [pull(tuple(jnp.float32(i == k) for i in range(count))) for k in range(count)]
+
+    def gradients(params: Params, rows) -> tuple[tuple[Params, ...], Metrics]:
+        batch, means = rows
+        trained = trained_tokens(batch, objective)
+        data = ((masked(batch, trained), trained), means)
+        (hidden, unembedding), pull = jax.vjp(lambda p: states(model, p, batch.sequences), params)
+        metrics, cotangents = heads(hidden, unembedding, batch.sequences.tokens, data, 1 if means is None else 2)
+        return tuple(pull(c)[0] for c in cotangents), metrics | {"tokens": trained.sum(dtype=jnp.float32)}
+
+    return gradients
 
 
 def _alignment(name: str, prefix: str, a: Params, b: Params) -> Metrics:

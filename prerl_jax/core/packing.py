@@ -49,10 +49,19 @@ def plan(batch: Batch, objective: Objective, capacity: int | None = None) -> lis
     return [[int(chosen[i]) for i in row] for row in first_fit(lengths, capacity or batch.weights.shape[1])]
 
 
-def pack(batch: Batch, groups: list[list[int]], rows: int, capacity: int | None = None) -> Batch:
-    """The batch of `rows` packed rows: those of `groups` (see `plan`), then empty ones. Numpy in, numpy out."""
+def pack(
+    batch: Batch, groups: list[list[int]], rows: int, capacity: int | None = None, *, microbatches: int = 1
+) -> Batch:
+    """The batch of `rows` packed rows: those of `groups` (see `plan`), then empty ones. Numpy in, numpy out.
+
+    With `microbatches`, rows are laid out so that they fill one microbatch of the train step after the other (part i is
+    every microbatches-th row from i on): those that stay empty are not computed.
+    """
     if len(groups) > rows:
         raise ValueError(f"{len(groups)} packed rows do not fit in {rows}.")
+    if rows % microbatches:
+        raise ValueError(f"{rows} rows do not divide into {microbatches} microbatches.")
+    order = np.arange(rows).reshape(-1, microbatches).T.ravel()
     capacity = capacity or batch.weights.shape[1]
     valid = batch.sequences.segments > 0
 
@@ -60,7 +69,7 @@ def pack(batch: Batch, groups: list[list[int]], rows: int, capacity: int | None 
         if values is None:
             return None
         out = np.zeros((rows, capacity), values.dtype)
-        for r, members in enumerate(groups):
+        for r, members in zip(order, groups, strict=False):
             joined = np.concatenate([values[i][valid[i]] for i in members])
             out[r, : len(joined)] = joined
         return out

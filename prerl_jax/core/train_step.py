@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def make_loss(
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         trained = trained_tokens(batch, objective)
-        data, tokens = (_masked(batch, trained), trained), batch.sequences.tokens
+        data, tokens = (masked(batch, trained), trained), batch.sequences.tokens
         hidden, unembedding = states(model, params, batch.sequences)
         if getattr(objective, "elementwise", False):
             total, sums = fused_loss(terms, hidden, unembedding, tokens, data, entropy=with_entropy, **settings)
@@ -83,7 +84,7 @@ def trained_tokens(batch: Batch, objective: Objective) -> Array:
     return trained & (batch.advantages != 0) if getattr(objective, "skips_zero_advantage", False) else trained
 
 
-def _masked(batch: Batch, trained: Array) -> Batch:
+def masked(batch: Batch, trained: Array) -> Batch:
     """The batch with zeros on the tokens that are not trained: 0 * NaN would be NaN, in the gradient too."""
     names = ("weights", "advantages", "old_logprobs", "ref_logprobs", "sampler_logprobs")
     values = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
@@ -108,7 +109,9 @@ def make_train_step(
       model: the policy.
       tx: optimizer; its `update` is given `phase_step` if it takes extra arguments.
       objective: per-token loss.
-      microbatches: parts that the batch's rows are done in, one after the other; must divide the rows.
+      microbatches: parts that the batch's rows are done in, one after the other; must divide the rows. A part without a
+        trained token costs nothing, see `accumulate`: one program serves a batch of any number of rows up to its own,
+        laid out by `pack(..., microbatches=...)`.
       temperature: of the log-probabilities.
       chunk: tokens of a row unembedded at once; None chooses.
 
@@ -121,7 +124,8 @@ def make_train_step(
     )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        (loss, sums), gradient = _accumulate(loss_and_gradient, microbatches, state.params, batch)
+        trained = trained_tokens(batch, objective).any(axis=1)
+        (loss, sums), gradient = accumulate(loss_and_gradient, microbatches, state.params, batch, trained)
         norm = optax.tree.norm(gradient)
         applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params, phase_step=state.phase_step)
@@ -143,13 +147,31 @@ def make_train_step(
     return step
 
 
-def _accumulate(function, microbatches: int, params: Params, batch: Batch):
-    """`function(params, rows)` summed over microbatches of rows, in one compiled loop."""
+def accumulate(function: Callable, microbatches: int, params: Params, rows: Any, needed: Array | None = None):
+    """`function(params, part)` summed over parts of `rows`, one after the other in one compiled loop.
+
+    Part i is the rows i, i + microbatches, i + 2 microbatches, ..., so that each is spread over the devices as `rows`
+    are. With `needed` bool[B], of the rows that give anything but zeros, a part without one is not computed.
+
+    Raises ValueError where the rows do not divide.
+    """
     if microbatches == 1:
-        return function(params, batch)
+        return function(params, rows)
     if microbatches < 1:
         raise ValueError(f"microbatches must be at least 1, got {microbatches}.")
-    rows = batch.weights.shape[0]
-    if rows % microbatches:
-        raise ValueError(f"{rows} rows do not divide into {microbatches} microbatches; pad the rows to a multiple.")
-    return optax.microbatching.microbatch(function, argnums=1, microbatch_size=rows // microbatches)(params, batch)
+    count = jax.tree.leaves(rows)[0].shape[0]
+    if count % microbatches:
+        raise ValueError(f"{count} rows do not divide into {microbatches} microbatches; pad the rows to a multiple.")
+    parts = optax.microbatching.reshape_batch_axis(rows, count // microbatches)
+    wanted = jnp.ones(microbatches, bool) if needed is None else needed.reshape(-1, microbatches).any(axis=0)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(params, part))
+
+    def body(total, x):
+        wanted, part = x
+        return (add(total, part) if needed is None else jax.lax.cond(wanted, add, lambda t, _: t, total, part)), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, params, first))
+    return jax.lax.scan(body, start, (wanted, parts))[0]

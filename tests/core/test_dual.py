@@ -65,6 +65,31 @@ def test_equals_the_separate_gradients(dual):
     assert len(found) == 15  # these, and the gap below
 
 
+@dataclasses.dataclass(frozen=True)
+class General:
+    """An objective that does not say that its loss is token by token."""
+
+    inner: pj.ClippedPG = POST.objective
+
+    def __call__(self, logprobs, batch):
+        return self.inner(logprobs, batch)
+
+
+@pytest.mark.parametrize(
+    ("objective", "microbatches"), [(POST.objective, 2), (POST.objective, 4), (General(), 1), (General(), 2)]
+)
+def test_microbatches_and_general_objectives_agree(dual, objective, microbatches):
+    pre, post = (dataclasses.replace(phase, objective=objective) for phase in (PRE, POST))
+    settings = {"logprob_alignment": True, "microbatches": microbatches}
+    found = jax.jit(pj.make_dual_gradients(MODEL, pre, post, 4, **settings))(PARAMS, ROLLOUTS)
+    toy.assert_close(found, dual(PARAMS, ROLLOUTS), rtol=1e-4)
+
+
+def test_rows_that_do_not_divide_into_microbatches_are_refused():
+    with pytest.raises(ValueError, match="8 rows do not divide into 3 microbatches"):
+        pj.make_dual_gradients(MODEL, PRE, POST, 4, microbatches=3)(PARAMS, ROLLOUTS)
+
+
 def test_the_two_measures_differ(dual):
     found = dual(PARAMS, ROLLOUTS)[2]
     assert abs(found["alignment/objective"] - found["alignment/logprob"]) > 0.05

@@ -93,6 +93,17 @@ def test_pack_by_hand():
     toy.assert_same_bits(found, expected)
 
 
+def test_rows_fill_one_microbatch_after_the_other():
+    """Part i of the step is every 3rd row from i on: two rows of it are filled before those of the next."""
+    batch = toy.to_numpy(pj.make_prepare(toy.Toy(), pj.grpo(steps=1)[0], 4)(None, toy.rollouts()))
+    groups = [[0], [1], [2]]
+    plain, laid = pj.pack(batch, groups, 6), pj.pack(batch, groups, 6, microbatches=3)
+    np.testing.assert_array_equal(laid.weights[[0, 3, 1]], plain.weights[:3])
+    assert not laid.weights[[4, 2, 5]].any()
+    with pytest.raises(ValueError, match="6 rows do not divide into 4 microbatches"):
+        pj.pack(batch, groups, 6, microbatches=4)
+
+
 @dataclasses.dataclass(frozen=True)
 class WithoutAdvantage(pj.ClippedPG):
     """An objective that still has a loss at advantage 0."""

@@ -10,6 +10,7 @@ import pytest
 import toy
 
 import prerl_jax as pj
+from prerl_jax.core.train_step import accumulate
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import MeshSpec, global_rows, make_mesh
@@ -81,6 +82,30 @@ def test_a_step(step):
 def test_microbatches_agree(step, microbatches):
     ours = jax.jit(pj.make_train_step(MODEL, TX, PHASE.objective, microbatches=microbatches))(fresh(), batch_of())
     toy.assert_close(arrays(ours), arrays(step(fresh(), batch_of())))
+
+
+def test_microbatches_without_a_trained_token_are_not_computed():
+    """One program for batches of any number of rows: a part of empty rows leaves what it would break untouched."""
+    batch = toy.to_numpy(batch_of())
+    groups = pj.plan(batch, PHASE.objective)
+    wide, narrow = (pj.pack(batch, groups, n * len(groups), microbatches=n) for n in (3, 1))
+    ours = jax.jit(pj.make_train_step(MODEL, TX, PHASE.objective, microbatches=3))
+    toy.assert_close(
+        arrays(ours(fresh(), wide)), arrays(jax.jit(pj.make_train_step(MODEL, TX, PHASE.objective))(fresh(), narrow))
+    )
+    empty = wide.weights.reshape(-1, 3, wide.weights.shape[1]).any(axis=(0, 2))
+    np.testing.assert_array_equal(empty, [True, False, False])
+
+    def counted(params, part):
+        jax.debug.callback(lambda: calls.append(1))
+        return part.sum()
+
+    calls = []
+    found = jax.jit(lambda x, needed: accumulate(counted, 3, None, x, needed))(wide.weights, wide.weights.any(axis=1))
+    jax.block_until_ready(found)
+    jax.effects_barrier()
+    np.testing.assert_allclose(found, wide.weights.sum(), rtol=1e-5)
+    assert len(calls) == 1
 
 
 def test_rows_that_do_not_divide_into_microbatches_are_refused():

@@ -1,0 +1,134 @@
+"""A token-wise loss whose gradient is taken on the way, against plain differentiation of the same loss."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from jax.sharding import NamedSharding, PartitionSpec
+
+import prerl_jax as pj
+from prerl_jax.core.fused import fused_loss, losses_and_cotangents
+from prerl_jax.runtime.mesh import MeshSpec, make_mesh
+
+B, T, D, V = 4, 8, 6, 16
+RNG = np.random.default_rng(0)
+HIDDEN, UNEMBEDDING = (jnp.asarray(RNG.normal(size=s), jnp.float32) for s in ((B, T, D), (D, V)))
+TOKENS = jnp.asarray(RNG.integers(0, V, (B, T)), jnp.int32)
+WEIGHTS = jnp.asarray(RNG.normal(size=(B, T)), jnp.float32)
+
+
+def squares(logprobs, entropy, data):
+    """A loss that is linear in neither, of data with a float and an integer array."""
+    weights, tokens = data
+    return (weights * (logprobs**2 + 0.3 * entropy**3 + tokens),), {"both": logprobs * entropy}
+
+
+def linear(logprobs, entropy, data):
+    return (data[0] * logprobs, data[0] ** 2 * jnp.sin(logprobs)), {"logprob": logprobs, "entropy": entropy}
+
+
+def plain(terms, temperature, k=0):
+    """The k-th loss by plain differentiation of all logits."""
+
+    def total(hidden, unembedding, weights):
+        table = jax.nn.log_softmax(hidden[:, :-1] @ unembedding / temperature)
+        chosen = jnp.take_along_axis(table, TOKENS[:, 1:, None], axis=-1)[..., 0]
+        entropy = -(jnp.exp(table) * table).sum(axis=-1)
+        losses, metrics = terms(chosen, entropy, (weights[:, 1:], TOKENS[:, 1:]))
+        return losses[k].sum(), {name: x.sum() for name, x in metrics.items()}
+
+    return total
+
+
+def fused(temperature, chunk):
+    def total(hidden, unembedding, weights):
+        settings = {"temperature": temperature, "chunk": chunk, "entropy": True}
+        return fused_loss(squares, hidden, unembedding, TOKENS, (weights, TOKENS), **settings)
+
+    return total
+
+
+@pytest.mark.parametrize(("chunk", "temperature"), [(1, 0.7), (3, 1.0), (None, 1.5)])
+def test_value_and_gradient_of_everything_that_it_depends_on(chunk, temperature):
+    """Of the hidden states, of the unembedding, and of the float arrays that the loss reads."""
+    args = HIDDEN, UNEMBEDDING, WEIGHTS
+    found, wanted = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True))(*args)
+        for f in (fused(temperature, chunk), plain(squares, temperature))
+    )
+    toy.assert_close(found, wanted, rtol=2e-5, atol=2e-5)
+    toy.assert_close(jax.jit(fused(temperature, chunk))(*args), wanted[0], rtol=2e-5, atol=2e-5)
+
+
+def test_the_gradient_is_scaled_by_what_comes_from_outside():
+    def scaled(f):
+        return jax.jit(jax.grad(lambda h: jnp.exp(0.01 * f(h, UNEMBEDDING, WEIGHTS)[0])))(HIDDEN)
+
+    toy.assert_close(scaled(fused(1.0, 3)), scaled(plain(squares, 1.0)), rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_of_the_gradient_is_right_and_forward_mode_is_refused():
+    def norm(f):
+        return jax.jit(jax.grad(lambda w: (jax.grad(lambda h: f(h, w, WEIGHTS)[0])(HIDDEN) ** 2).sum()))(UNEMBEDDING)
+
+    toy.assert_close(norm(fused(1.0, 3)), norm(plain(squares, 1.0)), rtol=1e-3, atol=1e-3)
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(lambda h: fused(1.0, 3)(h, UNEMBEDDING, WEIGHTS)[0], (HIDDEN,), (HIDDEN,))
+
+
+def test_several_losses_at_once():
+    found = losses_and_cotangents(linear, HIDDEN, UNEMBEDDING, TOKENS, (WEIGHTS, TOKENS), 2, chunk=3)
+    for k in range(2):
+        (loss, sums), gradient = jax.value_and_grad(plain(linear, 1.0, k), argnums=(0, 1), has_aux=True)(
+            HIDDEN, UNEMBEDDING, WEIGHTS
+        )
+        toy.assert_close((found[0][k], found[1], found[2][k]), (loss, sums, gradient), rtol=2e-5, atol=2e-5)
+
+
+def test_bfloat16_is_summed_in_float32():
+    """The gradient of the unembedding over 7 chunks is that over one, to bfloat16's last bit."""
+    half = HIDDEN.astype(jnp.bfloat16), UNEMBEDDING.astype(jnp.bfloat16)
+    gradients = [
+        jax.jit(jax.grad(lambda *a, f=fused(1.0, c): f(*a, WEIGHTS)[0], argnums=(0, 1)))(*half) for c in (1, 7)
+    ]
+    assert [g.dtype for g in gradients[0]] == [jnp.bfloat16] * 2
+    wide = jax.grad(lambda *a: plain(squares, 1.0)(*a, WEIGHTS)[0], argnums=(0, 1))
+    wanted = wide(*(x.astype(jnp.float32) for x in half))
+    for found in gradients:
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=0.02, atol=0.02 * float(jnp.abs(b).max()))
+
+
+def test_on_a_mesh():
+    """Rows over data, the vocabulary over tensor."""
+    mesh = make_mesh(MeshSpec(data=2, tensor=4))
+    specs = PartitionSpec("data"), PartitionSpec(None, "tensor"), PartitionSpec("data")
+    args = [
+        jax.device_put(x, NamedSharding(mesh, s)) for x, s in zip((HIDDEN, UNEMBEDDING, WEIGHTS), specs, strict=True)
+    ]
+    function = jax.jit(jax.value_and_grad(fused(0.7, 3), argnums=(0, 1), has_aux=True))
+    toy.assert_close(function(*args), function(HIDDEN, UNEMBEDDING, WEIGHTS), atol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class General:
+    """An objective without the declaration that its loss is token by token."""
+
+    inner: pj.ClippedPG
+
+    def __call__(self, logprobs, batch):
+        return self.inner(logprobs, batch)
+
+
+def test_the_declaration_changes_nothing_but_the_way():
+    model, objective = toy.Toy(), pj.ClippedPG()
+    batch = pj.make_prepare(model, pj.grpo(steps=1)[0], 4)(None, toy.rollouts())
+    batch = dataclasses.replace(batch, sampler_logprobs=None, old_logprobs=jnp.where(batch.sequences.mask, -2.5, 0))
+    found, wanted = (
+        jax.jit(jax.value_and_grad(pj.make_loss(model, o, chunk=3), has_aux=True))(model.init(), batch)
+        for o in (objective, General(objective))
+    )
+    toy.assert_close(found, wanted)
