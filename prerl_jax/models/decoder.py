@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from prerl_jax.core.types import Params
 from prerl_jax.models import attention as attentions
 from prerl_jax.models import rope
+from prerl_jax.models.cache import Cache, Held, attend_cached, hold, valid_columns, write
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, rms_norm
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding
 
@@ -34,23 +35,6 @@ UNROLLED_LAYERS = 8
 with 4 layers of width 128, and nothing with SmolLM2's 30 layers, which compile in 4 s scanned and in 12 s unrolled."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cache:
-    """Keys and values of Q prompts, each once, and of their Q * G responses; L layers, N heads of size K."""
-
-    prompt_key: jax.Array
-    """[L, Q, N, P, K]."""
-    prompt_value: jax.Array
-    """[L, Q, N, P, K]."""
-    prompt_mask: jax.Array
-    """bool[Q, P]."""
-    key: jax.Array
-    """[L, Q * G, N, R, K]."""
-    value: jax.Array
-    """[L, Q * G, N, R, K]."""
-
-
 class Decoder:
     """The model: pure functions of a plain parameter dict. Implements `prerl_jax.Model`.
 
@@ -61,6 +45,8 @@ class Decoder:
       attention: "auto", "xla" or "splash", see `attention.choose`.
       unroll: whether the layers of a training pass are written out rather than scanned over; None: on CPUs, where there
         are at most UNROLLED_LAYERS.
+      unroll_decode: whether decoding is compiled layer by layer, with the weights of each apart; None is True on CPUs,
+        where a loop over stacked weights copies them at every token. A loop compiles as fast whatever the depth.
       mesh: devices to shard over; None for one device.
       rules: logical axis -> mesh axes.
     """
@@ -73,6 +59,7 @@ class Decoder:
         remat: str = "none",
         attention: str = "auto",
         unroll: bool | None = None,
+        unroll_decode: bool | None = None,
         mesh: Mesh | None = None,
         rules: Rules = DEFAULT_RULES,
     ):
@@ -83,6 +70,8 @@ class Decoder:
         self.config, self.compute_dtype, self.remat = config, jnp.dtype(compute_dtype), remat
         self.mesh, self.rules = mesh, rules
         self.attention, self.unroll = attention, unroll
+        self._on_cpu = (jax.devices() if mesh is None else mesh.devices.flat)[0].platform == "cpu"
+        self.unroll_decode = self._on_cpu if unroll_decode is None else unroll_decode
         self._freqs = rope.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         self._layer, self._layer_state = nnx.split(nnx.eval_shape(lambda: Layer(config, jax.random.key(0))))
         self._layer_axes = _axes(self._layer_state)
@@ -141,43 +130,86 @@ class Decoder:
         x, _ = self._layers(params, self._embed(params, tokens), positions, attend)
         return self._norm(params, x)
 
-    def init_cache(self, params: Params, tokens, positions, segments, group_size: int, length: int):
-        """Prefills left-padded prompts i32[Q, P]: (hidden [Q, D] of the last token, Cache for Q * group_size rows)."""
+    def decoding(self, params: Params) -> Params:
+        """The parameters as `decode` reads them: in the compute dtype, and layer by layer where it is unrolled.
+
+        Made once for many tokens; `decode` takes either, and this returns its own result as it is.
+        """
+        if isinstance(params["layers"], tuple):
+            return params
+        params = jax.tree.map(lambda w: w.astype(self.compute_dtype), params)
+        if not self.unroll_decode:
+            return params
+        layers = tuple(jax.tree.map(lambda w, i=i: w[i], params["layers"]) for i in range(self.config.num_layers))
+        return params | {"layers": layers}
+
+    def init_cache(
+        self, params: Params, tokens, positions, segments, group_size: int, length: int, dtype: str | None = None
+    ) -> tuple[jax.Array, Cache]:
+        """Prefills left-padded prompts i32[Q, P]: (hidden [Q, D] of the last token, Cache for Q * group_size rows).
+
+        `dtype` is what the cache is stored in, one of `cache.CACHE_DTYPES`; None is the compute dtype.
+        """
         c = self.config
 
         def attend(q, k, v):
-            return self._attend(q, k, v, segments), (k.swapaxes(1, 2), v.swapaxes(1, 2))
+            stored = hold(jnp.moveaxis(k, 1, 3), 2, dtype), hold(v.swapaxes(1, 2), 3, dtype)
+            return self._attend(q, k, v, segments), stored
 
         x, (keys, values) = self._layers(params, self._embed(params, tokens), positions, attend)
-        axes = ("layers", "batch", "kv_heads", "length", "head_dim")
-        shape = (c.num_layers, tokens.shape[0] * group_size, c.num_kv_heads, length, c.head_dim)
-        empty = self._constrain(jnp.zeros(shape, self.compute_dtype), *axes)
-        keys, values = self._constrain(keys, *axes), self._constrain(values, *axes)
-        return self._norm(params, x[:, -1]), Cache(keys, values, segments > 0, empty, empty)
+        rows, kv_heads, size = tokens.shape[0] * group_size, c.num_kv_heads, c.head_dim
+        key, value = (rows, kv_heads, size, length), (rows, kv_heads, length, size)
+        empty = [hold(jnp.zeros((c.num_layers, *s), self.compute_dtype), a, dtype) for s, a in ((key, 3), (value, 4))]
+        keys, values, *empty = (self._place(part) for part in (keys, values, *empty))
+        return self._norm(params, x[:, -1]), Cache(keys, values, segments > 0, *empty)
 
     def decode(self, params: Params, cache: Cache, tokens: jax.Array, index: jax.Array) -> tuple[jax.Array, Cache]:
         """Feeds the index-th response token of every row, i32[Q * G]: (hidden [Q * G, D], the cache with it)."""
+        return self.decode_slots(params, cache, tokens, jnp.broadcast_to(index, tokens.shape), index)
+
+    def decode_slots(
+        self, params: Params, cache: Cache, tokens: jax.Array, lengths: jax.Array, clock: jax.Array
+    ) -> tuple[jax.Array, Cache]:
+        """Feeds one token a row, i32[Q * G], to rows that have been fed lengths i32[Q * G] before it.
+
+        All write the ring at column clock i32[] mod its length; a row reads its last lengths + 1 columns.
+        """
+        params = self.decoding(params)
         group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
-        positions = jnp.repeat(cache.prompt_mask.sum(axis=1, dtype=jnp.int32), group_size) + index
+        positions = jnp.repeat(cache.prompt_mask.sum(axis=1, dtype=jnp.int32), group_size) + lengths
         rotation = rope.rotations(positions, self._freqs)
+        columns = jax.tree.leaves(cache.key)[0].shape[-1]
+        valid, column = valid_columns(columns, lengths, clock), clock % columns
 
-        def body(layer, carry):
-            x, keys, values = carry
-
+        def step(x, weights, prompt, ring, layer=None):
             def attend(q, k, v):
-                start = (layer, 0, 0, index, 0)
-                new_keys = jax.lax.dynamic_update_slice(keys, k[None, :, :, None], start)
-                new_values = jax.lax.dynamic_update_slice(values, v[None, :, :, None], start)
-                own = (cache.prompt_key[layer], cache.prompt_value[layer], cache.prompt_mask)
-                y = attentions.attend_cached(q, *own, new_keys[layer], new_values[layer], index)
-                return y, (new_keys, new_values)
+                dtype = "int8" if ring[0].scale is not None else None
+                new = (
+                    write(ring[0], k, column, axis=2, columns=3, dtype=dtype, layer=layer),
+                    write(ring[1], v, column, axis=3, columns=2, dtype=dtype, layer=layer),
+                )
+                here = new if layer is None else jax.tree.map(lambda part: part[layer], new)
+                return attend_cached(q, *prompt, cache.prompt_mask, *here, valid), new
 
-            weights = jax.tree.map(lambda w: w[layer], params["layers"])
-            x, (keys, values) = self._apply(weights, x, rotation, attend)
-            return x, keys, values
+            return self._apply(weights, x, rotation, attend)
 
-        start = (self._embed(params, tokens), cache.key, cache.value)
-        x, keys, values = jax.lax.fori_loop(0, self.config.num_layers, body, start)
+        x = self._embed(params, tokens)
+        if isinstance(params["layers"], tuple):
+            rings = []
+            parts = zip(params["layers"], cache.prompt_key, cache.prompt_value, cache.key, cache.value, strict=True)
+            for weights, *prompt_and_ring in parts:
+                x, ring = step(x, weights, prompt_and_ring[:2], prompt_and_ring[2:])
+                rings.append(ring)
+            keys, values = zip(*rings, strict=True)
+        else:
+
+            def body(layer, carry):
+                x, ring = carry
+                of_layer = (params["layers"], (cache.prompt_key, cache.prompt_value))
+                weights, prompt = jax.tree.map(lambda part: part[layer], of_layer)
+                return step(x, weights, prompt, ring, layer)
+
+            x, (keys, values) = jax.lax.fori_loop(0, self.config.num_layers, body, (x, (cache.key, cache.value)))
         return self._norm(params, x), dataclasses.replace(cache, key=keys, value=values)
 
     # Pieces
@@ -197,12 +229,22 @@ class Decoder:
     def _attend(self, q, k, v, segments):
         return attentions.attend(q, k, v, segments, backend=self.attention, mesh=self.mesh, rules=self.rules)
 
+    def _place(self, held: Held) -> Any:
+        """All layers' part of a cache [L, B, N, ...] split by rows and heads; apart where decoding is unrolled."""
+
+        def place(part):
+            return self._constrain(part, "layers", "batch", "kv_heads", None, None)
+
+        held = jax.tree.map(place, held)
+        if not self.unroll_decode:
+            return held
+        return tuple(jax.tree.map(lambda part, i=i: part[i], held) for i in range(self.config.num_layers))
+
     def _norm(self, params, x):
         return rms_norm(x, params["final_norm"].astype(self.compute_dtype), self.config.rms_norm_eps)
 
     def _unrolled(self) -> bool:
-        platform = (jax.devices() if self.mesh is None else self.mesh.devices.flat)[0].platform
-        shallow = platform == "cpu" and self.config.num_layers <= UNROLLED_LAYERS
+        shallow = self._on_cpu and self.config.num_layers <= UNROLLED_LAYERS
         return shallow if self.unroll is None else self.unroll
 
     def _apply(self, weights, x, rotation, attend):

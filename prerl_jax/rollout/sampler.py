@@ -96,7 +96,7 @@ def make_sampler(
             )
 
         def body(loop: _Loop) -> _Loop:
-            hidden, cache = model.decode(params, loop.cache, loop.token, loop.index - 1)
+            hidden, cache = model.decode(weights, loop.cache, loop.token, loop.index - 1)
             return record(dataclasses.replace(loop, cache=cache), hidden)
 
         loop = _Loop(
@@ -108,6 +108,7 @@ def make_sampler(
             mask=jnp.zeros((rows, length), bool),
             logprobs=jnp.zeros((rows, length), jnp.float32),
         )
+        weights = model.decoding(params) if hasattr(model, "decoding") else params
         loop = record(loop, jnp.repeat(hidden, group_size, axis=0))
         loop = jax.lax.while_loop(lambda s: (s.index < length) & ~s.done.all(), body, loop)
         return Rollouts(

@@ -53,6 +53,7 @@ def test_shapes_and_what_is_carried_over(sampled):
         "logprobs": ((rows, R), np.float32),
     }
     found = {f.name: getattr(sampled, f.name) for f in dataclasses.fields(sampled)}
+    assert found.pop("truncated") is None  # nobody looked
     assert {name: (a.shape, a.dtype) for name, a in found.items()} == expected
     np.testing.assert_array_equal(sampled.prompt, np.repeat(given.prompt, G, axis=0))
     np.testing.assert_array_equal(sampled.prompt_mask, np.repeat(given.prompt_mask, G, axis=0))
