@@ -31,6 +31,8 @@ class Prompts:
     """bool[B, P], True on real tokens."""
     ids: Array | None = None
     """i32[B], the identity that a prompt's randomness is drawn from; its row number by default."""
+    first_sample: Array | None = None
+    """i32[B], the number of a prompt's first sample, 0 by default: several calls can share a prompt's samples."""
 
 
 @_pytree

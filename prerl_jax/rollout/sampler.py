@@ -2,7 +2,7 @@
 
 The samples of a prompt share its part of the cache; the loop carries the cache and updates it in place, and ends when
 every row has stopped. Sample j of prompt i draws its t-th token with fold_in(key, id_i, j, t): what a row says does not
-depend on which rows share its call.
+depend on which rows share its call. `rollout.pool` samples the same without waiting for the longest row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.types import Array, Model, Params, Prompts, Rollouts
-from prerl_jax.rollout.draw import categorical, truncate
+from prerl_jax.models.cache import CACHE_DTYPES
+from prerl_jax.rollout.slots import Slots, decode_chunk, empty, make_draw, row_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class SamplerConfig:
       top_k: sample among the k likeliest tokens; None for all.
       top_p: sample among the smallest set of likeliest tokens with at least this mass; None for all.
       stop_tokens: a response ends with the first of these, which belongs to it; () for never.
+      cache_dtype: what keys and values are stored in: None for the compute dtype, "bfloat16", or "int8" with a scale
+        for every head of every token. Less than the compute dtype samples from a policy near the one that is scored.
     """
 
     max_new_tokens: int
@@ -34,6 +37,7 @@ class SamplerConfig:
     top_k: int | None = None
     top_p: float | None = None
     stop_tokens: tuple[int, ...] = ()
+    cache_dtype: str | None = None
 
     def __post_init__(self):
         if self.max_new_tokens < 1:
@@ -44,20 +48,13 @@ class SamplerConfig:
             raise ValueError(f"top_k must be at least 1, or None for all tokens; got {self.top_k}.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], or None for all tokens; got {self.top_p}.")
+        if self.cache_dtype not in CACHE_DTYPES:
+            raise ValueError(f"cache_dtype must be one of {CACHE_DTYPES}, got {self.cache_dtype!r}.")
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Loop:
-    """The sampling loop's carry: `index` tokens of every row are drawn, the last of them not yet fed."""
-
-    index: Array
-    done: Array
-    cache: object
-    token: Array
-    response: Array
-    mask: Array
-    logprobs: Array
+    @property
+    def traced_temperature(self) -> float | None:
+        """What `make_draw` takes: None for the likeliest token."""
+        return self.temperature or None
 
 
 def make_sampler(
@@ -72,79 +69,68 @@ def make_sampler(
         raise ValueError(f"group_size must be at least 1, got {group_size}.")
 
     def sample(params: Params, prompts: Prompts, key: Array) -> Rollouts:
-        params = _cast(params, getattr(model, "compute_dtype", None))
-        unembedding = model.unembedding(params)
+        params = cast(params, model)
         rows, length = prompts.prompt.shape[0] * group_size, config.max_new_tokens
-        keys = _row_keys(key, prompts, group_size)
-        tokens = jnp.where(prompts.prompt_mask, prompts.prompt, 0).astype(jnp.int32)
-        segments = prompts.prompt_mask.astype(jnp.int32)
-        positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
-        hidden, cache = model.init_cache(params, tokens, positions, segments, group_size, max(length - 1, 1))
+        hidden, cache = prefill(model, params, prompts, group_size, max(length - 1, 1), config.cache_dtype)
+        weights = decoding(params, model)
+        keys = row_keys(key, *identities(prompts, group_size))
 
-        def record(loop: _Loop, hidden: Array) -> _Loop:
-            token, logprob = _draw(hidden, unembedding, keys, loop.index, config)
-            token, logprob = jnp.where(loop.done, 0, token), jnp.where(loop.done, 0.0, logprob)
-            at = (0, loop.index)
-            return dataclasses.replace(
-                loop,
-                index=loop.index + 1,
-                done=loop.done | jnp.isin(token, jnp.asarray(config.stop_tokens, jnp.int32)),
-                token=token,
-                response=jax.lax.dynamic_update_slice(loop.response, token[:, None], at),
-                mask=jax.lax.dynamic_update_slice(loop.mask, ~loop.done[:, None], at),
-                logprobs=jax.lax.dynamic_update_slice(loop.logprobs, logprob[:, None], at),
-            )
+        def decode(slots: Slots) -> tuple[Array, object]:
+            return model.decode(weights, slots.cache, slots.token, slots.clock)
 
-        def body(loop: _Loop) -> _Loop:
-            hidden, cache = model.decode(weights, loop.cache, loop.token, loop.index - 1)
-            return record(dataclasses.replace(loop, cache=cache), hidden)
-
-        loop = _Loop(
-            index=jnp.zeros((), jnp.int32),
-            done=jnp.zeros(rows, bool),
-            cache=cache,
-            token=jnp.zeros(rows, jnp.int32),
-            response=jnp.zeros((rows, length), jnp.int32),
-            mask=jnp.zeros((rows, length), bool),
-            logprobs=jnp.zeros((rows, length), jnp.float32),
+        _, drawn = decode_chunk(
+            empty(rows, cache, done=False),
+            length - 1,
+            first=lambda: jnp.repeat(hidden, group_size, axis=0),
+            fresh=None,
+            decode=decode,
+            draw=make_draw(model.unembedding(params), keys, config.traced_temperature, config.top_k, config.top_p),
+            more=lambda slots: ~slots.done.all(),
+            limit=length,
+            stop_tokens=config.stop_tokens,
         )
-        weights = model.decoding(params) if hasattr(model, "decoding") else params
-        loop = record(loop, jnp.repeat(hidden, group_size, axis=0))
-        loop = jax.lax.while_loop(lambda s: (s.index < length) & ~s.done.all(), body, loop)
         return Rollouts(
-            prompt=jnp.repeat(tokens, group_size, axis=0),
+            prompt=jnp.repeat(tokens_of(prompts), group_size, axis=0),
             prompt_mask=jnp.repeat(prompts.prompt_mask, group_size, axis=0),
-            response=loop.response,
-            response_mask=loop.mask,
+            response=drawn.tokens,
+            response_mask=drawn.mask,
             rewards=jnp.zeros(rows, jnp.float32),
-            logprobs=loop.logprobs,
+            logprobs=drawn.logprobs,
         )
 
     return jax.jit(sample)
 
 
-def _cast(params: Params, dtype) -> Params:
+def cast(params: Params, model: Model) -> Params:
     """Weights in the compute dtype once, not at every decoded token."""
+    dtype = getattr(model, "compute_dtype", None)
     return params if dtype is None else jax.tree.map(lambda p: p.astype(dtype), params)
 
 
-def _row_keys(key: Array, prompts: Prompts, group_size: int) -> Array:
-    """One key a row: fold_in(key, id, sample)."""
-    ids = jnp.arange(prompts.prompt.shape[0]) if prompts.ids is None else prompts.ids
-    samples = jnp.tile(jnp.arange(group_size), ids.shape[0])
-    return jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(
-        jnp.repeat(ids, group_size), samples
-    )
+def decoding(params: Params, model: Model) -> Params:
+    """Weights as the model decodes with them."""
+    return model.decoding(params) if hasattr(model, "decoding") else params
 
 
-def _draw(hidden: Array, unembedding: Array, keys: Array, index: Array, config: SamplerConfig) -> tuple[Array, Array]:
-    """(token i32[B], its log-probability f32[B]) after hidden states [B, D]."""
-    logits = jnp.einsum("bd,dv->bv", hidden, unembedding, preferred_element_type=jnp.float32)
-    if config.temperature == 0:
-        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    else:
-        logits = logits / config.temperature
-        uniform = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, index)))(keys)
-        token = categorical(truncate(logits, config.top_k, config.top_p), uniform)
-    chosen = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
-    return token, chosen - jax.nn.logsumexp(logits, axis=-1)
+def tokens_of(prompts: Prompts) -> Array:
+    """i32[B, P], 0 at padding."""
+    return jnp.where(prompts.prompt_mask, prompts.prompt, 0).astype(jnp.int32)
+
+
+def prefill(
+    model: Model, params: Params, prompts: Prompts, group_size: int, length: int, dtype: str | None
+) -> tuple[Array, object]:
+    """(hidden [Q, D] of the prompts' last tokens, a cache for Q * group_size rows of `length` further tokens)."""
+    segments = prompts.prompt_mask.astype(jnp.int32)
+    positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
+    stored = {} if dtype is None else {"dtype": dtype}
+    return model.init_cache(params, tokens_of(prompts), positions, segments, group_size, length, **stored)
+
+
+def identities(prompts: Prompts, group_size: int) -> tuple[Array, Array]:
+    """(ids i32[B * group_size], samples i32[B * group_size]): what the rows' randomness is drawn from."""
+    count = prompts.prompt.shape[0]
+    ids = jnp.arange(count) if prompts.ids is None else jnp.asarray(prompts.ids)
+    first = jnp.zeros(count, jnp.int32) if prompts.first_sample is None else jnp.asarray(prompts.first_sample)
+    samples = first[:, None] + jnp.arange(group_size)
+    return jnp.repeat(ids, group_size), samples.reshape(-1)
