@@ -229,13 +229,13 @@ class Decoder:
     def _attend(self, q, k, v, segments):
         return attentions.attend(q, k, v, segments, backend=self.attention, mesh=self.mesh, rules=self.rules)
 
+    def pin_cache(self, part: jax.Array) -> jax.Array:
+        """An array [B, N, ...] of a cache, or of all layers, split by rows and heads."""
+        return self._constrain(part, *("layers",) * (part.ndim - 4), "batch", "kv_heads", None, None)
+
     def _place(self, held: Held) -> Any:
         """All layers' part of a cache [L, B, N, ...] split by rows and heads; apart where decoding is unrolled."""
-
-        def place(part):
-            return self._constrain(part, "layers", "batch", "kv_heads", None, None)
-
-        held = jax.tree.map(place, held)
+        held = jax.tree.map(self.pin_cache, held)
         if not self.unroll_decode:
             return held
         return tuple(jax.tree.map(lambda part, i=i: part[i], held) for i in range(self.config.num_layers))

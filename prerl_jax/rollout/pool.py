@@ -1,0 +1,176 @@
+"""A pool of slots: rows are decoded a chunk of tokens at a time, and a slot whose row has ended takes the next one.
+
+The host looks at what a chunk has drawn, keeps it, hands finished rows on, and says which rows begin. The prompts are
+prefilled once a group. With a slot for every row, a group's slots share their prompt's keys and values; with fewer,
+every slot has a copy of its prompt's, made when a row begins: sharing would tie a group's slots together until its
+last row has ended. The ring of the responses' cache starts short and grows when a row needs it; when no row waits, what
+is still active goes on in fewer slots.
+
+Token t of sample j of prompt i is drawn with fold_in(key, i, j, t): rows say what `make_sampler` has them say, whatever
+the slots, the chunks and the refills, but for ties within rounding.
+
+On several processes each keeps the rows of its own prompts, and all call the same programs in the same order: what is
+called next is told by numbers that every device has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from prerl_jax.core.types import Array, Params, Prompts, Rollouts
+from prerl_jax.rollout.pool_programs import Assignment, PoolShape, Programs, make_programs
+from prerl_jax.rollout.queue import Queue
+from prerl_jax.rollout.sampler import SamplerConfig
+from prerl_jax.runtime.mesh import batch_shards, everywhere, global_rows, local_rows, replicated
+
+OnFinished = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""on_finished(rows i64[n], responses i32[n, R], lengths i64[n]): rows that have ended, each told once.
+
+`rows` are numbers of this process's rows of the call: sample j of its prompt i is i * group_size + j. Responses are
+right-padded with 0; the arrays are the callee's to keep. It is called on the thread that samples, while the device
+decodes the next chunk, so it should be quick: give the work to another thread. What it raises ends the call.
+"""
+SHORTEST_RING = 512
+FEWEST_ROOM = 512
+"""Responses shorter than these are not worth a program more: rings of other lengths, fewer slots."""
+
+
+def make_pool(
+    model: Any,
+    config: SamplerConfig,
+    group_size: int = 1,
+    *,
+    slots: int | None = None,
+    chunk: int = 32,
+    rings: tuple[int, ...] | None = None,
+    shrink: tuple[int, ...] | None = None,
+) -> Pool:
+    """An engine that decodes `slots` rows at once, however many there are.
+
+    Args:
+      model: a `Decoder`, or what has its `init_cache`, `decode_slots`, `decoding`, `pin_cache` and `mesh`.
+      config: how to sample. Pools that differ in temperature alone share their programs, but for greedy ones.
+      group_size: samples a prompt.
+      slots: rows at once; None, or more than there are, for one a row. Must divide over the parts of the mesh.
+      chunk: tokens between two looks at what has finished, at most.
+      rings: lengths of the responses' cache, rising; the last is enough for `max_new_tokens`. Each is a program more.
+        None: `max_new_tokens` and quarters of it, down to SHORTEST_RING.
+      shrink: numbers of slots to go on with when no row waits, falling. Each is a program more. None: a quarter and a
+        sixteenth of the slots, where responses have FEWEST_ROOM tokens or more.
+
+    Raises ValueError for numbers below 1, slots that do not divide over the mesh, and rings that are too short.
+    """
+    for name, value in (("group_size", group_size), ("slots", slots), ("chunk", chunk)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if not hasattr(model, "decode_slots"):
+        raise ValueError(f"{type(model).__name__} has no decode_slots, which a pool needs; sample with make_sampler.")
+    parts = 1 if model.mesh is None else batch_shards(model.mesh)
+    for count in (slots or parts, *(shrink or ())):
+        if count % parts:
+            raise ValueError(
+                f"{count} slots do not divide over the {parts} parts of the mesh (data x fsdp); use a multiple."
+            )
+    needed = max(config.max_new_tokens - 1, 1)
+    rings = _rings(needed) if rings is None else tuple(min(ring, needed) for ring in rings)
+    if not rings or rings[-1] < needed or list(rings) != sorted(set(rings)) or rings[0] < 1:
+        raise ValueError(f"rings {rings} must rise to at least max_new_tokens - 1 = {needed} columns.")
+    return Pool(model, config, group_size, slots, chunk, rings, shrink)
+
+
+def _rings(needed: int) -> tuple[int, ...]:
+    rings = [needed]
+    while -(-rings[0] // 4) >= SHORTEST_RING:
+        rings.insert(0, -(-rings[0] // 4))
+    return tuple(rings)
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Programs:
+    return make_programs(model, config, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """(params, prompts, key) -> Rollouts, see `Engine`; made by `make_pool`."""
+
+    model: Any
+    config: SamplerConfig
+    group_size: int
+    slots: int | None
+    chunk: int
+    rings: tuple[int, ...]
+    shrink: tuple[int, ...] | None
+    reports_finished = True
+
+    def programs(self, rows: int) -> tuple[PoolShape, Programs]:
+        """What so many rows, over all processes, are sampled with."""
+        slots = rows if self.slots is None else min(rows, self.slots)
+        parts = 1 if self.model.mesh is None else batch_shards(self.model.mesh)
+        shrink = self.shrink
+        if shrink is None:
+            some = [slots // d // parts * parts for d in (4, 16)]
+            shrink = tuple(n for n in some if n) if self.config.max_new_tokens >= FEWEST_ROOM else ()
+        shrink = tuple(n for n in sorted(set(shrink), reverse=True) if n < slots)
+        shape = PoolShape(self.group_size, slots, parts, slots == rows, self.chunk, self.rings, shrink)
+        config = dataclasses.replace(self.config, temperature=float(self.config.temperature > 0))
+        return shape, _programs(self.model, config, shape)
+
+    def __call__(self, params: Params, prompts: Prompts, key: Array, on_finished: OnFinished | None = None) -> Rollouts:
+        """Samples; `on_finished` hears of rows as they end, see `OnFinished`.
+
+        Raises ValueError where the prompts do not divide over the mesh, or have no ids on several processes.
+        """
+        mesh, processes = self.model.mesh, jax.process_count()
+        if prompts.ids is None and processes > 1:
+            raise ValueError("Prompts need ids on several processes: rows have no order there.")
+        prompts = local_rows(prompts)
+        local_parts = 1 if mesh is None else batch_shards(mesh) // processes
+        if prompts.prompt.shape[0] % local_parts:
+            count = prompts.prompt.shape[0]
+            raise ValueError(f"{count} prompts do not divide over the {local_parts} parts of the mesh (data x fsdp).")
+        shape, programs = self.programs(prompts.prompt.shape[0] * processes * self.group_size)
+        queue = Queue(prompts, self.group_size, shape.slots // processes, local_parts, self.config.max_new_tokens)
+        temperature = np.float32(self.config.temperature or 1)
+        if mesh is not None:
+            key, temperature = jax.device_put(key, replicated(mesh)), everywhere(mesh, temperature)
+        self._run(programs, shape, queue, params, key, temperature, on_finished)
+        return self._place(queue.rollouts())
+
+    def _place(self, tree: Any) -> Any:
+        """This process's rows on the device."""
+        return jax.device_put(tree) if self.model.mesh is None else global_rows(self.model.mesh, tree)
+
+    def _run(self, programs: Programs, shape: PoolShape, queue: Queue, params, key, temperature, on_finished) -> None:
+        weights, store, slots = programs.prefill(params, self._place(queue.prompts))
+        finished = np.zeros(0, np.int64)
+        while True:
+            assignment = self._place_assignment(queue.assign())
+            slots, drawn, status = programs.decode(weights, store, slots, assignment, key, temperature)
+            if len(finished) and on_finished is not None:
+                on_finished(*queue.responses(finished))
+            active, most, longest, waiting = (int(n) for n in np.asarray(status))
+            finished = queue.keep(*local_rows((drawn, slots.done)))
+            if not active and not waiting:
+                break
+            if active and longest > _columns(slots):
+                slots = programs.grow(slots)
+            fewer = [n for n in shape.shrink if not waiting and most * shape.parts <= n < slots.done.shape[0]]
+            if fewer:
+                which, prompt = queue.compact(min(fewer) // jax.process_count())
+                slots = programs.shrink(slots, self._place(which), self._place(prompt))
+        if len(finished) and on_finished is not None:
+            on_finished(*queue.responses(finished))
+
+    def _place_assignment(self, assignment: dict[str, np.ndarray]) -> Assignment:
+        return Assignment(**{name: self._place(x) for name, x in assignment.items()})
+
+
+def _columns(slots: Any) -> int:
+    return jax.tree.leaves(slots.cache.key)[0].shape[-1]

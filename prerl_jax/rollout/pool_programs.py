@@ -1,0 +1,265 @@
+"""The pool's device programs: prefill, a chunk of decoding, a longer ring, fewer slots.
+
+Rows belong to the part of the mesh that their prompt lies on, and so do slots: slot n of D parts with S / D slots each
+serves rows of part n // (S / D), and whatever is moved is moved within a part. Indices are those within a part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prerl_jax.core.types import Array, Params, Prompts
+from prerl_jax.models.cache import Cache, Held
+from prerl_jax.rollout.sampler import SamplerConfig, cast, decoding, prefill
+from prerl_jax.rollout.slots import Drawn, Slots, decode_chunk, empty, make_draw, row_keys
+from prerl_jax.runtime.mesh import batch_sharding, replicated
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """What prefill made of the prompts, for slots to begin with."""
+
+    hidden: Array
+    """[Q, D], of the last token of each."""
+    keys: Any
+    """As `Cache.prompt_key`; None where the slots' cache holds all prompts for good."""
+    values: Any
+    """As `Cache.prompt_value`."""
+    mask: Array | None
+    """bool[Q, P]."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """What the host says of the slots before a chunk."""
+
+    prompt: Array
+    """i32[S], of the slot's row."""
+    id: Array
+    """i32[S], of that prompt."""
+    sample: Array
+    """i32[S], which of the prompt's samples the row is."""
+    fresh: Array
+    """bool[S], whether the row is new."""
+    waiting: Array
+    """i32[D], rows of each part that have no slot yet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolShape:
+    """What a pool's programs are compiled for, beside the prompts."""
+
+    group_size: int
+    slots: int
+    parts: int
+    """D, of the mesh."""
+    shared: bool
+    """Whether there is a slot for every row: then a group shares its prompt's part of the cache."""
+    chunk: int
+    """Tokens that are decoded between two looks at what has finished, at most."""
+    rings: tuple[int, ...]
+    """Columns of the responses' cache, rising: the next is taken when a row needs it."""
+    shrink: tuple[int, ...]
+    """Numbers of slots, falling, to go on with when no row waits and no more are active."""
+    refill: int = 8
+    """A chunk ends early when one slot in so many could be refilled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """Each jitted once; compiled once for every shape of the slots."""
+
+    prefill: Callable[..., tuple[Params, Store, Slots]]
+    """(params, prompts) -> (weights to decode with, what slots begin with, the first slots)."""
+    decode: Callable[..., tuple[Slots, Drawn, Array]]
+    """(weights, store, slots, assignment, key, temperature) -> (slots, what was drawn, status): see `make_programs`."""
+    grow: Callable[[Slots], Slots]
+    """A ring of the next length."""
+    shrink: Callable[..., Slots]
+    """(slots, which of its part each new one is i32[S'], its prompt i32[S']) -> fewer slots."""
+
+
+def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Programs:
+    """The programs of a pool of this shape; of `config.temperature` only whether it is 0.
+
+    The status of a chunk is i32[4]: active slots, those of the part that has most, tokens drawn of the longest active
+    row, and rows that wait for a slot; the same on every process.
+    """
+    parts, places = shape.parts, _Places(model)
+
+    def start(params: Params, prompts: Prompts) -> tuple[Params, Store, Slots]:
+        params = cast(params, model)
+        columns = shape.rings[0]
+        group = shape.group_size if shape.shared else 1
+        hidden, cache = prefill(model, params, prompts, group, columns if shape.shared else 1, config.cache_dtype)
+        if shape.shared:
+            store = Store(hidden, None, None, None)
+        else:
+            store = Store(hidden, cache.prompt_key, cache.prompt_value, cache.prompt_mask)
+            cache = _cache_of_slots(cache, shape.slots, columns)
+        slots = empty(shape.slots, cache, done=True)
+        return decoding(params, model), places.rows(store), places.slots(slots)
+
+    def chunk(
+        weights: Params, store: Store, slots: Slots, given: Assignment, key: Array, temperature: Array
+    ) -> tuple[Slots, Drawn, Array]:
+        slots = _refill(store, slots, given, parts)
+        room = _columns(slots.cache.key)
+        keys = row_keys(key, given.id, given.sample)
+        warmth = temperature if config.temperature else None
+
+        def more(slots: Slots) -> Array:
+            done = slots.done.reshape(parts, -1).sum(axis=1)
+            fillable = jnp.minimum(done, given.waiting).sum()
+            enough = max(1, slots.done.shape[0] // shape.refill)
+            return ~slots.done.all() & (_longest(slots) <= room) & (fillable < enough)
+
+        slots, drawn = decode_chunk(
+            slots,
+            shape.chunk,
+            first=lambda: _of_parts(store.hidden, given.prompt, parts),
+            fresh=given.fresh,
+            decode=lambda s: model.decode_slots(weights, s.cache, s.token, s.count - 1, s.clock),
+            draw=make_draw(model.unembedding(weights), keys, warmth, config.top_k, config.top_p),
+            more=more,
+            limit=config.max_new_tokens,
+            stop_tokens=config.stop_tokens,
+        )
+        active = (~slots.done).reshape(parts, -1).sum(axis=1)
+        status = jnp.stack([active.sum(), active.max(), _longest(slots), given.waiting.sum()]).astype(jnp.int32)
+        return places.slots(slots), places.rows(drawn), places.whole(status)
+
+    def grow(slots: Slots) -> Slots:
+        old = _columns(slots.cache.key)
+        columns = shape.rings[shape.rings.index(old) + 1]
+        cache = dataclasses.replace(
+            slots.cache,
+            key=_longer(slots.cache.key, slots.clock % old, columns, -1),
+            value=_longer(slots.cache.value, slots.clock % old, columns, -2),
+        )
+        return places.slots(dataclasses.replace(slots, cache=cache, clock=jnp.full_like(slots.clock, old)))
+
+    def shrink(slots: Slots, which: Array, prompt: Array) -> Slots:
+        cache = slots.cache
+        # A cache that has been shrunk before holds a prompt for every slot.
+        of_prompt = prompt if cache.prompt_mask.shape[0] < slots.done.shape[0] else which
+        cache = Cache(
+            *(_of_parts(part, of_prompt, parts) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask)),
+            *(_of_parts(part, which, parts) for part in (cache.key, cache.value)),
+        )
+        small = [
+            jnp.take_along_axis(x.reshape(parts, -1), which.reshape(parts, -1), axis=1).reshape(-1)
+            for x in (slots.token, slots.count, slots.done)
+        ]
+        return places.slots(Slots(slots.clock, *small, cache))
+
+    names = {"prefill": start, "decode_chunk": chunk, "longer_ring": grow, "fewer_slots": shrink}
+    for name, function in names.items():
+        function.__name__ = name
+    return Programs(jax.jit(start), jax.jit(chunk, donate_argnums=2), jax.jit(grow), jax.jit(shrink))
+
+
+class _Places:
+    """Pins what goes from program to program to one sharding, so that none is compiled twice."""
+
+    def __init__(self, model: Any):
+        self._model, self._mesh = model, model.mesh
+
+    def rows(self, tree: Any) -> Any:
+        """Split over the rows; what is a cache, over its heads as well."""
+        if self._mesh is None:
+            return tree
+        return jax.tree.map(self._leaf, tree)
+
+    def whole(self, x: Array) -> Array:
+        return x if self._mesh is None else jax.lax.with_sharding_constraint(x, replicated(self._mesh))
+
+    def slots(self, slots: Slots) -> Slots:
+        return dataclasses.replace(self.rows(slots), clock=self.whole(slots.clock))
+
+    def _leaf(self, x: Array) -> Array:
+        if x.ndim >= 4:
+            return self._model.pin_cache(x)
+        rows = batch_sharding(self._mesh) if x.ndim else replicated(self._mesh)
+        return jax.lax.with_sharding_constraint(x, rows)
+
+
+def _longest(slots: Slots) -> Array:
+    return jnp.where(slots.done, 0, slots.count).max()
+
+
+def _columns(key: Any) -> int:
+    return jax.tree.leaves(key)[0].shape[-1]
+
+
+def _of_parts(tree: Any, index: Array, parts: int) -> Any:
+    """Rows `index` i32[parts * m] of arrays [parts * n, ...] or [L, parts * n, ...], each part from its own."""
+
+    def of(x: Array) -> Array:
+        axis = max(x.ndim - 4, 0)
+        apart = x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
+        within = jax.vmap(lambda a, i: jnp.take(a, i, axis=axis), in_axes=(axis, 0), out_axes=axis)
+        y = within(apart, index.reshape(parts, -1))
+        return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+
+    return jax.tree.map(of, tree)
+
+
+def _cache_of_slots(cache: Cache, slots: int, columns: int) -> Cache:
+    """Room for so many slots, each with a prompt of its own, like a cache of prompts; with nothing in it."""
+
+    def like(tree: Any, axis: int | None) -> Any:
+        def zeros(x: Array) -> Array:
+            shape = list(x.shape)
+            shape[max(x.ndim - 4, 0)] = slots
+            if axis is not None:
+                shape[axis] = columns
+            return jnp.zeros(shape, x.dtype)
+
+        return jax.tree.map(zeros, tree)
+
+    prompts = (like(part, None) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask))
+    return Cache(*prompts, like(cache.prompt_key, -1), like(cache.prompt_value, -2))
+
+
+def _refill(store: Store, slots: Slots, given: Assignment, parts: int) -> Slots:
+    """Fresh slots begin: nothing drawn, nothing of the ring theirs, their prompt in its place."""
+    slots = dataclasses.replace(slots, count=jnp.where(given.fresh, 0, slots.count), done=slots.done & ~given.fresh)
+    if store.mask is None:
+        return slots
+    cache = slots.cache
+    held = (cache.prompt_key, cache.prompt_value, cache.prompt_mask)
+
+    def put(held: Any) -> Any:
+        def choose(old: Array, new: Array) -> Array:
+            axis = max(old.ndim - 4, 0)
+            fresh = given.fresh.reshape(*(1,) * axis, -1, *(1,) * (old.ndim - axis - 1))
+            return jnp.where(fresh, new, old)
+
+        return jax.tree.map(choose, held, _of_parts((store.keys, store.values, store.mask), given.prompt, parts))
+
+    key, value, mask = jax.lax.cond(given.fresh.any(), put, lambda same: same, held)
+    return dataclasses.replace(
+        slots, cache=dataclasses.replace(cache, prompt_key=key, prompt_value=value, prompt_mask=mask)
+    )
+
+
+def _longer(ring: Any, turned: Array, columns: int, axis: int) -> Any:
+    """The ring turned so that its oldest column is the first, with room for more after the newest."""
+
+    def longer(held: Held) -> Held:
+        def part(x: Array, axis: int) -> Array:
+            pad = [(0, 0)] * x.ndim
+            pad[axis] = (0, columns - x.shape[axis])
+            return jnp.pad(jnp.roll(x, -turned, axis=axis), pad)
+
+        return jax.tree.map(lambda x: part(x, axis), held)
+
+    return jax.tree.map(longer, ring, is_leaf=lambda x: isinstance(x, Held))
