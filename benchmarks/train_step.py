@@ -6,7 +6,8 @@ All of a case's contenders have the same weights and the same batch, in float32:
 loss, backward, clipping to a global norm and AdamW. PyTorch runs the model that we saved for it, with its
 scaled-dot-product attention, its fused cross-entropy and its fused AdamW, uncompiled, as its users do. Tunix knows no
 Llama of SmolLM2's shape, so both run a Qwen3 of that shape against each other: Tunix's own Qwen3, GRPO loss and trainer
-step, by the trainer's own jit, in which old log-probabilities are the current ones and there is no KL term.
+step, by the trainer's own jit, in which old log-probabilities are the current ones and there is no KL term. The process
+keeps the memory that is freed, as our runs do (`runtime/memory.py`): PyTorch and Tunix gain by that as well.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import prerl_jax as pj
 from prerl_jax.core.types import Batch, Params
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.runtime.memory import keep_freed_memory
 
 RATE, DECAY, CLIP = 1e-6, 0.01, 1.0
 
@@ -115,6 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.cases, options.repetitions = ["tiny"], 1
+    keep_freed_memory()  # of the peers' as well
     rows = []
     for case in (CASES[name] for name in options.cases):
         if "pytorch" in options.peers:

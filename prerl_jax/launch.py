@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from prerl_jax.runtime.compilation import enable_cache
     from prerl_jax.runtime.distributed import OtherProcessError, StartUpError, initialize
+    from prerl_jax.runtime.memory import keep_freed_memory
 
     try:
         config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.devices is not None:
             raise ValueError("--devices is for --dry-run; a run takes the devices that are there.")
         enable_cache()  # before anything compiles
+        keep_freed_memory()  # before JAX starts its threads
         initialize()  # before anything touches a device
         from prerl_jax.runtime.checkpoints import CheckpointError
         from prerl_jax.runtime.metrics import MetricsError
