@@ -16,7 +16,7 @@ What it needs, relative to the working directory, or wherever the overrides say:
 Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
 are 4 x 16 GB, 2 GB a chip; the cache of 256 responses of 8,192 tokens (147 kB a token) is 309 GB, 9.7 GB a chip; each
 microbatch is one row a chip. `--dry-run` prints what your slice would hold; on another, change mesh, microbatches and
-sampling.rows_per_call.
+sampling.slots.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.26, GRPO 55.79, DSRL 57.54. The evaluation
 here is avg@20 on AIME 2024 alone, for watching the run, and is not that number.
@@ -52,7 +52,7 @@ def config() -> TrainConfig:
             too_long="truncate_left",
         ),
         phases=dsrl(warmup=20, total=348),
-        sampling=SamplingSpec(prompts=128, group_size=8, max_new_tokens=8192, rows_per_call=256),
+        sampling=SamplingSpec(prompts=128, group_size=8, max_new_tokens=8192, slots=256),
         optimizer=OptimizerSpec(learning_rate=1e-6, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=1.0),
         evaluation=EvaluationSpec(every=25, samples=20, temperature=1.0),
         checkpoints=CheckpointSpec(every=25, keep_last=2, best="eval/avg@20"),

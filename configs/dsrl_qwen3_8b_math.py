@@ -28,6 +28,6 @@ def config() -> TrainConfig:
         small,
         name="dsrl_qwen3_8b_math",
         model=dataclasses.replace(small.model, path="Qwen/Qwen3-8B"),
-        sampling=dataclasses.replace(small.sampling, rows_per_call=128),
+        sampling=dataclasses.replace(small.sampling, slots=128),
         mesh=MeshSpec(data=1, fsdp=16, tensor=2),
     )

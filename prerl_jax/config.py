@@ -113,13 +113,14 @@ class SamplingSpec:
     """Sample among this many most likely tokens; None is all. A number samples from another policy than is scored."""
     top_p: float | None = None
     """Sample within this probability mass; None is all. A number samples from another policy than is scored."""
-    rows_per_call: int | None = None
-    """Responses decoded at once; bounds the KV cache. None is all `prompts * group_size`."""
+    slots: int | None = None
+    """Responses decoded at once; bounds the KV cache. One that ends makes room for the next. None is all
+    `prompts * group_size`, which share their group's prompt; with fewer each slot has a copy of its own."""
     stop_tokens: tuple[int, ...] | None = None
     """Token ids that end a response; None takes those of the model's generation config."""
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "sampling.", "prompts", "group_size", "max_new_tokens", "top_k", "rows_per_call")
+        _at_least(1, self, "sampling.", "prompts", "group_size", "max_new_tokens", "top_k", "slots")
         _probability(self, "sampling.", "top_p")
         if any(token < 0 for token in self.stop_tokens or ()):
             raise ValueError(f"sampling.stop_tokens is {self.stop_tokens}; token ids are 0 or more.")

@@ -63,20 +63,17 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
     product = f"sampling.prompts x sampling.group_size = {sampling.prompts} x {sampling.group_size} = {rows} rows"
     if rows % config.microbatches:
         raise ValueError(f"{product} do not divide into microbatches = {config.microbatches}; change one of the three.")
-    call = rows if sampling.rows_per_call is None else sampling.rows_per_call
-    if rows % call or call % sampling.group_size:
-        raise ValueError(
-            f"sampling.rows_per_call is {call}: it must divide {product}, and be a multiple of sampling.group_size, "
-            "since a group shares its prompt's cache."
-        )
     if shards is None and config.mesh.fsdp > 0:
         shards = config.mesh.data * config.mesh.fsdp
-    groups = call // sampling.group_size
-    if shards and groups % shards:
-        what = "sampling.prompts" if sampling.rows_per_call is None else "sampling.rows_per_call / group_size"
+    if shards and sampling.prompts % shards:
         raise ValueError(
-            f"{what} = {groups} groups do not divide over the {shards} parts of the mesh (data x fsdp), and a group "
-            "stays together; change the number of prompts, or give more devices to mesh.tensor."
+            f"sampling.prompts = {sampling.prompts} groups do not divide over the {shards} parts of the mesh (data x "
+            "fsdp), and a group stays together; change the number of prompts, or give more devices to mesh.tensor."
+        )
+    if shards and sampling.slots is not None and sampling.slots % shards:
+        raise ValueError(
+            f"sampling.slots = {sampling.slots} do not divide over the {shards} parts of the mesh (data x fsdp); use a "
+            "multiple, or None for a slot for every row."
         )
     part = rows // config.microbatches
     if shards and part % shards:

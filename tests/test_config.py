@@ -162,12 +162,10 @@ class OwnCredit:
             "group_size is 1, and phase 'reinforce'",
         ),
         ({"microbatches": 3}, r"4 x 4 = 16 rows do not divide into microbatches = 3"),
-        ({"sampling": SamplingSpec(4, 4, rows_per_call=6)}, r"rows_per_call is 6: it must divide .*16 rows"),
-        ({"sampling": SamplingSpec(4, 4, rows_per_call=2)}, r"rows_per_call is 2: .*multiple of sampling\.group_size"),
         ({"mesh": MeshSpec(data=1, fsdp=3)}, r"sampling\.prompts = 4 groups do not divide over the 3 parts"),
         (
-            {"mesh": MeshSpec(data=2, fsdp=8), "sampling": SamplingSpec(4, 4, rows_per_call=8)},
-            "= 2 groups do not divide over the 16 parts",
+            {"mesh": MeshSpec(data=1, fsdp=4), "sampling": SamplingSpec(4, 4, slots=6)},
+            r"sampling\.slots = 6 do not divide over the 4 parts",
         ),
         (
             {"mesh": MeshSpec(data=1, fsdp=4), "microbatches": 8},

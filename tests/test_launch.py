@@ -51,7 +51,7 @@ def jsonl(path, count=8, prompt="12+34="):
         ("sampling.group_size=1", ["group_size is 1", "2 or more"]),
         ("sampling.prompts=6", ["6 groups do not divide over the 4 parts of the mesh"]),
         ("microbatches=3", ["16 rows do not divide into microbatches = 3"]),
-        ("sampling.rows_per_call=6", ["rows_per_call is 6"]),
+        ("sampling.slots=0", ["sampling.slots is 0"]),
         ("sampling.prompts=128", ["sampling.prompts is 128", "64 usable problems"]),
         ("alignment_prompts=8", ["alignment_prompts is 8", "sampling.prompts = 4"]),
         ("mesh.data=16", ["needs 32 devices, there are 8"]),

@@ -18,7 +18,7 @@ from rich.console import Console
 from prerl_jax import dsrl, launch
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import load_config
-from prerl_jax.rollout.sampler import make_sampler
+from prerl_jax.rollout.pool import make_pool
 from prerl_jax.runtime.checkpoints import restore_state
 from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer import assembly as assembly_module
@@ -68,11 +68,11 @@ class Died(BaseException):
 
 
 def dying_engine(config: TrainConfig, at: int):
-    """`make_sampler`, whose engines raise Died when they are to sample for training step `at` + 1 of this process."""
+    """Pools, whose engines raise Died when they are to sample for training step `at` + 1 of this process."""
     calls = itertools.count()
 
     def make(model, settings, group_size):
-        engine = make_sampler(model, settings, group_size)
+        engine = make_pool(model, settings, group_size)
 
         def sample(params, prompts, key):
             if group_size == config.sampling.group_size and next(calls) == at:

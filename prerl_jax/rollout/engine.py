@@ -11,7 +11,9 @@ class Engine(Protocol):
     """(params, prompts of Q rows, key) -> Rollouts of Q * G rows, the G samples of a prompt side by side.
 
     Rewards are zero. `logprobs` must be those of the policy at the sampling temperature, before any truncation of the
-    distribution: they are compared with the trainer's own.
+    distribution: they are compared with the trainer's own. Sample j of a prompt is number `first_sample + j`.
+
+    `reports_finished = True` declares that it takes `on_finished`, see `pool.OnFinished`.
     """
 
     def __call__(self, params: Params, prompts: Prompts, key: Array) -> Rollouts: ...

@@ -45,13 +45,6 @@ class Assembly:
     """What was dropped or cut of the data, for the log."""
 
     @property
-    def calls(self) -> int:
-        """Sampler calls that a step's rows are split into."""
-        sampling = self.config.sampling
-        rows = sampling.prompts * sampling.group_size
-        return rows // (sampling.rows_per_call or rows)
-
-    @property
     def microbatch_rows(self) -> int:
         """Rows that are computed at once: a full batch's share, unpacked."""
         sampling = self.config.sampling
@@ -130,16 +123,19 @@ def _check_vocabulary(model: Decoder, examples: tuple[Example, ...], stop_tokens
 
 
 def evaluation_shape(assembly: Assembly) -> tuple[int, int]:
-    """(responses a prompt, prompts) of one evaluation call: no more rows than a training call has.
+    """(responses a prompt, prompts) of one evaluation call: no more rows than a training step has.
 
-    The prompts divide over the mesh. Where k responses of so many prompts are too many rows, each is asked several
-    times for a part of them.
+    Where they come out even and fill half of one, calls have the shape of a training step, and so its programs.
+    Otherwise they are no larger than need be. The prompts divide over the mesh. Where k responses of so many prompts
+    are too many rows, each is asked several times for a part of them.
     """
     sampling, samples = assembly.config.sampling, assembly.config.evaluation.samples
-    rows = sampling.rows_per_call or sampling.prompts * sampling.group_size
-    shards = batch_shards(assembly.mesh)
+    group_size, count = sampling.group_size, len(assembly.evaluation)
+    if samples % group_size == 0 and 2 * count * (samples // group_size) >= sampling.prompts:
+        return group_size, sampling.prompts
+    rows, shards = sampling.prompts * group_size, batch_shards(assembly.mesh)
     group_size = max(n for n in range(1, samples + 1) if samples % n == 0 and (n == 1 or n * shards <= rows))
-    asked = len(assembly.evaluation) * (samples // group_size)
+    asked = count * (samples // group_size)
     return group_size, shards * max(1, min(rows // group_size, asked) // shards)
 
 

@@ -1,4 +1,4 @@
-"""Rollouts of many prompts, in calls of one shape, from and to the host of each process."""
+"""Rollouts of many prompts, from and to the host of each process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from jax.sharding import Mesh
 
 from prerl_jax.core.types import Array, Params, Prompts, Rollouts
 from prerl_jax.rollout.engine import Engine
+from prerl_jax.rollout.pool import OnFinished
 from prerl_jax.runtime.mesh import batch_sharding, global_rows, local_rows
 
 
-def collect(engine: Engine, params: Params, prompts: Prompts, key: Array, mesh: Mesh, calls: int = 1) -> Rollouts:
+def collect(
+    engine: Engine, params: Params, prompts: Prompts, key: Array, mesh: Mesh, on_finished: OnFinished | None = None
+) -> Rollouts:
     """Samples every prompt and brings the rollouts back to the host.
 
     Args:
@@ -23,20 +26,17 @@ def collect(engine: Engine, params: Params, prompts: Prompts, key: Array, mesh: 
       prompts: this process's prompts, numpy, ids included; all processes have the same number.
       key: the randomness of this collection.
       mesh: the devices that rows are sharded over.
-      calls: how many calls the prompts are split into, to bound the cache; must divide them.
+      on_finished: hears of rows as they end, see `OnFinished`; of all at the end, where the engine does not tell.
 
     Returns: this process's rollouts, numpy, in the order of its prompts.
     """
-    rows = prompts.prompt.shape[0]
-    if rows % calls:
-        raise ValueError(f"{rows} prompts do not divide into {calls} calls.")
-    size = rows // calls
-    by_rows = _by_rows(mesh)
-    parts = []
-    for start in range(0, rows, size):
-        part = jax.tree.map(lambda x: x[start : start + size], prompts)  # noqa: B023
-        parts.append(local_rows(by_rows(engine(params, global_rows(mesh, part), key))))
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    tells = getattr(engine, "reports_finished", False)
+    how = {"on_finished": on_finished} if tells else {}
+    rollouts = local_rows(_by_rows(mesh)(engine(params, global_rows(mesh, prompts), key, **how)))
+    if on_finished is not None and not tells:
+        lengths = rollouts.response_mask.sum(axis=1)
+        on_finished(np.arange(len(lengths)), rollouts.response, lengths)
+    return rollouts
 
 
 @functools.cache

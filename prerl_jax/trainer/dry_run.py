@@ -95,14 +95,20 @@ def _memory_table(assembly: Assembly) -> Table:
     params = model.abstract_params()
     state = abstract_state(params, assembly.optimizer(assembly.phases[0]), mesh)
     sampling, c = config.sampling, model.config
-    rows = sampling.prompts * sampling.group_size // assembly.calls
+    every, prompt = sampling.prompts * sampling.group_size, config.data.max_prompt_tokens
+    rows = min(sampling.slots or every, every)
     samples, asked = evaluation_shape(assembly)
+    asked_rows = min(sampling.slots or every, asked * samples)
 
     def cache(rows: int, length: int, what: str) -> int:
         axes = ("layers", "batch", "kv_heads", "length", "head_dim")
         shape = (c.num_layers, rows, c.num_kv_heads, length, c.head_dim)
         sharding = named_sharding(mesh, model.rules, axes, shape, what)
         return 2 * math.prod(sharding.shard_shape(shape)) * model.compute_dtype.itemsize
+
+    def held(slots: int, rows: int) -> int:
+        """Tokens that a slot has room for: where rows wait for slots, a prompt of its own among them."""
+        return sampling.max_new_tokens + (prompt if slots < rows else 0)
 
     weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
     cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
@@ -113,13 +119,11 @@ def _memory_table(assembly: Assembly) -> Table:
         "optimizer state (float32)": bytes_per_device(state.opt_state),
         f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
         f"weights while sampling ({model.compute_dtype})": cast,
-        f"cache of {rows // sampling.group_size} prompts": cache(
-            rows // sampling.group_size, config.data.max_prompt_tokens, "prompt cache"
-        ),
-        f"cache of {rows} responses": cache(rows, sampling.max_new_tokens, "response cache"),
-        f"cache of {asked} prompts, {asked * samples} responses in evaluation": (
-            cache(asked, config.data.max_prompt_tokens, "prompt cache in evaluation")
-            + cache(asked * samples, sampling.max_new_tokens, "response cache in evaluation")
+        f"cache of {sampling.prompts} prompts": cache(sampling.prompts, prompt, "prompt cache"),
+        f"cache of {rows} responses": cache(rows, held(rows, every), "response cache"),
+        f"cache of {asked} prompts, {asked_rows} responses in evaluation": (
+            cache(asked, prompt, "prompt cache in evaluation")
+            + cache(asked_rows, held(asked_rows, asked * samples), "response cache in evaluation")
         ),
         f"batch, at most ({batch_rows} rows of {longest} tokens)": batch_rows * longest * 4 * 7,
     }

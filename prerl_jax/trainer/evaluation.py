@@ -20,7 +20,8 @@ from prerl_jax.verify import InProcess, Pool
 def evaluate(programs: Programs, params: Params, verify: Pool | InProcess | None = None) -> dict[str, float]:
     """The `eval/` metrics of these parameters, and how many verdicts were late; the same on every process.
 
-    A sample's randomness comes from (evaluation.seed, problem, sample), so two evaluations differ by the policy alone.
+    A sample's randomness comes from (evaluation.seed, problem, sample), whatever the calls that problems are asked in,
+    so two evaluations differ by the policy alone.
     Without `verify` the config's verifier is called in this process.
     """
     assembly, spec = programs.assembly, programs.assembly.config.evaluation
@@ -36,7 +37,8 @@ def evaluate(programs: Programs, params: Params, verify: Pool | InProcess | None
         asked = np.arange(start, start + size).reshape(processes, -1)[jax.process_index()] % (len(examples) * rounds)
         chosen = [examples[i // rounds] for i in asked]
         prompts = left_pad(chosen, assembly.config.data.max_prompt_tokens, assembly.pad_token)
-        prompts = Prompts(prompts.prompt, prompts.prompt_mask, asked.astype(np.int32))
+        ids, first = (asked // rounds).astype(np.int32), (asked % rounds * group_size).astype(np.int32)
+        prompts = Prompts(prompts.prompt, prompts.prompt_mask, ids, first)
         rollouts = collect(programs.engine(None), params, prompts, key, assembly.mesh)
         with together("verification in an evaluation"):
             responses = texts(rollouts, assembly.decode)

@@ -218,7 +218,7 @@ class Loop:
         with annotate("sample"):
             key = programs.step_key(run.state.rng, step.number - 1)
             engine = programs.engine(step.phase)
-            step.rollouts = collect(engine, run.state.params, step.prompts, key, assembly.mesh, assembly.calls)
+            step.rollouts = collect(engine, run.state.params, step.prompts, key, assembly.mesh)
         step.times.mark("sampled")
 
     def _verify(self, step: Step) -> None:

@@ -30,7 +30,8 @@ from prerl_jax.core.train_step import make_train_step, trained_tokens
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.data.prefix import prefix_id
 from prerl_jax.rollout.engine import Engine
-from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
+from prerl_jax.rollout.pool import make_pool
+from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import agree_max, batch_sharding, batch_shards, local_rows, replicated
 from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer.assembly import Assembly, evaluation_shape
@@ -40,9 +41,13 @@ Metrics = dict[str, Array]
 
 
 class Programs:
-    """Makes each program at its first use. `make_engine` has the signature of `make_sampler`."""
+    """Makes each program at its first use.
 
-    def __init__(self, assembly: Assembly, make_engine: MakeEngine = make_sampler):
+    `make_engine` has the signature of `make_sampler`; None makes pools of as many slots as the config says.
+    """
+
+    def __init__(self, assembly: Assembly, make_engine: MakeEngine | None = None):
+        make_engine = make_engine or functools.partial(make_pool, slots=assembly.config.sampling.slots)
         self.assembly = assembly
         self._engine = functools.cache(functools.partial(make_engine, assembly.model))
         self.dual = functools.cache(self._dual)

@@ -24,7 +24,6 @@ from prerl_jax.config_io import difference, load_config, render
 from prerl_jax.core.phases import locate
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches, make_batches
-from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
 from prerl_jax.runtime.distributed import require_same, require_shared, together
 from prerl_jax.runtime.goodput import Goodput
@@ -47,7 +46,7 @@ def run(
     *,
     init_from: str | None = None,
     allow_config_change: bool = False,
-    make_engine: MakeEngine = make_sampler,
+    make_engine: MakeEngine | None = None,
     console: Console | None = None,
     profile: int | None = None,
 ) -> list[dict[str, Any]]:
@@ -59,7 +58,7 @@ def run(
       init_from: another run's workdir, or WORKDIR@STEP: begin with its parameters and optimizer state. A resumed run
         has begun already: then it can only be what it began from.
       allow_config_change: resume under another config than the workdir's.
-      make_engine: what generates, with the signature of `make_sampler`.
+      make_engine: what generates, with the signature of `make_sampler`; None is a pool of `sampling.slots` slots.
       console: where progress goes.
       profile: the first of the steps that are traced into the workdir's profile/; None for none.
 

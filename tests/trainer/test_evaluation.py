@@ -10,7 +10,9 @@ import tiny_run
 from prerl_jax import Rollouts
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.trainer import assembly as assembly_module
+from prerl_jax.trainer import evaluation as evaluation_module
 from prerl_jax.trainer.assembly import assemble
+from prerl_jax.trainer.collect import truncated
 from prerl_jax.trainer.evaluation import evaluate
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.verify import Verified
@@ -26,20 +28,20 @@ def response(example, index, sample):
 
 
 class Scripted:
-    """An engine that answers by the prompts' ids, and keeps them.
-
-    Where a problem is asked several times, ids n x problem + (0 ... n - 1) are its.
-    """
+    """An engine that answers by the prompts' ids, the problems, and their first samples' numbers, and keeps both."""
 
     def __init__(self, assembly, group_size):
-        self.assembly, self.group_size, self.ids, self.keys = assembly, group_size, [], []
-        self.rounds = assembly.config.evaluation.samples // group_size
+        self.assembly, self.group_size = assembly, group_size
+        self.ids, self.first, self.keys = [], [], []
 
     def __call__(self, params, prompts, key):
         ids = np.asarray(prompts.ids).tolist()
+        first = np.asarray(prompts.first_sample).tolist()
         self.ids.append(ids)
+        self.first.append(first)
         self.keys.append(np.asarray(key).tolist())
-        texts = [self.text(*divmod(i, self.rounds), j) for i in ids for j in range(self.group_size)]
+        samples = [(i, n + j) for i, n in zip(ids, first, strict=True) for j in range(self.group_size)]
+        texts = [response(self.assembly.evaluation[i], i, j) for i, j in samples]
         tokens = np.zeros((len(texts), LENGTH), np.int32)
         lengths = np.zeros(len(texts), np.int32)
         for row, text in enumerate(texts):
@@ -52,9 +54,6 @@ class Scripted:
         chosen = np.arange(LENGTH) < lengths[:, None]
         return Rollouts(prompt, mask, tokens, chosen, np.zeros(len(texts), np.float32), np.zeros(chosen.shape))
 
-    def text(self, problem, round_, j):
-        return response(self.assembly.evaluation[problem], problem, round_ * self.group_size + j)
-
 
 def evaluated(**fields):
     """(metrics, the engine) of an evaluation of a config."""
@@ -63,8 +62,11 @@ def evaluated(**fields):
     return evaluate(programs, None), programs.engine(None)
 
 
-def sampling(rows_per_call):
-    return dataclasses.replace(tiny_run.config().sampling, rows_per_call=rows_per_call)
+def sampling(prompts, group_size=1):
+    """And phases that can do with groups of one."""
+    rows = dataclasses.replace(tiny_run.config().sampling, prompts=prompts, group_size=group_size)
+    credit = tuple(dataclasses.replace(phase, credit=tiny_run.AgainstHalf()) for phase in tiny_run.config().phases)
+    return {"sampling": rows, "phases": credit}
 
 
 def problems(count, limit=None, samples=2):
@@ -84,11 +86,14 @@ def test_means_of_scripted_responses():
 @pytest.mark.parametrize(
     ("fields", "calls"),
     [
-        ({"sampling": sampling(4)}, [[0, 1], [2, 3], [4, 0]]),
-        ({"sampling": sampling(8)}, [[0, 1, 2, 3], [4, 0, 1, 2]]),
+        (sampling(1, 4), [[0, 1], [2, 3], [4, 0]]),
+        (sampling(2, 4), [[0, 1, 2, 3], [4, 0, 1, 2]]),
+        (sampling(3, 2), [[0, 1, 2], [3, 4, 0]]),
+        (sampling(6, 2), [[0, 1, 2, 3, 4, 0]]),
+        (sampling(11, 2), [[0, 1, 2, 3, 4]]),
         ({}, [[0, 1, 2, 3, 4]]),
     ],
-    ids=["three calls", "two calls", "one call"],
+    ids=["three calls", "two calls", "as in training", "not quite full", "training's would be too large", "one call"],
 )
 def test_the_last_call_is_filled_up_and_cut_off(fields, calls):
     metrics, engine = evaluated(**problems(5), **fields)
@@ -131,8 +136,9 @@ def test_calls_divide_over_the_mesh(four_parts):
 def test_more_samples_than_rows_are_asked_for_in_rounds():
     """No more than 4 rows a call: 6 samples of a problem are two rounds of 3."""
     whole, _ = evaluated(**problems(3, samples=6))
-    metrics, engine = evaluated(**problems(3, samples=6), sampling=sampling(4))
-    assert (engine.group_size, engine.ids) == (3, [[0], [1], [2], [3], [4], [5]])
+    metrics, engine = evaluated(**problems(3, samples=6), **sampling(1, 4))
+    assert (engine.group_size, engine.ids) == (3, [[0], [0], [1], [1], [2], [2]])
+    assert engine.first == [[0], [3]] * 3
     assert metrics == whole
     assert metrics["eval/avg@6"] == 0.5
     assert metrics["eval/truncated"] == pytest.approx(3 / 18)
@@ -140,9 +146,28 @@ def test_more_samples_than_rows_are_asked_for_in_rounds():
 
 def test_rounds_on_a_mesh(four_parts):
     """4 parts of 4 rows are one row each: every sample is a round."""
-    rows = dataclasses.replace(sampling(4), prompts=4, group_size=1)
-    credit = tuple(dataclasses.replace(phase, credit=tiny_run.AgainstHalf()) for phase in tiny_run.config().phases)
-    metrics, engine = evaluated(**problems(3, samples=2), sampling=rows, phases=credit)
-    assert (engine.group_size, engine.ids) == (1, [[0, 1, 2, 3], [4, 5, 0, 1]])
+    metrics, engine = evaluated(**problems(3, samples=2), **sampling(4))
+    assert (engine.group_size, engine.ids) == (1, [[0, 0, 1, 1], [2, 2, 0, 0]])
+    assert engine.first == [[0, 1, 0, 1]] * 2
     assert metrics["eval/avg@2"] == 0.5
     assert metrics["eval/pass@2"] == 1
+
+
+def test_what_is_sampled_does_not_depend_on_the_calls(monkeypatch):
+    """Six samples of a problem in calls of a training step's shape, of one group of three, and all at once."""
+    said = {}
+
+    def keep(rollouts, stop_tokens):
+        said[name].append(rollouts)
+        return truncated(rollouts, stop_tokens)
+
+    monkeypatch.setattr(evaluation_module, "truncated", keep)
+    for name, how in {"training's": sampling(2, 2), "rounds": sampling(1, 4), "at once": sampling(3, 8)}.items():
+        config = dataclasses.replace(tiny_run.config(), alignment_every=0, **problems(2, samples=6), **how)
+        assembly = assemble(config, jax.devices()[:1])
+        said[name] = []
+        evaluate(Programs(assembly), assembly.load_params())
+    rows = {name: np.concatenate([r.response for r in parts])[:12] for name, parts in said.items()}
+    assert len(np.unique(rows["at once"], axis=0)) > 6
+    for found in rows.values():
+        np.testing.assert_array_equal(found, rows["at once"])

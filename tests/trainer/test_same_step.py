@@ -1,4 +1,4 @@
-"""The first step is the same in any number of microbatches and sampler calls, and on one device or eight; and a run
+"""The first step is the same in any number of microbatches and slots, and on one device or eight; and a run
 compiles a handful of steps."""
 
 import dataclasses
@@ -43,10 +43,10 @@ def plain():
     return first_step(tiny())
 
 
-SAMPLING = dataclasses.replace(tiny_run.config().sampling, rows_per_call=8)
+SAMPLING = dataclasses.replace(tiny_run.config().sampling, slots=8)
 VARIANTS = {
     "two microbatches": lambda: first_step(tiny(microbatches=2)),
-    "two calls": lambda: first_step(tiny(sampling=SAMPLING)),
+    "half the slots": lambda: first_step(tiny(sampling=SAMPLING)),
     "eight devices": lambda: first_step(tiny(mesh=MeshSpec(data=2, fsdp=2, tensor=2)), jax.devices()),
 }
 
@@ -81,7 +81,8 @@ def test_a_run_compiles_a_handful_of_steps():
     assert len(kept) > 4, "the number of rows that are computed changes from step to step"
     (phase,) = run.assembly.phases
     assert run.programs.step(phase)._cache_size() <= 6, "of the 8 buckets that up to 16 rows fall into"
-    assert run.programs.engine(phase)._cache_size() == 1
+    _, sampling = run.programs.engine(phase).programs(16)
+    assert (sampling.prefill._cache_size(), sampling.decode._cache_size()) == (1, 1)
 
 
 def test_phases_that_sample_alike_share_an_engine(assembly):
