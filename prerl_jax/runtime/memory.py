@@ -31,7 +31,7 @@ def only_cpu(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
-    """Has glibc keep freed memory for the process's next request, and says whether it does. Call it before JAX starts threads.
+    """Has glibc keep freed memory for the process's next request; False if not. Call it before JAX starts threads.
 
     Nothing is done where JAX may take an accelerator, on other C libraries, and where the environment sets one of
     glibc's own variables (SETTINGS).
