@@ -67,6 +67,7 @@ from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.rollout.engine import Engine
+from prerl_jax.rollout.pool import make_pool
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 
 __all__ = [
@@ -129,6 +130,7 @@ __all__ = [
     "make_anchor",
     "make_dual_gradients",
     "make_loss",
+    "make_pool",
     "make_prepare",
     "make_sampler",
     "make_score",

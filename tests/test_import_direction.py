@@ -18,7 +18,7 @@ LEVELS = {
 }
 ROOM_OF_FILE = {"config_checks": "config", "config_io": "config", "config_overrides": "config"}
 """Files of the package's top level that belong to a room of another name."""
-BESIDE = {"config": {"analysis", "data", "verify", "runtime"}, "verify": {"data"}}
+BESIDE = {"config": {"analysis", "data", "verify", "runtime"}, "rollout": {"runtime"}, "verify": {"data"}}
 """Imports that are allowed within a level."""
 FACADE = "prerl_jax"
 """The names that prerl_jax/__init__.py lends out; what lies below the config imports from where they are defined."""
