@@ -105,12 +105,17 @@ def _split(x: jax.Array, padding: int, blocks: int) -> jax.Array:
 
 
 def _attend_block(query, key, value, query_segments, key_segments, start):
+    # Heads before tokens, so that both products are plain batches of matrices: XLA:CPU writes no scores transposed.
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
-    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
-    scores = jnp.einsum("btngk,bsnk->bngts", grouped, key, preferred_element_type=jnp.float32) * head_dim**-0.5
-    causal = (start + jnp.arange(length))[:, None] >= jnp.arange(key.shape[1])[None, :]
+    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim).transpose(0, 2, 3, 1, 4)
+    together = grouped.reshape(batch, kv_heads, -1, head_dim)
+    key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)
+    scores = jnp.einsum("bnqk,bnsk->bnqs", together, key, preferred_element_type=jnp.float32) * head_dim**-0.5
+    causal = (start + jnp.arange(length))[:, None] >= jnp.arange(key.shape[2])[None, :]
     same = (query_segments[:, :, None] == key_segments[:, None, :]) & (query_segments > 0)[:, :, None]
+    scores = scores.reshape(*grouped.shape[:-1], -1)
     scores = jnp.where((causal & same)[:, None, None], scores, MASKED)
-    out = jnp.einsum("bngts,bsnk->btngk", jax.nn.softmax(scores, axis=-1).astype(value.dtype), value)
-    return out.reshape(batch, length, heads, head_dim)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype).reshape(*together.shape[:-1], -1)
+    out = jnp.einsum("bnqs,bnsk->bnqk", weights, value).reshape(grouped.shape)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, head_dim)
