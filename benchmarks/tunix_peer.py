@@ -1,13 +1,16 @@
-"""Google's Tunix as a peer (`pip install google-tunix`): its Qwen3, its GRPO loss and its trainer's own jitted step."""
+"""Google's Tunix as a peer (`pip install google-tunix`): its Qwen3, its GRPO loss and step, its sampler."""
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from tunix.generate import sampler
 from tunix.models.qwen3 import model as qwen3
 from tunix.models.qwen3.params import create_model_from_safe_tensors
 from tunix.rl import algo_core, common
@@ -73,3 +76,40 @@ def grpo_step(
     )
     step, _ = trainer.jit_train_and_eval_step()
     return lambda: step(example)
+
+
+class Numbers:
+    """A tokenizer for texts that are numbers: the text "5" is the fifth prompt. Tunix asks for no more."""
+
+    def __init__(self, prompts: np.ndarray):
+        self._prompts = prompts
+
+    def encode(self, text: str) -> list[int]:
+        return self._prompts[int(text)].tolist()
+
+    def decode(self, ids: list[int]) -> str:
+        return ""
+
+    def bos_id(self) -> int:
+        return 0
+
+    eos_id = pad_id = bos_id
+
+
+def generate(
+    config: DecoderConfig, params: Params, prompts: np.ndarray, new: int, stop: tuple[int, ...]
+) -> Callable[[], int]:
+    """One call samples a response to each of the prompts i32[B, P] with Tunix's sampler, and says how many tokens."""
+    length = prompts.shape[1]
+    cache = sampler.CacheConfig(length + new, config.num_layers, config.num_kv_heads, config.head_dim)
+    engine = sampler.Sampler(load(config, params), Numbers(prompts), cache)
+    texts = [str(i) for i in range(len(prompts))]
+    stops = list(stop) or [config.vocab_size]  # one that is never drawn
+    seeds = itertools.count()
+
+    def call() -> int:
+        how = {"temperature": 1.0, "top_p": 1.0, "eos_tokens": stops, "max_prompt_length": length}
+        said = engine(texts, new, seed=next(seeds), **how).tokens
+        return sum(min(len(tokens) + 1, new) for tokens in said)  # the stop token is left out of theirs
+
+    return call

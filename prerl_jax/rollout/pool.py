@@ -161,9 +161,10 @@ class Pool:
                 break
             if active and longest > _columns(slots):
                 slots = programs.grow(slots)
-            fewer = [n for n in shape.shrink if not waiting and most * shape.parts <= n < slots.done.shape[0]]
-            if fewer:
-                which, prompt = queue.compact(min(fewer) // jax.process_count())
+            # The next number down, not the least that would do: so programs are one a number.
+            fewer = next((n for n in shape.shrink if n < slots.done.shape[0]), None)
+            if fewer and not waiting and most * shape.parts <= fewer:
+                which, prompt = queue.compact(fewer // jax.process_count())
                 slots = programs.shrink(slots, self._place(which), self._place(prompt))
         if len(finished) and on_finished is not None:
             on_finished(*queue.responses(finished))
