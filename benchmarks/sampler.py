@@ -7,8 +7,8 @@ each prompt, which the peers are given eight times. generate keeps its cache, an
 no Llama of SmolLM2's shape: both run a Qwen3 of that shape with random weights.
 
 Lengths are skewed by stop tokens: of a model with random weights every token is about as likely as any other, so a set
-of V / m of them ends a row after m tokens in the mean, geometrically. Each contender's own tokens are counted, stop tokens
-among them. Where rows are skewed, ours is the pool; else the sampler, whose one program is as fast.
+of V / m of them ends a row after m tokens in the mean, geometrically. Each contender's own tokens are counted, stop
+tokens among them. Where rows are skewed, ours is the pool; else the sampler, whose one program is as fast.
 """
 
 from __future__ import annotations

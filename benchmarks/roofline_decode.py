@@ -1,0 +1,114 @@
+"""Decoding against what the machine can do: tokens per second over the bound that bandwidth or matmuls set.
+
+    python benchmarks/roofline_decode.py [--quick] [--cases smollm2_8 smollm2_64 lab_256]
+
+The machine's matmul rate is measured on a product of large float32 matrices, its memory bandwidth on reading an array
+that no cache holds. A decoded token of B rows takes at least its FLOPs at the one, and at least the bytes of all
+weights and of the filled part of the key-value cache at the other; the bound is the slower. What is measured is the
+difference of sampling many tokens and one, so prefill is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import models
+from timing import Row, interleaved, report
+
+import prerl_jax as pj
+from prerl_jax.core.types import Params
+from prerl_jax.models.decoder import Decoder
+from prerl_jax.models.flops import forward_flops
+from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.runtime.memory import keep_freed_memory
+
+GROUP = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One model, and so many rows that are decoded at once."""
+
+    load: Callable[[], tuple[DecoderConfig, Params]]
+    rows: int
+    prompt: int
+    new: int
+
+
+CASES = {
+    "smollm2_8": Case(models.smollm2, 8, 16, 33),
+    "smollm2_64": Case(models.smollm2, 64, 16, 17),
+    "lab_256": Case(lambda: (models.LAB, models.random_params(models.LAB)), 256, 8, 55),
+    "tiny": Case(lambda: (models.TINY, models.random_params(models.TINY)), 16, 4, 12),
+}
+
+
+def matmul_rate(size: int = 1536, repetitions: int = 7) -> float:
+    """FLOPs a second of a product of square float32 matrices."""
+    square = jax.random.normal(jax.random.key(0), (size, size))
+    product = jax.jit(lambda a: a @ a)
+    return 2 * size**3 / interleaved({"matmul": lambda: product(square)}, repetitions)["matmul"]
+
+
+def bandwidth(megabytes: int = 512, repetitions: int = 7) -> float:
+    """Bytes a second that are read: the sum of an array along its first axis."""
+    array = jnp.ones((megabytes * 1024, 256))
+    total = jax.jit(lambda a: a.sum(axis=0))
+    return array.nbytes / interleaved({"read": lambda: total(array)}, repetitions)["read"]
+
+
+def bound(config: DecoderConfig, params: Params, case: Case, rate: float, read: float) -> tuple[float, str]:
+    """(seconds a token of all rows, what binds), of the mean token of a response."""
+    held = case.rows * case.new / 2
+    pairs = held + case.rows * case.prompt
+    flops = forward_flops(config, case.rows, pairs, case.rows)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    width = config.num_layers * config.num_kv_heads * config.head_dim
+    cache = 2 * 4 * width * (held + case.rows // GROUP * case.prompt)
+    seconds = {"matmul": flops / rate, "bandwidth": (weights + cache) / read}
+    binds = max(seconds, key=seconds.get)
+    return seconds[binds], binds
+
+
+def decode_rows(cases: list[str], repetitions: int = 3, quick: bool = False) -> list[Row]:
+    """A row of each case; the machine is measured between them, since it drifts."""
+    found = []
+    for name in cases:
+        case = CASES[name]
+        config, params = case.load()
+        prompts = models.random_prompts(config, case.rows // GROUP, case.prompt)
+
+        def call(new: int, config=config, params=params, prompts=prompts) -> Callable[[], object]:
+            sample = pj.make_sampler(Decoder(config), pj.SamplerConfig(new), GROUP)
+            return lambda: sample(params, prompts, jax.random.key(0))
+
+        before = matmul_rate(256 if quick else 1536), bandwidth(8 if quick else 512)
+        seconds = interleaved({"all": call(case.new), "one": call(1)}, repetitions)
+        after = matmul_rate(256 if quick else 1536), bandwidth(8 if quick else 512)
+        rate, read = (max(pair) for pair in zip(before, after, strict=True))
+        step = (seconds["all"] - seconds["one"]) / (case.new - 1)
+        least, binds = bound(config, params, case, rate, read)
+        note = f"{case.rows / step:,.0f} of {case.rows / least:,.0f} tokens/s by {binds}"
+        machine = f"{rate / 1e9:,.0f} GFLOP/s, {read / 1e9:,.1f} GB/s"
+        found.append(Row(f"roofline/decode/{name}", least / step, ">= 0.6", f"{note} ({machine})"))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny model alone, once")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=[name for name in CASES if name != "tiny"])
+    parser.add_argument("--repetitions", type=int, default=3)
+    options = parser.parse_args()
+    keep_freed_memory()
+    if options.quick:
+        options.cases, options.repetitions = ["tiny"], 1
+    report(decode_rows(options.cases, options.repetitions, options.quick))
+
+
+if __name__ == "__main__":
+    main()
