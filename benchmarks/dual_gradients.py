@@ -18,6 +18,7 @@ from timing import Row, interleaved, report
 
 import prerl_jax as pj
 from prerl_jax.models.decoder import Decoder
+from prerl_jax.runtime.memory import keep_freed_memory
 
 GROUP = 8
 PRE, POST = pj.nsr_prerl(steps=1, prefix=0)[0], pj.grpo(steps=1)[0]
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=SIZES, default=["lab", "smollm2"])
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
+    keep_freed_memory()
     names, repetitions = (["tiny"], 1) if options.quick else (options.model, options.repetitions)
     report([row for name in names for row in compare(name, repetitions)])
 

@@ -21,6 +21,7 @@ from timing import Row, interleaved, report
 
 from prerl_jax import token_logprobs
 from prerl_jax.core.fused import fused_loss
+from prerl_jax.runtime.memory import keep_freed_memory
 
 
 def plain(hidden, unembedding, tokens, weights):
@@ -62,6 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.rows, options.length, options.width, options.repetitions = 2, 257, 16, 1
+    keep_freed_memory()
     rng = np.random.default_rng(0)
     shape = (options.rows, options.length)
     hidden = jnp.asarray(rng.normal(size=(*shape, options.width)), jnp.float32)

@@ -9,6 +9,7 @@ measures differ, so both are named.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -69,7 +70,7 @@ def make_dual_gradients(
 
     def dual(params: Params, rollouts: Rollouts) -> tuple[Params, Params, Metrics]:
         pre_gradients, _ = gradients(pre, params, rollouts)
-        post_gradients, sums = gradients(post, params, rollouts)
+        post_gradients, sums = gradients(post, params, _after(pre_gradients, rollouts))
         found = {}
         kinds = (("objective", ""), ("logprob", "logprob_"))
         for (name, prefix), *both in zip(kinds, pre_gradients, post_gradients, strict=False):
@@ -79,6 +80,15 @@ def make_dual_gradients(
         return pre_gradients[0], post_gradients[0], found
 
     return dual
+
+
+def _after(gradients: tuple[Params, ...], rollouts: Rollouts) -> Rollouts:
+    """The rollouts, but only once the gradients are there; else what both spaces' backward passes need is held at once.
+
+    XLA:CPU drops `optimization_barrier` before it schedules, so this is a sum with a 0 that it cannot foresee.
+    """
+    zero = (optax.tree.norm(gradients) < 0).astype(jnp.int32)
+    return dataclasses.replace(rollouts, prompt=rollouts.prompt + zero, response=rollouts.response + zero)
 
 
 def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:
