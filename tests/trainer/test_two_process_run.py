@@ -42,8 +42,8 @@ def run_both(workdir, *more):
 
 
 def test_two_processes_run_and_resume(tmp_path, finished):
-    """Three steps, then, under a longer schedule, the fourth."""
-    (first, _), (second, _) = run_both(tmp_path, "--set", "phases.1.steps=1")
+    """Three steps with a slot for every other row, then, under a longer schedule and with one for each, the fourth."""
+    (first, _), (second, _) = run_both(tmp_path, "--set", "phases.1.steps=1", "--set", "sampling.slots=8")
     assert "nsr_prerl" in first
     assert "step" not in second  # but for what gloo says of itself
     records = lines(tmp_path)
