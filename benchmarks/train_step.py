@@ -101,7 +101,7 @@ def against(case: Case, peer: str, config: DecoderConfig, params: Params, make: 
         theirs = make(config, params, batch)
     except ImportError as error:
         return Row(name, None, target, f"not measured: {error}")
-    seconds = interleaved({"ours": ours(config, params, batch), peer: theirs}, options.repetitions, warmup=2)
+    seconds = interleaved({"ours": ours(config, params, batch), peer: theirs}, options.repetitions, warmup=4)
     rates = {who: case.rows * case.length / value for who, value in seconds.items()}
     figures = ", ".join(f"{who} {rate:,.0f} tokens/s" for who, rate in rates.items())
     return Row(name, rates["ours"] / rates[peer], target, f"{case.rows} x {case.length}: {figures}")

@@ -1,0 +1,71 @@
+"""How near a train step is to what this machine can do: its share of the matmul rate that XLA reaches here.
+
+    python benchmarks/roofline.py [--quick] [--repetitions 5]
+
+The machine is measured first: multiply-adds of a large float32 product in XLA, and bytes of a sum of two large arrays
+(two read, one written). A train step's FLOPs are the model's (`models/flops.py`): matrices, attention on and below the
+diagonal, unembedding, forward once and backward twice; softmax, norms and AdamW count nothing but take their time.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+from timing import Row, interleaved, report
+from train_step import CASES, ours
+
+from prerl_jax.models.flops import training_flops
+from prerl_jax.runtime.memory import keep_freed_memory
+
+SIDE, ELEMENTS = 3072, 1 << 26
+QUICK_SIDE, QUICK_ELEMENTS = 512, 1 << 20
+
+
+def matmul(side: int):
+    """(a product of two square matrices, its FLOPs)."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(side, side)), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    return lambda: product(x, x), 2.0 * side**3
+
+
+def stream(elements: int):
+    """(a sum of two arrays, the bytes that it moves)."""
+    a, b = jnp.ones(elements, jnp.float32), jnp.zeros(elements, jnp.float32)
+    add = jax.jit(jnp.add)
+    return lambda: add(a, b), 12.0 * elements
+
+
+def train(name: str):
+    """(a train step of `train_step.py`, its FLOPs, its tokens)."""
+    case = CASES[name]
+    config, params = case.load()
+    batch = models.dense_batch(config, case.rows, case.length)
+    lengths = np.full(case.rows, case.length)
+    flops = training_flops(config, lengths, float(batch.sequences.mask.sum()))
+    return ours(config, params, batch), flops, case.rows * case.length
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small arrays and a tiny model, once")
+    parser.add_argument("--repetitions", type=int, default=5)
+    options = parser.parse_args()
+    keep_freed_memory()
+    name, repetitions = ("tiny", 1) if options.quick else ("smollm2", options.repetitions)
+    product, product_flops = matmul(QUICK_SIDE if options.quick else SIDE)
+    add, moved = stream(QUICK_ELEMENTS if options.quick else ELEMENTS)
+    step, step_flops, tokens = train(name)
+    seconds = interleaved({"matmul": product, "stream": add, "train": step}, repetitions, warmup=3)
+    rate, bandwidth = product_flops / seconds["matmul"], moved / seconds["stream"]
+    print(f"\nthis machine: {rate / 1e9:.0f} GFLOP/s (float32 matmul), {bandwidth / 1e9:.1f} GB/s")
+    reached = step_flops / seconds["train"]
+    note = f"{reached / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s, {tokens / seconds['train']:,.0f} tokens/s"
+    report([Row(f"roofline/train/{name}", reached / rate, ">= 0.6", note)])
+
+
+if __name__ == "__main__":
+    main()
