@@ -66,7 +66,7 @@ def main() -> None:
     train_seconds = interleaved({"train": step}, repetitions, warmup=2)["train"]
     print(f"\nthis machine: {rate / 1e9:.0f} GFLOP/s (float32 matmul), {bandwidth / 1e9:.1f} GB/s")
     reached = step_flops / train_seconds
-    note = f"{reached / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s, {tokens / seconds['train']:,.0f} tokens/s"
+    note = f"{reached / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s, {tokens / train_seconds:,.0f} tokens/s"
     report([Row(f"roofline/train/{case}", reached / rate, ">= 0.6", note)])
 
 
