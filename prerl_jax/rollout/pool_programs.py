@@ -137,33 +137,36 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
         return places.slots(slots), places.rows(drawn), places.whole(status)
 
     def grow(slots: Slots) -> Slots:
-        old = _columns(slots.cache.key)
-        columns = shape.rings[shape.rings.index(old) + 1]
-        cache = dataclasses.replace(
-            slots.cache,
-            key=_longer(slots.cache.key, slots.clock % old, columns, -1),
-            value=_longer(slots.cache.value, slots.clock % old, columns, -2),
-        )
-        return places.slots(dataclasses.replace(slots, cache=cache, clock=jnp.full_like(slots.clock, old)))
+        return places.slots(_grown(slots, shape.rings))
 
     def shrink(slots: Slots, which: Array, prompt: Array) -> Slots:
-        cache = slots.cache
-        # A cache that has been shrunk before holds a prompt for every slot.
-        of_prompt = prompt if cache.prompt_mask.shape[0] < slots.done.shape[0] else which
-        cache = Cache(
-            *(_of_parts(part, of_prompt, parts) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask)),
-            *(_of_parts(part, which, parts) for part in (cache.key, cache.value)),
-        )
-        small = [
-            jnp.take_along_axis(x.reshape(parts, -1), which.reshape(parts, -1), axis=1).reshape(-1)
-            for x in (slots.token, slots.count, slots.done)
-        ]
-        return places.slots(Slots(slots.clock, *small, cache))
+        return places.slots(_taken(slots, which, prompt, parts))
 
     names = {"prefill": start, "decode_chunk": chunk, "longer_ring": grow, "fewer_slots": shrink}
     for name, function in names.items():
         function.__name__ = name
     return Programs(jax.jit(start), jax.jit(chunk, donate_argnums=2), jax.jit(grow), jax.jit(shrink))
+
+
+def _grown(slots: Slots, rings: tuple[int, ...]) -> Slots:
+    """With a ring of the next length."""
+    cache, old = slots.cache, _columns(slots.cache.key)
+    columns, turned = rings[rings.index(old) + 1], slots.clock % old
+    key, value = _longer(cache.key, turned, columns, -1), _longer(cache.value, turned, columns, -2)
+    clock = jnp.full_like(slots.clock, old)
+    return dataclasses.replace(slots, cache=dataclasses.replace(cache, key=key, value=value), clock=clock)
+
+
+def _taken(slots: Slots, which: Array, prompt: Array, parts: int) -> Slots:
+    """Those of each part that are told, each with a prompt of its own."""
+    cache = slots.cache
+    # A cache that has been shrunk before, or was refilled, holds a prompt for every slot.
+    of_prompt = prompt if cache.prompt_mask.shape[0] < slots.done.shape[0] else which
+    cache = Cache(
+        *(_of_parts(part, of_prompt, parts) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask)),
+        *(_of_parts(part, which, parts) for part in (cache.key, cache.value)),
+    )
+    return Slots(slots.clock, *_of_parts((slots.token, slots.count, slots.done), which, parts), cache)
 
 
 class _Places:

@@ -50,6 +50,12 @@ class Drawn:
     mask: Array
     """bool[S, C + 1], where something was drawn."""
 
+    def put(self, column: Array | int, token: Array, logprob: Array, active: Array) -> Drawn:
+        """With a column of what active slots drew."""
+        here = (jnp.where(active, token, 0), jnp.where(active, logprob, 0.0), active)
+        columns = zip((self.tokens, self.logprobs, self.mask), here, strict=True)
+        return Drawn(*(jax.lax.dynamic_update_slice(old, new[:, None], (0, column)) for old, new in columns))
+
 
 def empty(slots: int, cache: Any, *, done: bool) -> Slots:
     """Slots that have drawn nothing."""
@@ -118,11 +124,7 @@ def decode_chunk(
         token, logprob = draw(hidden, slots.count)
         count = slots.count + active
         ends = jnp.isin(token, jnp.asarray(stop_tokens, jnp.int32)) | (count >= limit)
-        here = (jnp.where(active, token, 0), jnp.where(active, logprob, 0.0), active)
-        columns = (drawn.tokens, drawn.logprobs, drawn.mask)
-        drawn = Drawn(
-            *(jax.lax.dynamic_update_slice(a, x[:, None], (0, column)) for a, x in zip(columns, here, strict=True))
-        )
+        drawn = drawn.put(column, token, logprob, active)
         token = jnp.where(active, token, slots.token)
         return dataclasses.replace(slots, token=token, count=count, done=slots.done | (active & ends)), drawn
 
