@@ -144,7 +144,7 @@ class Pool:
         return self._place(queue.rollouts())
 
     def compile(self, params: Params, prompts: Prompts, key: Array) -> dict[str, jax.stages.Compiled]:
-        """ "prefill" and "decode_chunk" with the shortest ring, compiled ahead of time for arguments without data.
+        """The programs "prefill" and "decode_chunk" with the shortest ring, compiled ahead of time.
 
         They are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
         """
