@@ -138,10 +138,10 @@ def _memory_table(assembly: Assembly) -> Table:
 
 
 def _attention(assembly: Assembly) -> str:
-    """What attends to the rows of a microbatch: on these devices, and, where they are no TPUs, on TPUs."""
+    """What attends to the rows computed at once: on these devices, and, where they are no TPUs, on TPUs."""
     model, mesh = assembly.model, assembly.mesh
     length = max(_row_length(phase, assembly.config) for phase in assembly.phases)
-    query = (assembly.microbatch_rows, length, model.config.num_heads, model.config.head_dim)
+    query = (assembly.part_rows, length, model.config.num_heads, model.config.head_dim)
     shapes = (query, model.config.num_kv_heads, mesh, model.rules)
     if model.attention == "xla" or mesh.devices.flat[0].platform == "tpu":
         return choose(model.attention, *shapes)
