@@ -63,6 +63,13 @@ class Assembly:
         whole = self.microbatch_rows
         return whole // max(n for n in range(1, most + 1) if whole % (n * shards) == 0)
 
+    @property
+    def alignment_parts(self) -> int:
+        """Parts that the rows whose alignment is measured are computed in, so that none has more than a microbatch."""
+        rows, shards = self.config.alignment_prompts * self.config.sampling.group_size, batch_shards(self.mesh)
+        fits = (n for n in range(1, rows + 1) if rows % (n * shards) == 0 and rows // n <= self.microbatch_rows)
+        return next(fits)
+
     def optimizer(self, phase: Phase) -> optax.GradientTransformation:
         """The optimizer of a phase; its state has the same tree in all of them."""
         spec = self.config.optimizer

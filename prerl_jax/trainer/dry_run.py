@@ -128,7 +128,9 @@ def _memory_table(assembly: Assembly) -> Table:
         f"batch, at most ({batch_rows} rows of {longest} tokens)": batch_rows * longest * 4 * 7,
     }
     if config.alignment_every:
-        entries["alignment: gradients in both spaces (float32)"] = 2 * bytes_per_device(params)
+        parts, each = assembly.alignment_parts, 2 if config.alignment_logprob else 1
+        what = f"alignment: gradients in both spaces (float32, {parts} microbatches)"
+        entries[what] = 2 * each * bytes_per_device(params)
     table = Table(title="bytes on a device, activations and temporaries aside")
     table.add_column("what")
     table.add_column("MiB", justify="right")

@@ -186,7 +186,8 @@ class Programs:
         config = self.assembly.config
         phases = alignment_phases(self.assembly)
         pre, post = (dataclasses.replace(phase, temperature=temperature) for phase in phases)
-        rows = config.alignment_prompts * config.sampling.group_size
+        parts = self.assembly.alignment_parts
+        rows = config.alignment_prompts * config.sampling.group_size // parts
         length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
         shards = batch_shards(self.assembly.mesh)
         dual = make_dual_gradients(
@@ -196,6 +197,7 @@ class Programs:
             config.sampling.group_size,
             logprob_alignment=config.alignment_logprob,
             chunk=chunk_length(rows, length, self.assembly.model.config.vocab_size, shards),
+            microbatches=parts,
         )
 
         def align(params: Params, rollouts: Rollouts) -> Metrics:

@@ -107,6 +107,16 @@ def test_rows_of_a_part(assembly, microbatches, prompts, shards, rows):
     assert dataclasses.replace(assembly, config=config, mesh=mesh).part_rows == rows
 
 
+@pytest.mark.parametrize(
+    ("microbatches", "measured", "shards", "parts"),
+    [(1, 4, 1, 1), (2, 4, 1, 2), (2, 3, 1, 2), (4, 3, 1, 3), (4, 4, 4, 4), (3, 3, 1, 3), (16, 2, 1, 8)],
+)
+def test_alignment_is_measured_in_parts_of_a_microbatch_at_most(assembly, microbatches, measured, shards, parts):
+    mesh = types.SimpleNamespace(shape={"data": 1, "fsdp": shards, "tensor": 1})
+    config = dataclasses.replace(assembly.config, microbatches=microbatches, alignment_prompts=measured)
+    assert dataclasses.replace(assembly, config=config, mesh=mesh).alignment_parts == parts
+
+
 def test_used_rows_come_first(assembly):
     """Part i of the step is every 8th row from i on: three packed rows are the two of part 0 and one of part 1."""
     programs, phase = Programs(assembly), assembly.phases[1]
