@@ -62,8 +62,9 @@ def test_the_first_failure_is_raised_and_nothing_is_judged_after_it():
     with Verification(ASSEMBLY, judge, [1, "bad", 3, "bad"]) as verification:
         add(verification, 1)
         assert judge.started.acquire(timeout=60)
-        verification._calls[0].exception()
+        verification._calls[0].exception()  # it is over
         add(verification, 0, 3)
+        verification._calls[1].exception()
         with pytest.raises(ValueError, match=r"cannot judge \['bad'\]"):
             verification.verdicts()
     assert len(judge.asked) == 1
