@@ -15,8 +15,9 @@ What it needs, relative to the working directory, or wherever the overrides say:
 
 Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
 are 4 x 16 GB, 2 GB a chip; the cache of 256 responses of 8,192 tokens (147 kB a token) is 309 GB, 9.7 GB a chip; each
-microbatch is one row a chip. `--dry-run` prints what your slice would hold; on another, change mesh, microbatches and
-sampling.slots.
+microbatch is one row a chip. Every 10 steps alignment takes two more gradients, 1 GB a chip, in the same microbatches.
+`--dry-run` prints what your slice would hold; on another, change mesh, microbatches, sampling.slots and
+alignment_prompts.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.26, GRPO 55.79, DSRL 57.54. The evaluation
 here is avg@20 on AIME 2024 alone, for watching the run, and is not that number.
@@ -58,4 +59,6 @@ def config() -> TrainConfig:
         checkpoints=CheckpointSpec(every=25, keep_last=2, best="eval/avg@20"),
         mesh=MeshSpec(data=1, fsdp=32, tensor=1),
         microbatches=32,
+        alignment_every=10,
+        alignment_prompts=32,
     )

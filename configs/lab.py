@@ -7,7 +7,7 @@ Command (this config is what runs without --config):
 The base model ships with the package (`python -m prerl_jax.lab` makes it): pre-trained on worked additions with a share
 of wrong steps, some of them followed by "wait" and the right step.
 
-Hardware: any CPU; one to three minutes on two cores.
+Hardware: any CPU; half a minute on two idle cores, more where other work shares them.
 
 Expected: the run ends with a table. Accuracy (eval/avg@8) over five seeds: 0.41 for the base, 0.53 to 0.56 after 10
 steps of NSR-PreRL, 0.86 to 0.88 after 50 of RL; docs/lab.md has the experiments behind these numbers.

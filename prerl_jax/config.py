@@ -232,8 +232,8 @@ class TrainConfig:
     seed: int = 0
     """Of the data order and of the training samples."""
     microbatches: int = 1
-    """Parts that a full batch is computed in, one after the other; what packs into fewer rows takes fewer parts of the
-    same size. The gradient is the same, the memory is not."""
+    """The fewest parts that a full batch is computed in, one after the other; what packs into fewer rows takes fewer
+    parts of the same size. The gradient is the same, the memory is not."""
     alignment_every: int = 0
     """Steps between measurements of how well the gradients of P(y) and P(y given x) align; 0 is never."""
     alignment_prompts: int = 8

@@ -141,7 +141,9 @@ def _sample(assembly: Assembly, params: Params, phase: Phase, groups: int) -> Sa
     prompts = dataclasses.replace(prompts, ids=np.arange(groups, dtype=np.int32))
     engine, key = make_sampler(assembly.model, settings, group_size), jax.random.PRNGKey(config.seed)
     rollouts = collect(engine, params, prompts, key, assembly.mesh)
-    responses, cut = texts(rollouts, assembly.decode), truncated(rollouts, assembly.stop_tokens)
+    lengths = rollouts.response_mask.sum(axis=1)
+    responses = texts(rollouts.response, lengths, assembly.decode)
+    cut = truncated(rollouts.response, lengths, assembly.stop_tokens)
     problems = [example.problem for example in examples for _ in range(group_size)]
     rewards = verify_all(config.data.verifier, problems, responses, cut)
     asked = assembly.decode([list(example.tokens) for example in examples for _ in range(group_size)])

@@ -48,6 +48,7 @@ def test_the_published_hyper_parameters(name):
     sampling = config.sampling
     assert (sampling.prompts, sampling.group_size, sampling.max_new_tokens) == (128, 8, 8192)
     assert (sampling.top_k, sampling.top_p) == (None, None)
+    assert config.alignment_every == 10
     assert (config.data.max_prompt_tokens, config.data.too_long) == (1024, "truncate_left")
     assert config.data.template.arguments == (("enable_thinking", False),)
     assert config.optimizer == OptimizerSpec(1e-6, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=1.0)

@@ -2,8 +2,8 @@
 
 Rows without a trained token are left out: their weights have already been counted in every denominator. What remains
 is laid into rows of one length by first-fit decreasing, told apart by segment ids, with each segment's own positions,
-so the loss and its gradient are those of the unpacked batch. The number of rows is rounded up to a bucket, so that a
-run compiles a handful of programs.
+so the loss and its gradient are those of the unpacked batch. So that a run compiles few programs, rows are as many as
+ever, the last of them empty, which a step in microbatches does not compute; or as many as a `bucket` holds.
 """
 
 from __future__ import annotations

@@ -26,6 +26,9 @@ from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards, make_mesh
 from prerl_jax.verify import check_all
 
+PARTS = 8
+"""Parts of a batch, each computed only if a row is in it, that a config of fewer microbatches gets."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Assembly:
@@ -46,9 +49,26 @@ class Assembly:
 
     @property
     def microbatch_rows(self) -> int:
-        """Rows that are computed at once: a full batch's share, unpacked."""
+        """The most rows that are computed at once."""
         sampling = self.config.sampling
         return sampling.prompts * sampling.group_size // self.config.microbatches
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of a part of the train step: a microbatch, or what makes PARTS parts of a batch where it divides so.
+
+        Parts that packing leaves empty are not computed, so there must be some for a step of few rows to cost little.
+        """
+        shards, most = batch_shards(self.mesh), max(1, PARTS // self.config.microbatches)
+        whole = self.microbatch_rows
+        return whole // max(n for n in range(1, most + 1) if whole % (n * shards) == 0)
+
+    @property
+    def alignment_parts(self) -> int:
+        """Parts that the rows whose alignment is measured are computed in, so that none has more than a microbatch."""
+        rows, shards = self.config.alignment_prompts * self.config.sampling.group_size, batch_shards(self.mesh)
+        fits = (n for n in range(1, rows + 1) if rows % (n * shards) == 0 and rows // n <= self.microbatch_rows)
+        return next(fits)
 
     def optimizer(self, phase: Phase) -> optax.GradientTransformation:
         """The optimizer of a phase; its state has the same tree in all of them."""

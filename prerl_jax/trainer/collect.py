@@ -50,13 +50,11 @@ def _by_rows(mesh: Mesh) -> Callable[[Rollouts], Rollouts]:
     return jax.jit(lambda rollouts: rollouts, out_shardings=batch_sharding(mesh))
 
 
-def truncated(rollouts: Rollouts, stop_tokens: tuple[int, ...]) -> np.ndarray:
-    """bool[B]: responses that reached the length limit without a stop token. Numpy."""
-    full = rollouts.response_mask[:, -1]
-    return full & ~np.isin(rollouts.response[:, -1], stop_tokens)
+def truncated(responses: np.ndarray, lengths: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:
+    """bool[B]: responses i32[B, R] that reached the length limit R without a stop token. Numpy."""
+    return (lengths == responses.shape[1]) & ~np.isin(responses[:, -1], stop_tokens)
 
 
-def texts(rollouts: Rollouts, decode: Callable[[list[list[int]]], list[str]]) -> list[str]:
-    """The responses as text, by the tokenizer's batch decoding."""
-    lengths = rollouts.response_mask.sum(axis=1)
-    return decode([row[:n].tolist() for row, n in zip(rollouts.response, lengths, strict=True)])
+def texts(responses: np.ndarray, lengths: np.ndarray, decode: Callable[[list[list[int]]], list[str]]) -> list[str]:
+    """Responses i32[B, R] of these lengths as text, by the tokenizer's batch decoding."""
+    return decode([row[:n].tolist() for row, n in zip(responses, lengths, strict=True)])

@@ -128,7 +128,9 @@ def _memory_table(assembly: Assembly) -> Table:
         f"batch, at most ({batch_rows} rows of {longest} tokens)": batch_rows * longest * 4 * 7,
     }
     if config.alignment_every:
-        entries["alignment: gradients in both spaces (float32)"] = 2 * bytes_per_device(params)
+        parts, each = assembly.alignment_parts, 2 if config.alignment_logprob else 1
+        what = f"alignment: gradients in both spaces (float32, {parts} microbatches)"
+        entries[what] = 2 * each * bytes_per_device(params)
     table = Table(title="bytes on a device, activations and temporaries aside")
     table.add_column("what")
     table.add_column("MiB", justify="right")
@@ -138,10 +140,10 @@ def _memory_table(assembly: Assembly) -> Table:
 
 
 def _attention(assembly: Assembly) -> str:
-    """What attends to the rows of a microbatch: on these devices, and, where they are no TPUs, on TPUs."""
+    """What attends to the rows computed at once: on these devices, and, where they are no TPUs, on TPUs."""
     model, mesh = assembly.model, assembly.mesh
     length = max(_row_length(phase, assembly.config) for phase in assembly.phases)
-    query = (assembly.microbatch_rows, length, model.config.num_heads, model.config.head_dim)
+    query = (assembly.part_rows, length, model.config.num_heads, model.config.head_dim)
     shapes = (query, model.config.num_kv_heads, mesh, model.rules)
     if model.attention == "xla" or mesh.devices.flat[0].platform == "tpu":
         return choose(model.attention, *shapes)

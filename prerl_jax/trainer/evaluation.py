@@ -41,11 +41,11 @@ def evaluate(programs: Programs, params: Params, verify: Pool | InProcess | None
         prompts = Prompts(prompts.prompt, prompts.prompt_mask, ids, first)
         rollouts = collect(programs.engine(None), params, prompts, key, assembly.mesh)
         with together("verification in an evaluation"):
-            responses = texts(rollouts, assembly.decode)
-            cut = truncated(rollouts, assembly.stop_tokens)
+            lengths = rollouts.response_mask.sum(axis=1)
+            responses = texts(rollouts.response, lengths, assembly.decode)
+            cut = truncated(rollouts.response, lengths, assembly.stop_tokens)
             problems = [example.problem for example in chosen for _ in range(group_size)]
             verified = verify(problems, responses, cut)
-            lengths = rollouts.response_mask.sum(axis=1)
             reflections = count_matches(spec.reflection, responses)
             columns.append([verified.rewards, lengths, cut, reflections, verified.late])
         columns[-1] = all_rows(np.stack(columns[-1], axis=1).astype(np.float32))

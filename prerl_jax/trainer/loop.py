@@ -1,9 +1,9 @@
 """The loop: sample, verify, prepare, step. It only calls the rooms.
 
-Whatever starts a device program is called by this thread, in one order on all processes. It does not wait for an
-update: while the device computes it, and then samples for the next step, a thread of the background reads the metrics,
-writes them and the completions, and shows progress. What fails there ends the run before the next update. Metrics are
-on disk before a checkpoint is saved.
+Rows are verified as they end, while the device decodes the others. Whatever starts a device program is called by this
+thread, in one order on all processes. It does not wait for an update: while the device computes it, and then samples
+for the next step, a thread of the background reads the metrics, writes them and the completions, and shows progress.
+What fails there ends the run before the next update. Metrics are on disk before a checkpoint is saved.
 
 `train/`, `eval/` and `alignment/` metrics are functions of the config, its seeds among it; what depends on time or the
 machine stands under `time/`.
@@ -37,10 +37,11 @@ from prerl_jax.runtime.peak import peak_flops
 from prerl_jax.runtime.profile import Profile, annotate
 from prerl_jax.runtime.state import reset_optimizer
 from prerl_jax.trainer.assembly import Assembly
-from prerl_jax.trainer.collect import collect, texts, truncated
+from prerl_jax.trainer.collect import collect
 from prerl_jax.trainer.evaluation import evaluate
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.times import Times, Work
+from prerl_jax.trainer.verification import Verification
 from prerl_jax.verify import InProcess, Pool
 
 
@@ -142,9 +143,6 @@ class Loop:
             run.state = reset_optimizer(run.state, run.assembly.optimizer(phases[index]))
         step = self._ask(number, phases[index])
         self._sample(step)
-        with together("verification"):
-            self._background.check()
-            self._verify(step)
         step.late = all_rows(step.late)
         self._update(step)
         return step
@@ -214,20 +212,18 @@ class Loop:
         return Step(number, phase, examples, prompts, run.batches.get_state())
 
     def _sample(self, step: Step) -> None:
+        """Rollouts and their rewards."""
         run, assembly, programs = self.run, self.run.assembly, self.run.programs
-        with annotate("sample"):
-            key = programs.step_key(run.state.rng, step.number - 1)
-            engine = programs.engine(step.phase)
-            step.rollouts = collect(engine, run.state.params, step.prompts, key, assembly.mesh)
-        step.times.mark("sampled")
-
-    def _verify(self, step: Step) -> None:
-        assembly, config = self.run.assembly, self.run.assembly.config
-        with annotate("verify"):
-            step.responses = texts(step.rollouts, assembly.decode)
-            step.cut = truncated(step.rollouts, assembly.stop_tokens)
-            verified = self.run.verify(_problems(config, step), step.responses, step.cut)
-            step.rollouts, step.late = dataclasses.replace(step.rollouts, rewards=verified.rewards), verified.late
+        with Verification(assembly, run.verify, _problems(assembly.config, step)) as verification:
+            with annotate("sample"):
+                key, engine = programs.step_key(run.state.rng, step.number - 1), programs.engine(step.phase)
+                rollouts = collect(engine, run.state.params, step.prompts, key, assembly.mesh, verification.add)
+            step.times.mark("sampled")
+            with together("verification"):
+                self._background.check()
+                verdicts = verification.verdicts()
+        step.responses, step.cut, step.late = verdicts.responses, verdicts.cut, verdicts.verified.late
+        step.rollouts = dataclasses.replace(rollouts, rewards=verdicts.verified.rewards)
         step.times.mark("verified")
 
     def _update(self, step: Step) -> None:

@@ -5,8 +5,8 @@ temperature share the train step, whatever their space, credit and weighing. So 
 same fields, and rows as long as those of the longest phase.
 
 Between preparing and stepping the batch passes through the host, where it is packed: rows without a trained token are
-left out, and the number of rows is rounded up to a bucket that divides over the mesh and into microbatches, so that a
-run compiles a handful of steps.
+left out, and what remains is laid into the first parts of a batch of a fixed number of rows. The step does not compute
+the parts that stay empty, so one program serves steps of few rows and of many.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from prerl_jax.core.batches import make_prepare
 from prerl_jax.core.dual import make_dual_gradients
 from prerl_jax.core.logprobs import chunk_length
-from prerl_jax.core.packing import bucket, pack, plan
+from prerl_jax.core.packing import pack, plan
 from prerl_jax.core.phases import Phase, advance
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import make_train_step, trained_tokens
@@ -32,7 +32,7 @@ from prerl_jax.data.prefix import prefix_id
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.pool import make_pool
 from prerl_jax.rollout.sampler import SamplerConfig
-from prerl_jax.runtime.mesh import agree_max, batch_sharding, batch_shards, local_rows, replicated
+from prerl_jax.runtime.mesh import batch_sharding, batch_shards, local_rows, replicated
 from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer.assembly import Assembly, evaluation_shape
 
@@ -56,7 +56,7 @@ class Programs:
     def step(self, phase: Phase) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
         """(state, packed batch on the mesh) -> (the state, moved on to the next phase if it is time, metrics f32[]).
 
-        The state is donated. Compiles once a row bucket.
+        The state is donated. Compiles once, whatever the phase's rows.
         """
         rate = self.assembly.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
         what = {"objective": phase.objective, "learning_rate": rate, "temperature": phase.temperature}
@@ -164,9 +164,9 @@ class Programs:
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             rows, length = batch.weights.shape
-            parts = max(1, rows // assembly.microbatch_rows)
             vocab, shards = assembly.model.config.vocab_size, batch_shards(assembly.mesh)
-            chunk = chunk_length(rows // parts, length, vocab, shards)
+            chunk = chunk_length(assembly.part_rows, length, vocab, shards)
+            parts = rows // assembly.part_rows
             settings = {"microbatches": parts, "temperature": phase.temperature, "chunk": chunk}
             state, metrics = make_train_step(assembly.model, tx, phase.objective, **settings)(state, batch)
             return advance(assembly.phases, state), metrics
@@ -175,20 +175,19 @@ class Programs:
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(assembly.mesh)))
 
     def pack(self, phase: Phase, batch: Batch) -> Batch:
-        """This process's rows of an unpacked batch on the mesh, packed; numpy, as many rows on every process."""
+        """This process's rows of an unpacked batch on the mesh, packed into as many, used ones first; numpy."""
         local = local_rows(batch)
-        length = self.batch_shape[1]
+        rows, length = self.batch_shape
         groups = plan(local, phase.objective, length)
-        processes, shards = jax.process_count(), batch_shards(self.assembly.mesh)
-        rows = row_bucket(agree_max(len(groups)) * processes, shards, self.assembly.microbatch_rows)
-        return pack(local, groups, rows // processes, length)
+        return pack(local, groups, rows // jax.process_count(), length, microbatches=rows // self.assembly.part_rows)
 
     def _dual(self, temperature: float) -> Callable[[Params, Rollouts], Metrics]:
         """Alignment of one objective's gradients in the two spaces, see `alignment_phases`."""
         config = self.assembly.config
         phases = alignment_phases(self.assembly)
         pre, post = (dataclasses.replace(phase, temperature=temperature) for phase in phases)
-        rows = config.alignment_prompts * config.sampling.group_size
+        parts = self.assembly.alignment_parts
+        rows = config.alignment_prompts * config.sampling.group_size // parts
         length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
         shards = batch_shards(self.assembly.mesh)
         dual = make_dual_gradients(
@@ -198,22 +197,13 @@ class Programs:
             config.sampling.group_size,
             logprob_alignment=config.alignment_logprob,
             chunk=chunk_length(rows, length, self.assembly.model.config.vocab_size, shards),
+            microbatches=parts,
         )
 
         def align(params: Params, rollouts: Rollouts) -> Metrics:
             return dual(params, rollouts)[2]
 
         return jax.jit(align, out_shardings=replicated(self.assembly.mesh))
-
-
-def row_bucket(needed: int, shards: int, microbatch_rows: int) -> int:
-    """Rows of a packed batch: a bucket that divides over the shards, and, past one microbatch, into microbatches.
-
-    What packs into fewer rows takes fewer microbatches of the same size.
-    """
-    if needed <= microbatch_rows:
-        return min(bucket(needed, shards), microbatch_rows)
-    return bucket(needed, microbatch_rows)
 
 
 def alignment_phases(assembly: Assembly) -> tuple[Phase, Phase]:

@@ -34,6 +34,7 @@ class Times:
     def metrics(self, free: float) -> dict[str, float]:
         """Seconds of the step and of its parts, and the share of it in which the device had nothing to do.
 
+        Rows are verified while others are sampled: `time/verify` is what of it is left when all are.
         `time/wait` counts what lies between the last sample and the batch on the device, and what lies before sampling
         with the device free. The device is given the train step before it is asked for anything, and the next
         sampling before the step's metrics are read, so it waits nowhere else.

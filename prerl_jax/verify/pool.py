@@ -48,7 +48,11 @@ class Verified:
 
 
 class InProcess:
-    """Verification in this process, without a deadline: for verifiers that are linear in the response's length."""
+    """Verification in this process, without a deadline: for verifiers that are linear in the response's length.
+
+    A run calls it on a thread, one call at a time; a verifier that must be on the main one (`signal.alarm`) takes a
+    `Pool`, where it is.
+    """
 
     def __init__(self, verifier: Verifier):
         self._verifier = verifier

@@ -49,7 +49,7 @@ def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assem
     ):
         assert text in printed.out
     mib = total * 4 / 2**20
-    assert numbers(printed.out, "alignment: gradients in both spaces") == [f"{2 * mib:,.1f}"]
+    assert numbers(printed.out, "alignment: gradients in both spaces") == [f"{4 * mib:,.1f}"], "logprob's too"
     assert numbers(printed.out, "parameters (float32)") == [f"{mib:,.1f}"]
     assert numbers(printed.out, "optimizer state (float32)") == [f"{2 * mib:,.1f}"]
     config, model = assembly.config, assembly.model.config

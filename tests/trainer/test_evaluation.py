@@ -157,9 +157,9 @@ def test_what_is_sampled_does_not_depend_on_the_calls(monkeypatch):
     """Six samples of a problem in calls of a training step's shape, of one group of three, and all at once."""
     said = {}
 
-    def keep(rollouts, stop_tokens):
-        said[name].append(rollouts)
-        return truncated(rollouts, stop_tokens)
+    def keep(responses, *how):
+        said[name].append(responses)
+        return truncated(responses, *how)
 
     monkeypatch.setattr(evaluation_module, "truncated", keep)
     for name, how in {"training's": sampling(2, 2), "rounds": sampling(1, 4), "at once": sampling(3, 8)}.items():
@@ -167,7 +167,7 @@ def test_what_is_sampled_does_not_depend_on_the_calls(monkeypatch):
         assembly = assemble(config, jax.devices()[:1])
         said[name] = []
         evaluate(Programs(assembly), assembly.load_params())
-    rows = {name: np.concatenate([r.response for r in parts])[:12] for name, parts in said.items()}
+    rows = {name: np.concatenate(parts)[:12] for name, parts in said.items()}
     assert len(np.unique(rows["at once"], axis=0)) > 6
     for found in rows.values():
         np.testing.assert_array_equal(found, rows["at once"])

@@ -1,8 +1,9 @@
 """The first step is the same in any number of microbatches and slots, and on one device or eight; and a run
-compiles a handful of steps."""
+compiles one."""
 
 import dataclasses
 import functools
+import types
 
 import jax
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 import tiny_run
 
 from prerl_jax import grpo, nsr_prerl
+from prerl_jax.core.types import Batch, Sequences
 from prerl_jax.data import make_batches
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
 from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.loop import Loop, Run
-from prerl_jax.trainer.programs import Programs, row_bucket
+from prerl_jax.trainer.programs import Programs
 
 
 def begin(config, devices=None):
@@ -69,7 +71,7 @@ def test_the_first_step_is_the_same(variant):
         assert np.mean(np.abs(a - b) > 0.1 * rate) < 0.01
 
 
-def test_a_run_compiles_a_handful_of_steps():
+def test_a_run_compiles_one_step_for_any_number_of_rows():
     config = dataclasses.replace(tiny_run.config(), phases=nsr_prerl(steps=12), alignment_every=0)
     run = begin(config)
     with Loop(run) as loop:
@@ -80,7 +82,7 @@ def test_a_run_compiles_a_handful_of_steps():
     kept = {step.scalars["train/computed"] for step in steps}
     assert len(kept) > 4, "the number of rows that are computed changes from step to step"
     (phase,) = run.assembly.phases
-    assert run.programs.step(phase)._cache_size() <= 6, "of the 8 buckets that up to 16 rows fall into"
+    assert run.programs.step(phase)._cache_size() == 1
     _, sampling = run.programs.engine(phase).programs(16)
     assert (sampling.prefill._cache_size(), sampling.decode._cache_size()) == (1, 1)
 
@@ -93,9 +95,34 @@ def test_phases_that_sample_alike_share_an_engine(assembly):
     assert programs.step(first) is programs.step(first)
 
 
-def test_row_buckets():
-    """Up to a microbatch: shards x (1, 2, 3, 4, 6, 8, ...), at most all of it; past it: microbatches x the same."""
-    assert [row_bucket(n, 1, 16) for n in (0, 1, 2, 3, 4, 5, 7, 9, 13, 16)] == [1, 1, 2, 3, 4, 6, 8, 12, 16, 16]
-    assert [row_bucket(n, 4, 24) for n in (1, 5, 9, 13, 17, 24)] == [4, 8, 12, 16, 24, 24]
-    assert [row_bucket(n, 4, 20) for n in (13, 17, 20)] == [16, 20, 20]
-    assert [row_bucket(n, 2, 8) for n in (8, 9, 17, 25, 33, 49)] == [8, 16, 24, 32, 48, 64]
+@pytest.mark.parametrize(
+    ("microbatches", "prompts", "shards", "rows"),
+    [(1, 4, 1, 2), (1, 4, 2, 2), (1, 3, 1, 2), (2, 4, 1, 2), (16, 4, 1, 1), (1, 2, 2, 2), (1, 5, 5, 5), (4, 10, 5, 5)],
+)
+def test_rows_of_a_part(assembly, microbatches, prompts, shards, rows):
+    """Groups are of 4: a microbatch, an eighth of the batch, or the next larger part that divides over the shards."""
+    config, mesh = assembly.config, types.SimpleNamespace(shape={"data": shards, "fsdp": 1, "tensor": 1})
+    sampling = dataclasses.replace(config.sampling, prompts=prompts)
+    config = dataclasses.replace(config, microbatches=microbatches, sampling=sampling)
+    assert dataclasses.replace(assembly, config=config, mesh=mesh).part_rows == rows
+
+
+@pytest.mark.parametrize(
+    ("microbatches", "measured", "shards", "parts"),
+    [(1, 4, 1, 1), (2, 4, 1, 2), (2, 3, 1, 2), (4, 3, 1, 3), (4, 4, 4, 4), (3, 3, 1, 3), (16, 2, 1, 8)],
+)
+def test_alignment_is_measured_in_parts_of_a_microbatch_at_most(assembly, microbatches, measured, shards, parts):
+    mesh = types.SimpleNamespace(shape={"data": 1, "fsdp": shards, "tensor": 1})
+    config = dataclasses.replace(assembly.config, microbatches=microbatches, alignment_prompts=measured)
+    assert dataclasses.replace(assembly, config=config, mesh=mesh).alignment_parts == parts
+
+
+def test_used_rows_come_first(assembly):
+    """Part i of the step is every 8th row from i on: three packed rows are the two of part 0 and one of part 1."""
+    programs, phase = Programs(assembly), assembly.phases[1]
+    tokens = np.ones(programs.batch_shape, np.int32)
+    mask = np.arange(len(tokens))[:, None] < 3
+    sequences = Sequences(tokens, tokens.cumsum(axis=1, dtype=np.int32) - 1, tokens, tokens * mask > 0)
+    packed = programs.pack(phase, Batch(sequences, np.float32(tokens * mask), np.float32(tokens)))
+    assert packed.weights.shape == programs.batch_shape == (16, 40)
+    assert np.flatnonzero(packed.weights.any(axis=1)).tolist() == [0, 1, 8]

@@ -1,0 +1,88 @@
+"""Verdicts on the rows of a step, asked for as rows end: while the device decodes the others.
+
+One thread takes whatever rows have ended since it last looked and judges them together. When sampling is over, most
+verdicts are there. A verdict depends on nothing but its row, so rewards are those of all rows judged at once, in the
+order of the rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from prerl_jax.data.problems import Problem
+from prerl_jax.runtime.profile import annotate
+from prerl_jax.trainer.assembly import Assembly
+from prerl_jax.trainer.collect import texts, truncated
+from prerl_jax.verify import Verified
+
+Verify = Callable[[Sequence[Problem], Sequence[str], Sequence[bool]], Verified]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+    """What is found of B responses, in the order of the rows."""
+
+    responses: list[str]
+    """As text."""
+    cut: np.ndarray
+    """bool[B]: the length limit was reached without a stop token."""
+    verified: Verified
+
+
+class Verification:
+    """The verdicts on one step's rows, `problems[i]` being row i's. Leaving it ends the thread, verdicts or not.
+
+    Args:
+      assembly: how responses become text, and which tokens end them.
+      verify: judges responses; called on a thread of its own, one call at a time.
+      problems: of all rows.
+    """
+
+    def __init__(self, assembly: Assembly, verify: Verify, problems: Sequence[Problem]):
+        count = len(problems)
+        self._assembly, self._verify, self._problems = assembly, verify, problems
+        self._found = Verdicts(
+            [""] * count, np.zeros(count, bool), Verified(np.zeros(count, np.float32), np.zeros(count, bool))
+        )
+        self._lock = threading.Lock()
+        self._ended: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._calls: list[Future] = []
+        self._thread = ThreadPoolExecutor(1, "verification")
+
+    def __enter__(self) -> Verification:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def add(self, rows: np.ndarray, responses: np.ndarray, lengths: np.ndarray) -> None:
+        """Rows that have ended, each told once: an `OnFinished`."""
+        with self._lock:
+            self._ended.append((rows, responses, lengths))
+        self._calls.append(self._thread.submit(self._judge))
+
+    def verdicts(self) -> Verdicts:
+        """Waits for all of them. Raises what judging the first rows that failed has raised."""
+        for call in self._calls:
+            call.result()
+        return self._found
+
+    def _judge(self) -> None:
+        with self._lock:
+            ended, self._ended = self._ended, []
+        if not ended or any(call.done() and call.exception() for call in tuple(self._calls)):
+            return  # an earlier call has judged these, or has failed: that is what is raised
+        with annotate("verify"):
+            rows, responses, lengths = (np.concatenate(parts) for parts in zip(*ended, strict=True))
+            said = texts(responses, lengths, self._assembly.decode)
+            cut = truncated(responses, lengths, self._assembly.stop_tokens)
+            verified = self._verify([self._problems[row] for row in rows], said, cut)
+        found = self._found
+        for row, text in zip(rows, said, strict=True):
+            found.responses[row] = text
+        found.cut[rows], found.verified.rewards[rows], found.verified.late[rows] = cut, verified.rewards, verified.late
