@@ -1,0 +1,217 @@
+"""A whole step of the lab against TRL's GRPOTrainer, and a warm-up update against the passes of the published code.
+
+    python benchmarks/dsrl_step.py [--quick] [--cases trl lab smollm2] [--threads 2] [--repetitions 9]
+
+trl: sampling, verifying, preparing and updating, by our loop as a run does it, metrics read and written; and TRL's
+GRPOTrainer on the same checkpoint, the same 24 prompts with 8 responses each, the same limits and verifier, float32,
+temperature 1, one update for each rollout, without KL; it logs and saves nothing. One process, in turns: TRL's step,
+our warm-up step, our RL step. The learning rate is 1e-6: the policy, and with it the lengths, stay what they were.
+
+lab, smollm2: one warm-up update, NSR-PreRL, on rollouts that are there: ours, which computes the negative samples in
+P(y), against the passes that the published code computes (arXiv 2604.14142; verl's dp_actor and ray_trainer): the
+log-probabilities of all samples in P(y|x) and in P(y), then forward and backward in both, the loss of P(y|x) times 0
+plus that of P(y) on the negatives. Both are built from our own kernels, on packed rows: the published scripts remove
+padding too. Rollouts are the lab model's own, and random tokens of which half of each group is right at SmolLM2's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+import optax
+from timing import Row, interleaved, report
+
+import prerl_jax as pj
+from prerl_jax.analysis.console import Progress
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_io import load_config
+from prerl_jax.core.types import Array, Batch, Params, Rollouts
+from prerl_jax.data import make_batches
+from prerl_jax.models.decoder import Decoder
+from prerl_jax.runtime.checkpoints import Checkpoints
+from prerl_jax.runtime.memory import keep_freed_memory
+from prerl_jax.runtime.metrics import MetricsWriter
+from prerl_jax.runtime.state import create_state
+from prerl_jax.trainer.assembly import Assembly, assemble
+from prerl_jax.trainer.loop import Loop, Run, Step
+from prerl_jax.trainer.programs import Programs
+
+RATE, DECAY, CLIP, GROUP = 1e-6, 0.01, 1.0, 8
+WARMUP = 3
+"""Rounds that do not count, compilation among them."""
+
+
+def lab(prompts: int, steps: int) -> TrainConfig:
+    """The lab's config on so many problems, all of them in every step: `steps` of warm-up, then `steps` of RL."""
+    config = load_config("lab")
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, train=dataclasses.replace(config.data.train, count=prompts)),
+        phases=pj.dsrl(warmup=steps, total=2 * steps),
+        sampling=dataclasses.replace(config.sampling, prompts=prompts, group_size=GROUP),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, weight_decay=DECAY, clip=CLIP),
+        alignment_every=0,
+    )
+
+
+@contextlib.contextmanager
+def stepping(assembly: Assembly) -> Iterator[Callable[[int], Step]]:
+    """The loop's own step of a number, waited for, its metrics written."""
+    config, tx = assembly.config, assembly.optimizer(assembly.phases[0])
+    state = create_state(assembly.load_params(), tx, assembly.mesh, config.seed)
+    batches = make_batches(len(assembly.train), batch=config.sampling.prompts, seed=config.seed)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(MetricsWriter(folder)) as writer,
+        contextlib.closing(Checkpoints(f"{folder}/checkpoints", keep_last=1, best=None)) as checkpoints,
+    ):
+        run = Run(Programs(assembly), state, batches, writer, checkpoints, Progress(0, enabled=False))
+        with Loop(run) as loop:
+
+            def step(number: int) -> Step:
+                done = loop.step(number)
+                loop.conclude(done)
+                return done
+
+            yield step
+
+
+def against_trl(options: argparse.Namespace) -> list[Row]:
+    """Our steps per second over TRL's."""
+    rounds, target = WARMUP + options.repetitions, {"warmup": "", "rl": ">= 1.5"}
+    assembly = assemble(lab(4 if options.quick else 24, rounds))
+    seconds, scalars = {"warmup": [], "rl": []}, {"warmup": [], "rl": []}
+    try:
+        import trl_peer
+    except ModuleNotFoundError as error:
+        return [Row(f"dsrl_step/{kind}/trl", None, bound, f"not measured: {error}") for kind, bound in target.items()]
+    with stepping(assembly) as step:
+
+        def ours() -> None:
+            for kind, number in (("warmup", 1 + len(seconds["warmup"])), ("rl", 1 + rounds + len(seconds["rl"]))):
+                start = time.perf_counter()
+                done = step(number)
+                seconds[kind].append(time.perf_counter() - start)
+                scalars[kind].append(done.scalars)
+
+        theirs, means = trl_peer.grpo_steps(assembly, rounds, options.threads, ours)
+    trl, rows = statistics.median(theirs[WARMUP:]), []
+    for kind, bound in target.items():
+        median = statistics.median(seconds[kind][WARMUP:])
+        length, reward = (np.mean([s[f"train/{name}"] for s in scalars[kind]]) for name in ("length", "reward"))
+        note = (
+            f"{median:.3f} s a step, TRL's GRPO {trl:.3f} s; tokens a response {length:.1f} and {means['length']:.1f}, "
+            f"rewards {reward:.2f} and {means['reward']:.2f}"
+        )
+        rows.append(Row(f"dsrl_step/{kind}/trl", trl / median, bound, note))
+    return rows
+
+
+def lab_rollouts(quick: bool) -> tuple[Decoder, Params, Rollouts, int]:
+    """(the lab's model, its parameters, verified rollouts of one step, the prefix of P(y))."""
+    assembly = assemble(lab(4 if quick else 24, 1))
+    with stepping(assembly) as step:
+        rollouts = step(1).rollouts
+    return assembly.model, assembly.load_params(), rollouts, assembly.phases[0].space.prefix
+
+
+def smollm2_rollouts() -> tuple[Decoder, Params, Rollouts, int]:
+    """SmolLM2-135M on 4 x 8 random rows of 128 + 32 tokens, every other one right."""
+    config, params = models.smollm2()
+    return Decoder(config), params, models.random_rollouts(config, 4, GROUP, 128, 32), config.bos_token_id
+
+
+def packed(model: Decoder, rollouts: Rollouts, phase: pj.Phase, every: bool) -> Batch:
+    """The phase's batch in packed rows; `every` sample is in it, those without a weight too."""
+    batch = jax.device_get(jax.jit(pj.make_prepare(model, phase, GROUP))({}, rollouts))
+    chosen = dataclasses.replace(batch, weights=batch.sequences.mask * 1.0) if every else batch
+    groups = pj.plan(chosen, pj.Reinforce() if every else phase.objective)
+    return jax.device_put(pj.pack(batch, groups, pj.bucket(len(groups))))
+
+
+def our_update(model: Decoder, params: Params, batch: Batch, objective: pj.Objective) -> Callable[[], object]:
+    """One call is one train step."""
+    tx = pj.adamw(RATE, weight_decay=DECAY, clip=CLIP)
+    step = jax.jit(pj.make_train_step(model, tx, objective), donate_argnums=0)
+    box = [pj.init_state(jax.tree.map(jnp.array, params), tx, jax.random.key(0))]
+
+    def call() -> object:
+        box[0], metrics = step(box[0], batch)
+        return metrics
+
+    return call
+
+
+def published_update(model: Decoder, params: Params, pre: Batch, post: Batch, objectives: tuple) -> Callable:
+    """One call scores all samples in both spaces, and then takes both losses' gradient and a step."""
+    tx, score = pj.adamw(RATE, weight_decay=DECAY, clip=CLIP), jax.jit(pj.make_score(model))
+    losses = [pj.make_loss(model, objective) for objective in objectives]
+
+    def update(params: Params, moments: optax.OptState, pre: Batch, post: Batch, zero: Array):
+        def loss(params: Params) -> Array:
+            return losses[0](params, pre)[0] + zero * losses[1](params, post)[0]
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, moments = tx.update(gradient, moments, params, phase_step=jnp.int32(0))
+        return optax.apply_updates(params, updates), moments, value
+
+    run = jax.jit(update, donate_argnums=(0, 1))
+    box = [jax.tree.map(jnp.array, params)]
+    box.append(tx.init(box[0]))
+
+    def call() -> Array:
+        scored = [dataclasses.replace(b, old_logprobs=score(box[0], b.sequences)) for b in (pre, post)]
+        *box[:], loss = run(*box, *scored, jnp.float32(0.0))
+        return loss
+
+    return call
+
+
+def against_published(name: str, options: argparse.Namespace) -> Row:
+    """Our update's time over that of the published passes."""
+    lab_model = name == "lab"
+    model, params, rollouts, prefix = lab_rollouts(options.quick) if lab_model else smollm2_rollouts()
+    warmup, rl = pj.nsr_prerl(steps=1, prefix=prefix)[0], pj.grpo(steps=1)[0]
+    batch, pre = (packed(model, rollouts, warmup, every) for every in (False, True))
+    post = packed(model, rollouts, rl, every=True)
+    calls = {
+        "ours": our_update(model, params, batch, warmup.objective),
+        "published": published_update(model, params, pre, post, (warmup.objective, rl.objective)),
+    }
+    seconds = interleaved(calls, options.repetitions * (5 if lab_model else 1), warmup=2)
+    shapes = ["{} x {}".format(*b.weights.shape) for b in (batch, pre, post)]
+    note = (
+        f"{seconds['ours'] * 1e3:,.0f} ms on {shapes[0]}, published {seconds['published'] * 1e3:,.0f} ms on "
+        f"{shapes[1]} and {shapes[2]}; {np.mean(rollouts.rewards):.0%} right"
+    )
+    return Row(f"dsrl_step/{name}/warmup_update", seconds["ours"] / seconds["published"], "<= 0.4", note)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the lab alone, on 4 x 8 rows, twice")
+    parser.add_argument("--cases", nargs="+", choices=("trl", "lab", "smollm2"), default=["trl", "lab", "smollm2"])
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; XLA takes the cores of the process")
+    parser.add_argument("--repetitions", type=int, default=9)
+    options = parser.parse_args()
+    if options.quick:
+        options.cases, options.repetitions = [case for case in options.cases if case != "smollm2"], 2
+    keep_freed_memory()  # of the peers' as well
+    rows = []
+    for case in options.cases:
+        rows += against_trl(options) if case == "trl" else [against_published(case, options)]
+    report(rows)
+
+
+if __name__ == "__main__":
+    main()
