@@ -47,14 +47,6 @@ def _validate_needs(config: TrainConfig) -> None:
                 f"{what} has a credit that needs a critic's values, and a run has no critic. Use a credit without one, "
                 "such as GroupRelative(); outside a run, make_prepare's function takes values."
             )
-        extra = ["PromptDropout"] * any(getattr(term.space, "needs_key", False) for term in phase.parts)
-        extra += ["a coefficient on a schedule"] * any(callable(term.coefficient) for term in phase.parts)
-        extra += ["DropTruncated"] * any(getattr(credit, "needs_rollouts", False) for credit in credits)
-        if extra:
-            raise ValueError(
-                f"{what} has {' and '.join(extra)}, which a run does not supply with what it reads; leave it out. "
-                "Outside a run, make_prepare's function takes key and phase_step, and Rollouts truncated."
-            )
 
 
 def _validate_batch(config: TrainConfig, shards: int | None) -> None:

@@ -80,9 +80,10 @@ class Step:
     position: dict
     """Of the data, after this step."""
     times: Times = dataclasses.field(default_factory=Times)
+    key: jax.Array | None = None
+    """Of what is drawn at random in preparing."""
     rollouts: Rollouts | None = None
     responses: list[str] | None = None
-    cut: np.ndarray | None = None
     late: np.ndarray | None = None
     """bool: whether verification took too long, of this process's rows; then of all."""
     aligned: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
@@ -216,14 +217,15 @@ class Loop:
         run, assembly, programs = self.run, self.run.assembly, self.run.programs
         with Verification(assembly, run.verify, _problems(assembly.config, step)) as verification:
             with annotate("sample"):
-                key, engine = programs.step_key(run.state.rng, step.number - 1), programs.engine(step.phase)
+                key, step.key = programs.step_keys(run.state.rng, step.number - 1)
+                engine = programs.engine(step.phase)
                 rollouts = collect(engine, run.state.params, step.prompts, key, assembly.mesh, verification.add)
             step.times.mark("sampled")
             with together("verification"):
                 self._background.check()
                 verdicts = verification.verdicts()
-        step.responses, step.cut, step.late = verdicts.responses, verdicts.cut, verdicts.verified.late
-        step.rollouts = dataclasses.replace(rollouts, rewards=verdicts.verified.rewards)
+        step.responses, step.late = verdicts.responses, verdicts.verified.late
+        step.rollouts = dataclasses.replace(rollouts, rewards=verdicts.verified.rewards, truncated=verdicts.cut)
         step.times.mark("verified")
 
     def _update(self, step: Step) -> None:
@@ -231,7 +233,8 @@ class Loop:
         run, programs, phase = self.run, self.run.programs, step.phase
         mesh, config = run.assembly.mesh, run.assembly.config
         with annotate("prepare"):
-            batch, statistics = programs.prepare(phase, *global_rows(mesh, (step.rollouts, step.cut)))
+            rollouts = global_rows(mesh, step.rollouts)
+            batch, statistics = programs.prepare(phase, rollouts, step.key, run.state.phase_step)
             packed = programs.pack(phase, batch)
             batch = global_rows(mesh, packed)
         step.times.mark("prepared")
@@ -278,7 +281,7 @@ def _completions(config, step: Step) -> list[dict[str, Any]]:
             "answer": problems[row].answer,
             "response": step.responses[row],
             "reward": float(step.rollouts.rewards[row]),
-            "truncated": bool(step.cut[row]),
+            "truncated": bool(step.rollouts.truncated[row]),
         }
         for row in (i * len(problems) // count for i in range(count))
     ]

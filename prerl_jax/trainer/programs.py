@@ -38,6 +38,10 @@ from prerl_jax.trainer.assembly import Assembly, evaluation_shape
 
 MakeEngine = Callable[[Any, SamplerConfig, int], Engine]
 Metrics = dict[str, Array]
+Branch = Callable[[Rollouts, Array, Array], tuple[Batch, Metrics]]
+"""(rollouts, key, phase_step) -> (unpacked batch, statistics)."""
+PREPARE = 0x70726570
+"""Folded into a step's key, gives that of preparing: any number but those of prompts, which the sampler folds in."""
 
 
 class Programs:
@@ -63,13 +67,14 @@ class Programs:
         return self._train(Phase("train", 1, **what))
 
     @functools.cached_property
-    def step_key(self) -> Callable[[Array, int], Array]:
-        """(the run's key, steps done) -> the key that the next step samples with; no host waits for it."""
+    def step_keys(self) -> Callable[[Array, int], tuple[Array, Array]]:
+        """(the run's key, steps done) -> the keys that the next step samples and prepares with; no host waits."""
 
-        def step_key(key: Array, done: Array) -> Array:
-            return jax.random.fold_in(key, done)
+        def step_keys(key: Array, done: Array) -> tuple[Array, Array]:
+            key = jax.random.fold_in(key, done)
+            return key, jax.random.fold_in(key, PREPARE)
 
-        return jax.jit(step_key, out_shardings=replicated(self.assembly.mesh))
+        return jax.jit(step_keys, out_shardings=replicated(self.assembly.mesh))
 
     def engine(self, phase: Phase | None) -> Engine:
         """The engine that samples for a phase, or, for None, for evaluation; shared where the settings are the same."""
@@ -85,21 +90,24 @@ class Programs:
         group_size = evaluation_shape(self.assembly)[0] if phase is None else config.sampling.group_size
         return self._engine(settings, group_size)
 
-    def prepare(self, phase: Phase, rollouts: Rollouts, truncated: Array) -> tuple[Batch, Metrics]:
-        """(unpacked batch, statistics of the rollouts), all on the mesh, of rollouts and truncated bool[B] on it."""
-        return self._prepare(rollouts, truncated, np.int32(self.assembly.phases.index(phase)))
+    def prepare(self, phase: Phase, rollouts: Rollouts, key: Array, phase_step: Array) -> tuple[Batch, Metrics]:
+        """(unpacked batch, statistics of the rollouts), all on the mesh, of rollouts on it, verified and complete.
+
+        `key` is the step's, of preparing; `phase_step` i32[] counts the steps done in the phase.
+        """
+        return self._prepare(rollouts, np.int32(self.assembly.phases.index(phase)), key, phase_step)
 
     @functools.cached_property
-    def _branches(self) -> list[Callable[[Rollouts], tuple[Batch, Metrics]]]:
+    def _branches(self) -> list[Branch]:
         """What each phase makes of rollouts, before it is made equal in shape."""
         return [self._branch(phase) for phase in self.assembly.phases]
 
-    def _branch(self, phase: Phase) -> Callable[[Rollouts], tuple[Batch, Metrics]]:
+    def _branch(self, phase: Phase) -> Branch:
         make = make_prepare(self.assembly.model, phase, self.assembly.config.sampling.group_size)
         terms = len(phase.parts)
 
-        def branch(rollouts: Rollouts) -> tuple[Batch, Metrics]:
-            batch = make({}, rollouts)
+        def branch(rollouts: Rollouts, key: Array, phase_step: Array) -> tuple[Batch, Metrics]:
+            batch = make({}, rollouts, key=key, phase_step=phase_step)
             if batch.sampler_logprobs is None:
                 batch = dataclasses.replace(batch, sampler_logprobs=jnp.zeros_like(batch.weights))
             trained = trained_tokens(batch, phase.objective).any(axis=1)
@@ -113,27 +121,29 @@ class Programs:
     @functools.cached_property
     def batch_shape(self) -> tuple[int, int]:
         """(rows, tokens of a row) of an unpacked batch: as many and as long as those of any phase."""
-        shapes = [jax.eval_shape(branch, self._abstract_rollouts())[0].weights.shape for branch in self._branches]
+        given = self._abstract_rollouts(), jax.random.PRNGKey(0), np.int32(0)
+        shapes = [jax.eval_shape(branch, *given)[0].weights.shape for branch in self._branches]
         return tuple(map(max, zip(*shapes, strict=True)))
 
     @functools.cached_property
-    def _prepare(self) -> Callable[[Rollouts, Array, Array], tuple[Batch, Metrics]]:
+    def _prepare(self) -> Callable[[Rollouts, Array, Array, Array], tuple[Batch, Metrics]]:
         """One program for all phases, told by their number, so that none is compiled in the middle of a run."""
         group_size, mesh, shape = self.assembly.config.sampling.group_size, self.assembly.mesh, self.batch_shape
 
         def fill(x: Array) -> Array:
             return jnp.pad(x, [(0, whole - part) for whole, part in zip(shape, x.shape, strict=True)])
 
-        def equal(branch: Callable[[Rollouts], tuple[Batch, Metrics]]) -> Callable:
-            def padded(rollouts: Rollouts) -> tuple[Batch, Metrics]:
-                batch, statistics = branch(rollouts)
+        def equal(branch: Branch) -> Branch:
+            def padded(*given: Any) -> tuple[Batch, Metrics]:
+                batch, statistics = branch(*given)
                 return jax.tree.map(fill, batch), statistics
 
             return padded
 
-        def prepare(rollouts: Rollouts, truncated: Array, phase: Array) -> tuple[Batch, Metrics]:
-            batch, statistics = jax.lax.switch(phase, [equal(branch) for branch in self._branches], rollouts)
-            return batch, statistics | rollout_statistics(rollouts, truncated, group_size)
+        def prepare(rollouts: Rollouts, phase: Array, key: Array, phase_step: Array) -> tuple[Batch, Metrics]:
+            branches = [equal(branch) for branch in self._branches]
+            batch, statistics = jax.lax.switch(phase, branches, rollouts, key, phase_step)
+            return batch, statistics | rollout_statistics(rollouts, group_size)
 
         return jax.jit(prepare, out_shardings=(batch_sharding(mesh), replicated(mesh)))
 
@@ -152,6 +162,7 @@ class Programs:
             response_mask=tokens(response, bool),
             rewards=jax.ShapeDtypeStruct((rows,), jnp.float32),
             logprobs=tokens(response, jnp.float32),
+            truncated=jax.ShapeDtypeStruct((rows,), bool),
         )
 
     def _step(self, phase: Phase) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -209,16 +220,24 @@ class Programs:
 def alignment_phases(assembly: Assembly) -> tuple[Phase, Phase]:
     """(pre, post): the run's first objective in P(y|x), GRPO's if there is none, and the same moved to P(y).
 
+    Objectives and credits that compare with a reference, the sampler or a critic are passed over.
+
     They differ in nothing but the space, so the cosine of their gradients measures the spaces, not the selections.
     """
-    plain = [phase for phase in assembly.phases if not phase.terms]
+    plain = [phase for phase in assembly.phases if not phase.terms and not _needs_more(phase)]
     post = next((p for p in plain if isinstance(p.space, PostTrainSpace)), Phase("post", 1))
     pre = next((p.space for p in plain if isinstance(p.space, PreTrainSpace)), None)
     pre = pre or PreTrainSpace(prefix_id("auto", assembly.tokenizer))
     return dataclasses.replace(post, space=pre), post
 
 
-def rollout_statistics(rollouts: Rollouts, truncated: Array, group_size: int) -> Metrics:
+def _needs_more(phase: Phase) -> bool:
+    """Whether its loss cannot be computed in both spaces from rollouts and the policy alone."""
+    parts = (phase.objective, phase.shape, phase.credit)
+    return any(getattr(p, f"needs_{what}", False) for p in parts for what in ("reference", "sampler", "values"))
+
+
+def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
     """Means over the global batch of rewards and lengths; f32[] each. A response is right at reward 1."""
     right = (rollouts.rewards >= 1).reshape(-1, group_size)
     lengths = rollouts.response_mask.sum(axis=1)
@@ -228,6 +247,6 @@ def rollout_statistics(rollouts: Rollouts, truncated: Array, group_size: int) ->
         "train/solved_groups": right.all(axis=1).mean(),
         "train/unsolved_groups": (~right.any(axis=1)).mean(),
         "train/length": lengths.mean(),
-        "train/truncated": truncated.mean(),
+        "train/truncated": rollouts.truncated.mean(),
         "train/sampler_logprob": rollouts.logprobs.sum() / jnp.maximum(lengths.sum(), 1),
     }

@@ -85,7 +85,8 @@ def test_a_step_verifies_rows_while_others_are_sampled():
     assert len(judged) > 1
     assert threading.main_thread() not in judged
     problems = [example.problem for example in step.examples for _ in range(4)]
-    np.testing.assert_array_equal(step.rollouts.rewards, plain(problems, step.responses, step.cut).rewards)
+    expected = plain(problems, step.responses, step.rollouts.truncated).rewards
+    np.testing.assert_array_equal(step.rollouts.rewards, expected)
     assert 0 < step.rollouts.rewards.sum() < len(problems)
     lengths = step.rollouts.response_mask.sum(axis=1)
     assert step.responses == run.assembly.decode(

@@ -1,0 +1,36 @@
+"""What a phase needs in preparing beside rewards reaches it in a run: a key, the steps done, which were truncated."""
+
+import dataclasses
+
+import pytest
+import tiny_run
+import toy
+from tiny_run import Died, dying_engine, lines, state_at, timeless
+
+import prerl_jax as pj
+from prerl_jax.trainer.start import run
+
+PHASES = (
+    pj.Phase("dropout", 2, pj.PromptDropout(0.5), pj.DropTruncated(pj.ConstantBaseline(0.5))),
+    pj.Phase("fading", 2, terms=(pj.Term(pj.PostTrainSpace(), coefficient=pj.Linear(1.0, 0.0, 1)),)),
+)
+
+
+def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, assembly):
+    config = tiny_run.config()
+    sampling = dataclasses.replace(config.sampling, max_new_tokens=24)
+    config = dataclasses.replace(config, phases=PHASES, sampling=sampling, alignment_every=0)
+    run(config, tmp_path / "whole", console=tiny_run.quiet())
+    for at in (1, 1):  # two deaths: after the first step, and after the second
+        with pytest.raises(Died):
+            run(config, tmp_path / "died", make_engine=dying_engine(config, at), console=tiny_run.quiet())
+    run(config, tmp_path / "died", console=tiny_run.quiet())
+    assert timeless(tmp_path / "died") == timeless(tmp_path / "whole")
+    toy.assert_same_bits(*(state_at(tmp_path / name, assembly, 4) for name in ("died", "whole")))
+    first, second, third, fourth = lines(tmp_path / "whole")[1:]
+    assert any(0 < record["train/truncated"] < 1 for record in (first, second))
+    for record in (first, second):
+        assert record["train/kept"] == pytest.approx(1 - record["train/truncated"])
+        assert record["train/grad_norm"] > 0
+    assert (third["train/skipped"], fourth["train/skipped"]) == (0, 1), "the coefficient is 1, then 0"
+    assert fourth["train/kept"] == 0
