@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.critic import value_batch
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.phases import Phase, Term
 from prerl_jax.core.shaping import credited
@@ -42,7 +43,8 @@ def make_prepare(
 
     Old log-probabilities are None: there is one update per rollout, and the current ones serve. What some phases need
     besides is passed by keyword, and a ValueError says what is missing: `phase_step` i32[], the steps done in the phase
-    (a coefficient on a Schedule); `key`, a PRNG key of the step (PromptDropout); `values` f32[B, R] of a critic (GAE).
+    (a coefficient on a Schedule); `key`, a PRNG key of the step (PromptDropout); `values` f32[B, R] of a critic (GAE),
+    which gets its own rows then.
 
     Args:
       model: the policy.
@@ -69,7 +71,11 @@ def make_prepare(
             credit = credited(term.credit, rollouts, group_size, values)
             scale = _coefficient(term, phase_step)
             batches.append(_term_batch(term, rollouts, sequences, credit, length, scale))
-        return concatenate(batches)
+        batch = concatenate(batches)
+        if phase.valued is None:
+            return batch
+        _, keep = credited(phase.valued, rollouts, group_size, values)
+        return dataclasses.replace(batch, critic=value_batch(phase.valued, rollouts, values, keep))
 
     return prepare
 

@@ -5,7 +5,8 @@
     critic  1/2 max((V - target)^2, (clip(V, V_old - c, V_old + c) - target)^2)         (PPO, 1707.06347; its code)
 
 V_t is the value of what stands before token t is drawn; the reward of a response stands on its last token. At
-gamma = lambda = 1 and V = 0, A is the return: the sum of the rewards from t on.
+gamma = lambda = 1 and V = 0, A is the return: the sum of the rewards from t on. A truncated response ends where it was
+cut, like any other: its reward is 0, and no value stands in for what it might have earned.
 """
 
 from __future__ import annotations
@@ -101,6 +102,10 @@ class GAE:
         mask = rollouts.response_mask
         advantages, _ = self.estimate(rollouts, values)
         return whiten(advantages, mask) if self.normalize else advantages, jnp.ones(mask.shape[0], bool)
+
+    def targets(self, rollouts: Rollouts, values: Array) -> Array:
+        """What the critic learns, f32[B, R]: the advantages before they are whitened, plus the values."""
+        return self.estimate(rollouts, values)[1]
 
     def estimate(self, rollouts: Rollouts, values: Array) -> tuple[Array, Array]:
         """(advantages f32[B, R] as they are, the critic's targets f32[B, R]); arguments as of a call."""

@@ -9,11 +9,14 @@ ever, the last of them empty, which a step in microbatches does not compute; or 
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 import numpy as np
 
 from prerl_jax.core.train_step import trained_tokens
-from prerl_jax.core.types import Batch, Objective, Sequences
+from prerl_jax.core.types import Batch, Objective, Sequences, ValueBatch
+
+AnyBatch = TypeVar("AnyBatch", Batch, ValueBatch)
 
 
 def first_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
@@ -40,19 +43,25 @@ def bucket(rows: int, multiple: int = 1) -> int:
     return multiple * (3 * power // 4 if power >= 4 and needed <= 3 * power // 4 else power)
 
 
-def plan(batch: Batch, objective: Objective, capacity: int | None = None) -> list[list[int]]:
-    """Which rows of `batch` share a packed row of `capacity` tokens (its own row length by default)."""
+def plan(batch: Batch | ValueBatch, objective: Objective | None, capacity: int | None = None) -> list[list[int]]:
+    """Which rows of `batch` share a packed row of `capacity` tokens (its own row length by default).
+
+    Rows without a trained token are in none of them. Those of a critic's batch have no objective: theirs is None.
+    """
     if batch.sequences.segments.max(initial=0) > 1:
         raise ValueError("Only unpacked rows, one segment each, can be packed.")
-    chosen = np.flatnonzero(trained_tokens(batch, objective).any(axis=1))
+    trained = batch.weights != 0 if objective is None else trained_tokens(batch, objective)
+    chosen = np.flatnonzero(trained.any(axis=1))
     lengths = (batch.sequences.segments > 0).sum(axis=1)[chosen]
     return [[int(chosen[i]) for i in row] for row in first_fit(lengths, capacity or batch.weights.shape[1])]
 
 
 def pack(
-    batch: Batch, groups: list[list[int]], rows: int, capacity: int | None = None, *, microbatches: int = 1
-) -> Batch:
+    batch: AnyBatch, groups: list[list[int]], rows: int, capacity: int | None = None, *, microbatches: int = 1
+) -> AnyBatch:
     """The batch of `rows` packed rows: those of `groups` (see `plan`), then empty ones. Numpy in, numpy out.
+
+    A critic's rows are a batch of their own, packed by a call of their own; those of `batch.critic` are left out.
 
     With `microbatches`, rows are laid out so that they fill one microbatch of the train step after the other (part i is
     every microbatches-th row from i on): those that stay empty are not computed.
@@ -80,5 +89,5 @@ def pack(
             numbers[i] = k + 1
     s = batch.sequences
     sequences = Sequences(lay(s.tokens), lay(s.positions), lay(numbers), lay(s.mask))
-    fields = [f.name for f in dataclasses.fields(Batch) if f.name != "sequences"]
-    return Batch(sequences=sequences, **{name: lay(getattr(batch, name)) for name in fields})
+    fields = [f.name for f in dataclasses.fields(batch) if f.name not in ("sequences", "critic")]
+    return type(batch)(sequences=sequences, **{name: lay(getattr(batch, name)) for name in fields})

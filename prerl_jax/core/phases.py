@@ -75,6 +75,11 @@ class Phase:
             self._check(term)
 
     def _check(self, term: Term) -> None:
+        if getattr(term.credit, "needs_values", False) and term.credit != self.valued:
+            raise ValueError(
+                f"Phase {self.name!r} has two credits that read a critic's values, {self.valued} and {term.credit}, "
+                "and the critic would have two targets. Use the same in both terms, or a credit without a critic."
+            )
         if getattr(self.objective, "needs_sampler", False) and not getattr(term.space, "given_prompt", False):
             raise ValueError(
                 f"Phase {self.name!r} weighs tokens by the sampler's probability of them, and {term.space} scores "
@@ -90,6 +95,11 @@ class Phase:
     def parts(self) -> tuple[Term, ...]:
         """The terms, a plain phase being a mixture of one."""
         return self.terms or (Term(self.space, self.credit, self.weigh),)
+
+    @property
+    def valued(self) -> Credit | None:
+        """The credit that reads a critic's values, of which a phase has no two different ones; None without."""
+        return next((term.credit for term in self.parts if getattr(term.credit, "needs_values", False)), None)
 
 
 Phases = tuple[Phase, ...]

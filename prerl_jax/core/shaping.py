@@ -79,6 +79,10 @@ class DropTruncated:
         advantages, keep = credited(self.credit, rollouts, group_size, values)
         return advantages, keep & ~rollouts.truncated
 
+    def targets(self, rollouts: Rollouts, values: Array) -> Array:
+        """What a critic learns, f32[B, R], of the responses that are kept; for a credit that reads values."""
+        return self.credit.targets(rollouts, values)
+
 
 def credited(credit: Credit, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
     """(advantages f32[B] or f32[B, R], keep bool[B]) of any kind of credit, see `Credit`.

@@ -17,9 +17,20 @@ import optax
 
 from prerl_jax.core.fused import Terms, fused_loss
 from prerl_jax.core.logprobs import token_logprobs
-from prerl_jax.core.types import Array, Batch, Model, Objective, Params, Sequences, TrainState
+from prerl_jax.core.types import (
+    Array,
+    Batch,
+    CriticState,
+    Model,
+    Objective,
+    Params,
+    Sequences,
+    TrainState,
+    ValueBatch,
+)
 
 Metrics = dict[str, Array]
+CriticStep = Callable[[CriticState, ValueBatch, Array], tuple[CriticState, Metrics]]
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, rng: Array) -> TrainState:
@@ -99,6 +110,7 @@ def make_train_step(
     microbatches: int = 1,
     temperature: float = 1.0,
     chunk: int | None = None,
+    critic: CriticStep | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """step(state, batch) -> (state, metrics f32[]); pure, jit it with the state donated.
 
@@ -114,9 +126,11 @@ def make_train_step(
         laid out by `pack(..., microbatches=...)`.
       temperature: of the log-probabilities.
       chunk: tokens of a row unembedded at once; None chooses.
+      critic: the critic's own update, see `make_critic_step`; made where the batch has rows for it.
 
     Returns metrics: train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens, train/skipped, and
-      the means over trained tokens of train/logprob, train/entropy, train/ratio and the objective's others.
+      the means over trained tokens of train/logprob, train/entropy, train/ratio and the objective's others; and those
+      of the critic.
     """
     tx = optax.with_extra_args_support(tx)
     loss_and_gradient = jax.value_and_grad(
@@ -124,27 +138,44 @@ def make_train_step(
     )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        values, batch = batch.critic, dataclasses.replace(batch, critic=None)
         trained = trained_tokens(batch, objective).any(axis=1)
         (loss, sums), gradient = accumulate(loss_and_gradient, microbatches, state.params, batch, trained)
         norm = optax.tree.norm(gradient)
         applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(loss)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params, phase_step=state.phase_step)
-        params = optax.apply_updates(state.params, updates)
-        old = (state.params, state.opt_state)
-        params, opt_state = jax.tree.map(lambda new, old: jnp.where(applied, new, old), (params, opt_state), old)
+        trainable = (state.params, state.opt_state)
+        (params, opt_state), moved = update(tx, gradient, trainable, applied, state.phase_step)
         tokens = jnp.maximum(sums["tokens"], 1.0)
         metrics = {f"train/{name}": value / tokens for name, value in sums.items() if name != "tokens"}
         metrics |= {
             "train/loss": loss,
             "train/grad_norm": norm,
-            "train/update_norm": jnp.where(applied, optax.tree.norm(updates), 0.0),
+            "train/update_norm": moved,
             "train/tokens": sums["tokens"],
             "train/skipped": 1.0 - applied,
         }
-        counters = {"step": state.step + 1, "phase_step": state.phase_step + 1}
-        return dataclasses.replace(state, params=params, opt_state=opt_state, **counters), metrics
+        new = {"params": params, "opt_state": opt_state, "step": state.step + 1, "phase_step": state.phase_step + 1}
+        if critic is not None and values is not None:
+            new["critic"], of_critic = critic(state.critic, values, state.phase_step)
+            metrics |= of_critic
+        return dataclasses.replace(state, **new), metrics
 
     return step
+
+
+def update(
+    tx: optax.GradientTransformationExtraArgs,
+    gradient: Params,
+    trainable: tuple[Params, Any],
+    applied: Array,
+    phase_step: Array,
+) -> tuple[tuple[Params, Any], Array]:
+    """((params, opt_state) after one update, or bit for bit as they were where not `applied`; the update's norm)."""
+    params, opt_state = trainable
+    updates, opt_state = tx.update(gradient, opt_state, params, phase_step=phase_step)
+    new = (optax.apply_updates(params, updates), opt_state)
+    chosen = jax.tree.map(lambda new, old: jnp.where(applied, new, old), new, trainable)
+    return chosen, jnp.where(applied, optax.tree.norm(updates), 0.0)
 
 
 def accumulate(function: Callable, microbatches: int, params: Params, rows: Any, needed: Array | None = None):
@@ -175,3 +206,17 @@ def accumulate(function: Callable, microbatches: int, params: Params, rows: Any,
     first = jax.tree.map(lambda x: x[0], parts)
     start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, params, first))
     return jax.lax.scan(body, start, (wanted, parts))[0]
+
+
+def by_parts(function: Callable, microbatches: int, rows: Any) -> Any:
+    """`function(rows)`, which takes every row by itself, computed in the parts of `accumulate` and put together again.
+
+    Raises ValueError where the rows do not divide.
+    """
+    if microbatches == 1:
+        return function(rows)
+    count = jax.tree.leaves(rows)[0].shape[0]
+    if count % microbatches:
+        raise ValueError(f"{count} rows do not divide into {microbatches} microbatches; pad the rows to a multiple.")
+    found = jax.lax.map(function, optax.microbatching.reshape_batch_axis(rows, count // microbatches))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(count, *x.shape[2:]), found)

@@ -70,6 +70,20 @@ class Sequences:
 
 
 @_pytree
+class ValueBatch:
+    """What the critic learns from: rows of its own, of P(y|x), one a rollout or several of them packed."""
+
+    sequences: Sequences
+    """The prompt and the response, whatever the policy's space; a value sees what stands before its token."""
+    weights: Array
+    """f32[B, T], normalised over the global batch; 0 on whatever does not take part."""
+    targets: Array
+    """f32[B, T], what the values are drawn to."""
+    old_values: Array
+    """f32[B, T], of the critic that the rollouts were judged by."""
+
+
+@_pytree
 class Batch:
     """What a train step takes: the loss is `sum(weights * per_token_loss)`, and nothing else decides it."""
 
@@ -84,6 +98,18 @@ class Batch:
     """f32[B, T] under the reference policy, in the phase's own space."""
     sampler_logprobs: Array | None = None
     """f32[B, T] as the sampler saw them, given the prompt."""
+    critic: ValueBatch | None = None
+    """The critic's rows, which are others than these; None where no critic learns."""
+
+
+@_pytree
+class CriticState:
+    """What is trained of a critic."""
+
+    params: Params
+    """Trainable float32 leaves."""
+    opt_state: Any
+    """Its optimizer's state."""
 
 
 @_pytree
@@ -102,6 +128,8 @@ class TrainState:
     """i32[], index of the current phase."""
     phase_step: Array
     """i32[], steps done in the current phase."""
+    critic: CriticState | None = None
+    """None in a run without a critic."""
 
 
 @runtime_checkable
@@ -126,6 +154,13 @@ class Model(Protocol):
         """One step: the index-th response tokens i32[B * group_size] -> (hidden [B * group_size, D], cache)."""
 
 
+class Critic(Protocol):
+    """A value model: what a response is expected to earn from a token on."""
+
+    def values(self, params: Params, sequences: Sequences) -> Array:
+        """f32[B, T]: index t is the value of what stands before token t in its segment; 0 where the mask is False."""
+
+
 class Space(Protocol):
     """Rollouts -> Sequences of the same rows in the same order, with the mask on the response tokens.
 
@@ -138,8 +173,9 @@ class Space(Protocol):
 class Credit(Protocol):
     """(rewards f32[B], group_size) -> (advantages f32[B], or f32[B, R] by token; keep bool[B]).
 
-    `needs_values = True` asks for a call with (rollouts, values f32[B, R] of a critic) instead, `needs_rollouts = True`
-    for one with (rollouts, group_size, values or None). `compares_groups = True` declares that groups of one
+    `needs_values = True` asks for a call with (rollouts, values f32[B, R] of a critic) instead, and declares a method
+    `targets(rollouts, values) -> f32[B, R]` that the critic learns from; `needs_rollouts = True` asks for a call with
+    (rollouts, group_size, values or None). `compares_groups = True` declares that groups of one
     are refused, `judges = True` that a reward is taken for right or wrong, so that none may be shaped.
     """
 

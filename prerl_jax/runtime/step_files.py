@@ -1,15 +1,17 @@
 """What is on disk for one step, and how it is read back: checked, leaf by leaf.
 
-A checkpoint is a folder named by its step, written by Orbax, with three items: `params` and `state` (the rest of the
-TrainState) as arrays, and `record` as JSON: every leaf's shape, dtype and checksum, the metrics, whether a phase ended
-there, and what the trainer adds. The leaves tell another model's checkpoint (an error that names them) from a damaged
-one (the one before it is used); the checksums find flipped bits, which the storage format lets through.
+A checkpoint is a folder named by its step, written by Orbax, with its items: `params`, `critic` (where there is one)
+and `state` (the rest of the TrainState) as arrays, and `record` as JSON: every leaf's shape, dtype and checksum, the
+metrics, whether a phase ended there, and what the trainer adds. The leaves tell another model's checkpoint (an error
+that names them) from a damaged one (the one before it is used); the checksums find flipped bits, which the storage
+format lets through.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +130,19 @@ def read_record(path: epath.Path) -> Record:
 
 def save_args(state: TrainState, record: Record) -> ocp.args.Composite:
     """What Orbax is to write for a step."""
+    critic = {} if state.critic is None else {"critic": ocp.args.StandardSave(state.critic)}
     return ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
-        state=ocp.args.StandardSave(dataclasses.replace(state, params=None)),
+        state=ocp.args.StandardSave(_rest(state)),
         record=ocp.args.JsonSave(dataclasses.asdict(record)),
+        **critic,
     )
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    """What is in neither of the other items; with a place for the parameters, which the format has always had."""
+    rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "critic"}
+    return rest | {"params": None}
 
 
 def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -157,13 +167,24 @@ def _read(path: epath.Path, state: TrainState | None, params: Params | None) -> 
     """(the state, or {"params": ...} where only they are asked for, the record); nothing here waits for others."""
     record = read_record(path)
     if state is None:
-        record = dataclasses.replace(record, leaves={n: e for n, e in record.leaves.items() if n.startswith("params.")})
+        record = _with_leaves(record, lambda name: name.startswith("params."))
         require_same_leaves(path, record.leaves, {"params": params})
         return {"params": _read_arrays(path / "params", params)}, record
+    if state.critic is None or not any(map(_of_critic, record.leaves)):
+        state, record = dataclasses.replace(state, critic=None), _with_leaves(record, lambda name: not _of_critic(name))
     require_same_leaves(path, record.leaves, state)
-    arrays = _read_arrays(path / "params", state.params)
-    rest = _read_arrays(path / "state", dataclasses.replace(state, params=None))
-    return dataclasses.replace(rest, params=arrays), record
+    arrays = {"params": _read_arrays(path / "params", state.params)}
+    if state.critic is not None:
+        arrays["critic"] = _read_arrays(path / "critic", state.critic)
+    return TrainState(**_read_arrays(path / "state", _rest(state)) | arrays), record
+
+
+def _of_critic(name: str) -> bool:
+    return name.startswith("critic.")
+
+
+def _with_leaves(record: Record, wanted: Callable[[str], bool]) -> Record:
+    return dataclasses.replace(record, leaves={name: e for name, e in record.leaves.items() if wanted(name)})
 
 
 def _agree(failure: Exception | None) -> None:
@@ -177,6 +198,8 @@ def _agree(failure: Exception | None) -> None:
 
 def read_step(path: epath.Path, *, state: TrainState | None = None, params: Params | None = None) -> Restored:
     """Reads one checkpoint: the whole `state` (abstract), or only `params` (abstract). Every process must call it.
+
+    A critic is read where it is asked for and the checkpoint has one; without the one or the other, it is None.
 
     Raises:
         DamagedError: some process cannot read it; then it is raised on every process.
