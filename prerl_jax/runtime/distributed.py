@@ -201,8 +201,9 @@ def require_shared(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).touch()
     seen = gather_text("" if (folder / name).exists() else f"{folder} on {socket.gethostname()}")
-    if jax.process_index() == 0:
-        (folder / name).unlink()
+    with together(f"removing what was written into {folder}"):  # it is gone on return, for all processes
+        if jax.process_index() == 0:
+            (folder / name).unlink()
     blind = [f"process {index} ({where})" for index, where in enumerate(seen) if where]
     if blind:
         raise ValueError(

@@ -146,8 +146,8 @@ def test_what_must_not_differ(second_of_three):
 def test_a_folder_that_is_not_shared(second_of_three, tmp_path):
     """This process looks for the file that process 0 says it has written."""
     (tmp_path / ".shared-0").touch()
-    second_of_three += [(".shared-0", None), ("", ""), ("", "")]
+    second_of_three += [(".shared-0", None), ("", ""), ("", ""), ("", "")]
     require_shared(tmp_path)
-    second_of_three += [(".shared-1", None), ("", ""), ("", None)]
+    second_of_three += [(".shared-1", None), ("", ""), ("", None), ("", "")]
     with pytest.raises(ValueError, match=rf"process 1 \({tmp_path} on .*\), process 2 .* must be one shared folder"):
         require_shared(tmp_path)

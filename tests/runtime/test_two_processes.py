@@ -2,9 +2,10 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
+
+from processes import finish
 
 FOLDER = Path(__file__).parent
 
@@ -114,18 +115,7 @@ def test_two_processes(tmp_path):
         "JAX_NUM_PROCESSES": "2",
     }
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "checkpoints")]
-    processes = [
-        subprocess.Popen(
-            command, env={**environment, "JAX_PROCESS_ID": str(i)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for i in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=90) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    outputs = finish([(command, {**environment, "JAX_PROCESS_ID": str(i)}) for i in range(2)], timeout=240)
     for i, (out, err) in enumerate(outputs):
-        assert processes[i].returncode == 0, err.decode()[-6000:]
-        assert f"GOOD {i}" in out.decode()
-        assert f"this is process {i} of 2, with 4 of 8 devices" in err.decode()
+        assert f"GOOD {i}" in out
+        assert f"this is process {i} of 2, with 4 of 8 devices" in err

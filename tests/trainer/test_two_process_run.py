@@ -1,10 +1,10 @@
 """The command line in two processes with a device each: one writes, the numbers are a single process's, it resumes."""
 
 import socket
-import subprocess
 
 import numpy as np
 import tiny_run
+from processes import finish
 from tiny_run import COMMAND, lines
 
 CLOSE = "reward accuracy length kept computed truncated tokens grad_norm loss entropy logprob sampler_logprob"
@@ -15,30 +15,18 @@ def run_both(workdir, *more):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [
-        subprocess.Popen(
-            [*COMMAND, "--workdir", str(workdir), *more],
-            env=tiny_run.environment(
-                XLA_FLAGS="--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
-                JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo",
-                JAX_COORDINATOR_ADDRESS=address,
-                JAX_NUM_PROCESSES="2",
-                JAX_PROCESS_ID=str(index),
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    environments = [
+        tiny_run.environment(
+            XLA_FLAGS="--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+            JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo",
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
         )
         for index in range(2)
     ]
-    try:
-        outputs = [process.communicate(timeout=600) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, error) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, error[-5000:]
-    return outputs
+    command = [*COMMAND, "--workdir", str(workdir), *more]
+    return finish([(command, environment) for environment in environments], timeout=600)
 
 
 def test_two_processes_run_and_resume(tmp_path, finished):
