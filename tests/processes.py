@@ -30,7 +30,7 @@ def finish(commands, timeout):
 
 
 def _file():
-    return tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the last reference
+    return tempfile.TemporaryFile("w+")
 
 
 def _said(file):
