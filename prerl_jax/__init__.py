@@ -1,7 +1,7 @@
 """Reinforcement learning in pre-train space: policy gradients of log P(y) and of log P(y|x), and what joins them."""
 
 from prerl_jax.core.anchors import make_anchor
-from prerl_jax.core.batches import make_prepare, make_score
+from prerl_jax.core.batches import make_layout, make_prepare, make_score
 from prerl_jax.core.compose import TruncatedIS, WithEntropy, WithKL
 from prerl_jax.core.credit import (
     BatchNormalized,
@@ -20,7 +20,7 @@ from prerl_jax.core.gae import GAE
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
-from prerl_jax.core.packing import bucket, pack, plan
+from prerl_jax.core.packing import bucket, pack, plan, unpack
 from prerl_jax.core.phases import Phase, Term, advance, phase_at
 from prerl_jax.core.recipes import (
     cispo,
@@ -43,8 +43,9 @@ from prerl_jax.core.recipes import (
     rloo,
     w_reinforce,
 )
+from prerl_jax.core.references import InitialModel, PhaseStart
 from prerl_jax.core.schedules import Cosine, Linear, Warmup
-from prerl_jax.core.shaping import DropTruncated, OverlongPenalty
+from prerl_jax.core.shaping import DropTruncated, KLPenalty, OverlongPenalty
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.types import (
@@ -85,12 +86,15 @@ __all__ = [
     "DropTruncated",
     "Engine",
     "GroupRelative",
+    "InitialModel",
+    "KLPenalty",
     "LeaveOneOut",
     "Linear",
     "Model",
     "Objective",
     "OverlongPenalty",
     "Phase",
+    "PhaseStart",
     "PostTrainSpace",
     "PreTrainSpace",
     "PromptDropout",
@@ -129,6 +133,7 @@ __all__ = [
     "load_tokenizer",
     "make_anchor",
     "make_dual_gradients",
+    "make_layout",
     "make_loss",
     "make_pool",
     "make_prepare",
@@ -153,5 +158,6 @@ __all__ = [
     "rloo",
     "save_hf",
     "token_logprobs",
+    "unpack",
     "w_reinforce",
 ]

@@ -11,8 +11,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
+import jax
+import jax.numpy as jnp
+
 from prerl_jax.core.batches import make_score
-from prerl_jax.core.types import Batch, Model, Params
+from prerl_jax.core.train_step import by_parts
+from prerl_jax.core.types import Array, Batch, Model, Params, Sequences
 
 
 class Anchor(Protocol):
@@ -21,13 +25,14 @@ class Anchor(Protocol):
     def __call__(self, batch: Batch, *, old: Params | None = None, reference: Params | None = None) -> Batch: ...
 
 
-def make_anchor(model: Model, temperature: float = 1.0, *, chunk: int | None = None) -> Anchor:
+def make_anchor(model: Model, temperature: float = 1.0, *, chunk: int | None = None, microbatches: int = 1) -> Anchor:
     """Fills in what a batch is held against; pure, jit it. One forward pass for each of the two that is given.
 
     Args:
       model: the policy's architecture, and the reference's.
       temperature: of the log-probabilities: the phase's.
       chunk: tokens of a row unembedded at once; None chooses.
+      microbatches: parts that the rows are scored in, those without a token to score left out; as of the train step.
 
     Call it on packed rows, before the first update: rows that were left out are not scored.
     """
@@ -35,7 +40,14 @@ def make_anchor(model: Model, temperature: float = 1.0, *, chunk: int | None = N
 
     def anchor(batch: Batch, *, old: Params | None = None, reference: Params | None = None) -> Batch:
         given = {"old_logprobs": old, "ref_logprobs": reference}
-        scored = {name: score(params, batch.sequences) for name, params in given.items() if params is not None}
-        return dataclasses.replace(batch, **scored)
+
+        def of(params: Params) -> Array:
+            def part(rows: Sequences) -> Array:
+                empty = jnp.zeros(rows.mask.shape)
+                return jax.lax.cond(rows.mask.any(), lambda x: score(params, x), lambda _: empty, rows)
+
+            return by_parts(part, microbatches, batch.sequences)
+
+        return dataclasses.replace(batch, **{name: of(params) for name, params in given.items() if params is not None})
 
     return anchor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +40,18 @@ def score_with_entropy(
 def make_prepare(
     model: Model, phase: Phase, group_size: int, *, response_length: int | None = None
 ) -> Callable[[Params, Rollouts], Batch]:
-    """prepare(params, rollouts) -> Batch of the phase's terms, B rows each, one below the other.
+    """prepare(params, rollouts) -> Batch of the phase's terms, one row a rollout each, one below the other.
 
-    Old log-probabilities are None: there is one update per rollout, and the current ones serve. What some phases need
-    besides is passed by keyword, and a ValueError says what is missing: `phase_step` i32[], the steps done in the phase
-    (a coefficient on a Schedule); `key`, a PRNG key of the step (PromptDropout); `values` f32[B, R] of a critic (GAE),
-    which gets its own rows then.
+    What some phases need besides is passed by keyword, and a ValueError says what is missing:
+
+      phase_step i32[], the steps done in the phase: a coefficient on a Schedule.
+      key, a PRNG key of the step: PromptDropout.
+      values f32[B, R] of a critic: GAE. The critic gets its own rows then.
+      old_logprobs, ref_logprobs f32[terms * B, T], scored on the rows of `make_layout` before the step's first update:
+        a KL penalty in the reward; and they become the batch's. Those of the policy do so where a phase has several
+        updates: otherwise they are None, and the current ones serve.
+      rows i32[N], the rollouts of a minibatch. Credit is given over all of them first, weights are normalised over
+        these; the batch has N rows a term.
 
     Args:
       model: the policy.
@@ -60,24 +67,55 @@ def make_prepare(
         phase_step: Array | None = None,
         key: Array | None = None,
         values: Array | None = None,
+        old_logprobs: Array | None = None,
+        ref_logprobs: Array | None = None,
+        rows: Array | None = None,
     ) -> Batch:
         del params
         length = response_length or rollouts.response.shape[1]
-        if phase.shape is not None:
-            rollouts = dataclasses.replace(rollouts, rewards=phase.shape(rollouts, length))
-        batches = []
+        scored = {"old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs}
+        _check_scored(phase, scored)
+        batches, critic = [], None
         for number, term in enumerate(phase.parts):
             sequences = _laid_out(term.space, rollouts, key, number)
-            credit = credited(term.credit, rollouts, group_size, values)
-            scale = _coefficient(term, phase_step)
-            batches.append(_term_batch(term, rollouts, sequences, credit, length, scale))
-        batch = concatenate(batches)
-        if phase.valued is None:
-            return batch
-        _, keep = credited(phase.valued, rollouts, group_size, values)
-        return dataclasses.replace(batch, critic=value_batch(phase.valued, rollouts, values, keep))
+            own = {n: _of_term(x, number, sequences) for n, x in scored.items() if x is not None}
+            shaped = _shaped(phase, rollouts, length, own)
+            advantages, keep = credited(term.credit, shaped, group_size, values)
+            coefficient = _coefficient(term, phase_step)
+            if phase.updates == 1:
+                own.pop("old_logprobs", None)
+            whole = _term_batch(term, rollouts, sequences, advantages, own)
+            batch, keep_rows, *of_critic = _take(rows, (whole, keep, shaped, values))
+            weights = coefficient * term.weigh(batch.sequences.mask, keep_rows, length)
+            batches.append(dataclasses.replace(batch, weights=weights))
+            if critic is None and term.credit == phase.valued:
+                critic = value_batch(term.credit, *of_critic, keep_rows)
+        return dataclasses.replace(concatenate(batches), critic=critic)
 
     return prepare
+
+
+def make_layout(phase: Phase) -> Callable[[Rollouts], Batch]:
+    """layout(rollouts, key=None) -> Batch of the same rows as `make_prepare`'s, in which every token counts as trained.
+
+    So it can be planned, packed and scored before anything is known of credits. Advantages are 1, and so are weights.
+    """
+
+    def layout(rollouts: Rollouts, *, key: Array | None = None) -> Batch:
+        terms = [_laid_out(term.space, rollouts, key, number) for number, term in enumerate(phase.parts)]
+        ones = [sequences.mask.astype(jnp.float32) for sequences in terms]
+        return concatenate([Batch(sequences, one, one) for sequences, one in zip(terms, ones, strict=True)])
+
+    return layout
+
+
+def _check_scored(phase: Phase, scored: dict[str, Array | None]) -> None:
+    missing = [name for name in phase.scored_before if scored[name] is None]
+    if missing:
+        raise ValueError(
+            f"Phase {phase.name!r} has {phase.updates} updates a step and the shape {phase.shape}: pass "
+            f"prepare(..., {', '.join(f'{n}=x' for n in missing)}), scored on the rows of make_layout(phase)."
+        )
 
 
 def _laid_out(space: Space, rollouts: Rollouts, key: Array | None, number: int) -> Sequences:
@@ -86,6 +124,29 @@ def _laid_out(space: Space, rollouts: Rollouts, key: Array | None, number: int) 
     if key is None:
         raise ValueError(f"{space} draws at random: pass prepare(..., key=k), a PRNG key that depends on the step.")
     return space(rollouts, key=jax.random.fold_in(key, number))
+
+
+def _of_term(values: Array, number: int, sequences: Sequences) -> Array:
+    """The part of [terms * B, T] that is the term's, as its rows are."""
+    rows, length = sequences.tokens.shape
+    return values[number * rows : (number + 1) * rows, :length]
+
+
+def _shaped(phase: Phase, rollouts: Rollouts, length: int, own: dict[str, Array]) -> Rollouts:
+    """The rollouts with the rewards that credit is computed from."""
+    if phase.shape is None:
+        return rollouts
+    extra = {}
+    if getattr(phase.shape, "needs_reference", False):
+        if "ref_logprobs" not in own:
+            raise ValueError(f"{phase.shape} compares with a reference: pass prepare(..., ref_logprobs=x).")
+        wide = rollouts.response.shape[1]
+        extra = {"logprobs": own["old_logprobs"][:, -wide:], "reference": own["ref_logprobs"][:, -wide:]}
+    return dataclasses.replace(rollouts, rewards=phase.shape(rollouts, length, **extra))
+
+
+def _take(rows: Array | None, tree: Any) -> Any:
+    return tree if rows is None else jax.tree.map(lambda x: x[rows], tree)
 
 
 def _coefficient(term: Term, phase_step: Array | None) -> Array | float:
@@ -99,22 +160,18 @@ def _coefficient(term: Term, phase_step: Array | None) -> Array | float:
 
 
 def _term_batch(
-    term: Term,
-    rollouts: Rollouts,
-    sequences: Sequences,
-    credit: tuple[Array, Array],
-    response_length: int,
-    coefficient: Array | float,
+    term: Term, rollouts: Rollouts, sequences: Sequences, advantages: Array, scored: dict[str, Array]
 ) -> Batch:
-    advantages, keep = credit
+    """All of a term's batch but its weights."""
     if advantages.ndim == 1:
         advantages = jnp.broadcast_to(advantages[:, None], rollouts.response.shape)
     given_prompt = getattr(term.space, "given_prompt", False)
     return Batch(
         sequences=sequences,
-        weights=coefficient * term.weigh(sequences.mask, keep, response_length),
+        weights=jnp.zeros(sequences.mask.shape),
         advantages=response_part(sequences, rollouts, advantages),
         sampler_logprobs=response_part(sequences, rollouts, rollouts.logprobs) if given_prompt else None,
+        **scored,
     )
 
 

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from prerl_jax.core.types import Array
 
 FORMS = ("k1", "k2", "k3", "unbiased")
+REWARD_FORMS = ("k1", "k2", "k3")
+"""Those that need no gradient."""
 LOG_RATIO_LIMIT = 20.0
 """Exponents are clamped to this; the d of k1, k2 and of the unbiased gradient is not."""
 
@@ -67,8 +69,10 @@ def reward_with_kl(
       coefficient: of the divergence.
       form: "k1" (exact in a reward), "k2" or "k3".
     """
-    if form not in ("k1", "k2", "k3"):
-        raise ValueError(f"A divergence in the reward is k1, k2 or k3, got {form!r}: no gradient flows through it.")
+    if form not in REWARD_FORMS:
+        raise ValueError(
+            f"A divergence in the reward is of {REWARD_FORMS}, got {form!r}: no gradient flows through it."
+        )
     penalty = coefficient * jax.lax.stop_gradient(divergence(form, logprobs, reference))
     return jnp.where(mask, reward_on_last_token(rewards, mask) - penalty, 0.0)
 

@@ -70,7 +70,7 @@ def pack(
         raise ValueError(f"{len(groups)} packed rows do not fit in {rows}.")
     if rows % microbatches:
         raise ValueError(f"{rows} rows do not divide into {microbatches} microbatches.")
-    order = np.arange(rows).reshape(-1, microbatches).T.ravel()
+    order = _order(rows, microbatches)
     capacity = capacity or batch.weights.shape[1]
     valid = batch.sequences.segments > 0
 
@@ -91,3 +91,23 @@ def pack(
     sequences = Sequences(lay(s.tokens), lay(s.positions), lay(numbers), lay(s.mask))
     fields = [f.name for f in dataclasses.fields(batch) if f.name not in ("sequences", "critic")]
     return type(batch)(sequences=sequences, **{name: lay(getattr(batch, name)) for name in fields})
+
+
+def unpack(values: np.ndarray, groups: list[list[int]], valid: np.ndarray, *, microbatches: int = 1) -> np.ndarray:
+    """What was computed of packed rows, [rows, capacity], back on the unpacked ones: [B, T], 0 on what was left out.
+
+    Args:
+      values: of the rows that `pack` made of `groups`, with as many microbatches.
+      valid: bool[B, T], the unpacked rows' tokens.
+    """
+    out = np.zeros(valid.shape, values.dtype)
+    for r, members in zip(_order(len(values), microbatches), groups, strict=False):
+        lengths = valid[members].sum(axis=1)
+        for i, part in zip(members, np.split(values[r, : lengths.sum()], np.cumsum(lengths)[:-1]), strict=True):
+            out[i, valid[i]] = part
+    return out
+
+
+def _order(rows: int, microbatches: int) -> np.ndarray:
+    """The rows of the first microbatch, then of the second, ..."""
+    return np.arange(rows).reshape(-1, microbatches).T.ravel()

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from prerl_jax.core.credit import GroupRelative, TokenMean
 from prerl_jax.core.objectives import ClippedPG
+from prerl_jax.core.references import Reference
 from prerl_jax.core.spaces import PostTrainSpace
 from prerl_jax.core.types import Array, Credit, Objective, Schedule, Shape, Space, TrainState, Weigh
 
@@ -52,6 +53,10 @@ class Phase:
       temperature: of sampling, and of the log-probabilities that are trained.
       terms: the parts of a mixed objective.
       shape: what rewards become before credit is given; None leaves them.
+      reference: the policy that the objective's or the shape's KL divergence is from; None where neither has one.
+      epochs: how often each rollout is trained on.
+      minibatches: parts that the groups of a step are split into at random, anew in every epoch, with an update each.
+        More updates than one are held against the policy before the first, which is scored beforehand.
     """
 
     name: str
@@ -65,12 +70,20 @@ class Phase:
     temperature: float = 1.0
     terms: tuple[Term, ...] = ()
     shape: Shape | None = None
+    reference: Reference | None = None
+    epochs: int = 1
+    minibatches: int = 1
 
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"Phase {self.name!r} has {self.steps} steps; it needs at least 1. Leave it out instead.")
         if not self.temperature > 0:
             raise ValueError(f"Phase {self.name!r} trains at temperature {self.temperature}; it must be positive.")
+        if self.epochs < 1 or self.minibatches < 1:
+            raise ValueError(
+                f"Phase {self.name!r} has epochs={self.epochs} and minibatches={self.minibatches}; both must be 1 or "
+                "more."
+            )
         for term in self.parts:
             self._check(term)
 
@@ -100,6 +113,23 @@ class Phase:
     def valued(self) -> Credit | None:
         """The credit that reads a critic's values, of which a phase has no two different ones; None without."""
         return next((term.credit for term in self.parts if getattr(term.credit, "needs_values", False)), None)
+
+    @property
+    def updates(self) -> int:
+        """Of the parameters, with every batch of rollouts."""
+        return self.epochs * self.minibatches
+
+    @property
+    def scored_before(self) -> tuple[str, ...]:
+        """Which log-probabilities are needed of every row before credit is given: "old_logprobs", "ref_logprobs".
+
+        Those of the policy for a KL divergence in the reward and for several updates, those of the reference for the
+        first of these; or for both, since rows that are scored once need not be scored with every update.
+        """
+        in_reward = getattr(self.shape, "needs_reference", False)
+        if not in_reward and self.updates == 1:
+            return ()
+        return ("old_logprobs",) if self.reference is None else ("old_logprobs", "ref_logprobs")
 
 
 Phases = tuple[Phase, ...]

@@ -1,6 +1,7 @@
-"""What becomes of a response's length: a penalty in its reward, or its being left out (DAPO, arXiv 2503.14476).
+"""What becomes of rewards before credit is given, and of truncated responses.
 
-OverlongPenalty   r - penalty * clip((|y| - (limit - buffer)) / buffer, 0, 1),   |y| in tokens (equation 13)
+OverlongPenalty   r - penalty * clip((|y| - (limit - buffer)) / buffer, 0, 1),   |y| in tokens     (DAPO, 2503.14476)
+KLPenalty         r on the last token - coefficient * D(pi_old, pi_ref) on every token      (InstructGPT, 2203.02155)
 DropTruncated     truncated responses are not kept; they still enter their group's mean
 """
 
@@ -11,7 +12,8 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from prerl_jax.core.types import Array, Credit, Rollouts
+from prerl_jax.core.kl import REWARD_FORMS, reward_with_kl
+from prerl_jax.core.types import Array, Credit, Rollouts, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,39 @@ class OverlongPenalty:
             )
         over = rollouts.response_mask.sum(axis=1) - (limit - self.buffer)
         return rollouts.rewards - self.penalty * jnp.clip(over / self.buffer, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class KLPenalty:
+    """Takes the divergence from the reference out of the reward, token by token, in the space that is trained in.
+
+    A credit by token (GAE) sees each token's penalty where it stands; one by response (GroupRelative) sees their sum.
+    No gradient flows through it; the policy is the one before the step's updates.
+
+    Attributes:
+      coefficient: of the divergence.
+      form: "k1" (exact in a reward), "k2" or "k3", see `kl`.
+      shape: another shape, which the reward has first.
+    """
+
+    coefficient: float
+    form: str = "k1"
+    shape: Shape | None = None
+    needs_reference: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.form not in REWARD_FORMS or not self.coefficient >= 0:
+            raise ValueError(
+                f"KLPenalty needs a form of {REWARD_FORMS} and a coefficient >= 0, got {self.form!r} and "
+                f"{self.coefficient}."
+            )
+        if getattr(self.shape, "needs_reference", False):
+            raise ValueError(f"KLPenalty goes around a shape without a reference, got {self.shape}.")
+
+    def __call__(self, rollouts: Rollouts, response_length: int, *, logprobs: Array, reference: Array) -> Array:
+        """Rewards f32[B, R] of log-probabilities f32[B, R], see `Shape`."""
+        rewards = rollouts.rewards if self.shape is None else self.shape(rollouts, response_length)
+        return reward_with_kl(rewards, rollouts.response_mask, logprobs, reference, self.coefficient, self.form)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from prerl_jax.core.fused import Terms, fused_loss
+from prerl_jax.core.kl import divergence
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.types import (
     Array,
@@ -77,6 +78,8 @@ def token_loss(objective: Objective) -> Terms:
         metrics = metrics | {"logprob": logprobs, "entropy": entropy}
         if batch.sampler_logprobs is not None:
             metrics["logprob_gap"] = jnp.abs(logprobs - batch.sampler_logprobs)
+        if batch.ref_logprobs is not None:
+            metrics["reference_kl"] = divergence("k3", logprobs, batch.ref_logprobs)
         metrics = {name: jnp.where(trained, value, 0.0) for name, value in metrics.items()}
         return (jnp.where(trained, batch.weights * per_token, 0.0),), metrics
 

@@ -183,7 +183,11 @@ class Credit(Protocol):
 
 
 class Shape(Protocol):
-    """(rollouts, response_length) -> the rewards f32[B] that credits are computed from; metrics show the rollouts'."""
+    """(rollouts, response_length) -> the rewards that credits are computed from, f32[B], or f32[B, R] by token.
+
+    Metrics show the rollouts' own. `needs_reference = True` asks for the keywords `logprobs` and `reference`, both
+    f32[B, R]: the responses under the policy before its update and under the reference, in the term's space.
+    """
 
     def __call__(self, rollouts: Rollouts, response_length: int) -> Array: ...
 

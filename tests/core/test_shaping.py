@@ -67,3 +67,58 @@ def test_rewards_by_token_are_summed_for_a_credit_by_response():
     rollouts = toy.rollouts()
     by_token = dataclasses.replace(rollouts, rewards=rollouts.rewards[:, None] * jnp.asarray([0.5, 0.25, 0.25, 0, 0]))
     toy.assert_same_bits(*(credited(pj.LeaveOneOut(), r, 4) for r in (by_token, rollouts)))
+
+
+OLD = jnp.asarray([[-1.0, -2.0, 9.0], [-1.0, 9.0, 9.0]])  # 9: outside of the responses
+FAR = jnp.asarray([[-1.5, -2.0, 0.0], [-3.0, 0.0, 0.0]])
+TWO = dataclasses.replace(
+    toy.rollouts(prompts=1, group_size=2, response=3),
+    response_mask=jnp.asarray([[True, True, False], [True, False, False]]),
+    rewards=jnp.ones(2),
+)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        (pj.KLPenalty(0.1), [[-0.05, 1, 0], [0.8, 0, 0]]),
+        (pj.KLPenalty(0.1, "k2"), [[-0.0125, 1, 0], [0.8, 0, 0]]),
+        (pj.KLPenalty(0.0), [[0, 1, 0], [1, 0, 0]]),
+        (pj.KLPenalty(0.1, shape=pj.OverlongPenalty(2)), [[-0.05, 0.5, 0], [0.8, 0, 0]]),
+    ],
+)
+def test_kl_penalty(shape, expected):
+    np.testing.assert_allclose(shape(TWO, 3, logprobs=OLD, reference=FAR), expected, atol=1e-6)
+
+
+def test_credit_by_response_sees_the_sum_and_credit_by_token_each_penalty():
+    """In P(y) as in P(y|x): the response is the end of the row."""
+    for space in (pj.PostTrainSpace(), pj.PreTrainSpace(0), pj.PreTrainSpace(None)):
+        before = space(TWO).tokens.shape[1] - 3
+        given = {n: jnp.pad(x, [(0, 0), (before, 0)]) for n, x in (("old_logprobs", OLD), ("ref_logprobs", FAR))}
+        for credit, expected in (
+            (pj.ConstantBaseline(), [[0.95, 0.95], [0.8]]),
+            (pj.GAE(1.0, 1.0, normalize=False), [[0.95, 1.0], [0.8]]),
+        ):
+            phase = pj.Phase("p", 1, space, credit, shape=pj.KLPenalty(0.1))
+            more = {"values": jnp.zeros((2, 3))} if phase.valued else {}
+            batch = pj.make_prepare(toy.Toy(), phase, 2)(None, TWO, **given, **more)
+            found = batch.advantages[:, before:]
+            for row, values in enumerate(expected):
+                skipped = before == 0  # without a prefix the first token is not scored
+                np.testing.assert_allclose(found[row, skipped : len(values)], values[skipped:], atol=1e-6)
+            if phase.valued:
+                np.testing.assert_allclose(batch.critic.targets[:, -3:], [[0.95, 1, 0], [0.8, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coefficient": -0.1}, "coefficient >= 0, got 'k1' and -0.1"),
+        ({"coefficient": 0.1, "form": "unbiased"}, "got 'unbiased'"),
+        ({"coefficient": 0.1, "shape": pj.KLPenalty(0.1)}, "goes around a shape without a reference"),
+    ],
+)
+def test_kl_penalties_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        pj.KLPenalty(**settings)
