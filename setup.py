@@ -18,6 +18,7 @@ BASE = [
     "pyarrow>=26.0.0",
     "rich>=15.0.0",
     "safetensors>=0.8.0",
+    "scipy>=1.17.1",
     "tensorboardX>=2.6.5",
     "tokenizers>=0.23.1",
     "transformers>=5.23.0",
@@ -46,7 +47,7 @@ setup(
     install_requires=BASE,
     extras_require=EXTRAS,
     # configs/ stands at the top, where people look for it; installed, it is the package prerl_jax.configs.
-    packages=[*find_packages(include=["prerl_jax", "prerl_jax.*"]), "prerl_jax.configs"],
-    package_dir={"prerl_jax.configs": "configs"},
+    packages=[*find_packages(include=["prerl_jax", "prerl_jax.*"]), "prerl_jax.configs", "prerl_jax.configs.studies"],
+    package_dir={"prerl_jax.configs": "configs", "prerl_jax.configs.studies": "configs/studies"},
     package_data={"prerl_jax": ["py.typed", "lab_base/*"]},
 )

@@ -17,17 +17,18 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_checks import validate
 from prerl_jax.config_overrides import apply_overrides
 
-__all__ = ["apply_overrides", "config_names", "difference", "load_config", "render"]
+__all__ = ["apply_overrides", "build", "config_names", "difference", "load_config", "render"]
 
 _FILE_MODULE = "_prerl_jax_config_file_"
 """What the modules of config files are called: no other process can import them."""
 _WIDTH = 120
+Built = TypeVar("Built")
 
 
 # --- reading
@@ -44,11 +45,19 @@ def config_names() -> list[str]:
     return sorted(p.stem for p in _configs_folder().glob("*.py") if not p.stem.startswith("_"))
 
 
+def _shipped(file: Path) -> Path | None:
+    """The shipped file that a path means where there is none of that path: NAME, configs/NAME.py, studies/NAME.py."""
+    parts = file.parts[1:] if file.parts[:1] == ("configs",) else file.parts
+    inside = len(parts) == 1 or (len(parts) == 2 and parts[0] == "studies")
+    found = _configs_folder().joinpath(*parts).with_suffix(".py") if inside else None
+    return found if found and found.is_file() and file.suffix in ("", ".py") else None
+
+
 def _module_of(path: str) -> ModuleType:
-    file, folder = Path(path), _configs_folder()
+    file = Path(path)
     if not (file.suffix == ".py" and file.is_file()):
-        shipped = folder / f"{file.stem if file.suffix == '.py' else file.name}.py"
-        if str(file.parent) not in (".", "configs") or not shipped.is_file():
+        shipped = _shipped(file)
+        if shipped is None:
             raise FileNotFoundError(
                 f"there is no config file {path!r} (working directory {Path.cwd()}). Give the path of a Python file, "
                 f"or the name of one that comes with the package: {', '.join(config_names())}."
@@ -82,16 +91,23 @@ def load_config(path: str | Path) -> TrainConfig:
     A file that exists goes before a shipped one. Raises FileNotFoundError, or ValueError where the file has no
     `config()`, where that returns something else or fails (with the line), or where the config is not valid.
     """
+    return validate(build(path, "config", TrainConfig))
+
+
+def build(path: str | Path, function: str, kind: type[Built]) -> Built:
+    """What a function of a Python file returns, a shipped one's among them; raises as `load_config`."""
     module = _module_of(str(path))
-    build = getattr(module, "config", None)
-    if not callable(build):
-        raise ValueError(f"{path} has no function config(); a config file defines `def config() -> TrainConfig`.")
+    make, name = getattr(module, function, None), kind.__name__
+    if not callable(make):
+        raise ValueError(
+            f"{path} has no function {function}(); a {function} file defines `def {function}() -> {name}`."
+        )
     with _explained(Path(module.__file__)):
-        config = build()
-    if not isinstance(config, TrainConfig):
-        got = f"{type(config).__name__} {config!r:.80}"
-        raise ValueError(f"config() of {path} returned {got}; it must return a TrainConfig.")
-    return validate(config)
+        made = make()
+    if not isinstance(made, kind):
+        got = f"{type(made).__name__} {made!r:.80}"
+        raise ValueError(f"{function}() of {path} returned {got}; it must return a {name}.")
+    return made
 
 
 # --- writing

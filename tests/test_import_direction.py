@@ -14,9 +14,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     **{"core": 0, "models": 1},
     **dict.fromkeys(("runtime", "rollout", "verify", "data", "analysis", "config"), 2),
-    **{"trainer": 4, "launch": 5, "export": 5, "lab": 5, "measure": 5},
+    **{"trainer": 4, "launch": 5, "export": 5, "lab": 5, "measure": 5, "study": 5},
 }
-ROOM_OF_FILE = {"config_checks": "config", "config_io": "config", "config_overrides": "config"}
+ROOM_OF_FILE = dict.fromkeys(("config_checks", "config_io", "config_overrides", "config_study"), "config")
 """Files of the package's top level that belong to a room of another name."""
 BESIDE = {"config": {"analysis", "data", "verify", "runtime"}, "rollout": {"runtime"}, "verify": {"data"}}
 """Imports that are allowed within a level."""

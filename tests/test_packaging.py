@@ -27,7 +27,7 @@ def built(tmp_path_factory):
 def test_a_wheel_has_every_file(built):
     have = {str(p.relative_to(built)) for p in built.rglob("*") if p.is_file()}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "prerl_jax").rglob("*.py")}
-    configs = {f"prerl_jax/configs/{p.name}" for p in (ROOT / "configs").glob("*.py")}
+    configs = {f"prerl_jax/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*.py")}
     base = {str(p.relative_to(ROOT)) for p in (ROOT / "prerl_jax" / "lab_base").glob("*")}
     assert have == sources | configs | base | {"prerl_jax/py.typed"}
 

@@ -247,7 +247,7 @@ class Loop:
             del stepped["train/logprob_gap"]  # the sampler's were given the prompt
         step.metrics = statistics | stepped
         sampling = config.sampling
-        step.work = Work(run.assembly.model.config, step.rollouts, packed, sampling.group_size, jax.process_count())
+        step.work = Work(run.assembly.model.config, step.rollouts, packed, sampling.group_size)
 
 
 def _every(steps: int, number: int) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from prerl_jax.core.types import Batch, Rollouts
 from prerl_jax.models.flops import sampling_flops, training_flops
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.runtime.mesh import all_rows
 
 MARKS = ("begun", "sampled", "verified", "prepared", "aligned", "done")
 
@@ -49,28 +50,34 @@ class Times:
 
 
 class Work:
-    """What a step computes: tokens, and model FLOPs. One process's rows stand for those of all."""
+    """What a step computes, over all processes: tokens, and model FLOPs. Every process makes it, of its own rows."""
 
-    def __init__(self, config: DecoderConfig, rollouts: Rollouts, batch: Batch, group_size: int, processes: int):
+    def __init__(self, config: DecoderConfig, rollouts: Rollouts, batch: Batch, group_size: int):
         prompts, responses = rollouts.prompt_mask.sum(axis=1), rollouts.response_mask.sum(axis=1)
         lengths, scored = segment_lengths(batch.sequences.segments), int((batch.weights != 0).sum())
-        self.sampled, self.trained = processes * int(responses.sum()), processes * int(lengths.sum())
-        self.flops = processes * (
-            sampling_flops(config, prompts, responses, group_size) + training_flops(config, lengths, scored)
-        )
+        flops = sampling_flops(config, prompts, responses, group_size) + training_flops(config, lengths, scored)
+        self.sampled, self.trained, self.flops = _over_processes(responses.sum(), lengths.sum(), flops)
 
     def metrics(self, times: Mapping[str, float], peak: float) -> dict[str, float]:
-        """Tokens a second, sampled in the whole step, sampled while sampling and trained on while training; and MFU.
+        """The step's FLOPs; tokens a second, sampled in the whole step, sampled while sampling and trained on while
+        training; and MFU.
 
-        Alignment is a measurement: `time/mfu` counts neither its FLOPs nor its time.
+        Alignment is a measurement: neither `train/flops` nor `time/mfu` counts it.
         """
         step, sample, train = (max(times[f"time/{name}"], 1e-9) for name in ("step", "sample", "train"))
         return {
+            "train/flops": self.flops,
             "time/tokens_per_second": self.sampled / step,
             "time/sampled_per_second": self.sampled / sample,
             "time/trained_per_second": self.trained / train,
             "time/mfu": self.flops / (peak * max(step - times["time/align"], 1e-9)),
         }
+
+
+def _over_processes(*numbers: float) -> tuple[float, ...]:
+    """Each summed over the processes, in double precision, which goes through their devices as pairs of words."""
+    words = np.array([numbers], np.float64).view(np.uint32)
+    return tuple(all_rows(words).view(np.float64).sum(axis=0).tolist())
 
 
 def segment_lengths(segments: np.ndarray) -> np.ndarray:

@@ -1,0 +1,62 @@
+"""The paper's training claims in the lab: GRPO, the parts of DSRL alone, and DSRL with warm-ups of several lengths.
+
+Command:
+
+    python -m prerl_jax.study configs/studies/paper_lab.py --jobs 2
+
+Every run is the lab's with other phases: 60 steps, evaluated every 5 on 192 held-out questions with 8 responses each.
+
+Hardware: any CPU; a run takes some 20 seconds of one core.
+
+Expected: docs/paper.md has the results, claim by claim.
+"""
+
+import dataclasses
+
+from prerl_jax import dsrl, grpo, nsr_prerl, nsr_rl, prerl, psr_prerl, psr_rl, w_reinforce
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_io import load_config
+from prerl_jax.config_study import Arm, Figure, Study
+
+STEPS = 60
+SEEDS = tuple(range(10))
+WARMUPS = (5, 10, 20, 25)
+
+
+def with_phases(phases) -> TrainConfig:
+    """The lab with other phases, measured more closely and without checkpoints on the way."""
+    lab = load_config("lab")
+    return dataclasses.replace(
+        lab,
+        name="paper_lab",
+        data=dataclasses.replace(lab.data, evaluation=dataclasses.replace(lab.data.evaluation, count=192)),
+        phases=phases,
+        evaluation=dataclasses.replace(lab.evaluation, every=5),
+        checkpoints=dataclasses.replace(lab.checkpoints, every=0, best=None),
+        alignment_every=0,
+    )
+
+
+def study() -> Study:
+    warmed = {f"dsrl_{n}": dsrl(warmup=n, total=STEPS) for n in WARMUPS}
+    warmup, rl = warmed["dsrl_10"]
+    alone = {
+        "nsr_prerl": nsr_prerl(steps=STEPS),
+        "psr_prerl": psr_prerl(steps=STEPS),
+        "prerl": prerl(steps=STEPS),
+        "nsr_rl": nsr_rl(steps=STEPS),
+        "psr_rl": psr_rl(steps=STEPS),
+        "w_reinforce": w_reinforce(steps=STEPS),
+    }
+    arms = {"grpo": grpo(steps=STEPS), **warmed}
+    arms |= {"dsrl_10_reset": (warmup, dataclasses.replace(rl, reset_optimizer=True)), **alone}
+    return Study(
+        name="paper_lab",
+        arms=tuple(Arm(name, with_phases(p), None if name == "grpo" else "grpo") for name, p in arms.items()),
+        seeds=SEEDS,
+        targets=(0.6, 0.7, 0.8, 0.85),
+        figures=(
+            Figure("paper_dsrl", ("grpo", *warmed, "dsrl_10_reset")),
+            Figure("paper_parts", ("grpo", *alone)),
+        ),
+    )

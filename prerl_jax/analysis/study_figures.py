@@ -1,0 +1,122 @@
+"""Pictures of a study: the arms' metrics, the mean over seeds in a band of its confidence interval.
+
+Accuracy stands against steps and against compute. Phase boundaries are dashed, in the colour of their arm. As in
+`curves`, only `matplotlib.figure.Figure` is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prerl_jax.analysis.curves import FAINT, INK, phase_spans
+from prerl_jax.analysis.study_statistics import Interval, curve, interval
+from prerl_jax.analysis.study_table import Runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#d1495b", "#2f6f9f", "#2a7f62", "#e39a2d", "#7d5ba6", "#4fb0ae", "#8c564b", "#c774b2", "#5b6770", "#a3b535")
+"""One an arm; with more arms than colours they come again with broken lines."""
+STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)))
+PANELS = (
+    ("Entropy of the sampled responses", "nats per token", "train/sampler_logprob", -1.0),
+    ("Response length", "tokens", "train/length", 1.0),
+    ("Reflections", "markers per response", "eval/reflections", 1.0),
+)
+"""(title, label of the y axis, metric, factor). Minus the sampler's log-probability of what it sampled is an estimate
+of the entropy of P(y|x), in whatever space a phase trains."""
+
+
+def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, int] | None = None) -> Figure:
+    """One picture of a few arms; ValueError where an arm has no run or a run no accuracy.
+
+    Args:
+      arms: {name: {seed: lines of metrics.jsonl}}.
+      accuracy: the metric of the first two panels.
+      colours: {name: number}, so that an arm looks the same in all pictures; the arms' order by default.
+    """
+    from matplotlib.figure import Figure
+
+    if empty := [name for name, runs in arms.items() if not runs]:
+        raise ValueError(f"arms {empty} have no finished run to draw")
+    numbers = colours or {name: i for i, name in enumerate(arms)}
+    styles = {
+        name: {"color": COLOURS[numbers[name] % len(COLOURS)], "linestyle": STYLES[numbers[name] // len(COLOURS) % 3]}
+        for name in arms
+    }
+    picture = Figure(figsize=(14.0, 7.4), layout="constrained")
+    picture.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    axes = picture.subplots(2, 3).ravel()
+    short = accuracy.removeprefix("eval/")
+    for name, runs in arms.items():
+        steps, compute, means = _mean_curve(runs, accuracy)
+        _band(axes[0], steps, means, styles[name], name)
+        _band(axes[1], compute / 1e9, means, styles[name], name)
+        _passes(axes[2], runs, styles[name])
+        for panel, (*_, metric, factor) in zip(axes[3:], PANELS, strict=True):
+            if all(any(record.get(metric) is not None for record in records) for records in runs.values()):
+                steps, _, means = _mean_curve(runs, metric, factor)
+                _band(panel, steps, means, styles[name], name)
+        for panel in (axes[0], *axes[3:]):
+            _boundaries(panel, runs, styles[name]["color"])
+    _dress(axes[0], "Accuracy against steps", short, "step")
+    _dress(axes[1], "Accuracy against compute", short, "GFLOPs of sampling and training")
+    _dress(axes[2], "pass@k at the end", "pass@k", "k")
+    for panel, (title, label, *_) in zip(axes[3:], PANELS, strict=True):
+        _dress(panel, title, label, "step")
+    handles, names = axes[0].get_legend_handles_labels()
+    picture.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6), fontsize=10, frameon=False)
+    return picture
+
+
+def _mean_curve(runs: Runs, metric: str, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray, list[Interval]]:
+    """(steps, mean compute there, intervals over seeds) at the steps where every run has the metric."""
+    curves = [curve(records, metric) for records in runs.values()]
+    steps = sorted(set.intersection(*(set(c.steps) for c in curves)))
+    compute = [np.mean([c.spent_at(step) for c in curves]) for step in steps]
+    return np.array(steps), np.array(compute), [interval(factor * c.at_step(step) for c in curves) for step in steps]
+
+
+def _band(axes: Axes, places: np.ndarray, means: Sequence[Interval], style: dict, name: str) -> None:
+    few = len(places) <= 25
+    marks = {"marker": "o", "markersize": 3.2} if few else {}
+    axes.plot(places, [m.mean for m in means], label=name, linewidth=1.6 if few else 1.1, zorder=3, **style, **marks)
+    low, high = [m.low for m in means], [m.high for m in means]
+    axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=2)
+
+
+def _passes(axes: Axes, runs: Runs, style: dict) -> None:
+    """pass@k of the last evaluations against k, with its interval as error bars."""
+    ends = [max((r for r in records if "eval/pass@1" in r), key=lambda r: r["step"]) for records in runs.values()]
+    ks = sorted({int(match[1]) for end in ends for name in end if (match := re.fullmatch(r"eval/pass@(\d+)", name))})
+    means = [interval(end[f"eval/pass@{k}"] for end in ends) for k in ks]
+    errors = [m.half for m in means] if len(ends) > 1 else None
+    axes.errorbar(ks, [m.mean for m in means], errors, linewidth=1.4, marker="o", markersize=3.2, capsize=2, **style)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks, [str(k) for k in ks])
+
+
+def _boundaries(axes: Axes, runs: Runs, colour: str) -> None:
+    """A dashed line where the second phase begins, and every later one: the mean over seeds."""
+    begins = [
+        [start for _, start, _ in phase_spans(sorted(records, key=lambda r: r["step"]))[1:]]
+        for records in runs.values()
+    ]
+    for starts in zip(*begins, strict=False):
+        axes.axvline(np.mean(starts), color=colour, linestyle=(0, (4, 3)), linewidth=0.8, alpha=0.6, zorder=1)
+
+
+def _dress(axes: Axes, title: str, label: str, below: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
+    axes.set_ylabel(label, fontsize=9, color=INK)
+    axes.set_xlabel(below, fontsize=9, color=INK)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(labelsize=9, color="#999999", labelcolor=INK)

@@ -1,0 +1,258 @@
+"""`python -m prerl_jax.study configs/studies/NAME.py`: runs a grid of arms and seeds, and writes its table and plots.
+
+Every run is one of `prerl_jax.launch`, a process of its own. The study's folder, runs/studies/NAME by default, holds
+
+    ARM/seed0.py, ARM/seed0/, ARM/seed0.log     a run's config, its workdir, and what it printed
+    table.md, table.json                        statistics of the finished runs
+    FIGURE.png                                  accuracy against steps and compute, pass@k, entropy, length, reflections
+
+The same command again goes on where it stopped: finished runs are not run again, interrupted ones resume. Arms and
+seeds may be added; a run whose config has changed is refused.
+
+--jobs N runs N at a time, each on its share of the processor's cores: for machines whose devices processes can share,
+not for a TPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from prerl_jax.analysis.study_figures import study_figure
+from prerl_jax.analysis.study_statistics import Record
+from prerl_jax.analysis.study_table import markdown, study_table
+from prerl_jax.config import TrainConfig
+from prerl_jax.config_io import difference, load_config, render
+from prerl_jax.config_study import Figure, Study, load_study
+from prerl_jax.runtime.metrics import MetricsError, read_metrics, write_json, write_text
+
+TAIL = 2000
+"""Characters of a failed run's log that are shown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    arm: str
+    seed: int
+    config: TrainConfig
+    folder: Path
+    """Of its arm."""
+
+    @property
+    def workdir(self) -> Path:
+        return self.folder / f"seed{self.seed}"
+
+    @property
+    def saved(self) -> Path:
+        """The config file that the run is started with."""
+        return self.folder / f"seed{self.seed}.py"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"seed{self.seed}.log"
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm} seed {self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return (self.workdir / "summary.json").is_file()
+
+    def state(self) -> str:
+        """For people: how far it is."""
+        if self.finished:
+            return "finished"
+        records = read_metrics(self.workdir)
+        return f"at step {records[-1]['step']}" if records else "new"
+
+    def changes(self) -> list[str]:
+        """In what the config differs from the one that the run was started with."""
+        if not self.saved.is_file():
+            return []
+        try:
+            return difference(load_config(self.saved), self.config)
+        except (ValueError, OSError, ImportError) as error:  # of another version, or of the user's module
+            return [str(error)]
+
+
+class StudyError(RuntimeError):
+    """Some runs failed; the message says which, and where their logs are."""
+
+
+def cells(study: Study, out: Path) -> list[Cell]:
+    """The grid, seed by seed, so that a study that is stopped early has pairs.
+
+    Raises ValueError with the differences where runs that are there were started with other configs.
+    """
+    grid = [Cell(arm.name, seed, study.config(arm, seed), out / arm.name) for seed in study.seeds for arm in study.arms]
+    changed = [(cell, lines) for cell in grid if (lines := cell.changes())]
+    if changed:
+        said = "\n".join(f"  {cell.name}:\n    " + "\n    ".join(lines) for cell, lines in changed)
+        raise ValueError(
+            f"{out} holds runs of other configs than the study's:\n{said}\n"
+            "Use another --out, or remove these runs' folders and .py files."
+        )
+    return grid
+
+
+def run_study(study: Study, out: Path, jobs: int = 1) -> None:
+    """Runs what is not finished, `jobs` runs at a time, and writes the tables and the pictures.
+
+    Raises:
+      ValueError: runs that are there were started with other configs; nothing has been run then.
+      StudyError: runs failed; the others are finished and in the table.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs is {jobs}; it must be 1 or more.")
+    out = out.absolute()
+    grid = cells(study, out)
+    left = [cell for cell in grid if not cell.finished]
+    print(f"{len(grid)} runs in {out}, {len(left)} of them to run, {jobs} at a time", flush=True)
+    failed = _run_all(left, jobs)
+    write_results(study, grid, out)
+    if failed:
+        logs = "\n".join(f"  {cell.name}: {cell.log}" for cell in failed)
+        raise StudyError(f"{len(failed)} of {len(grid)} runs failed; the table has the others. Their logs:\n{logs}")
+
+
+def _run_all(left: list[Cell], jobs: int) -> list[Cell]:
+    """Runs the cells; returns those that failed. However it ends, no run of it goes on after it."""
+    for cell in left:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        write_text(cell.saved, render(cell.config))
+    places: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
+    for place in shares(sorted(_cores()), jobs):
+        places.put(place)
+    running: set[subprocess.Popen] = set()
+    failed = []
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            started = {pool.submit(_run, cell, places, running): cell for cell in left}
+            for number, future in enumerate(concurrent.futures.as_completed(started), start=1):
+                cell, (status, seconds) = started[future], future.result()
+                said = "finished" if status == 0 else f"FAILED, exit status {status},"
+                print(f"[{number}/{len(left)}] {cell.name} {said} after {seconds:.0f} s", flush=True)
+                if status:
+                    failed.append(cell)
+                    print(cell.log.read_text(errors="replace")[-TAIL:], file=sys.stderr, flush=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(running):
+                process.terminate()
+    return failed
+
+
+def command(cell: Cell) -> list[str]:
+    """What runs a cell, or resumes it."""
+    return [sys.executable, "-m", "prerl_jax.launch", "--config", str(cell.saved), "--workdir", str(cell.workdir)]
+
+
+def _run(cell: Cell, places: queue.SimpleQueue[set[int]], running: set[subprocess.Popen]) -> tuple[int, float]:
+    """(exit status, seconds) of one run, on the first share of the cores that comes free."""
+    place, start = places.get(), time.monotonic()
+    try:
+        with cell.log.open("a") as log:
+            process = subprocess.Popen(command(cell), stdout=log, stderr=subprocess.STDOUT)
+            running.add(process)
+            _pin(process.pid, place)
+            status = process.wait()
+            running.discard(process)
+    finally:
+        places.put(place)
+    return status, time.monotonic() - start
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def shares(cores: list[int], jobs: int) -> list[set[int]]:
+    """The cores of each of so many jobs: as even as it goes, one core for several jobs where there are more of them."""
+    if jobs >= len(cores):
+        return [{cores[job % len(cores)]} for job in range(jobs)]
+    return [set(cores[job::jobs]) for job in range(jobs)]
+
+
+def _pin(pid: int, cores: set[int]) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            os.sched_setaffinity(pid, cores)
+
+
+def write_results(study: Study, grid: list[Cell], out: Path) -> None:
+    """Writes table.json, table.md and the pictures of the finished runs; nothing if there are none."""
+    runs: dict[str, dict[int, list[Record]]] = {arm.name: {} for arm in study.arms}
+    for cell in grid:
+        if cell.finished:
+            runs[cell.arm][cell.seed] = read_metrics(cell.workdir)
+    numbers = {arm: i for i, arm in enumerate(runs)}
+    finished = {arm: found for arm, found in runs.items() if found}
+    if not finished:
+        return
+    how = {"accuracy": study.accuracy, "targets": study.targets, "baselines": study.baselines}
+    table = study_table(study.name, finished, **how)
+    write_json(out / "table.json", table)
+    write_text(out / "table.md", markdown(table))
+    for figure in study.figures or (Figure(study.name, tuple(runs)),):
+        if shown := {arm: finished[arm] for arm in figure.arms if arm in finished}:
+            study_figure(shown, study.accuracy, numbers).savefig(out / f"{figure.name}.png", dpi=110)
+    print(markdown(table), flush=True)
+    print(f"written to {out}", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m prerl_jax.study", description="Run a grid of configs and seeds; write its table and plots."
+    )
+    p.add_argument("study", help="study file, or the name of one that ships with the package (studies/NAME)")
+    p.add_argument("--out", type=Path, help="folder of the study; runs/studies/NAME by default")
+    p.add_argument("--dry-run", action="store_true", help="print the grid and how far each run is, and stop")
+    p.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
+    return p
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM becomes an exception, so that what runs is ended, too."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        study = load_study(args.study)
+        out = args.out or Path("runs") / "studies" / study.name
+        if args.dry_run:
+            for cell in cells(study, out):
+                steps = sum(phase.steps for phase in cell.config.phases)
+                print(f"{cell.name:<40} {steps} steps, {cell.state()}")
+            return 0
+        with _ended_by_sigterm():
+            run_study(study, out, args.jobs)
+    except (ValueError, OSError, ImportError, MetricsError, StudyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
