@@ -155,6 +155,21 @@ class OptimizerSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class CriticSpec:
+    """PPO's value model: a decoder like the policy, begun as the policy with a head of zeros."""
+
+    optimizer: OptimizerSpec = OptimizerSpec(learning_rate=1e-5)
+    """Its own; a Schedule is of the steps done in the phase."""
+    value_clip: float | None = 0.5
+    """How far an update is rewarded for taking a value from where it stood when its rollouts were judged; None for any
+    distance. It never binds where a rollout gets one update."""
+
+    def __post_init__(self) -> None:
+        if self.value_clip is not None and not self.value_clip > 0:
+            raise ValueError(f"critic.value_clip is {self.value_clip}; it must be above 0, or None for no clip.")
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationSpec:
     """Sampling on the held-out problems; always before the first step, at each phase's end and after the last step."""
 
@@ -223,6 +238,8 @@ class TrainConfig:
     """The responses of a training step."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """AdamW."""
+    critic: CriticSpec | None = None
+    """The value model that a credit such as `GAE()` reads."""
     evaluation: EvaluationSpec = EvaluationSpec()
     """Accuracy on held-out problems."""
     checkpoints: CheckpointSpec = CheckpointSpec()

@@ -31,7 +31,7 @@ def _validate_needs(config: TrainConfig) -> None:
     """What objectives and credits need is there, and samples are of the policy that they are scored under."""
     cut = [f"sampling.{name} = {v}" for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None]
     for phase in config.phases:
-        what, objective, credits = f"phase {phase.name!r}", phase.objective, [term.credit for term in phase.parts]
+        what, objective = f"phase {phase.name!r}", phase.objective
         if cut and any(getattr(objective, name, False) for name in ("uses_ratio", "needs_sampler")):
             raise ValueError(
                 f"{what} has an importance ratio under the full softmax in {objective}, and {' and '.join(cut)} sample "
@@ -42,10 +42,32 @@ def _validate_needs(config: TrainConfig) -> None:
                 f"{what} has a KL term in {objective}, and a run has no reference model to compare with. Leave WithKL "
                 "out; outside a run, make_anchor gives a batch its reference."
             )
-        if any(getattr(credit, "needs_values", False) for credit in credits):
+
+
+def _validate_critic(config: TrainConfig) -> None:
+    """A critic is there where a phase reads its values, and only there."""
+    reading = [phase for phase in config.phases if phase.valued is not None]
+    if reading and config.critic is None:
+        raise ValueError(
+            f"phase {reading[0].name!r} has the credit {reading[0].valued}, which needs a critic's values, and the "
+            "config has no critic. Set critic=CriticSpec(), or use a credit without one, such as GroupRelative()."
+        )
+    if config.critic is not None and not reading:
+        raise ValueError(
+            f"critic is {config.critic}, and no phase reads its values: it would take memory and never learn. Give a "
+            "phase the credit GAE(), as ppo(...) does, or set critic=None."
+        )
+    if reading and config.alignment_every and config.sampling.group_size == 1:
+        raise ValueError(
+            f"sampling.group_size is 1 and alignment_every {config.alignment_every}: alignment is not measured of "
+            f"{reading[0].valued}, which a critic's values enter, but of GRPO's objective, which compares a group. Set "
+            "alignment_every=0, or sampling.group_size to 2 or more."
+        )
+    for phase in reading:
+        if not callable(getattr(phase.valued, "targets", None)):
             raise ValueError(
-                f"{what} has a credit that needs a critic's values, and a run has no critic. Use a credit without one, "
-                "such as GroupRelative(); outside a run, make_prepare's function takes values."
+                f"phase {phase.name!r} has the credit {phase.valued}, which reads a critic's values and does not say "
+                "what the critic learns: give it a method targets(rollouts, values) -> f32[B, R], as GAE has."
             )
 
 
@@ -110,6 +132,7 @@ def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
     """
     _validate_phases(config)
     _validate_needs(config)
+    _validate_critic(config)
     _validate_batch(config, shards)
     _validate_best(config)
     return config

@@ -20,7 +20,6 @@ from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import load_config
 from prerl_jax.rollout.pool import make_pool
 from prerl_jax.runtime.checkpoints import restore_state
-from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer import assembly as assembly_module
 
 FOLDER = Path(__file__).resolve().parent
@@ -100,8 +99,7 @@ def timeless(workdir: Path) -> list[dict]:
 
 def state_at(workdir: Path, assembly, step: int | None = None):
     """The train state of a checkpoint, as numpy."""
-    abstract = abstract_state(assembly.model.abstract_params(), assembly.optimizer(assembly.phases[0]), assembly.mesh)
-    return jax.tree.map(np.asarray, restore_state(workdir / "checkpoints", abstract, step).state)
+    return jax.tree.map(np.asarray, restore_state(workdir / "checkpoints", assembly.abstract_state(), step).state)
 
 
 def on_one_device(patch) -> None:

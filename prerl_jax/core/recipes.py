@@ -18,6 +18,7 @@ from prerl_jax.core.credit import (
     TokenMean,
     Verdict,
 )
+from prerl_jax.core.gae import GAE
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.phases import Phase, Phases, Term
 from prerl_jax.core.shaping import DropTruncated, OverlongPenalty
@@ -137,6 +138,19 @@ def nsr(*, steps: int) -> Phases:
 def w_reinforce(*, steps: int, positive: float = 0.1) -> Phases:
     """Weighted REINFORCE: wrong responses at advantage -1, right ones at `positive`."""
     return (_by_verdict("w_reinforce", steps, Verdict(positive=positive)),)
+
+
+def ppo(
+    *, steps: int, critic_warmup: int = 0, gamma: float = 1.0, lam: float = 1.0, low: float = 0.2, high: float = 0.2
+) -> Phases:
+    """PPO with a critic, whose values GAE(gamma, lam) turns into whitened advantages by token; needs a `CriticSpec`.
+
+    Before the `steps` that train both, `critic_warmup` steps train the critic alone: a weighing of scale 0 gives the
+    policy no token, so exactly no update.
+    """
+    how = {"credit": GAE(gamma, lam), "objective": ClippedPG(low, high, dual=None)}
+    warmup = (Phase("critic_warmup", critic_warmup, weigh=TokenMean(scale=0.0), **how),) if critic_warmup else ()
+    return (*warmup, Phase("ppo", steps, **how))
 
 
 def mixed(

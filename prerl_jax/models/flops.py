@@ -45,3 +45,8 @@ def sampling_flops(config: DecoderConfig, prompts: np.ndarray, responses: np.nda
 def training_flops(config: DecoderConfig, lengths: np.ndarray, scored: float) -> float:
     """FLOPs of a train step on sequences of these lengths, of which `scored` tokens go through the unembedding."""
     return 3 * forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), scored)
+
+
+def critic_flops(config: DecoderConfig, lengths: np.ndarray) -> float:
+    """FLOPs of a critic's values of sequences of these lengths, and of its train step on them."""
+    return 4 * forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), 0)

@@ -13,17 +13,19 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from prerl_jax.config import TrainConfig
+from prerl_jax.config import OptimizerSpec, TrainConfig
 from prerl_jax.config_checks import validate
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.phases import Phase, Phases
-from prerl_jax.core.types import Params
+from prerl_jax.core.types import CriticState, Params, Schedule, TrainState
 from prerl_jax.data import Example, encode
 from prerl_jax.data.prefix import resolve_prefix
+from prerl_jax.models.critic import Critic
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards, make_mesh
+from prerl_jax.runtime.state import abstract_critic, abstract_state
 from prerl_jax.verify import check_all
 
 PARTS = 8
@@ -73,9 +75,29 @@ class Assembly:
     def optimizer(self, phase: Phase) -> optax.GradientTransformation:
         """The optimizer of a phase; its state has the same tree in all of them."""
         spec = self.config.optimizer
-        rate = spec.learning_rate if phase.learning_rate is None else phase.learning_rate
-        betas = {"b1": spec.b1, "b2": spec.b2, "eps": spec.eps}
-        return adamw(rate, **betas, weight_decay=spec.weight_decay, clip=spec.clip)
+        return _adamw(spec, spec.learning_rate if phase.learning_rate is None else phase.learning_rate)
+
+    @property
+    def critic(self) -> Critic | None:
+        """The value model; None in a run without one."""
+        return None if self.config.critic is None else Critic(self.model)
+
+    @property
+    def critic_optimizer(self) -> optax.GradientTransformation:
+        """Of a run with a critic."""
+        spec = self.config.critic.optimizer
+        return _adamw(spec, spec.learning_rate)
+
+    def abstract_critic(self) -> CriticState | None:
+        """The critic's tree of ShapeDtypeStruct, sharded over the mesh."""
+        if self.critic is None:
+            return None
+        return abstract_critic(self.critic.abstract_params(), self.critic_optimizer, self.mesh)
+
+    def abstract_state(self, phase: Phase | None = None) -> TrainState:
+        """The train state's tree of ShapeDtypeStruct, sharded over the mesh: the same for all phases."""
+        tx = self.optimizer(phase or self.phases[0])
+        return abstract_state(self.model.abstract_params(), tx, self.mesh, self.abstract_critic())
 
     def decode(self, rows: list[list[int]]) -> list[str]:
         """Responses as text, without special tokens."""
@@ -86,6 +108,11 @@ class Assembly:
         spec = self.config.model
         _, params = load_model(spec.path, mesh=self.mesh, dtype=jnp.float32, rules=spec.rules)
         return params
+
+
+def _adamw(spec: OptimizerSpec, rate: float | Schedule) -> optax.GradientTransformation:
+    betas = {"b1": spec.b1, "b2": spec.b2, "eps": spec.eps}
+    return adamw(rate, **betas, weight_decay=spec.weight_decay, clip=spec.clip)
 
 
 def assemble(config: TrainConfig, devices: list[jax.Device] | None = None) -> Assembly:

@@ -18,7 +18,7 @@ from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
 from prerl_jax.models.partitioning import named_sharding
 from prerl_jax.runtime.mesh import batch_shards
-from prerl_jax.runtime.state import abstract_state, bytes_per_device
+from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.assembly import Assembly, assemble, evaluation_shape
 
 
@@ -69,6 +69,8 @@ def _phase_table(assembly: Assembly) -> Table:
         rate = assembly.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
         lines = [f"{term.space}, {term.credit}, {term.weigh}" for term in phase.parts]
         lines += [f"{phase.objective}", f"learning rate {rate}, temperature {phase.temperature}"]
+        if phase.valued is not None:
+            lines.append(f"critic: {assembly.config.critic}")
         table.add_row(f"{start + 1}-{start + phase.steps}", phase.name, "\n".join(lines))
         start += phase.steps
     return table
@@ -93,7 +95,7 @@ def _memory_table(assembly: Assembly) -> Table:
     """Bytes on one device of what lives through a step; activations and temporaries are the compiler's."""
     config, model, mesh = assembly.config, assembly.model, assembly.mesh
     params = model.abstract_params()
-    state = abstract_state(params, assembly.optimizer(assembly.phases[0]), mesh)
+    state = assembly.abstract_state()
     sampling, c = config.sampling, model.config
     every, prompt = sampling.prompts * sampling.group_size, config.data.max_prompt_tokens
     rows = min(sampling.slots or every, every)
@@ -127,6 +129,13 @@ def _memory_table(assembly: Assembly) -> Table:
         ),
         f"batch, at most ({batch_rows} rows of {longest} tokens)": batch_rows * longest * 4 * 7,
     }
+    if state.critic is not None:
+        size = bytes_per_device(state.critic.params)
+        entries["critic: parameters (float32)"] = size
+        entries["critic: optimizer state (float32)"] = bytes_per_device(state.critic.opt_state)
+        entries[f"critic: gradients (float32, {config.microbatches} microbatches)"] = size
+        tokens = config.data.max_prompt_tokens + sampling.max_new_tokens
+        entries[f"critic: batch, at most ({batch_rows} rows of {tokens} tokens)"] = batch_rows * tokens * 4 * 7
     if config.alignment_every:
         parts, each = assembly.alignment_parts, 2 if config.alignment_logprob else 1
         what = f"alignment: gradients in both spaces (float32, {parts} microbatches)"

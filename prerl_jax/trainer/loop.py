@@ -234,7 +234,8 @@ class Loop:
         mesh, config = run.assembly.mesh, run.assembly.config
         with annotate("prepare"):
             rollouts = global_rows(mesh, step.rollouts)
-            batch, statistics = programs.prepare(phase, rollouts, step.key, run.state.phase_step)
+            values = programs.values(phase, run.state, rollouts)
+            batch, statistics = programs.prepare(phase, rollouts, step.key, run.state.phase_step, values)
             packed = programs.pack(phase, batch)
             batch = global_rows(mesh, packed)
         step.times.mark("prepared")

@@ -27,14 +27,14 @@ from prerl_jax.core.packing import pack, plan
 from prerl_jax.core.phases import Phase, advance
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import make_train_step, trained_tokens
-from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
+from prerl_jax.core.types import Array, Batch, Objective, Params, Rollouts, TrainState
 from prerl_jax.data.prefix import prefix_id
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.pool import make_pool
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import batch_sharding, batch_shards, local_rows, replicated
-from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer.assembly import Assembly, evaluation_shape
+from prerl_jax.trainer.critic import critic_step, values_program, with_values
 
 MakeEngine = Callable[[Any, SamplerConfig, int], Engine]
 Metrics = dict[str, Array]
@@ -90,12 +90,28 @@ class Programs:
         group_size = evaluation_shape(self.assembly)[0] if phase is None else config.sampling.group_size
         return self._engine(settings, group_size)
 
-    def prepare(self, phase: Phase, rollouts: Rollouts, key: Array, phase_step: Array) -> tuple[Batch, Metrics]:
+    def values(self, phase: Phase, state: TrainState, rollouts: Rollouts) -> Array | None:
+        """The critic's values f32[B, R] of rollouts on the mesh; something unread for a phase that reads none.
+
+        None in a run without a critic.
+        """
+        if state.critic is None:
+            return None
+        return rollouts.logprobs if phase.valued is None else self._values(state.critic.params, rollouts)
+
+    @functools.cached_property
+    def _values(self) -> Callable[[Params, Rollouts], Array]:
+        return values_program(self.assembly)
+
+    def prepare(
+        self, phase: Phase, rollouts: Rollouts, key: Array, phase_step: Array, values: Array | None = None
+    ) -> tuple[Batch, Metrics]:
         """(unpacked batch, statistics of the rollouts), all on the mesh, of rollouts on it, verified and complete.
 
-        `key` is the step's, of preparing; `phase_step` i32[] counts the steps done in the phase.
+        `key` is the step's, of preparing; `phase_step` i32[] counts the steps done in the phase; `values` are those of
+        `self.values`.
         """
-        return self._prepare(rollouts, np.int32(self.assembly.phases.index(phase)), key, phase_step)
+        return self._prepare(rollouts, np.int32(self.assembly.phases.index(phase)), key, phase_step, values)
 
     @functools.cached_property
     def _branches(self) -> list[Branch]:
@@ -106,12 +122,13 @@ class Programs:
         make = make_prepare(self.assembly.model, phase, self.assembly.config.sampling.group_size)
         terms = len(phase.parts)
 
-        def branch(rollouts: Rollouts, key: Array, phase_step: Array) -> tuple[Batch, Metrics]:
-            batch = make({}, rollouts, key=key, phase_step=phase_step)
+        def branch(rollouts: Rollouts, key: Array, phase_step: Array, values: Array | None) -> tuple[Batch, Metrics]:
+            batch = make({}, rollouts, key=key, phase_step=phase_step, values=values)
+            batch, of_values = with_values(batch, rollouts, values)
             if batch.sampler_logprobs is None:
                 batch = dataclasses.replace(batch, sampler_logprobs=jnp.zeros_like(batch.weights))
             trained = trained_tokens(batch, phase.objective).any(axis=1)
-            return batch, {
+            return batch, of_values | {
                 "train/kept": (batch.weights != 0).any(axis=1).reshape(terms, -1).any(axis=0).mean(),
                 "train/computed": trained.reshape(terms, -1).any(axis=0).mean(),
             }
@@ -121,12 +138,14 @@ class Programs:
     @functools.cached_property
     def batch_shape(self) -> tuple[int, int]:
         """(rows, tokens of a row) of an unpacked batch: as many and as long as those of any phase."""
-        given = self._abstract_rollouts(), jax.random.PRNGKey(0), np.int32(0)
+        rollouts = self._abstract_rollouts()
+        values = None if self.assembly.critic is None else rollouts.logprobs
+        given = rollouts, jax.random.PRNGKey(0), np.int32(0), values
         shapes = [jax.eval_shape(branch, *given)[0].weights.shape for branch in self._branches]
         return tuple(map(max, zip(*shapes, strict=True)))
 
     @functools.cached_property
-    def _prepare(self) -> Callable[[Rollouts, Array, Array, Array], tuple[Batch, Metrics]]:
+    def _prepare(self) -> Callable[..., tuple[Batch, Metrics]]:
         """One program for all phases, told by their number, so that none is compiled in the middle of a run."""
         group_size, mesh, shape = self.assembly.config.sampling.group_size, self.assembly.mesh, self.batch_shape
 
@@ -136,13 +155,14 @@ class Programs:
         def equal(branch: Branch) -> Branch:
             def padded(*given: Any) -> tuple[Batch, Metrics]:
                 batch, statistics = branch(*given)
-                return jax.tree.map(fill, batch), statistics
+                critic, batch = batch.critic, dataclasses.replace(batch, critic=None)
+                return dataclasses.replace(jax.tree.map(fill, batch), critic=critic), statistics
 
             return padded
 
-        def prepare(rollouts: Rollouts, phase: Array, key: Array, phase_step: Array) -> tuple[Batch, Metrics]:
+        def prepare(rollouts: Rollouts, phase: Array, *more: Any) -> tuple[Batch, Metrics]:
             branches = [equal(branch) for branch in self._branches]
-            batch, statistics = jax.lax.switch(phase, branches, rollouts, key, phase_step)
+            batch, statistics = jax.lax.switch(phase, branches, rollouts, *more)
             return batch, statistics | rollout_statistics(rollouts, group_size)
 
         return jax.jit(prepare, out_shardings=(batch_sharding(mesh), replicated(mesh)))
@@ -169,9 +189,7 @@ class Programs:
         """The program of `step`, for a phase of which only what it depends on is said."""
         assembly = self.assembly
         tx = assembly.optimizer(phase)
-        shardings = jax.tree.map(
-            lambda s: s.sharding, abstract_state(assembly.model.abstract_params(), tx, assembly.mesh)
-        )
+        shardings = jax.tree.map(lambda s: s.sharding, assembly.abstract_state(phase))
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             rows, length = batch.weights.shape
@@ -179,6 +197,7 @@ class Programs:
             chunk = chunk_length(assembly.part_rows, length, vocab, shards)
             parts = rows // assembly.part_rows
             settings = {"microbatches": parts, "temperature": phase.temperature, "chunk": chunk}
+            settings["critic"] = critic_step(assembly, batch)
             state, metrics = make_train_step(assembly.model, tx, phase.objective, **settings)(state, batch)
             return advance(assembly.phases, state), metrics
 
@@ -186,11 +205,20 @@ class Programs:
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(assembly.mesh)))
 
     def pack(self, phase: Phase, batch: Batch) -> Batch:
-        """This process's rows of an unpacked batch on the mesh, packed into as many, used ones first; numpy."""
+        """This process's rows of an unpacked batch on the mesh, packed into as many, used ones first; numpy.
+
+        Those of the critic as well; without them, where the phase has no use for a critic.
+        """
         local = local_rows(batch)
-        rows, length = self.batch_shape
-        groups = plan(local, phase.objective, length)
-        return pack(local, groups, rows // jax.process_count(), length, microbatches=rows // self.assembly.part_rows)
+        packed = self._pack(local, phase.objective, self.batch_shape)
+        if phase.valued is None:
+            return packed
+        return dataclasses.replace(packed, critic=self._pack(local.critic, None, batch.critic.weights.shape))
+
+    def _pack(self, local: Any, objective: Objective | None, shape: tuple[int, int]) -> Any:
+        rows, length = shape
+        groups, parts = plan(local, objective, length), rows // self.assembly.part_rows
+        return pack(local, groups, rows // jax.process_count(), length, microbatches=parts)
 
     def _dual(self, temperature: float) -> Callable[[Params, Rollouts], Metrics]:
         """Alignment of one objective's gradients in the two spaces, see `alignment_phases`."""

@@ -29,9 +29,10 @@ from prerl_jax.runtime.distributed import require_same, require_shared, together
 from prerl_jax.runtime.goodput import Goodput
 from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
 from prerl_jax.runtime.profile import Profile
-from prerl_jax.runtime.state import abstract_state, create_state
+from prerl_jax.runtime.state import create_state
 from prerl_jax.runtime.step_files import committed_steps
 from prerl_jax.trainer.assembly import Assembly, assemble
+from prerl_jax.trainer.critic import with_critic
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.programs import MakeEngine, Programs
 from prerl_jax.trainer.source import Source, read_source, write_source
@@ -108,6 +109,7 @@ def _go(
     assembly = programs.assembly
     config, main = assembly.config, jax.process_index() == 0
     state, saved, source = _state(assembly, checkpoints, source)
+    state, of_critic = with_critic(assembly, state)
     batches = _batches(assembly, saved)
     step = int(state.step)
     resumed = None if saved is None else step
@@ -120,7 +122,7 @@ def _go(
     try:
         with Progress(sum(p.steps for p in config.phases), step, enabled=main, console=console) as progress:
             began = [] if source is None else [f"begun from {source}"]
-            for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed)):
+            for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed), *of_critic):
                 progress.message(note)
             work = Run(programs, state, batches, writer, checkpoints, progress, profile, goodput, verify)
             try:
@@ -169,7 +171,7 @@ def _state(
 ) -> tuple[TrainState, dict | None, Source | None]:
     """(state, what else its checkpoint holds, where the run began); the second is None for a run that begins."""
     tx = assembly.optimizer(assembly.phases[0])
-    abstract = abstract_state(assembly.model.abstract_params(), tx, assembly.mesh)
+    abstract = assembly.abstract_state()
     if checkpoints.latest_step() is not None:
         restored = checkpoints.restore(abstract)
         other = _other_config(assembly, restored.extra)
@@ -182,7 +184,7 @@ def _state(
     loaded = restore_state(source.workdir / "checkpoints", abstract, source.step)
     fresh = create_state(loaded.state.params, tx, assembly.mesh, seed)
     source = dataclasses.replace(source, step=loaded.step)
-    return dataclasses.replace(fresh, opt_state=loaded.state.opt_state), None, source
+    return dataclasses.replace(fresh, opt_state=loaded.state.opt_state, critic=loaded.state.critic), None, source
 
 
 def _batches(assembly: Assembly, saved: dict | None) -> Batches:

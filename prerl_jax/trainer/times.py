@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from prerl_jax.core.types import Batch, Rollouts
-from prerl_jax.models.flops import sampling_flops, training_flops
+from prerl_jax.models.flops import critic_flops, sampling_flops, training_flops
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import all_rows
 
@@ -56,6 +56,8 @@ class Work:
         prompts, responses = rollouts.prompt_mask.sum(axis=1), rollouts.response_mask.sum(axis=1)
         lengths, scored = segment_lengths(batch.sequences.segments), int((batch.weights != 0).sum())
         flops = sampling_flops(config, prompts, responses, group_size) + training_flops(config, lengths, scored)
+        if batch.critic is not None:
+            flops += critic_flops(config, segment_lengths(batch.critic.sequences.segments))
         self.sampled, self.trained, self.flops = _over_processes(responses.sum(), lengths.sum(), flops)
 
     def metrics(self, times: Mapping[str, float], peak: float) -> dict[str, float]:

@@ -15,7 +15,6 @@ from prerl_jax.config_io import load_config
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, make_mesh
-from prerl_jax.runtime.state import abstract_state
 from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.programs import Programs
 
@@ -65,7 +64,7 @@ def test_train_step(programs):
     assembly = programs.assembly
     before, phase = assembly.phases
     assert programs.step(before) is programs.step(phase)
-    state = abstract_state(assembly.model.abstract_params(), assembly.optimizer(phase), assembly.mesh)
+    state = assembly.abstract_state(phase)
     shape = programs.batch_shape
     assert (shape, assembly.part_rows) == ((192, 72), 24)
     ints, floats = rows(programs, shape, jnp.int32), rows(programs, shape, jnp.float32)
