@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import prerl_jax as pj
-from prerl_jax.config import SamplingSpec
+from prerl_jax.config import CriticSpec, OptimizerSpec, SamplingSpec
 from prerl_jax.config_checks import validate
 from prerl_jax.config_io import apply_overrides, load_config
 from prerl_jax.core import recipes
@@ -18,8 +18,18 @@ LAB = load_config("lab")
 CUT = SamplingSpec(prompts=24, group_size=8, max_new_tokens=64, top_p=0.9)
 
 
-def config(*, sampling=LAB.sampling, **phase):
-    return dataclasses.replace(LAB, sampling=sampling, phases=(pj.Phase("p", 1, **phase),))
+def config(*, sampling=LAB.sampling, critic=None, **phase):
+    return dataclasses.replace(LAB, sampling=sampling, critic=critic, phases=(pj.Phase("p", 1, **phase),))
+
+
+@dataclasses.dataclass(frozen=True)
+class Valued:
+    """A credit that reads a critic's values, and has no targets for it."""
+
+    needs_values = True
+
+    def __call__(self, rollouts, values):
+        return rollouts.rewards[:, None] - values, rollouts.rewards >= 0
 
 
 REFUSED = [
@@ -27,7 +37,13 @@ REFUSED = [
     ({"sampling": CUT, "objective": pj.WithEntropy(pj.GSPO(), 0.1)}, "importance ratio"),
     ({"sampling": CUT, "objective": pj.TruncatedIS(pj.Reinforce())}, "importance ratio"),
     ({"objective": pj.WithKL(pj.Reinforce(), 0.1)}, "KL term .*no reference model.*Leave WithKL out"),
-    ({"credit": pj.GAE()}, r"needs a critic's values.*no critic.*GroupRelative\(\)"),
+    ({"credit": pj.GAE()}, r"'p' has the credit GAE.*no critic\. Set critic=CriticSpec\(\), .* GroupRelative\(\)"),
+    ({"critic": CriticSpec()}, r"no phase reads its values.*credit GAE\(\), as ppo.*or set critic=None"),
+    ({"critic": CriticSpec(), "credit": Valued()}, r"Valued.* does not say what the critic learns.*targets\(rollouts"),
+    (
+        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "critic": CriticSpec(), "credit": pj.GAE()},
+        r"group_size is 1 and alignment_every 5.*Set alignment_every=0",
+    ),
     ({"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.LeaveOneOut()}, "group_size is 1"),
     (
         {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.BatchNormalized(True)},
@@ -50,12 +66,22 @@ def test_what_a_run_cannot_do_is_refused_when_the_config_is_read(changes, says):
         {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.BatchNormalized()},
         {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.Verdict(positive=0.1)},
         {"shape": pj.OverlongPenalty(16)},
+        {"credit": pj.DropTruncated(pj.GAE()), "critic": CriticSpec(value_clip=None)},
         {"terms": pj.mixed(steps=1, pretrain=pj.Linear(0.1, 0.0, 5))[0].terms},
         {"space": pj.PromptDropout(0.5), "credit": pj.DropTruncated(pj.GroupRelative())},
     ],
 )
 def test_what_fits_together_passes(changes):
     assert validate(config(**changes)).phases[0].name == "p"
+
+
+def test_a_critic_is_an_override():
+    given = ["critic=CriticSpec()", "phases=ppo(steps=9)", "critic.optimizer.learning_rate=3e-4"]
+    with pytest.raises(ValueError, match="no critic"):
+        apply_overrides(LAB, given[1:2])
+    assert apply_overrides(LAB, given).critic == CriticSpec(OptimizerSpec(3e-4))
+    with pytest.raises(ValueError, match=r"critic\.value_clip is 0; it must be above 0, or None"):
+        CriticSpec(value_clip=0)
 
 
 def test_a_recipe_is_an_override():

@@ -20,7 +20,7 @@ from prerl_jax.models.partitioning import named_sharding
 HEAD, UNEMBEDDING = "value_head", "unembed"
 
 
-class Critic:
+class ValueDecoder:
     """The value model of a policy: pure functions of a plain parameter dict. Implements `core.types.Critic`.
 
     Args:

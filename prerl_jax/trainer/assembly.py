@@ -20,7 +20,7 @@ from prerl_jax.core.phases import Phase, Phases
 from prerl_jax.core.types import CriticState, Params, Schedule, TrainState
 from prerl_jax.data import Example, encode
 from prerl_jax.data.prefix import resolve_prefix
-from prerl_jax.models.critic import Critic
+from prerl_jax.models.critic import ValueDecoder
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import load_tokenizer
@@ -78,9 +78,9 @@ class Assembly:
         return _adamw(spec, spec.learning_rate if phase.learning_rate is None else phase.learning_rate)
 
     @property
-    def critic(self) -> Critic | None:
+    def critic(self) -> ValueDecoder | None:
         """The value model; None in a run without one."""
-        return None if self.config.critic is None else Critic(self.model)
+        return None if self.config.critic is None else ValueDecoder(self.model)
 
     @property
     def critic_optimizer(self) -> optax.GradientTransformation:
