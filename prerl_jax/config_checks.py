@@ -37,10 +37,18 @@ def _validate_needs(config: TrainConfig) -> None:
                 f"{what} has an importance ratio under the full softmax in {objective}, and {' and '.join(cut)} sample "
                 "from another distribution. Set them to None, or use an objective without a ratio, such as Reinforce()."
             )
-        if getattr(objective, "needs_reference", False):
+        reading = [part for part in (objective, phase.shape) if getattr(part, "needs_reference", False)]
+        if reading and phase.reference is None:
             raise ValueError(
-                f"{what} has a KL term in {objective}, and a run has no reference model to compare with. Leave WithKL "
-                "out; outside a run, make_anchor gives a batch its reference."
+                f"{what} has a KL divergence in {reading[0]}, and no reference that it is from. Set the phase's "
+                "reference to InitialModel() or PhaseStart(), or leave the divergence out."
+            )
+        watched = any(guard.metric == "train/reference_kl" for guard in getattr(phase, "guards", ()))
+        if phase.reference is not None and not (reading or watched):
+            raise ValueError(
+                f"{what} has the reference {phase.reference}, and neither its objective nor its shape compares with "
+                "one: it would take memory and a forward pass for nothing. Use WithKL(objective, coefficient) or "
+                "KLPenalty(coefficient), or leave the reference out."
             )
 
 
@@ -68,6 +76,25 @@ def _validate_critic(config: TrainConfig) -> None:
             raise ValueError(
                 f"phase {phase.name!r} has the credit {phase.valued}, which reads a critic's values and does not say "
                 "what the critic learns: give it a method targets(rollouts, values) -> f32[B, R], as GAE has."
+            )
+
+
+def _validate_minibatches(config: TrainConfig, shards: int | None) -> None:
+    """Minibatches are whole groups, as many in each, and divide over the mesh as the batch does."""
+    prompts, group_size = config.sampling.prompts, config.sampling.group_size
+    for phase in config.phases:
+        what, groups = f"phase {phase.name!r} has minibatches = {phase.minibatches}", prompts // phase.minibatches
+        if prompts % phase.minibatches:
+            raise ValueError(
+                f"{what}, which do not divide the sampling.prompts = {prompts} groups of a step, and a group stays "
+                f"together. Use one of {[n for n in range(1, prompts + 1) if prompts % n == 0]}."
+            )
+        part = math.gcd(groups * group_size, prompts * group_size // config.microbatches)
+        if shards and part % shards:
+            raise ValueError(
+                f"{what}, of {groups * group_size} rows each, and microbatches = {config.microbatches}: parts of "
+                f"{part} rows fit in both, and do not divide over the {shards} parts of the mesh (data x fsdp). Use "
+                "fewer minibatches or microbatches."
             )
 
 
@@ -134,5 +161,6 @@ def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
     _validate_needs(config)
     _validate_critic(config)
     _validate_batch(config, shards)
+    _validate_minibatches(config, shards)
     _validate_best(config)
     return config

@@ -36,13 +36,22 @@ REFUSED = [
     ({"sampling": CUT}, r"'p' has an importance ratio .*ClippedPG.*sampling.top_p = 0.9 .*Reinforce\(\)"),
     ({"sampling": CUT, "objective": pj.WithEntropy(pj.GSPO(), 0.1)}, "importance ratio"),
     ({"sampling": CUT, "objective": pj.TruncatedIS(pj.Reinforce())}, "importance ratio"),
-    ({"objective": pj.WithKL(pj.Reinforce(), 0.1)}, "KL term .*no reference model.*Leave WithKL out"),
     ({"credit": pj.GAE()}, r"'p' has the credit GAE.*no critic\. Set critic=CriticSpec\(\), .* GroupRelative\(\)"),
     ({"critic": CriticSpec()}, r"no phase reads its values.*credit GAE\(\), as ppo.*or set critic=None"),
     ({"critic": CriticSpec(), "credit": Valued()}, r"Valued.* does not say what the critic learns.*targets\(rollouts"),
     (
         {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "critic": CriticSpec(), "credit": pj.GAE()},
         r"group_size is 1 and alignment_every 5.*Set alignment_every=0",
+    ),
+    (
+        {"objective": pj.WithKL(pj.Reinforce(), 0.1)},
+        r"'p' has a KL divergence in WithKL.*InitialModel\(\)",
+    ),
+    ({"shape": pj.KLPenalty(0.1)}, r"'p' has a KL divergence in KLPenalty.*PhaseStart\(\)"),
+    ({"reference": pj.PhaseStart()}, r"reference PhaseStart\(\), and neither its objective nor its shape.*KLPenalty"),
+    (
+        {"minibatches": 5},
+        r"minibatches = 5, which do not divide the sampling.prompts = 24 .*\[1, 2, 3, 4, 6,",
     ),
     ({"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.LeaveOneOut()}, "group_size is 1"),
     (
@@ -67,6 +76,8 @@ def test_what_a_run_cannot_do_is_refused_when_the_config_is_read(changes, says):
         {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.Verdict(positive=0.1)},
         {"shape": pj.OverlongPenalty(16)},
         {"credit": pj.DropTruncated(pj.GAE()), "critic": CriticSpec(value_clip=None)},
+        {"shape": pj.KLPenalty(0.1, shape=pj.OverlongPenalty(16)), "reference": pj.InitialModel()},
+        {"objective": pj.WithKL(pj.GSPO(), 0.1), "reference": pj.PhaseStart(), "epochs": 2, "minibatches": 4},
         {"terms": pj.mixed(steps=1, pretrain=pj.Linear(0.1, 0.0, 5))[0].terms},
         {"space": pj.PromptDropout(0.5), "credit": pj.DropTruncated(pj.GroupRelative())},
     ],
@@ -82,6 +93,12 @@ def test_a_critic_is_an_override():
     assert apply_overrides(LAB, given).critic == CriticSpec(OptimizerSpec(3e-4))
     with pytest.raises(ValueError, match=r"critic\.value_clip is 0; it must be above 0, or None"):
         CriticSpec(value_clip=0)
+
+
+def test_minibatches_divide_over_the_mesh():
+    assert validate(config(minibatches=24), shards=8)
+    with pytest.raises(ValueError, match=r"minibatches = 24, of 8 rows each, and microbatches = 1: parts of 8 rows"):
+        validate(config(minibatches=24), shards=12)
 
 
 def test_a_recipe_is_an_override():

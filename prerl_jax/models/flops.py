@@ -47,6 +47,11 @@ def training_flops(config: DecoderConfig, lengths: np.ndarray, scored: float) ->
     return 3 * forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), scored)
 
 
-def critic_flops(config: DecoderConfig, lengths: np.ndarray) -> float:
-    """FLOPs of a critic's values of sequences of these lengths, and of its train step on them."""
-    return 4 * forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), 0)
+def scoring_flops(config: DecoderConfig, lengths: np.ndarray) -> float:
+    """FLOPs of the log-probabilities of all tokens of sequences of these lengths."""
+    return forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), float(np.sum(lengths)))
+
+
+def value_flops(config: DecoderConfig, lengths: np.ndarray) -> float:
+    """FLOPs of a critic's values of sequences of these lengths; a train step on them has three times as many."""
+    return forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), 0)

@@ -6,6 +6,7 @@ Whatever can be wrong with a config is found here, before anything is sampled or
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -60,9 +61,11 @@ class Assembly:
         """Rows of a part of the train step: a microbatch, or what makes PARTS parts of a batch where it divides so.
 
         Parts that packing leaves empty are not computed, so there must be some for a step of few rows to cost little.
+        A minibatch of any phase is a number of parts.
         """
-        shards, most = batch_shards(self.mesh), max(1, PARTS // self.config.microbatches)
-        whole = self.microbatch_rows
+        shards, rows = batch_shards(self.mesh), self.config.sampling.prompts * self.config.sampling.group_size
+        whole = math.gcd(self.microbatch_rows, *(rows // phase.minibatches for phase in self.phases))
+        most = max(1, PARTS * whole // rows)
         return whole // max(n for n in range(1, most + 1) if whole % (n * shards) == 0)
 
     @property

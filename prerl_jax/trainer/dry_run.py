@@ -71,6 +71,10 @@ def _phase_table(assembly: Assembly) -> Table:
         lines += [f"{phase.objective}", f"learning rate {rate}, temperature {phase.temperature}"]
         if phase.valued is not None:
             lines.append(f"critic: {assembly.config.critic}")
+        if phase.reference is not None:
+            lines.append(f"reference {phase.reference}")
+        if phase.updates > 1:
+            lines.append(f"{phase.updates} updates a step: {phase.epochs} epochs of {phase.minibatches} minibatches")
         table.add_row(f"{start + 1}-{start + phase.steps}", phase.name, "\n".join(lines))
         start += phase.steps
     return table
@@ -129,6 +133,9 @@ def _memory_table(assembly: Assembly) -> Table:
         ),
         f"batch, at most ({batch_rows} rows of {longest} tokens)": batch_rows * longest * 4 * 7,
     }
+    if any(phase.reference for phase in assembly.phases):
+        dtype = model.compute_dtype
+        entries[f"reference ({dtype})"] = bytes_per_device(model.abstract_params(dtype))
     if state.critic is not None:
         size = bytes_per_device(state.critic.params)
         entries["critic: parameters (float32)"] = size

@@ -31,7 +31,7 @@ from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.compilation import Compilations
 from prerl_jax.runtime.distributed import together
 from prerl_jax.runtime.goodput import Goodput
-from prerl_jax.runtime.mesh import all_rows, global_rows
+from prerl_jax.runtime.mesh import all_rows
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.peak import peak_flops
 from prerl_jax.runtime.profile import Profile, annotate
@@ -40,7 +40,9 @@ from prerl_jax.trainer.assembly import Assembly
 from prerl_jax.trainer.collect import collect
 from prerl_jax.trainer.evaluation import evaluate
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.references import References
 from prerl_jax.trainer.times import Times, Work
+from prerl_jax.trainer.updates import update
 from prerl_jax.trainer.verification import Verification
 from prerl_jax.verify import InProcess, Pool
 
@@ -59,9 +61,12 @@ class Run:
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
     verify: Pool | InProcess | None = None
     """None verifies in this process."""
+    references: References | None = None
+    """What phases are held against; None for a run without checkpoints."""
 
     def __post_init__(self) -> None:
         self.verify = self.verify or InProcess(self.assembly.config.data.verifier)
+        self.references = self.references or References(self.assembly)
 
     @property
     def assembly(self) -> Assembly:
@@ -79,6 +84,8 @@ class Step:
     prompts: Prompts
     position: dict
     """Of the data, after this step."""
+    phase_step: int = 0
+    """Steps done in the phase before this one."""
     times: Times = dataclasses.field(default_factory=Times)
     key: jax.Array | None = None
     """Of what is drawn at random in preparing."""
@@ -143,9 +150,10 @@ class Loop:
         if already == 0 and phases[index].reset_optimizer:
             run.state = reset_optimizer(run.state, run.assembly.optimizer(phases[index]))
         step = self._ask(number, phases[index])
+        step.phase_step = already
         self._sample(step)
         step.late = all_rows(step.late)
-        self._update(step)
+        update(run, step)
         return step
 
     def after(self, step: Step) -> None:
@@ -228,43 +236,9 @@ class Loop:
         step.rollouts = dataclasses.replace(rollouts, rewards=verdicts.verified.rewards, truncated=verdicts.cut)
         step.times.mark("verified")
 
-    def _update(self, step: Step) -> None:
-        """Prepares the batch and gives the device its update, which nobody waits for here."""
-        run, programs, phase = self.run, self.run.programs, step.phase
-        mesh, config = run.assembly.mesh, run.assembly.config
-        with annotate("prepare"):
-            rollouts = global_rows(mesh, step.rollouts)
-            values = programs.values(phase, run.state, rollouts)
-            batch, statistics = programs.prepare(phase, rollouts, step.key, run.state.phase_step, values)
-            packed = programs.pack(phase, batch)
-            batch = global_rows(mesh, packed)
-        step.times.mark("prepared")
-        if config.alignment_every and (step.number - 1) % config.alignment_every == 0:
-            groups = global_rows(mesh, _alignment_groups(run.assembly, step.rollouts))
-            step.aligned = programs.dual(phase.temperature)(run.state.params, groups)
-        with annotate("train"):
-            run.state, stepped = programs.step(phase)(run.state, batch)
-        if not all(getattr(term.space, "given_prompt", False) for term in phase.parts):
-            del stepped["train/logprob_gap"]  # the sampler's were given the prompt
-        step.metrics = statistics | stepped
-        sampling = config.sampling
-        step.work = Work(run.assembly.model.config, step.rollouts, packed, sampling.group_size)
-
 
 def _every(steps: int, number: int) -> bool:
     return bool(steps) and number % steps == 0
-
-
-def _alignment_groups(assembly: Assembly, rollouts: Rollouts) -> Rollouts:
-    """This process's rows of the groups that alignment is measured on: evenly spread over the global batch.
-
-    Which ones they are does not depend on the number of processes.
-    """
-    sampling, processes = assembly.config.sampling, jax.process_count()
-    wanted, local = assembly.config.alignment_prompts // processes, sampling.prompts // processes
-    groups = np.arange(wanted) * local // wanted
-    rows = (groups[:, None] * sampling.group_size + np.arange(sampling.group_size)).ravel()
-    return jax.tree.map(lambda x: x[rows], rollouts)
 
 
 def _problems(config, step: Step) -> list[Any]:

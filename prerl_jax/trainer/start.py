@@ -35,6 +35,7 @@ from prerl_jax.trainer.assembly import Assembly, assemble
 from prerl_jax.trainer.critic import with_critic
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.programs import MakeEngine, Programs
+from prerl_jax.trainer.references import References
 from prerl_jax.trainer.source import Source, read_source, write_source
 from prerl_jax.verify import InProcess, Pool, open_verify
 
@@ -124,7 +125,8 @@ def _go(
             began = [] if source is None else [f"begun from {source}"]
             for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed), *of_critic):
                 progress.message(note)
-            work = Run(programs, state, batches, writer, checkpoints, progress, profile, goodput, verify)
+            references = References(assembly, workdir / "checkpoints", source)
+            work = Run(programs, state, batches, writer, checkpoints, progress, profile, goodput, verify, references)
             try:
                 train(work)
             except (ValueError, OSError) as error:  # nothing in the config: keep the traceback

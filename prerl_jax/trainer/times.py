@@ -9,12 +9,12 @@ is when the update is computed. So steps, but for evaluations between them, lie 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from prerl_jax.core.types import Batch, Rollouts
-from prerl_jax.models.flops import critic_flops, sampling_flops, training_flops
+from prerl_jax.models.flops import sampling_flops, scoring_flops, training_flops, value_flops
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import all_rows
 
@@ -52,12 +52,24 @@ class Times:
 class Work:
     """What a step computes, over all processes: tokens, and model FLOPs. Every process makes it, of its own rows."""
 
-    def __init__(self, config: DecoderConfig, rollouts: Rollouts, batch: Batch, group_size: int):
+    def __init__(
+        self,
+        config: DecoderConfig,
+        rollouts: Rollouts,
+        updates: Sequence[Batch],
+        group_size: int,
+        scored: np.ndarray | Sequence[int] = (),
+    ):
+        """`updates` are the packed batches that were trained on; `scored` has the tokens of every sequence whose
+        log-probabilities were computed beforehand, once for each policy that it was done under."""
         prompts, responses = rollouts.prompt_mask.sum(axis=1), rollouts.response_mask.sum(axis=1)
-        lengths, scored = segment_lengths(batch.sequences.segments), int((batch.weights != 0).sum())
-        flops = sampling_flops(config, prompts, responses, group_size) + training_flops(config, lengths, scored)
-        if batch.critic is not None:
-            flops += critic_flops(config, segment_lengths(batch.critic.sequences.segments))
+        lengths = np.concatenate([segment_lengths(batch.sequences.segments) for batch in updates])
+        trained = sum(int((batch.weights != 0).sum()) for batch in updates)
+        flops = sampling_flops(config, prompts, responses, group_size) + training_flops(config, lengths, trained)
+        flops += scoring_flops(config, np.asarray(scored, np.int64))
+        valued = [segment_lengths(batch.critic.sequences.segments) for batch in updates if batch.critic is not None]
+        if valued:  # all rows once, and what the critic is trained on with every update
+            flops += value_flops(config, prompts + responses) + 3 * value_flops(config, np.concatenate(valued))
         self.sampled, self.trained, self.flops = _over_processes(responses.sum(), lengths.sum(), flops)
 
     def metrics(self, times: Mapping[str, float], peak: float) -> dict[str, float]:

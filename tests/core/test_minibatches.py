@@ -100,3 +100,34 @@ def test_what_was_not_scored_is_missed(name):
 def test_no_update_is_refused(counts):
     with pytest.raises(ValueError, match=f"{next(iter(counts))}=0.*both must be 1 or more"):
         pj.Phase("p", 1, **counts)
+
+
+SIGNS = [
+    # advantage, ratio, whether the token has a gradient
+    (+1.0, 0.5, True),
+    (+1.0, 1.1, True),
+    (+1.0, 1.5, False),
+    (-1.0, 0.5, False),
+    (-1.0, 0.9, True),
+    (-1.0, 1.5, True),
+]
+
+
+def test_the_sign_table_of_ppo_holds_for_the_gradient_of_the_parameters():
+    """Of a token alone, through scoring, packing and the fused loss: -A rho grad log pi, or exactly nothing."""
+    phase = pj.Phase("p", 1, pj.PreTrainSpace(0), objective=pj.ClippedPG(0.2, 0.3), epochs=2)
+    layout = toy.to_numpy(pj.make_layout(phase)(ROLLOUTS))
+    score = jax.jit(pj.make_score(MODEL))(NOW, layout.sequences)
+    place = tuple(np.argwhere(layout.sequences.mask)[3])
+    one = np.zeros(layout.weights.shape, np.float32)
+    one[place] = 1.0
+    loss = jax.jit(jax.grad(lambda params, batch: pj.make_loss(MODEL, phase.objective)(params, batch)[0]))
+    plain = jax.jit(jax.grad(lambda params: pj.make_score(MODEL)(params, layout.sequences)[place]))(NOW)
+    for advantage, ratio, wanted in SIGNS:
+        old = np.asarray(score) - np.log(ratio) * one
+        batch = dataclasses.replace(layout, weights=one, advantages=advantage * one, old_logprobs=old)
+        packed = pj.pack(batch, pj.plan(batch, phase.objective, 16), 2, 16)
+        found = loss(NOW, packed)
+        expected = jax.tree.map(lambda x, a=advantage, r=ratio, w=wanted: -a * r * x * w, plain)
+        toy.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        assert wanted == any(np.abs(x).max() > 0 for x in jax.tree.leaves(found)), (advantage, ratio)

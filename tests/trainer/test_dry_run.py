@@ -61,6 +61,16 @@ def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assem
     assert numbers(printed.out, "cache of 4 prompts, 8 responses in evaluation") == [f"{cache:,.1f}"]
 
 
+def test_a_reference_and_updates(monkeypatch, capsys, tmp_path, assembly):
+    phase = ["phases.1.epochs=2", "phases.1.minibatches=4", "phases.1.reference=PhaseStart()"]
+    more = ["phases.1.shape=KLPenalty(0.1)", 'model.compute_dtype="bfloat16"']
+    status, printed = dry_run(monkeypatch, capsys, tmp_path, *phase, *more)
+    assert status == 0
+    assert "8 updates a step: 2 epochs of 4 minibatches" in printed.out
+    total = sum(leaf.size for leaf in jax.tree.leaves(assembly.model.abstract_params()))
+    assert numbers(printed.out, "reference (bfloat16)") == [f"{total * 2 / 2**20:,.1f}"]
+
+
 def test_a_narrow_terminal_keeps_the_parameters_names_whole(assembly):
     console = Console(file=io.StringIO(), width=80)
     console.print(dry_run_module._parameter_table(assembly))

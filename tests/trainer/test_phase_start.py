@@ -27,7 +27,7 @@ def test_the_steps_before_which_moments_begin_anew(monkeypatch, done, resets):
     monkeypatch.setattr(loop_module, "reset_optimizer", lambda state, tx: found.append((state, tx)) or state)
     monkeypatch.setattr(Loop, "_ask", lambda self, number, phase: types.SimpleNamespace(late=None))
     monkeypatch.setattr(Loop, "_sample", lambda self, step: None)
-    monkeypatch.setattr(Loop, "_update", lambda self, step: setattr(run, "state", run.state + 1))
+    monkeypatch.setattr(loop_module, "update", lambda run, step: setattr(run, "state", run.state + 1))
     loop = Loop(run)
     for number in range(done + 1, 6):
         loop.step(number)

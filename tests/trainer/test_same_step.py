@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+import toy
 
+import prerl_jax as pj
 from prerl_jax import grpo, nsr_prerl
 from prerl_jax.core.types import Batch, Sequences
 from prerl_jax.data import make_batches
@@ -28,6 +30,21 @@ def begin(config, devices=None):
     return Run(Programs(assembly), state, batches, MetricsWriter("", enabled=False), None, None)
 
 
+GRPO = grpo(steps=2)
+UPDATES = (
+    pj.Phase(
+        "updates",
+        2,
+        objective=pj.WithKL(pj.ClippedPG(), 0.1),
+        shape=pj.KLPenalty(0.5),
+        reference=pj.InitialModel(),
+        epochs=2,
+        minibatches=2,
+    ),
+)
+"""Their updates are compared, so the gradient is not divided by its own size: rounding would be."""
+
+
 def first_step(config, devices=None):
     """(metrics, parameters afterwards) of a config's first step."""
     run = begin(config, devices)
@@ -36,27 +53,42 @@ def first_step(config, devices=None):
     return step.scalars, jax.device_get(run.state.params)
 
 
-def tiny(**fields):
-    return dataclasses.replace(tiny_run.config(), phases=grpo(steps=2), alignment_every=0, **fields)
+def tiny(phases, **fields):
+    config = tiny_run.config()
+    smooth = dataclasses.replace(config.optimizer, learning_rate=0.1, eps=1.0)
+    if phases is UPDATES:
+        fields["optimizer"] = smooth
+    return dataclasses.replace(config, phases=phases, alignment_every=0, **fields)
 
 
 @functools.cache
-def plain():
-    return first_step(tiny())
+def plain(phases):
+    return first_step(tiny(phases))
 
 
 SAMPLING = dataclasses.replace(tiny_run.config().sampling, slots=8)
 VARIANTS = {
-    "two microbatches": lambda: first_step(tiny(microbatches=2)),
-    "half the slots": lambda: first_step(tiny(sampling=SAMPLING)),
-    "eight devices": lambda: first_step(tiny(mesh=MeshSpec(data=2, fsdp=2, tensor=2)), jax.devices()),
+    "two microbatches": lambda phases: first_step(tiny(phases, microbatches=2)),
+    "half the slots": lambda phases: first_step(tiny(phases, sampling=SAMPLING)),
+    "eight devices": lambda phases: first_step(tiny(phases, mesh=MeshSpec(2, 2, 2)), jax.devices()),
 }
+
+
+@pytest.mark.parametrize("variant", ["two microbatches", "eight devices"])
+def test_several_updates_are_the_same(variant):
+    expected, params = plain(UPDATES)
+    metrics, other = VARIANTS[variant](UPDATES)
+    assert abs(expected["train/ratio"] - 1) > 1e-3
+    assert expected["train/reference_kl"] > 1e-4
+    for name in ("grad_norm", "loss", "entropy", "ratio", "clip_fraction", "reference_kl", "kept", "tokens", "skipped"):
+        np.testing.assert_allclose(metrics[f"train/{name}"], expected[f"train/{name}"], rtol=1e-3, atol=1e-6)
+    toy.assert_close(other, params, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_first_step_is_the_same(variant):
-    expected, params = plain()
-    metrics, other = VARIANTS[variant]()
+    expected, params = plain(GRPO)
+    metrics, other = VARIANTS[variant](GRPO)
     assert 0 < metrics["train/reward"] < 1
     for name in ("reward", "accuracy", "length", "truncated", "kept", "computed", "tokens", "skipped"):
         assert metrics[f"train/{name}"] == expected[f"train/{name}"], name
@@ -120,9 +152,9 @@ def test_alignment_is_measured_in_parts_of_a_microbatch_at_most(assembly, microb
 def test_used_rows_come_first(assembly):
     """Part i of the step is every 8th row from i on: three packed rows are the two of part 0 and one of part 1."""
     programs, phase = Programs(assembly), assembly.phases[1]
-    tokens = np.ones(programs.batch_shape, np.int32)
+    tokens = np.ones(programs.batching.shape, np.int32)
     mask = np.arange(len(tokens))[:, None] < 3
     sequences = Sequences(tokens, tokens.cumsum(axis=1, dtype=np.int32) - 1, tokens, tokens * mask > 0)
-    packed = programs.pack(phase, Batch(sequences, np.float32(tokens * mask), np.float32(tokens)))
-    assert packed.weights.shape == programs.batch_shape == (16, 40)
+    packed = programs.batching.pack(phase, Batch(sequences, np.float32(tokens * mask), np.float32(tokens)))
+    assert packed.weights.shape == programs.batching.shape == (16, 40)
     assert np.flatnonzero(packed.weights.any(axis=1)).tolist() == [0, 1, 8]

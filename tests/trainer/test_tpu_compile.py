@@ -65,7 +65,7 @@ def test_train_step(programs):
     before, phase = assembly.phases
     assert programs.step(before) is programs.step(phase)
     state = assembly.abstract_state(phase)
-    shape = programs.batch_shape
+    shape = programs.batching.shape
     assert (shape, assembly.part_rows) == ((192, 72), 24)
     ints, floats = rows(programs, shape, jnp.int32), rows(programs, shape, jnp.float32)
     sequences = Sequences(ints, ints, ints, rows(programs, shape, bool))

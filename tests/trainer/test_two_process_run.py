@@ -9,6 +9,9 @@ from tiny_run import COMMAND, lines
 
 CLOSE = "reward accuracy length kept computed truncated tokens grad_norm loss entropy logprob sampler_logprob"
 
+UPDATES = ["epochs=2", "minibatches=2", "shape=KLPenalty(0.5)", "reference=PhaseStart()"]
+"""Of the second phase: what takes rows from one process to the other, and a checkpoint that both read again."""
+
 
 def run_both(workdir, *more):
     """Both processes to their end: their (stdout, stderr)."""
@@ -31,7 +34,8 @@ def run_both(workdir, *more):
 
 def test_two_processes_run_and_resume(tmp_path, finished):
     """Three steps with a slot for every other row, then, under a longer schedule and with one for each, the fourth."""
-    (first, _), (second, _) = run_both(tmp_path, "--set", "phases.1.steps=1", "--set", "sampling.slots=8")
+    updates = [f"phases.1.{field}" for field in UPDATES]
+    (first, _), (second, _) = run_both(tmp_path, "--set", "phases.1.steps=1", "sampling.slots=8", *updates)
     assert "nsr_prerl" in first
     assert "step" not in second  # but for what gloo says of itself
     records = lines(tmp_path)
@@ -43,11 +47,12 @@ def test_two_processes_run_and_resume(tmp_path, finished):
         assert records[0][name] == alone[0][name], name
     for name in (*(f"train/{name}" for name in CLOSE.split()), "alignment/objective", "alignment/norm_post"):
         np.testing.assert_allclose(records[1][name], alone[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
-    (first, _), (second, _) = run_both(tmp_path, "--allow-config-change")
+    (first, _), (second, _) = run_both(tmp_path, "--allow-config-change", "--set", *updates)
     assert "resumed from the checkpoint at step 3" in first
     assert "step" not in second  # but for what gloo says of itself
     resumed = lines(tmp_path)
     assert resumed[:4] == records
     assert [record["step"] for record in resumed] == [0, 1, 2, 3, 4]
     assert resumed[4]["phase"] == "rl"
+    assert all(abs(record["train/ratio"] - 1) > 1e-6 and record["train/reference_kl"] > 0 for record in resumed[3:])
     assert (tmp_path / "curves.png").exists()

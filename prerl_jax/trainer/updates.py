@@ -1,0 +1,73 @@
+"""What a step trains on is given to the device: one update after the other, and the alignment of gradients before.
+
+With epochs and minibatches a step has several. Credit is given over all its rollouts, and what they are held against is
+scored once, before the first; every update has a batch of its own, packed on the host while the device computes the one
+before. The step counts once, with the last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from prerl_jax.core.types import Rollouts
+from prerl_jax.runtime.mesh import global_rows
+from prerl_jax.runtime.profile import annotate
+from prerl_jax.trainer.assembly import Assembly
+from prerl_jax.trainer.times import Work, segment_lengths
+
+if TYPE_CHECKING:
+    from prerl_jax.trainer.loop import Run, Step
+
+
+def update(run: Run, step: Step) -> None:
+    """Moves `run.state` and fills in the step's metrics, which are computed later: nobody waits here."""
+    assembly, programs, phase = run.assembly, run.programs, step.phase
+    rollouts = global_rows(assembly.mesh, step.rollouts)
+    with annotate("prepare"):
+        reference = run.references.of(phase, run.state)
+        given = {"key": step.key, "phase_step": np.int32(step.phase_step)}
+        given["values"] = programs.values(phase, run.state, rollouts)
+        known, scored = programs.batching.score(phase, rollouts, step.key, run.state.params, reference)
+        given |= known
+    found, packed = [], []
+    for number in range(phase.updates):
+        with annotate("prepare"):
+            batch, statistics = programs.batching.prepare(phase, rollouts, given, number)
+            packed.append(programs.batching.pack(phase, batch))
+            batch = programs.batching.anchored(phase, packed[-1], reference)
+        if not number:
+            step.times.mark("prepared")
+            _align(run, step)
+        counts = () if phase.updates == 1 else (np.bool_(number == phase.updates - 1),)
+        with annotate("train"):
+            run.state, stepped = programs.step(phase)(run.state, batch, *counts)
+        found.append(statistics | stepped)
+    step.metrics = found[0] if phase.updates == 1 else programs.over_updates(found)
+    if not all(getattr(term.space, "given_prompt", False) for term in phase.parts):
+        del step.metrics["train/logprob_gap"]  # the sampler's were given the prompt
+    if reference is not None and not phase.scored_before:
+        scored = segment_lengths(packed[0].sequences.segments)
+    step.work = Work(assembly.model.config, step.rollouts, packed, assembly.config.sampling.group_size, scored)
+
+
+def _align(run: Run, step: Step) -> None:
+    """Measures how the gradients of the two spaces align, where it is due."""
+    every = run.assembly.config.alignment_every
+    if every and (step.number - 1) % every == 0:
+        groups = global_rows(run.assembly.mesh, _alignment_groups(run.assembly, step.rollouts))
+        step.aligned = run.programs.dual(step.phase.temperature)(run.state.params, groups)
+
+
+def _alignment_groups(assembly: Assembly, rollouts: Rollouts) -> Rollouts:
+    """This process's rows of the groups that alignment is measured on: evenly spread over the global batch.
+
+    Which ones they are does not depend on the number of processes.
+    """
+    sampling, processes = assembly.config.sampling, jax.process_count()
+    wanted, local = assembly.config.alignment_prompts // processes, sampling.prompts // processes
+    groups = np.arange(wanted) * local // wanted
+    rows = (groups[:, None] * sampling.group_size + np.arange(sampling.group_size)).ravel()
+    return jax.tree.map(lambda x: x[rows], rollouts)
