@@ -82,7 +82,7 @@ def stderr_of_the_process() -> Iterator[list[str]]:
 def compiled(program: Program, dump: str | None = None) -> Compiled:
     start = time.perf_counter()
     with stderr_of_the_process() as said:
-        executable = program.lower().compile()
+        executable = program.compile()
     seconds = time.perf_counter() - start
     text = executable.as_text()
     if dump:
@@ -102,14 +102,17 @@ def compiled(program: Program, dump: str | None = None) -> Compiled:
 
 def rows(program: Program, found: Compiled, hbm: float) -> list[Row]:
     name, cost = f"tpu_compile/{program.name}", found.cost
-    free = 1 - found.peak / (hbm * 2**30)
-    memory = f"peak {found.peak / 2**20:,.0f} MiB, temporaries {found.temporaries / 2**20:,.0f} MiB"
+    peak = found.peak + program.beside
+    beside = f" with {program.beside / 2**20:,.0f} of the train state beside it" if program.beside else ""
+    memory = f"peak {peak / 2**20:,.0f} MiB{beside}, temporaries {found.temporaries / 2**20:,.0f} MiB"
     work = f"{cost.flops / 1e12:,.4g} TFLOP against {program.flops / 1e12:,.4g}"
     traffic = f"{cost.bytes / 2**30:,.3g} GiB through HBM, {found.moved / 2**30:,.3g} GiB between chips"
     wide = f"largest: {found.wide[0][-60:]}" if found.wide else ""
+    free = 1 - peak / (hbm * 2**30)
+    ratio = cost.flops / program.flops if program.flops else None
     return [
         Row(f"{name}/free", free, ">= 0.25", f"{memory}; compiled in {found.seconds:.0f} s; {program.note}"),
-        Row(f"{name}/flops", cost.flops / program.flops, "<= 1.15", f"{work}; {traffic}"),
+        Row(f"{name}/flops", ratio, "<= 1.15", f"{work}; {traffic}"),
         Row(f"{name}/warnings", found.warnings, "<= 0"),
         Row(f"{name}/float32", cost.wide / max(cost.flops, 1), "<= 0.01", wide),
     ]

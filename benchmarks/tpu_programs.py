@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ from prerl_jax import (
     adamw,
     dsrl,
     make_dual_gradients,
-    make_sampler,
     make_score,
     make_train_step,
 )
@@ -27,8 +25,9 @@ from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.flops import causal_pairs, forward_flops
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.rollout.pool import make_pool
 from prerl_jax.runtime.mesh import batch_sharding, batch_shards
-from prerl_jax.runtime.state import abstract_state
+from prerl_jax.runtime.state import abstract_state, bytes_per_device
 
 MODELS = {
     "qwen3-4b": DecoderConfig(
@@ -59,10 +58,10 @@ class Shapes:
     response: int
     microbatch: int
     """Rows that are computed at once."""
-    sampled: int
+    slots: int
     """Rows that are sampled at once."""
     aligned: int
-    """Rows of the dual program."""
+    """Rows whose alignment is measured, in microbatches too."""
 
     @property
     def rows(self) -> int:
@@ -70,29 +69,29 @@ class Shapes:
 
     @classmethod
     def paper(cls, mesh: Mesh) -> Shapes:
-        return cls(128, 8, 1024, 8192, microbatch=batch_shards(mesh), sampled=256, aligned=64)
+        return cls(128, 8, 1024, 8192, microbatch=batch_shards(mesh), slots=192, aligned=256)
 
     @classmethod
     def small(cls, mesh: Mesh) -> Shapes:
-        return cls(8, 4, 128, 384, microbatch=2 * batch_shards(mesh), sampled=32, aligned=16)
+        return cls(8, 4, 128, 384, microbatch=2 * batch_shards(mesh), slots=16, aligned=16)
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
     name: str
-    lower: Callable[[], Any]
-    """-> jax.stages.Lowered."""
+    compile: Callable[[], jax.stages.Compiled]
     flops: float
     """FLOPs a device of its matrix products and causal attention under the model's remat policy."""
     note: str
+    beside: int = 0
+    """Bytes on a device that a run holds meanwhile, and that are no arguments of the program."""
 
 
 def programs(model: Decoder, shapes: Shapes) -> Iterator[Program]:
-    """Prefill, sampling as a whole (with its decode loop), score, the steps of both phases, the dual program."""
+    """The pool's prefill, decode chunks and longer rings, score, the steps of both phases, the dual program."""
     pre, post = dsrl(warmup=1, total=2, prefix=PREFIX)
     inside = shapes.prompt + shapes.response
-    yield _prefill(model, shapes)
-    yield _sampling(model, shapes)
+    yield from _pool(model, shapes)
     yield _score(model, shapes.microbatch, inside)
     for name, phase, length in (("nsr_prerl_step", pre, 1 + shapes.response), ("rl_step", post, inside)):
         yield _step(model, shapes, name, phase, length)
@@ -137,7 +136,7 @@ def _step(model: Decoder, shapes: Shapes, name: str, phase, length: int) -> Prog
     out = (jax.tree.map(lambda s: s.sharding, state), None)
     return Program(
         name,
-        lambda: jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch),
+        lambda: jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch).compile(),
         _training(model, rows, length) / mesh.size,
         f"{rows} rows x {length} tokens in {microbatches} microbatches",
     )
@@ -147,9 +146,9 @@ def _score(model: Decoder, rows: int, length: int) -> Program:
     score = jax.jit(make_score(model, chunk=_chunk(model, rows, length)))
     sequences = _sequences(model.mesh, rows, length)
     flops = sum(_parts(model, rows, length)) / model.mesh.size
-    return Program(
-        "score", lambda: score.lower(model.abstract_params(), sequences), flops, f"{rows} rows x {length} tokens"
-    )
+    beside = _state_bytes(model) - bytes_per_device(model.abstract_params())
+    note = f"{rows} rows x {length} tokens"
+    return Program("score", lambda: score.lower(model.abstract_params(), sequences).compile(), flops, note, beside)
 
 
 def _dual(model: Decoder, shapes: Shapes, pre, post) -> Program:
@@ -163,31 +162,54 @@ def _dual(model: Decoder, shapes: Shapes, pre, post) -> Program:
         array(jnp.float32),
         array(jnp.float32, shapes.response),
     )
-    dual = make_dual_gradients(model, pre, post, shapes.group, chunk=_chunk(model, rows, inside))
+    parts = rows // shapes.microbatch
+    chunk = _chunk(model, shapes.microbatch, inside)
+    dual = make_dual_gradients(model, pre, post, shapes.group, chunk=chunk, microbatches=parts)
     metrics = jax.jit(lambda params, rollouts: dual(params, rollouts)[2])  # as a run does: only numbers come out
-    flops = _training(model, rows, inside) + _training(model, rows, 1 + shapes.response)
-    note = f"{rows} rows in both spaces"
-    return Program("dual", lambda: metrics.lower(model.abstract_params(), rollouts), flops / mesh.size, note)
+    flops = (_training(model, rows, inside) + _training(model, rows, 1 + shapes.response)) / mesh.size
+    params, note = model.abstract_params(), f"{rows} rows in both spaces in {parts} microbatches"
+    beside = _state_bytes(model) - bytes_per_device(params)
+    return Program("dual", lambda: metrics.lower(params, rollouts).compile(), flops, note, beside)
 
 
-def _prefill(model: Decoder, shapes: Shapes) -> Program:
-    asked = shapes.sampled // shapes.group
-    tokens = _arrays(model.mesh, asked)(jnp.int32, shapes.prompt)
-    params = model.abstract_params(model.compute_dtype)  # as the sampler casts them
-    prefill = jax.jit(lambda params, *x: model.init_cache(params, *x, shapes.group, shapes.response))
-    flops = forward_flops(model.config, asked * shapes.prompt, asked * causal_pairs([shapes.prompt]), 0)
-    note = f"{asked} prompts of {shapes.prompt} tokens, and the cache of {shapes.sampled} responses"
-    return Program("prefill", lambda: prefill.lower(params, tokens, tokens, tokens), flops / model.mesh.size, note)
+def _state_bytes(model: Decoder) -> int:
+    """Bytes of the train state on a device."""
+    return bytes_per_device(abstract_state(model.abstract_params(), adamw(1e-6), model.mesh))
 
 
-def _sampling(model: Decoder, shapes: Shapes) -> Program:
-    c, mesh, rows, asked = model.config, model.mesh, shapes.sampled, shapes.sampled // shapes.group
-    array = _arrays(mesh, asked)
+def _pool(model: Decoder, shapes: Shapes) -> Iterator[Program]:
+    """All programs for all slots. A decode chunk's FLOPs are those of full rows between its ring and the one before."""
+    c, mesh, array = model.config, model.mesh, _arrays(model.mesh, shapes.prompts)
     prompts = Prompts(array(jnp.int32, shapes.prompt), array(bool, shapes.prompt), array(jnp.int32))
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(mesh, PartitionSpec()))
-    sample = make_sampler(model, SamplerConfig(shapes.response, stop_tokens=(STOP,)), shapes.group)
-    tokens = rows * shapes.response
-    pairs = asked * causal_pairs([shapes.prompt]) + rows * causal_pairs([shapes.response]) + tokens * shapes.prompt
-    flops = forward_flops(c, asked * shapes.prompt + tokens, pairs, asked + tokens) / mesh.size
-    note = f"{rows} rows of {asked} prompts, prefill and {shapes.response} tokens"
-    return Program("sample", lambda: sample.lower(model.abstract_params(), prompts, key), flops, note)
+    pool = make_pool(
+        model, SamplerConfig(shapes.response, stop_tokens=(STOP,)), shapes.group, slots=shapes.slots, shrink=()
+    )
+    found, made = {}, pool.compile(model.abstract_params(), prompts, key)
+
+    def compiled(name: str) -> jax.stages.Compiled:
+        while name not in found:
+            found.update([next(made)])
+        return found[name]
+
+    state = _state_bytes(model)
+    asked, prompt = shapes.prompts, shapes.prompt
+    flops = forward_flops(c, asked * prompt, asked * causal_pairs([prompt]), 0)
+    prefill = f"{asked} prompts of {prompt} tokens"
+    yield Program(
+        "prefill",
+        lambda: compiled("prefill"),
+        flops / mesh.size,
+        prefill,
+        state - bytes_per_device(model.abstract_params()),
+    )
+    before = 0
+    for columns in pool.rings:
+        tokens = shapes.slots * pool.chunk
+        flops = forward_flops(c, tokens, tokens * (prompt + (before + columns + 1) / 2), tokens)
+        note = f"{shapes.slots} slots, {pool.chunk} tokens a chunk, a ring of {columns}"
+        for kind, count in (("longer_ring", 0), ("decode_chunk", flops / mesh.size)):
+            name = f"{kind}/{columns}"
+            if count or before:
+                yield Program(name, lambda name=name: compiled(name), count, note, state)
+        before = columns

@@ -40,6 +40,7 @@ class Case:
     qwen3: Callable[[], DecoderConfig]
     rows: int
     length: int
+    warmup: int
 
 
 def _random(config: DecoderConfig) -> Callable[[], tuple[DecoderConfig, Params]]:
@@ -47,9 +48,9 @@ def _random(config: DecoderConfig) -> Callable[[], tuple[DecoderConfig, Params]]
 
 
 CASES = {
-    "smollm2": Case("smollm2", models.smollm2, models.smollm2_as_qwen3, 8, 256),
-    "lab": Case("lab", _random(models.LAB), lambda: models.LAB, 128, 62),
-    "tiny": Case("tiny", _random(models.TINY), lambda: models.TINY, 4, 16),
+    "smollm2": Case("smollm2", models.smollm2, models.smollm2_as_qwen3, 8, 256, warmup=1),
+    "lab": Case("lab", _random(models.LAB), lambda: models.LAB, 128, 62, warmup=4),
+    "tiny": Case("tiny", _random(models.TINY), lambda: models.TINY, 4, 16, warmup=1),
 }
 
 
@@ -101,7 +102,7 @@ def against(case: Case, peer: str, config: DecoderConfig, params: Params, make: 
         theirs = make(config, params, batch)
     except ImportError as error:
         return Row(name, None, target, f"not measured: {error}")
-    seconds = interleaved({"ours": ours(config, params, batch), peer: theirs}, options.repetitions, warmup=4)
+    seconds = interleaved({"ours": ours(config, params, batch), peer: theirs}, options.repetitions, case.warmup)
     rates = {who: case.rows * case.length / value for who, value in seconds.items()}
     figures = ", ".join(f"{who} {rate:,.0f} tokens/s" for who, rate in rates.items())
     return Row(name, rates["ours"] / rates[peer], target, f"{case.rows} x {case.length}: {figures}")

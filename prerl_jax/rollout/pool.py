@@ -17,14 +17,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from prerl_jax.core.types import Array, Params, Prompts, Rollouts
-from prerl_jax.rollout.pool_programs import Assignment, PoolShape, Programs, make_programs
+from prerl_jax.rollout.pool_programs import (
+    Assignment,
+    PoolShape,
+    Programs,
+    columns_of,
+    make_programs,
+    ring_of,
+    with_ring,
+)
 from prerl_jax.rollout.queue import Queue
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import batch_shards, everywhere, global_rows, local_rows, replicated
@@ -60,7 +68,7 @@ def make_pool(
       slots: rows at once; None, or more than there are, for one a row. Must divide over the parts of the mesh.
       chunk: tokens between two looks at what has finished, at most.
       rings: lengths of the responses' cache, rising; the last is enough for `max_new_tokens`. Each is a program more.
-        None: `max_new_tokens` and quarters of it, down to SHORTEST_RING.
+        None: `max_new_tokens` and thirds of it, down to SHORTEST_RING.
       shrink: numbers of slots to go on with when no row waits, falling. Each is a program more. None: a quarter and a
         sixteenth of the slots, where responses have FEWEST_ROOM tokens or more.
 
@@ -85,9 +93,10 @@ def make_pool(
 
 
 def _rings(needed: int) -> tuple[int, ...]:
+    # Thirds: attention reads a whole ring, and so, of full rows, half as much again as it must; of quarters, 0.6.
     rings = [needed]
-    while -(-rings[0] // 4) >= SHORTEST_RING:
-        rings.insert(0, -(-rings[0] // 4))
+    while -(-rings[0] // 3) >= SHORTEST_RING:
+        rings.insert(0, -(-rings[0] // 3))
     return tuple(rings)
 
 
@@ -143,26 +152,30 @@ class Pool:
         self._run(programs, shape, queue, params, key, temperature, on_finished)
         return self._place(queue.rollouts())
 
-    def compile(self, params: Params, prompts: Prompts, key: Array) -> dict[str, jax.stages.Compiled]:
-        """The programs "prefill" and "decode_chunk" with the shortest ring, compiled ahead of time.
+    def compile(self, params: Params, prompts: Prompts, key: Array) -> Iterator[tuple[str, jax.stages.Compiled]]:
+        """Every program for all slots, compiled ahead of time, one after the other, each with its name.
 
-        They are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
+        They are "prefill" and, of every ring, "decode_chunk/COLUMNS", before it "longer_ring/COLUMNS" but for the
+        first. The arguments are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
         """
         shape, programs = self.programs(prompts.prompt.shape[0] * self.group_size)
         asked = params, Prompts(prompts.prompt, prompts.prompt_mask)
         prefill = programs.prefill.lower(*asked).compile()
-
-        def abstract(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-        begun = jax.tree.map(abstract, jax.eval_shape(programs.prefill, *asked), prefill.output_shardings)
-        slots = begun[2]
+        yield "prefill", prefill
+        weights, store, slots = _put_out(prefill, jax.eval_shape(programs.prefill, *asked))
         numbers, flags = slots.count, slots.done
         waiting = jax.ShapeDtypeStruct((shape.parts,), numbers.dtype, sharding=numbers.sharding)
         given = Assignment(prompt=numbers, id=numbers, sample=numbers, fresh=flags, waiting=waiting)
         temperature = jax.ShapeDtypeStruct((), np.float32, sharding=slots.clock.sharding)
-        decode = programs.decode.lower(*begun, given, key, temperature).compile()
-        return {"prefill": prefill, "decode_chunk": decode}
+        for columns in shape.rings:
+            if columns != shape.rings[0]:
+                grow = programs.grow.lower(ring_of(slots)).compile()
+                yield f"longer_ring/{columns}", grow
+                slots = with_ring(slots, _put_out(grow, jax.eval_shape(programs.grow, ring_of(slots))))
+            yield (
+                f"decode_chunk/{columns}",
+                programs.decode.lower(weights, store, slots, given, key, temperature).compile(),
+            )
 
     def _place(self, tree: Any) -> Any:
         """This process's rows on the device."""
@@ -180,8 +193,8 @@ class Pool:
             finished = queue.keep(*local_rows((drawn, slots.done)))
             if not active and not waiting:
                 break
-            if active and longest > _columns(slots):
-                slots = programs.grow(slots)
+            if active and longest > columns_of(slots.cache.key):
+                slots = with_ring(slots, programs.grow(ring_of(slots)))
             # The next number down, not the least that would do: so programs are one a number.
             fewer = next((n for n in shape.shrink if n < slots.done.shape[0]), None)
             if fewer and not waiting and most * shape.parts <= fewer:
@@ -194,5 +207,8 @@ class Pool:
         return Assignment(**{name: self._place(x) for name, x in assignment.items()})
 
 
-def _columns(slots: Any) -> int:
-    return jax.tree.leaves(slots.cache.key)[0].shape[-1]
+def _put_out(compiled: jax.stages.Compiled, shapes: Any) -> Any:
+    """What a program returns, as trees of jax.ShapeDtypeStruct."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, compiled.output_shardings
+    )

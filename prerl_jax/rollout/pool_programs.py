@@ -19,6 +19,8 @@ from prerl_jax.rollout.sampler import SamplerConfig, cast, decoding, prefill
 from prerl_jax.rollout.slots import Drawn, Slots, decode_chunk, empty, make_draw, row_keys
 from prerl_jax.runtime.mesh import batch_sharding, replicated
 
+Ring = tuple[Array, Any, Any]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +82,8 @@ class Programs:
     """(params, prompts) -> (weights to decode with, what slots begin with, the first slots)."""
     decode: Callable[..., tuple[Slots, Drawn, Array]]
     """(weights, store, slots, assignment, key, temperature) -> (slots, what was drawn, status): see `make_programs`."""
-    grow: Callable[[Slots], Slots]
-    """A ring of the next length."""
+    grow: Callable[[Ring], Ring]
+    """A ring of the next length: see `ring_of`, `with_ring`. Prompts are left where they are."""
     shrink: Callable[..., Slots]
     """(slots, which of its part each new one is i32[S'], its prompt i32[S']) -> fewer slots."""
 
@@ -111,7 +113,7 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
         weights: Params, store: Store, slots: Slots, given: Assignment, key: Array, temperature: Array
     ) -> tuple[Slots, Drawn, Array]:
         slots = _refill(store, slots, given, parts)
-        room = _columns(slots.cache.key)
+        room = columns_of(slots.cache.key)
         keys = row_keys(key, given.id, given.sample)
         warmth = temperature if config.temperature else None
 
@@ -136,8 +138,9 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
         status = jnp.stack([active.sum(), active.max(), _longest(slots), given.waiting.sum()]).astype(jnp.int32)
         return places.slots(slots), places.rows(drawn), places.whole(status)
 
-    def grow(slots: Slots) -> Slots:
-        return places.slots(_grown(slots, shape.rings))
+    def grow(ring: Ring) -> Ring:
+        clock, *held = _grown(ring, shape.rings)
+        return places.whole(clock), *places.rows(held)
 
     def shrink(slots: Slots, which: Array, prompt: Array) -> Slots:
         return places.slots(_taken(slots, which, prompt, parts))
@@ -148,13 +151,22 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
     return Programs(jax.jit(start), jax.jit(chunk, donate_argnums=2), jax.jit(grow), jax.jit(shrink))
 
 
-def _grown(slots: Slots, rings: tuple[int, ...]) -> Slots:
-    """With a ring of the next length."""
-    cache, old = slots.cache, _columns(slots.cache.key)
-    columns, turned = rings[rings.index(old) + 1], slots.clock % old
-    key, value = _longer(cache.key, turned, columns, -1), _longer(cache.value, turned, columns, -2)
-    clock = jnp.full_like(slots.clock, old)
-    return dataclasses.replace(slots, cache=dataclasses.replace(cache, key=key, value=value), clock=clock)
+def ring_of(slots: Slots) -> Ring:
+    """(clock, keys, values) of the responses' cache."""
+    return slots.clock, slots.cache.key, slots.cache.value
+
+
+def with_ring(slots: Slots, ring: Ring) -> Slots:
+    """The slots with another ring of the same contents."""
+    clock, key, value = ring
+    return dataclasses.replace(slots, clock=clock, cache=dataclasses.replace(slots.cache, key=key, value=value))
+
+
+def _grown(ring: Ring, rings: tuple[int, ...]) -> Ring:
+    clock, key, value = ring
+    old = columns_of(key)
+    columns, turned = rings[rings.index(old) + 1], clock % old
+    return jnp.full_like(clock, old), _longer(key, turned, columns, -1), _longer(value, turned, columns, -2)
 
 
 def _taken(slots: Slots, which: Array, prompt: Array, parts: int) -> Slots:
@@ -198,7 +210,8 @@ def _longest(slots: Slots) -> Array:
     return jnp.where(slots.done, 0, slots.count).max()
 
 
-def _columns(key: Any) -> int:
+def columns_of(key: Any) -> int:
+    """The length of a ring."""
     return jax.tree.leaves(key)[0].shape[-1]
 
 

@@ -195,5 +195,5 @@ def test_short_responses_get_one_program():
         return make_pool(MODEL, pj.SamplerConfig(length), slots=slots).programs(256)[0]
 
     assert (shape(64).rings, shape(64).shrink, shape(64).shared) == ((63,), (), True)
-    assert (shape(8192, 128).rings, shape(8192, 128).shrink) == ((512, 2048, 8191), (32, 8))
+    assert (shape(8192, 128).rings, shape(8192, 128).shrink) == ((911, 2731, 8191), (32, 8))
     assert not shape(8192, 128).shared

@@ -97,8 +97,9 @@ def test_sampler(programs):
         rows(programs, shape, jnp.int32), rows(programs, shape, bool), rows(programs, shape[:1], jnp.int32)
     )
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(assembly.mesh, PartitionSpec()))
-    compiled = programs.engine(assembly.phases[1]).compile(params, prompts, key)
-    assert "while" in compiled["decode_chunk"].as_text()
+    compiled = dict(programs.engine(assembly.phases[1]).compile(params, prompts, key))
+    assert list(compiled) == ["prefill", f"decode_chunk/{assembly.config.sampling.max_new_tokens - 1}"]
+    assert "while" in list(compiled.values())[1].as_text()
 
 
 def test_dual_space_program(programs):
