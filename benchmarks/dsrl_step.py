@@ -207,10 +207,8 @@ def main() -> None:
     if options.quick:
         options.cases, options.repetitions = [case for case in options.cases if case != "smollm2"], 2
     keep_freed_memory()  # of the peers' as well
-    rows = []
-    for case in options.cases:
-        rows += against_trl(options) if case == "trl" else [against_published(case, options)]
-    report(rows)
+    found = (against_trl(options) if case == "trl" else [against_published(case, options)] for case in options.cases)
+    report(row for rows in found for row in rows)
 
 
 if __name__ == "__main__":

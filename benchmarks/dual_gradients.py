@@ -74,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     names, repetitions = (["tiny"], 1) if options.quick else (options.model, options.repetitions)
-    report([row for name in names for row in compare(name, repetitions)])
+    report(row for name in names for row in compare(name, repetitions))
 
 
 if __name__ == "__main__":

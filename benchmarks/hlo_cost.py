@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -139,25 +140,32 @@ class Module:
         known = re.search(r'known_trip_count[^0-9]*"?(\d+)', loop.attributes)
         if known:
             return int(known[1])
+        counted = list(self._counted(self.computations[condition], self.computations[body]))
+        if counted:
+            return min(counted)
         pending, bounds = [condition], []
         while pending:
             for i in self.computations[pending.pop()].values():
                 pending += re.findall(r"calls=%([\w.\-]+)", i.attributes)
                 if i.opcode == "constant" and i.shapes[0].dtype in ("s32", "u32"):
                     bounds.append(int(i.operands[0]))
-        return max(bounds, default=1) // self._step(self.computations[condition], self.computations[body])
+        return max(bounds, default=1)
 
-    def _step(self, condition: dict[str, Instruction], body: dict[str, Instruction]) -> int:
-        """What the counter grows by: more than 1 in loops that XLA has unrolled."""
-        compared = [condition.get(o) for i in condition.values() if i.opcode == "compare" for o in i.operands]
-        counters = [re.search(r"index=(\d+)", i.attributes) for i in compared if i and i.opcode == "get-tuple-element"]
+    def _counted(self, condition: dict[str, Instruction], body: dict[str, Instruction]) -> Iterator[int]:
+        """Of every counter that the condition compares with a constant, how often it can grow until then.
+
+        It grows by more than 1 in loops that XLA has unrolled.
+        """
         root = next(i for i in body.values() if i.root)
-        for index in (int(c[1]) for c in counters if c and root.opcode == "tuple"):
-            grown = body.get(root.operands[index])
-            if grown and grown.opcode == "add":
-                steps = [body[o] for o in grown.operands if body[o].opcode == "constant"]
-                return max((int(c.operands[0]) for c in steps), default=1)
-        return 1
+        for compared in (i for i in condition.values() if i.opcode == "compare" and root.opcode == "tuple"):
+            sides = [condition[o] for o in compared.operands if o in condition]
+            bounds = [int(s.operands[0]) for s in sides if s.opcode == "constant"]
+            indices = [re.search(r"index=(\d+)", s.attributes) for s in sides if s.opcode == "get-tuple-element"]
+            if len(bounds) == len(indices) == 1:
+                grown = body.get(root.operands[int(indices[0][1])])
+                if grown and grown.opcode == "add":
+                    steps = [int(body[o].operands[0]) for o in grown.operands if body[o].opcode == "constant"]
+                    yield from (bounds[0] // step for step in steps)
 
     def _traffic(self, i: Instruction, computation: dict[str, Instruction], fused: str | None) -> int:
         if i.opcode in FREE or i.opcode.endswith("-done"):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +74,8 @@ def bound(config: DecoderConfig, params: Params, case: Case, rate: float, read: 
     return seconds[binds], binds
 
 
-def decode_rows(cases: list[str], repetitions: int = 3, quick: bool = False) -> list[Row]:
+def decode_rows(cases: list[str], repetitions: int = 3, quick: bool = False) -> Iterator[Row]:
     """A row of each case; the machine is measured between them, since it drifts."""
-    found = []
     for name in cases:
         case = CASES[name]
         config, params = case.load()
@@ -94,8 +93,7 @@ def decode_rows(cases: list[str], repetitions: int = 3, quick: bool = False) -> 
         least, binds = bound(config, params, case, rate, read)
         note = f"{case.rows / step:,.0f} of {case.rows / least:,.0f} tokens/s by {binds}"
         machine = f"{rate / 1e9:,.0f} GFLOP/s, {read / 1e9:,.1f} GB/s"
-        found.append(Row(f"roofline/decode/{name}", least / step, ">= 0.6", f"{note} ({machine})"))
-    return found
+        yield Row(f"roofline/decode/{name}", least / step, ">= 0.6", f"{note} ({machine})")
 
 
 def main() -> None:

@@ -159,12 +159,9 @@ def main() -> None:
     if options.quick:
         options.cases, options.repetitions = ["tiny"], 1
     keep_freed_memory()  # of the peers' as well
-    rows = []
-    for name in options.cases:
-        case = CASES[name]
-        for peer in (*options.peers, *(["sampler"] if case.mean else [])):
-            rows.append(against(name, case, peer, options))
-    report(rows)
+    cases = {name: CASES[name] for name in options.cases}
+    peers = {name: (*options.peers, *(["sampler"] if case.mean else [])) for name, case in cases.items()}
+    report(against(name, case, peer, options) for name, case in cases.items() for peer in peers[name])
 
 
 if __name__ == "__main__":

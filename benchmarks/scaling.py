@@ -155,12 +155,13 @@ def main() -> None:
     base, repetitions = (SMALL, 1) if options.quick else (Size(), options.repetitions)
     keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)
-    rows = []
-    for program in (programs[name] for name in options.programs):
-        rows += [growth(program, axis, base, repetitions) for axis in AXES if axis in options.axes]
-        if "compile" in options.axes:
-            rows.append(compile_growth(program, base, 1 if options.quick else 2))
-    report(rows)
+    report(
+        growth(programs[name], axis, base, repetitions)
+        if axis in AXES
+        else compile_growth(programs[name], base, 1 if options.quick else 2)
+        for name in options.programs
+        for axis in options.axes
+    )
 
 
 if __name__ == "__main__":

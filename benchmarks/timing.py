@@ -6,8 +6,9 @@ import dataclasses
 import gc
 import json
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 
@@ -50,11 +51,18 @@ def met(row: Row) -> str:
     return "yes" if (row.ratio >= float(bound) if sign == ">=" else row.ratio <= float(bound)) else "no"
 
 
-def report(rows: list[Row]) -> None:
-    """Prints the table, then the JSON object."""
+def report(rows: Iterable[Row]) -> None:
+    """Prints the table, then the JSON object; on the error stream each row as soon as it is there."""
+    rows = [_told(row) for row in rows]
     width = max(len(row.name) for row in rows)
     print(f"\n{'ratio':>7}  {'target':<8} {'met':<4} {'what':<{width}}  figures")
     for row in rows:
         ratio = "-" if row.ratio is None else f"{row.ratio:.3g}"
         print(f"{ratio:>7}  {row.target:<8} {met(row):<4} {row.name:<{width}}  {row.note}")
     print(json.dumps({row.name: round(row.ratio, 4) for row in rows if row.ratio is not None}), flush=True)
+
+
+def _told(row: Row) -> Row:
+    ratio = "-" if row.ratio is None else f"{row.ratio:.3g}"
+    print(f"{row.name}: {ratio} ({row.note})", file=sys.stderr, flush=True)
+    return row

@@ -7,12 +7,14 @@ loss, backward, clipping to a global norm and AdamW. PyTorch runs the model that
 scaled-dot-product attention, its fused cross-entropy and its fused AdamW, uncompiled, as its users do. Tunix knows no
 Llama of SmolLM2's shape, so both run a Qwen3 of that shape against each other: Tunix's own Qwen3, GRPO loss and trainer
 step, by the trainer's own jit, in which old log-probabilities are the current ones and there is no KL term. The process
-keeps the memory that is freed, as our runs do (`runtime/memory.py`): PyTorch and Tunix gain by that as well.
+keeps the memory that is freed, as our runs do (`runtime/memory.py`): PyTorch and Tunix gain by that as well. Tunix as
+its users run it, in a process of its own that leaves the allocator as it is, is `tunix_as_installed`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -20,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import models
 import numpy as np
+from apart import apart, serve
 from timing import Row, interleaved, report
 
 import prerl_jax as pj
@@ -29,6 +32,7 @@ from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.memory import keep_freed_memory
 
 RATE, DECAY, CLIP = 1e-6, 0.01, 1.0
+TARGETS = {"pytorch": ">= 1.0", "tunix": ">= 1.5", "tunix_as_installed": ">= 1.5"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,39 +98,56 @@ def tunix(config: DecoderConfig, params: Params, batch: Batch) -> Callable[[], o
     return tunix_peer.grpo_step(config, params, batch, rate=RATE, decay=DECAY, clip=CLIP)
 
 
-def against(case: Case, peer: str, config: DecoderConfig, params: Params, make: Callable, options) -> Row:
-    """Our tokens per second over the peer's."""
+def begin(case: Case, peer: str, threads: int) -> Callable[[], object]:
+    """The peer's step on this case."""
+    config, params = case.load() if peer == "pytorch" else _as_qwen3(case)
     batch = models.dense_batch(config, case.rows, case.length)
-    name, target = f"train_step/{case.name}/{peer}", {"pytorch": ">= 1.0", "tunix": ">= 1.5"}[peer]
-    try:
-        theirs = make(config, params, batch)
-    except ImportError as error:
-        return Row(name, None, target, f"not measured: {error}")
-    seconds = interleaved({"ours": ours(config, params, batch), peer: theirs}, options.repetitions, case.warmup)
+    return pytorch(config, params, batch, threads) if peer == "pytorch" else tunix(config, params, batch)
+
+
+def _as_qwen3(case: Case) -> tuple[DecoderConfig, Params]:
+    config = case.qwen3()
+    return config, models.random_params(config)
+
+
+def against(case: Case, peer: str, options: argparse.Namespace) -> Row:
+    """Our tokens per second over the peer's."""
+    name = f"train_step/{case.name}/{peer}"
+    with contextlib.ExitStack() as stack:
+        try:
+            if peer == "tunix_as_installed":
+                import tunix_peer  # noqa: F401  is it there?
+
+                theirs = stack.enter_context(apart(__file__, "--serve", case.name))
+            else:
+                theirs = begin(case, peer, options.threads)
+        except ImportError as error:
+            return Row(name, None, TARGETS[peer], f"not measured: {error}")
+        config, params = case.load() if peer == "pytorch" else _as_qwen3(case)
+        batch = models.dense_batch(config, case.rows, case.length)
+        work = {"ours": ours(config, params, batch), peer: theirs}
+        seconds = interleaved(work, options.repetitions, case.warmup)
     rates = {who: case.rows * case.length / value for who, value in seconds.items()}
     figures = ", ".join(f"{who} {rate:,.0f} tokens/s" for who, rate in rates.items())
-    return Row(name, rates["ours"] / rates[peer], target, f"{case.rows} x {case.length}: {figures}")
+    return Row(name, rates["ours"] / rates[peer], TARGETS[peer], f"{case.rows} x {case.length}: {figures}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tiny model alone, once")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["smollm2", "lab"])
-    parser.add_argument("--peers", nargs="+", choices=("pytorch", "tunix"), default=["pytorch", "tunix"])
+    parser.add_argument("--peers", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch; XLA takes the cores of the process")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--serve", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        serve(begin(CASES[options.serve], "tunix", options.threads))
+        return
     if options.quick:
         options.cases, options.repetitions = ["tiny"], 1
     keep_freed_memory()  # of the peers' as well
-    rows = []
-    for case in (CASES[name] for name in options.cases):
-        if "pytorch" in options.peers:
-            rows.append(against(case, "pytorch", *case.load(), lambda *a: pytorch(*a, options.threads), options))
-        if "tunix" in options.peers:
-            config = case.qwen3()
-            rows.append(against(case, "tunix", config, models.random_params(config), tunix, options))
-    report(rows)
+    report(against(CASES[case], peer, options) for case in options.cases for peer in options.peers)
 
 
 if __name__ == "__main__":
