@@ -1,4 +1,4 @@
-"""Every benchmark says what it is for; those that need no peer run on tiny models, and print their table and ratios."""
+"""Every benchmark shows its options; two that are quick run on tiny models, and print their table and ratios."""
 
 import importlib
 import json
@@ -46,15 +46,7 @@ def test_shows_its_options(module, name, monkeypatch, capsys):
     ("name", "arguments", "ratios"),
     [
         ("logprobs", ["--vocab", "4096"], ["logprobs/fused/time", "logprobs/general/logits"]),
-        ("dual_gradients", [], ["dual_gradients/tiny/dual/time", "dual_gradients/tiny/dual/temporaries"]),
         ("roofline", [], ["roofline/train/tiny"]),
-        ("roofline_decode", [], ["roofline/decode/tiny"]),
-        (
-            "scaling",
-            ["--programs", "train", "--axes", "batch", "layers"],
-            ["scaling/train/batch", "scaling/train/layers"],
-        ),
-        ("sampler", ["--peers", "pytorch"], ["sampler/tiny/sampler"]),
     ],
 )
 def test_runs(module, name, arguments, ratios, monkeypatch, capsys):
