@@ -23,7 +23,7 @@ from prerl_jax.runtime.memory import keep_freed_memory
 
 SIDES, ELEMENTS = (512, 1024, 2048), 1 << 26
 """The best rate counts: larger products than these were slower."""
-QUICK_ELEMENTS = 1 << 20
+QUICK_SIDES, QUICK_ELEMENTS = (128,), 1 << 20
 
 
 def matmul(side: int):
@@ -57,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     case, repetitions = ("tiny", 1) if options.quick else ("smollm2", options.repetitions)
-    products = {f"matmul {side}": matmul(side) for side in SIDES}
+    products = {f"matmul {side}": matmul(side) for side in (QUICK_SIDES if options.quick else SIDES)}
     add, moved = stream(QUICK_ELEMENTS if options.quick else ELEMENTS)
     seconds = interleaved({name: call for name, (call, _) in products.items()} | {"stream": add}, 4 * repetitions)
     rate = max(flops / seconds[name] for name, (_, flops) in products.items())

@@ -86,7 +86,7 @@ def compiled(program: Program, dump: str | None = None) -> Compiled:
     seconds = time.perf_counter() - start
     text = executable.as_text()
     if dump:
-        with open(os.path.join(dump, f"{program.name}.hlo"), "w") as file:
+        with open(os.path.join(dump, f"{program.name.replace('/', '_')}.hlo"), "w") as file:
             file.write(text)
     module, memory = hlo_cost.Module(text), executable.memory_analysis()
     return Compiled(
