@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
+from prerl_jax.analysis.thoughts import count_thoughts
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.types import Schedule
 from prerl_jax.data import ChatTemplate, PlainText, Source
@@ -189,6 +191,8 @@ class EvaluationSpec:
     """Of the samples: the same at every evaluation, so that two of them differ by the policy alone."""
     reflection: str = r"(?i)\bwait\b"
     """Regular expression; eval/reflections counts its matches in a response."""
+    thoughts: tuple[Thought, ...] = THOUGHTS
+    """Kinds of thoughts; eval/thoughts/NAME counts those of a response."""
 
     def __post_init__(self) -> None:
         _at_least(0, self, "evaluation.", "every", "temperature")
@@ -204,6 +208,10 @@ class EvaluationSpec:
                 f"evaluation.reflection {self.reflection!r} matches empty text, so eval/reflections would count "
                 "places in a response; give a pattern that takes at least one character."
             )
+        names = [thought.name for thought in self.thoughts]
+        if len(set(names)) < len(names):
+            raise ValueError(f"evaluation.thoughts are named {names}; give each its own name.")
+        count_thoughts([""], self.thoughts)  # refuses patterns that are none, or that match empty text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def make_dual_gradients(
 
     def dual(params: Params, rollouts: Rollouts) -> tuple[Params, Params, Metrics]:
         pre_gradients, _ = gradients(pre, params, rollouts)
-        post_gradients, sums = gradients(post, params, _after(pre_gradients, rollouts))
+        post_gradients, sums = gradients(post, params, after(pre_gradients, rollouts))
         found = {}
         kinds = (("objective", ""), ("logprob", "logprob_"))
         for (name, prefix), *both in zip(kinds, pre_gradients, post_gradients, strict=False):
@@ -82,12 +83,12 @@ def make_dual_gradients(
     return dual
 
 
-def _after(gradients: tuple[Params, ...], rollouts: Rollouts) -> Rollouts:
-    """The rollouts, but only once the gradients are there; else what both spaces' backward passes need is held at once.
+def after(values: Any, rollouts: Rollouts) -> Rollouts:
+    """The rollouts, but only once the values are there; else what both computations need is held at once.
 
     XLA:CPU drops `optimization_barrier` before it schedules, so this is a sum with a 0 that it cannot foresee.
     """
-    zero = (optax.tree.norm(gradients) < 0).astype(jnp.int32)
+    zero = (optax.tree.norm(values) < 0).astype(jnp.int32)
     return dataclasses.replace(rollouts, prompt=rollouts.prompt + zero, response=rollouts.response + zero)
 
 

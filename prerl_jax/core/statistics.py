@@ -69,7 +69,7 @@ def make_probability_statistics(
 
 
 def token_statistics(
-    states: Array, unembedding: Array, targets: Array, stop_tokens: tuple[int, ...], temperature: float, top: int
+    states: Array, unembedding: Array, targets: Array, stop_tokens: tuple[int, ...], temperature: float, top: int = 3
 ) -> dict[str, Array]:
     """The statistics of each token, f32[B, c] each: states [B, c, D] that predict targets i32[B, c], W [D, V]."""
     logits = jnp.einsum("btd,dv->btv", states, unembedding, preferred_element_type=jnp.float32) / temperature

@@ -86,15 +86,24 @@ def make_token_alignment(
         tokens = chunk or chunk_length(4 * rows, length, unembedding.shape[1])  # logits and q, in two spaces
 
         def compare(pre: Array, post: Array, targets: Array) -> TokenAlignment:
-            views = [_last_layer(states, unembedding, targets, temperature) for states in (pre, post)]
-            return _aligned(*views)
+            return compare_tokens(pre, post, unembedding, targets, temperature)
 
-        found = by_chunks(compare, tokens, pre, post, rollouts.response)
-        mask = pre_mask & post_mask
-        found = jax.tree.map(lambda x: jnp.where(mask, x, 0.0), found)
-        return dataclasses.replace(found, mask=mask)
+        return within(by_chunks(compare, tokens, pre, post, rollouts.response), pre_mask & post_mask)
 
     return align
+
+
+def compare_tokens(
+    pre: Array, post: Array, unembedding: Array, targets: Array, temperature: float = 1.0
+) -> TokenAlignment:
+    """The alignment of tokens i32[B, c], all in its mask, that are predicted from states [B, c, D] of either space."""
+    return _aligned(*(_last_layer(states, unembedding, targets, temperature) for states in (pre, post)))
+
+
+def within(alignment: TokenAlignment, mask: Array) -> TokenAlignment:
+    """The alignment of the tokens of a mask bool[B, R], 0 elsewhere."""
+    found = jax.tree.map(lambda x: jnp.where(mask, x, 0.0), alignment)
+    return dataclasses.replace(found, mask=mask)
 
 
 @dataclasses.dataclass(frozen=True)

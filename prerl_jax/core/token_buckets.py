@@ -104,14 +104,34 @@ def token_alignment_metrics(alignment: TokenAlignment, buckets: Buckets | None =
     alignment/token/position_A-B by position.
     """
     buckets = buckets or Buckets()
-    found = bucketed(alignment.cosine, alignment, buckets)
-    tokens, gap = alignment.mask.sum(), alignment.marginal_gap.sum()
-    metrics = {
-        "alignment/token": alignment.cosine.sum() / tokens,
-        "alignment/token_weighted": alignment.inner.sum() / (alignment.norm_pre * alignment.norm_post).sum(),
-        "alignment/marginal_gap": gap / tokens,
-        "alignment/marginal_gap_per_response": gap / alignment.mask.any(axis=1).sum(),
+    return token_alignment_means(token_alignment_sums(alignment, buckets), alignment.mask.shape[1], buckets)
+
+
+Sums = dict[str, Array | Bucketed]
+
+
+def token_alignment_sums(alignment: TokenAlignment, buckets: Buckets) -> Sums:
+    """What `token_alignment_means` takes; that of several batches adds, leaf by leaf."""
+    return {
+        "cosine": alignment.cosine.sum(),
+        "inner": alignment.inner.sum(),
+        "norms": (alignment.norm_pre * alignment.norm_post).sum(),
+        "gap": alignment.marginal_gap.sum(),
+        "tokens": alignment.mask.sum(),
+        "responses": alignment.mask.any(axis=1).sum(),
+        "by_bucket": bucketed(alignment.cosine, alignment, buckets),
     }
-    for axis, names in buckets.names(alignment.mask.shape[1]).items():
-        metrics |= {f"alignment/token/{axis}_{n}": m for n, m in zip(names, found.mean(axis), strict=True)}
+
+
+def token_alignment_means(sums: Sums, length: int, buckets: Buckets) -> dict[str, Array]:
+    """The metrics of `token_alignment_metrics` from the sums of its batches, of responses of so many tokens."""
+    metrics = {
+        "alignment/token": sums["cosine"] / sums["tokens"],
+        "alignment/token_weighted": sums["inner"] / sums["norms"],
+        "alignment/marginal_gap": sums["gap"] / sums["tokens"],
+        "alignment/marginal_gap_per_response": sums["gap"] / sums["responses"],
+    }
+    for axis, names in buckets.names(length).items():
+        means = sums["by_bucket"].mean(axis)
+        metrics |= {f"alignment/token/{axis}_{n}": m for n, m in zip(names, means, strict=True)}
     return metrics

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from prerl_jax.analysis.passk import evaluation_metrics
-from prerl_jax.analysis.thoughts import count_matches
+from prerl_jax.analysis.thoughts import count_matches, count_thoughts
 from prerl_jax.core.types import Params, Prompts
 from prerl_jax.data import left_pad
 from prerl_jax.runtime.distributed import together
@@ -47,8 +47,12 @@ def evaluate(programs: Programs, params: Params, verify: Pool | InProcess | None
             problems = [example.problem for example in chosen for _ in range(group_size)]
             verified = verify(problems, responses, cut)
             reflections = count_matches(spec.reflection, responses)
-            columns.append([verified.rewards, lengths, cut, reflections, verified.late])
+            thoughts = count_thoughts(responses, spec.thoughts)
+            columns.append([verified.rewards, lengths, cut, reflections, *thoughts.values(), verified.late])
         columns[-1] = all_rows(np.stack(columns[-1], axis=1).astype(np.float32))
-    table = np.concatenate(columns)[: len(examples) * spec.samples].reshape(len(examples), spec.samples, 5)
+    table = np.concatenate(columns)[: len(examples) * spec.samples].reshape(len(examples), spec.samples, -1)
     *measured, late = np.moveaxis(table, 2, 0)
-    return evaluation_metrics(*measured) | {"time/late_verdicts_of_evaluation": float(late.sum())}
+    metrics = evaluation_metrics(*measured[:4])
+    for thought, counts in zip(spec.thoughts, measured[4:], strict=True):
+        metrics[f"eval/thoughts/{thought.name}"] = float(counts.mean())
+    return metrics | {"time/late_verdicts_of_evaluation": float(late.sum())}

@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.dual import make_dual_gradients
+from prerl_jax.core.dual import after, make_dual_gradients
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase, advance
+from prerl_jax.core.space_measurements import BUFFERS, make_space_measurements
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import Metrics, make_train_step
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
@@ -124,7 +125,7 @@ class Programs:
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(assembly.mesh)))
 
     def _dual(self, temperature: float) -> Callable[[Params, Rollouts], Metrics]:
-        """Alignment of one objective's gradients in the two spaces, see `alignment_phases`."""
+        """How one objective's gradients align in the two spaces, see `alignment_phases`; then, token by token."""
         config = self.assembly.config
         phases = alignment_phases(self.assembly)
         pre, post = (dataclasses.replace(phase, temperature=temperature) for phase in phases)
@@ -132,18 +133,29 @@ class Programs:
         rows = config.alignment_prompts * config.sampling.group_size // parts
         length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
         shards = batch_shards(self.assembly.mesh)
+        model, vocab = self.assembly.model, self.assembly.model.config.vocab_size
         dual = make_dual_gradients(
-            self.assembly.model,
+            model,
             pre,
             post,
             config.sampling.group_size,
             logprob_alignment=config.alignment_logprob,
-            chunk=chunk_length(rows, length, self.assembly.model.config.vocab_size, shards),
+            chunk=chunk_length(rows, length, vocab, shards),
+            microbatches=parts,
+        )
+        measure = make_space_measurements(
+            model,
+            pre.space,
+            post.space,
+            self.assembly.stop_tokens,
+            temperature=temperature,
+            chunk=chunk_length(BUFFERS * rows, config.sampling.max_new_tokens, vocab, shards),
             microbatches=parts,
         )
 
         def align(params: Params, rollouts: Rollouts) -> Metrics:
-            return dual(params, rollouts)[2]
+            metrics = dual(params, rollouts)[2]
+            return metrics | measure(params, after(metrics, rollouts))
 
         return jax.jit(align, out_shardings=replicated(self.assembly.mesh))
 

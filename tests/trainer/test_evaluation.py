@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 
 from prerl_jax import Rollouts
+from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.trainer import assembly as assembly_module
 from prerl_jax.trainer import evaluation as evaluation_module
@@ -81,6 +82,20 @@ def test_means_of_scripted_responses():
     assert metrics["eval/pass@2"] == 1
     assert metrics["eval/truncated"] == 1 / 8
     assert metrics["eval/reflections"] == pytest.approx((0 + 2 + 1 + 2 + 0 + 0 + 1 + 2) / 8)
+    assert {f"eval/thoughts/{thought.name}" for thought in THOUGHTS} <= set(metrics)
+
+
+def test_a_user_s_own_thoughts_are_counted():
+    how = problems(4)
+    thoughts = (Thought("waits", ("wait",)), Thought("says", ("#", r"^wait")))
+    how["evaluation"] = dataclasses.replace(how["evaluation"], thoughts=thoughts)
+    metrics, _ = evaluated(**how)
+    found = {name: value for name, value in metrics.items() if "thoughts" in name}
+    # seven of the eight responses have a "#", and five of them begin with "wait"
+    assert found == {
+        "eval/thoughts/waits": pytest.approx((2 + 1 + 2 + 1 + 2) / 8),
+        "eval/thoughts/says": pytest.approx((7 + 5) / 8),
+    }
 
 
 @pytest.mark.parametrize(

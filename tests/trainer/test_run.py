@@ -13,7 +13,10 @@ from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.trainer.start import run
 
 EVERY_STEP = """reward accuracy solved_groups unsolved_groups kept computed length truncated logprob entropy
-clip_fraction ratio grad_norm update_norm loss skipped tokens sampler_logprob"""
+clip_fraction ratio grad_norm update_norm loss skipped tokens sampler_logprob flops"""
+EVALUATED = "avg@2 pass@2 reflections length truncated thoughts/reflection thoughts/verification"
+ALIGNED = """objective logprob logprob_gap token token_weighted token/post_0-0.1 token/position_0 marginal_gap
+marginal_gap_per_response pre/entropy post/entropy pre/eos post/top3"""
 TIMES = "sample verify prepare train step tokens_per_second late_verdicts"
 
 
@@ -37,14 +40,14 @@ def test_each_step_has_one_line_with_all_that_is_measured(finished):
         assert names <= record.keys(), names - record.keys()
         assert ("train/logprob_gap" in record) == (record["phase"] == "rl")
         assert all(name.partition("/")[0] in ("train", "eval", "alignment", "time") for name in [*record][2:])
-    evaluated = {
-        record["step"] for record in records if {"eval/avg@2", "eval/pass@2", "eval/reflections"} <= set(record)
-    }
-    aligned = {
-        r["step"] for r in records if {"alignment/objective", "alignment/logprob", "alignment/logprob_gap"} <= set(r)
-    }
+    evaluated = {record["step"] for record in records if {f"eval/{name}" for name in EVALUATED.split()} <= set(record)}
+    aligned = {r["step"] for r in records if {f"alignment/{name}" for name in ALIGNED.split()} <= set(r)}
     assert evaluated == {0, 2, 4}
     assert aligned == {1, 3}
+    for record in (records[1], records[3]):
+        gap = record["alignment/post/logprob"] - record["alignment/pre/logprob"]
+        assert record["alignment/marginal_gap"] == pytest.approx(gap, rel=1e-4)
+        assert record["alignment/post/entropy"] < record["alignment/pre/entropy"]
     rl = records[3:]
     assert all(abs(record["train/ratio"] - 1) < 1e-5 and record["train/logprob_gap"] < 1e-4 for record in rl)
     assert any(record["train/grad_norm"] > 0 for record in records[1:3])
