@@ -1,5 +1,8 @@
 """Reinforcement learning in pre-train space: policy gradients of log P(y) and of log P(y|x), and what joins them."""
 
+from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
+from prerl_jax.analysis.thoughts import count_thoughts, find_thoughts, thoughts_before_and_after
+from prerl_jax.config_study import Arm, Figure, Study
 from prerl_jax.core.anchors import make_anchor
 from prerl_jax.core.batches import make_layout, make_prepare, make_score
 from prerl_jax.core.compose import TruncatedIS, WithEntropy, WithKL
@@ -47,7 +50,11 @@ from prerl_jax.core.recipes import (
 from prerl_jax.core.references import InitialModel, PhaseStart
 from prerl_jax.core.schedules import Cosine, Linear, Warmup
 from prerl_jax.core.shaping import DropTruncated, KLPenalty, OverlongPenalty
+from prerl_jax.core.space_measurements import make_space_measurements
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
+from prerl_jax.core.statistics import make_probability_statistics
+from prerl_jax.core.token_alignment import make_token_alignment
+from prerl_jax.core.token_buckets import Buckets
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.types import (
     Batch,
@@ -76,8 +83,11 @@ __all__ = [
     "CISPO",
     "GAE",
     "GSPO",
+    "THOUGHTS",
+    "Arm",
     "Batch",
     "BatchNormalized",
+    "Buckets",
     "ClippedPG",
     "ConstantBaseline",
     "Cosine",
@@ -86,6 +96,7 @@ __all__ = [
     "DecoderConfig",
     "DropTruncated",
     "Engine",
+    "Figure",
     "GroupRelative",
     "InitialModel",
     "KLPenalty",
@@ -111,7 +122,9 @@ __all__ = [
     "Sequences",
     "Shape",
     "Space",
+    "Study",
     "Term",
+    "Thought",
     "TokenMean",
     "TrainState",
     "TruncatedIS",
@@ -124,9 +137,11 @@ __all__ = [
     "advance",
     "bucket",
     "cispo",
+    "count_thoughts",
     "dapo",
     "dr_grpo",
     "dsrl",
+    "find_thoughts",
     "grpo",
     "gspo",
     "init_state",
@@ -138,8 +153,11 @@ __all__ = [
     "make_loss",
     "make_pool",
     "make_prepare",
+    "make_probability_statistics",
     "make_sampler",
     "make_score",
+    "make_space_measurements",
+    "make_token_alignment",
     "make_train_step",
     "mixed",
     "nsr",
@@ -159,6 +177,7 @@ __all__ = [
     "resolve_prefix",
     "rloo",
     "save_hf",
+    "thoughts_before_and_after",
     "token_logprobs",
     "unpack",
     "w_reinforce",
