@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from prerl_jax.analysis.passk import metric_names
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.analysis.thoughts import count_thoughts
 from prerl_jax.core.phases import Phase
@@ -212,6 +213,11 @@ class EvaluationSpec:
         if len(set(names)) < len(names):
             raise ValueError(f"evaluation.thoughts are named {names}; give each its own name.")
         count_thoughts([""], self.thoughts)  # refuses patterns that are none, or that match empty text
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the `eval/` metrics, but for that of the standard error."""
+        return (*metric_names(self.samples), *(f"eval/thoughts/{thought.name}" for thought in self.thoughts))
 
 
 @dataclasses.dataclass(frozen=True)

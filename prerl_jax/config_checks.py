@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from prerl_jax.analysis.passk import metric_names
 from prerl_jax.config import TrainConfig
 
 
@@ -136,7 +135,7 @@ def _validate_best(config: TrainConfig) -> None:
     best, evaluation, every = config.checkpoints.best, config.evaluation, config.checkpoints.every
     if best is None:
         return
-    names = metric_names(evaluation.samples)
+    names = evaluation.metrics
     if best not in names:
         raise ValueError(
             f"checkpoints.best is {best!r}, which is never measured with evaluation.samples = {evaluation.samples}: "

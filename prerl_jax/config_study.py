@@ -10,7 +10,6 @@ import math
 import re
 from pathlib import Path
 
-from prerl_jax.analysis.passk import metric_names
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_checks import validate
 from prerl_jax.config_io import build
@@ -67,6 +66,7 @@ class Study:
       accuracy: the metric that arms are compared by.
       targets: accuracies; how many steps and how much compute an arm takes to reach each of them is in the table.
       figures: pictures; () is a single one, of all arms.
+      watched: further metrics, such as "alignment/objective", whose means over each phase are in the table.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Study:
     accuracy: str = "eval/avg@8"
     targets: tuple[float, ...] = ()
     figures: tuple[Figure, ...] = ()
+    watched: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_name(self.name, "the study")
@@ -97,7 +98,7 @@ class Study:
         if arm.baseline is not None and (arm.baseline not in names or arm.baseline == arm.name):
             others = [name for name in names if name != arm.name]
             raise ValueError(f"the baseline of arm {arm.name!r} is {arm.baseline!r}; it must be one of {others}.")
-        measured = metric_names(arm.config.evaluation.samples)
+        measured = arm.config.evaluation.metrics
         if self.accuracy not in measured:
             raise ValueError(
                 f"the study compares by {self.accuracy!r}, which arm {arm.name!r} with its evaluation.samples = "

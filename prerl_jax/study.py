@@ -19,6 +19,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import dataclasses
+import json
 import os
 import queue
 import signal
@@ -77,6 +78,14 @@ class Cell:
             return "finished"
         records = read_metrics(self.workdir)
         return f"at step {records[-1]['step']}" if records else "new"
+
+    def guards(self) -> list[str]:
+        """What guards did in a finished run, in words, phase by phase."""
+        said = []
+        for row in json.loads((self.workdir / "summary.json").read_text()):
+            done = [f"ended by {row['ended']}"] if row.get("ended") else []
+            said += [f"{row['at']}: {what}" for what in [*row.get("warned", ()), *done]]
+        return said
 
     def changes(self) -> list[str]:
         """In what the config differs from the one that the run was started with."""
@@ -202,8 +211,9 @@ def write_results(study: Study, grid: list[Cell], out: Path) -> None:
     finished = {arm: found for arm, found in runs.items() if found}
     if not finished:
         return
-    how = {"accuracy": study.accuracy, "targets": study.targets, "baselines": study.baselines}
-    table = study_table(study.name, finished, **how)
+    said = {arm: {cell.seed: cell.guards() for cell in grid if cell.arm == arm and cell.finished} for arm in finished}
+    how = {"accuracy": study.accuracy, "targets": study.targets, "watched": study.watched}
+    table = study_table(study.name, finished, **how, baselines=study.baselines, guards=said)
     write_json(out / "table.json", table)
     write_text(out / "table.md", markdown(table))
     for figure in study.figures or (Figure(study.name, tuple(runs)),):

@@ -26,7 +26,7 @@ end = {"step": 4, "phase": "rl", "eval/avg@2": 0.5 + 0.1 * seed, "eval/pass@1": 
 with (workdir / "metrics.jsonl").open("a") as file:
     file.write(json.dumps({"step": 0, "phase": "base", "eval/avg@2": 0.4}) + "\\n")
     file.write(json.dumps(end | {"train/flops": 2e9}) + "\\n")
-(workdir / "summary.json").write_text("[]")
+(workdir / "summary.json").write_text('[{"at": "base"}, {"at": "rl", "warned": ["it was low"], "ended": "guard x"}]')
 """
 
 ONE = """
@@ -77,6 +77,7 @@ def test_a_grid_is_run_once_and_may_grow(fake, capsys):
     assert table["arms"]["c"]["against"]["equal_steps"] == {"mean": 0, "low": 0, "high": 0, "count": 3}
     assert table["arms"]["a"]["end"]["eval/avg@2"]["mean"] == pytest.approx(0.6)
     assert "| c | a |" in (fake / "table.md").read_text()
+    assert "| c | 2 | rl: it was low |\n| c | 2 | rl: ended by guard x |" in (fake / "table.md").read_text()
     assert (fake / "tiny.png").read_bytes().startswith(b"\x89PNG")
 
 

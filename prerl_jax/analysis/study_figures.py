@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#d1495b", "#2f6f9f", "#2a7f62", "#e39a2d", "#7d5ba6", "#4fb0ae", "#8c564b", "#c774b2", "#5b6770", "#a3b535")
+COLOURS = (
+    *("#d1495b", "#2f6f9f", "#2a7f62", "#e39a2d", "#7d5ba6", "#4fb0ae", "#8c564b"),
+    *("#c774b2", "#5b6770", "#a3b535", "#1f1f1f", "#6f9ceb", "#e58f65", "#9b8f4c"),
+)
 """One an arm; with more arms than colours they come again with broken lines."""
 STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 PANELS = (
@@ -70,7 +73,7 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
     for panel, (title, label, *_) in zip(axes[3:], PANELS, strict=True):
         _dress(panel, title, label, "step")
     handles, names = axes[0].get_legend_handles_labels()
-    picture.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6), fontsize=10, frameon=False)
+    picture.legend(handles, names, loc="outside lower center", ncols=min(len(names), 7), fontsize=10, frameon=False)
     return picture
 
 

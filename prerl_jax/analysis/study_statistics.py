@@ -112,6 +112,17 @@ def curve(records: Sequence[Record], metric: str) -> Curve:
     )
 
 
+def phase_means(runs: Mapping[int, Sequence[Record]], metric: str) -> dict[str, Interval]:
+    """{phase: the interval over seeds of each run's mean over the phase's lines}, where every run has some."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for seed, records in runs.items():
+        for record in records:
+            if record.get(metric) is not None:
+                found.setdefault(record["phase"], {}).setdefault(seed, []).append(record[metric])
+    full = {phase: seeds for phase, seeds in found.items() if len(seeds) == len(runs)}
+    return {phase: interval(float(np.mean(values)) for values in seeds.values()) for phase, seeds in full.items()}
+
+
 def _at(places: np.ndarray, values: np.ndarray, place: float) -> float:
     return float(np.interp(place, places, values, left=math.nan, right=math.nan))
 

@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prerl_jax.analysis.passk import widest
-from prerl_jax.analysis.study_statistics import CONFIDENCE, Curve, Interval, Record, curve, interval, paired
+from prerl_jax.analysis.study_statistics import (
+    CONFIDENCE,
+    Curve,
+    Interval,
+    Record,
+    curve,
+    interval,
+    paired,
+    phase_means,
+)
 
 Runs = Mapping[int, Sequence[Record]]
 """Of one arm: {seed: lines}."""
@@ -23,7 +32,14 @@ and compute to an accuracy are interpolated between evaluations, and left out wh
 
 
 def study_table(
-    name: str, arms: Mapping[str, Runs], *, accuracy: str, targets: Sequence[float], baselines: Mapping[str, str]
+    name: str,
+    arms: Mapping[str, Runs],
+    *,
+    accuracy: str,
+    targets: Sequence[float],
+    baselines: Mapping[str, str],
+    watched: Sequence[str] = (),
+    guards: Mapping[str, Mapping[int, Sequence[str]]] | None = None,
 ) -> Table:
     """What table.json holds: nested dicts of numbers; intervals are {"mean", "low", "high", "count"}.
 
@@ -33,6 +49,8 @@ def study_table(
       accuracy: the metric that is compared.
       targets: accuracies to be reached.
       baselines: {arm: the arm that it is compared with}.
+      watched: further metrics, averaged over each phase.
+      guards: {arm: {seed: what guards did in the run, in words}}, where there is anything to say.
 
     Raises ValueError where a run has no such metric.
     """
@@ -49,6 +67,8 @@ def study_table(
             "end": _last(runs),
             "phases": _phases(runs, accuracy),
             "reach": {f"{target:g}": _reach(curves[arm], target) for target in targets},
+            "watched": {metric: _by_name(phase_means(runs, metric)) for metric in watched},
+            "guards": {str(seed): list(said) for seed, said in sorted((guards or {}).get(arm, {}).items()) if said},
         }
         baseline = baselines.get(arm)
         if baseline in curves:
@@ -61,6 +81,10 @@ def study_table(
 
 def _interval(value: Interval) -> dict[str, float]:
     return {"mean": value.mean, "low": value.low, "high": value.high, "count": value.count}
+
+
+def _by_name(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    return {name: _interval(value) for name, value in found.items()}
 
 
 def _evaluated(records: Sequence[Record]) -> list[Record]:
@@ -147,6 +171,10 @@ def markdown(table: Table) -> str:
     if table["targets"]:
         parts += ["## Reaching an accuracy", _reaching(table)]
     parts += ["## At the end of each phase", _by_phase(table)]
+    if any(row["watched"] for row in table["arms"].values()):
+        parts += ["## Means over each phase", _watched(table)]
+    if any(row["guards"] for row in table["arms"].values()):
+        parts += ["## Guards", _guards(table)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -165,16 +193,20 @@ def _ends(table: Table) -> str:
 
 
 def _differences(table: Table) -> str:
-    passed = widest("pass", (name for row in table["arms"].values() for name in row["end"]))
-    rows = [["arm", "baseline", "accuracy, equal steps", "accuracy, equal compute"]]
-    rows[0] += [f"{_short(passed or 'pass@k')}, at the end", "reflections, at the end"]
+    ends = [row["against"]["end"] for row in table["arms"].values() if "against" in row]
+    passed = sorted({k for end in ends for name in end if (k := _drawn(name)) > 1})
+    names = [*(f"eval/pass@{k}" for k in passed), "eval/reflections"]
+    rows = [["arm", "baseline", "accuracy, equal steps", "accuracy, equal compute", *map(_short, names)]]
     for arm, row in table["arms"].items():
         if (against := row.get("against")) is not None:
             cells = [text(against[name], sign=True) for name in ("equal_steps", "equal_compute")]
-            cells += [text(against["end"].get(passed), sign=True)]
-            cells += [text(against["end"].get("eval/reflections"), 2, sign=True)]
-            rows.append([arm, against["baseline"], *cells])
+            rows.append([arm, against["baseline"], *cells, *(text(against["end"].get(n), sign=True) for n in names)])
     return grid(rows)
+
+
+def _drawn(name: str) -> int:
+    """The k of eval/pass@k, 0 of another metric."""
+    return int(name.removeprefix("eval/pass@")) if name.startswith("eval/pass@") else 0
 
 
 def _reaching(table: Table) -> str:
@@ -198,6 +230,22 @@ def _by_phase(table: Table) -> str:
     for arm, row in table["arms"].items():
         for phase, end in row["phases"].items():
             rows.append([arm, phase, f"{end['step']['mean']:.0f}", text(end["accuracy"])])
+    return grid(rows)
+
+
+def _watched(table: Table) -> str:
+    names = list(dict.fromkeys(metric for row in table["arms"].values() for metric in row["watched"]))
+    rows = [["arm", "phase", *names]]
+    for arm, row in table["arms"].items():
+        for phase in dict.fromkeys(phase for of in row["watched"].values() for phase in of):
+            rows.append([arm, phase, *(text(row["watched"][name].get(phase)) for name in names)])
+    return grid(rows)
+
+
+def _guards(table: Table) -> str:
+    rows = [["arm", "seed", "what guards did"]]
+    for arm, row in table["arms"].items():
+        rows += [[arm, seed, said] for seed, what in row["guards"].items() for said in what]
     return grid(rows)
 
 

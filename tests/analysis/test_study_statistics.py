@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from prerl_jax.analysis.study_statistics import Curve, curve, interval, paired
+from prerl_jax.analysis.study_statistics import Curve, curve, interval, paired, phase_means
 
 T4 = 2.7764451051977987
 """The 0.975 quantile of Student's t with four degrees of freedom, from a printed table."""
@@ -73,3 +73,11 @@ def test_a_level_is_reached_the_first_time():
     found = Curve(np.arange(5.0), np.arange(5.0), np.array([0.1, 0.5, 0.0, 0.4, 0.8]))
     assert found.steps_to(0.3) == pytest.approx(0.5)
     assert found.steps_to(0.6) == pytest.approx(3.5)
+
+
+def test_means_over_phases_are_of_what_every_run_has():
+    runs = {
+        0: [{"phase": "a", "m": 1.0}, {"phase": "a"}, {"phase": "a", "m": 2.0}, {"phase": "b", "m": 7.0}],
+        1: [{"phase": "a", "m": 0.5}, {"phase": "b", "m": None}],
+    }
+    assert phase_means(runs, "m") == {"a": interval([1.5, 0.5])}

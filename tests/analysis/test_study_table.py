@@ -81,10 +81,29 @@ def test_the_end_of_each_phase(table):
 
 def test_markdown(table):
     written = markdown(table)
-    assert "| warmed | plain | +0.150 [-0.485, +0.785] | +0.400 [-0.871, +1.671] |" in written
+    differences = "+0.150 [-0.485, +0.785] | +0.400 [-0.871, +1.671] | +0.000 [+0.000, +0.000] | +0.000"
+    assert f"| warmed | plain | {differences}" in written
+    assert "| arm | baseline | accuracy, equal steps | accuracy, equal compute | pass@2 | reflections |" in written
     assert "| plain | 2.5 [-3.9, 8.9] | 250 | 1 of 2 seeds | - |" in written
     assert "| warmed | warmup | 2 | 0.300 [-0.971, 1.571] |" in written
     assert all(line.count("|") == 10 for line in written.splitlines() if line.startswith("| arm | seeds"))
+
+
+def test_watched_metrics_are_averaged_over_phases(table):
+    assert "each phase\n\n| arm | phase | train" not in markdown(table)
+    found = study_table("tiny", ARMS, **HOW, watched=("train/flops", "train/never"))
+    assert found["arms"]["warmed"]["watched"]["train/flops"]["rl"]["mean"] == 50
+    assert found["arms"]["warmed"]["watched"]["train/never"] == {}
+    assert "| warmed | warmup | 50.000 [50.000, 50.000] | - |" in markdown(found)
+
+
+def test_what_guards_did_stands_at_the_end(table):
+    assert "Guards" not in markdown(table)
+    said = {"warmed": {0: [], 1: ["warmup: ended by a guard at step 1"]}, "plain": {0: []}}
+    guarded = study_table("tiny", ARMS, **HOW, guards=said)
+    assert guarded["arms"]["plain"]["guards"] == {}
+    assert guarded["arms"]["warmed"]["guards"] == {"1": ["warmup: ended by a guard at step 1"]}
+    assert markdown(guarded).endswith("| warmed | 1 | warmup: ended by a guard at step 1 |\n")
 
 
 @pytest.mark.parametrize(

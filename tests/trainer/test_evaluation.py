@@ -82,7 +82,9 @@ def test_means_of_scripted_responses():
     assert metrics["eval/pass@2"] == 1
     assert metrics["eval/truncated"] == 1 / 8
     assert metrics["eval/reflections"] == pytest.approx((0 + 2 + 1 + 2 + 0 + 0 + 1 + 2) / 8)
-    assert {f"eval/thoughts/{thought.name}" for thought in THOUGHTS} <= set(metrics)
+    named = {name for name in metrics if name.startswith("eval/") and not name.endswith("_stderr")}
+    assert named == set(tiny_run.config().evaluation.metrics)
+    assert {f"eval/thoughts/{thought.name}" for thought in THOUGHTS} <= named
 
 
 def test_a_user_s_own_thoughts_are_counted():
