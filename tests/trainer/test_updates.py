@@ -19,6 +19,8 @@ from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.batching import SHUFFLE, minibatch, over_updates
 from prerl_jax.trainer.loop import Loop, Run
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.references import References
+from prerl_jax.trainer.source import Source
 from prerl_jax.trainer.start import run
 
 KL = pj.WithKL(pj.ClippedPG(), 0.1)
@@ -58,6 +60,21 @@ def test_what_is_measured(whole):
     for record in (third, fourth):
         assert abs(record["train/ratio"] - 1) > 1e-5
         assert record["train/skipped"] == 0
+
+
+def test_references_are_of_the_steps_that_they_name(whole, assembly, tmp_path):
+    """Read back in the middle of the second phase; and where there is nothing to read."""
+    initial, start = PHASES
+    states = {step: state_at(whole, assembly, step) for step in (2, 3)}
+    of = References(assembly, whole / "checkpoints").of
+    toy.assert_same_bits(of(start, states[3]), states[2].params)
+    assert of(tiny_run.config().phases[1], states[3]) is None
+    toy.assert_same_bits(of(initial, states[3]), assembly.load_params())
+    begun = References(assembly, tmp_path, Source(whole, 2)).of(initial, states[3])
+    toy.assert_same_bits(begun, states[2].params)
+    toy.assert_same_bits(References(assembly, tmp_path).of(start, states[2]), states[2].params)
+    with pytest.raises(ValueError, match=r"'reward' is held against PhaseStart\(\): there are no checkpoints"):
+        References(assembly, tmp_path).of(start, states[3])
 
 
 def test_updates_are_those_of_a_loop_over_unpacked_rows():
