@@ -43,8 +43,9 @@ from prerl_jax.runtime.memory import keep_freed_memory
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
 from prerl_jax.trainer.assembly import Assembly, assemble
-from prerl_jax.trainer.loop import Loop, Run, Step
+from prerl_jax.trainer.loop import Loop, Run
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.steps import Step
 
 RATE, DECAY, CLIP, GROUP = 1e-6, 0.01, 1.0, 8
 WARMUP = 3
@@ -79,7 +80,7 @@ def stepping(assembly: Assembly) -> Iterator[Callable[[int], Step]]:
         with Loop(run) as loop:
 
             def step(number: int) -> Step:
-                done = loop.step(number)
+                done = loop.step()
                 loop.conclude(done)
                 return done
 

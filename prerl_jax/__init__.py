@@ -5,7 +5,7 @@ from prerl_jax.analysis.thoughts import count_thoughts, find_thoughts, thoughts_
 from prerl_jax.config_study import Arm, Figure, Study
 from prerl_jax.core.anchors import make_anchor
 from prerl_jax.core.batches import make_layout, make_prepare, make_score
-from prerl_jax.core.compose import TruncatedIS, WithEntropy, WithKL
+from prerl_jax.core.compose import LogprobFloor, TruncatedIS, WithEntropy, WithKL
 from prerl_jax.core.credit import (
     BatchNormalized,
     ConstantBaseline,
@@ -20,12 +20,14 @@ from prerl_jax.core.credit import (
 )
 from prerl_jax.core.dual import make_dual_gradients
 from prerl_jax.core.gae import GAE
+from prerl_jax.core.guards import Above, Below, EndPhase, Fell, Grew, Guard, Plateau, RollBack, Rose, Shrank, Warn
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.packing import bucket, pack, plan, unpack
 from prerl_jax.core.phases import Phase, Term, advance, phase_at
 from prerl_jax.core.recipes import (
+    WARMUP_GUARDS,
     cispo,
     dapo,
     dr_grpo,
@@ -84,9 +86,12 @@ __all__ = [
     "GAE",
     "GSPO",
     "THOUGHTS",
+    "WARMUP_GUARDS",
+    "Above",
     "Arm",
     "Batch",
     "BatchNormalized",
+    "Below",
     "Buckets",
     "ClippedPG",
     "ConstantBaseline",
@@ -95,24 +100,32 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "DropTruncated",
+    "EndPhase",
     "Engine",
+    "Fell",
     "Figure",
+    "Grew",
     "GroupRelative",
+    "Guard",
     "InitialModel",
     "KLPenalty",
     "LeaveOneOut",
     "Linear",
+    "LogprobFloor",
     "Model",
     "Objective",
     "OverlongPenalty",
     "Phase",
     "PhaseStart",
+    "Plateau",
     "PostTrainSpace",
     "PreTrainSpace",
     "PromptDropout",
     "Prompts",
     "Reinforce",
+    "RollBack",
     "Rollouts",
+    "Rose",
     "SamplerConfig",
     "Schedule",
     "SequenceMeanSumNorm",
@@ -121,6 +134,7 @@ __all__ = [
     "SequenceSumNorm",
     "Sequences",
     "Shape",
+    "Shrank",
     "Space",
     "Study",
     "Term",
@@ -130,6 +144,7 @@ __all__ = [
     "TruncatedIS",
     "Verdict",
     "Warmup",
+    "Warn",
     "Weigh",
     "WithEntropy",
     "WithKL",

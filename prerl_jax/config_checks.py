@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from prerl_jax.config import TrainConfig
+from prerl_jax.core.guards import EndPhase
 
 
 def _validate_phases(config: TrainConfig) -> None:
@@ -131,6 +132,26 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
         )
 
 
+def _validate_guards(config: TrainConfig) -> None:
+    """Guards watch what is measured, often enough; the names of train/ and alignment/ are known in a run alone."""
+    evaluation, every = config.evaluation, config.evaluation.every
+    for phase in config.phases:
+        for guard in phase.guards:
+            what, kind = f"phase {phase.name!r} has a guard on {guard.metric}", guard.metric.partition("/")[0]
+            if kind == "eval" and guard.metric not in evaluation.metrics:
+                raise ValueError(
+                    f"{what}, which is never measured with evaluation.samples = {evaluation.samples}: watch one of "
+                    f"{', '.join(evaluation.metrics)}."
+                )
+            if kind == "alignment" and not config.alignment_every:
+                raise ValueError(f"{what}, and alignment_every is 0: set it to the steps between measurements.")
+            if kind == "eval" and isinstance(guard.reaction, EndPhase) and not 0 < every < phase.steps:
+                raise ValueError(
+                    f"{what} that is to end the phase, and with evaluation.every = {every} it is measured only when "
+                    f"its {phase.steps} steps are over. Set evaluation.every to less than that."
+                )
+
+
 def _validate_best(config: TrainConfig) -> None:
     best, evaluation, every = config.checkpoints.best, config.evaluation, config.checkpoints.every
     if best is None:
@@ -162,4 +183,5 @@ def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
     _validate_batch(config, shards)
     _validate_minibatches(config, shards)
     _validate_best(config)
+    _validate_guards(config)
     return config

@@ -18,6 +18,7 @@ from typing import Any
 
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_checks import validate
+from prerl_jax.core.guards import Guard
 
 _VOCABULARY = ("prerl_jax.config", "prerl_jax.core.phases", "prerl_jax.data", "prerl_jax.verify", "prerl_jax")
 """Modules whose dataclasses and recipes a value may name."""
@@ -28,6 +29,10 @@ _VOCABULARY = ("prerl_jax.config", "prerl_jax.core.phases", "prerl_jax.data", "p
 
 def _is_recipe(thing: Any) -> bool:
     return isinstance(thing, types.FunctionType) and thing.__module__ == "prerl_jax.core.recipes"
+
+
+def _are_guards(thing: Any) -> bool:
+    return isinstance(thing, tuple) and bool(thing) and all(isinstance(one, Guard) for one in thing)
 
 
 def _classes_in(value: Any) -> dict[str, type]:
@@ -44,7 +49,7 @@ def _namespace(config: TrainConfig) -> dict[str, Any]:
     names: dict[str, Any] = _classes_in(config)
     for module in map(importlib.import_module, _VOCABULARY):
         things = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
-        names |= {n: t for n, t in things.items() if dataclasses.is_dataclass(t) or _is_recipe(t)}
+        names |= {n: t for n, t in things.items() if dataclasses.is_dataclass(t) or _is_recipe(t) or _are_guards(t)}
     return names | {"true": True, "false": False, "inf": float("inf")}
 
 

@@ -102,7 +102,8 @@ def test_minibatches_divide_over_the_mesh():
 
 
 def test_a_recipe_is_an_override():
-    for text in ("w_reinforce(steps=60, positive=0.2)", "dapo(steps=60, overlong_buffer=16)", "rloo(steps=60)"):
+    texts = ["w_reinforce(steps=60, positive=0.2)", "dapo(steps=60, overlong_buffer=16)", "rloo(steps=60)"]
+    for text in (*texts, "dsrl(warmup=40, total=90, guards=WARMUP_GUARDS)"):
         assert apply_overrides(LAB, [f"phases={text}"]).phases == eval(text, vars(pj))
 
 

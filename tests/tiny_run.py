@@ -57,6 +57,16 @@ class AgainstHalf:
         return self.scale * (rewards - 0.5), rewards >= 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Later:
+    """A user's own condition of a guard: there are more than so many measurements."""
+
+    count: int
+
+    def __call__(self, values):
+        return len(values) > self.count
+
+
 def too_much(problem, response):
     """A verifier that is wrong about what rewards are."""
     return 2.0

@@ -84,6 +84,12 @@ class Progress:
         else:
             self._print(self._line(step, phase, metrics, left))
 
+    def replan(self, total_steps: int) -> None:
+        """The run will have so many steps: a phase has ended early."""
+        self._total = self._clock.total = total_steps
+        if self._live:
+            self._live.update(self._task, total=total_steps)
+
     def message(self, text: str) -> None:
         """Prints a line of its own, above the live display where there is one. Markup in it is plain text."""
         if self._console:
@@ -109,7 +115,7 @@ class Clock:
     """
 
     def __init__(self, total_steps: int, start_step: int):
-        self._total = total_steps
+        self.total = total_steps
         self._last = (start_step, 0.0)
         self._ordinary, self._compiling = [0, 0.0], [0, 0.0]
 
@@ -128,7 +134,7 @@ class Clock:
             kind[0] += steps
             kind[1] += max(0.0, seconds - compiling)
         done, spent = self._ordinary if self._ordinary[0] else self._compiling
-        return spent / done * (self._total - step) if done else None
+        return spent / done * (self.total - step) if done else None
 
 
 class _Display(rich_progress.Progress):

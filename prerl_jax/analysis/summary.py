@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,13 +14,21 @@ Row = dict[str, Any]
 """{"at": "base" or the phase's name, "step": n, then metric names: `eval/...`, `alignment/...`}."""
 
 
-def summary_rows(records: Sequence[dict[str, Any]]) -> list[Row]:
+def summary_rows(
+    records: Sequence[dict[str, Any]],
+    ended: Mapping[str, str] | None = None,
+    warned: Mapping[str, Sequence[str]] | None = None,
+) -> list[Row]:
     """One row for the base and one for each phase, in order, from the records of metrics.jsonl.
 
     A phase's row holds the metrics of its last evaluation, which stands under the name of the phase that led up to it,
     and its last `alignment/` measurement. A phase without an evaluation has no row. Rows are in the order of their
     steps; a phase that a changed config went back to has one row, too.
+
+    `ended` and `warned` say by phase what a guard has ended it for, and what guards have warned of: the row's "ended"
+    and "warned".
     """
+    events = {"ended": ended or {}, "warned": warned or {}}
     rows, phases = [], {}
     for record in records:
         phases.setdefault(record["phase"], []).append(record)
@@ -34,6 +42,7 @@ def summary_rows(records: Sequence[dict[str, Any]]) -> list[Row]:
                 row["step"] = record["step"]
                 evaluated = True
             row |= {name: value for name, value in record.items() if name.startswith("alignment/")}
+        row |= {name: of[phase] for name, of in events.items() if phase in of}
         if evaluated:
             rows.append({"at": row.pop("at"), "step": row.pop("step"), **row})
     return sorted(rows, key=lambda row: row["step"])
@@ -51,6 +60,9 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
     table.add_column("at", overflow="fold")
     for heading in ("step", accuracy_heading, passed_heading, "reflections", "length", "alignment"):
         table.add_column(heading, justify="right", no_wrap=True)
+    guarded = any("ended" in row for row in rows)
+    if guarded:
+        table.add_column("ended", overflow="fold")
     for row in rows:
         accuracy = _number(row.get(average), 3)
         if (error := row.get(f"{average}_stderr")) is not None:
@@ -63,6 +75,7 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
             _number(row.get("eval/reflections"), 2),
             _number(row.get("eval/length"), 1),
             _number(row.get("alignment/objective"), 3),
+            *[row.get("ended", "")] * guarded,
         )
     console.print(table)
 

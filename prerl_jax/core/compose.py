@@ -1,8 +1,9 @@
-"""Objectives around objectives: a KL term, an entropy bonus, the sampler's importance weight.
+"""Objectives around objectives: a KL term, an entropy bonus, the sampler's importance weight, a floor.
 
     WithKL        l + coefficient * D(pi, pi_ref), D one of the divergences of `kl`
     WithEntropy   l - coefficient * H(pi)
     TruncatedIS   l * sg(min(pi_old / pi_sampler, cap))             (Yao et al. 2025, TIS)
+    LogprobFloor  sg(l) where A < 0 and log pi < floor, l elsewhere
 
 They nest: WithKL(TruncatedIS(ClippedPG()), 0.001) corrects the policy gradient and not the KL term. What each needs is
 declared by itself or by what it goes around. The weights of the loss multiply all of it, the coefficient included: in
@@ -130,3 +131,31 @@ class TruncatedIS(_Around):
         weight = jnp.minimum(ratio, self.cap)
         capped = (ratio > self.cap).astype(jnp.float32)
         return loss * weight, metrics | {"sampler_weight": weight, "sampler_capped": capped}
+
+
+@dataclasses.dataclass(frozen=True)
+class LogprobFloor(_Around):
+    """An objective without the gradient of tokens that are pushed down (A < 0) and unlikely enough as they are.
+
+    A negative sample lowers its tokens without end; what is pushed from below goes to whatever else is unlikely. Its
+    loss counts as before. A KL term or an entropy bonus that is to hold there, too, goes around the floor:
+    WithKL(LogprobFloor(ClippedPG(), -10.0), 0.001).
+
+    Attributes:
+      objective: whose gradient is left out.
+      floor: the log-probability below which it is, below 0.
+    """
+
+    objective: Objective
+    floor: float
+
+    def __post_init__(self):
+        if not -float("inf") < self.floor < 0:
+            raise ValueError(f"LogprobFloor.floor is a log-probability and must be finite and below 0: {self.floor}.")
+
+    def __call__(self, logprobs: Array, batch: Batch, *, entropy: Array | None = None):
+        """Adds the metric floored: 1 where a token has no gradient for it."""
+        loss, metrics = self._inside(logprobs, batch, entropy)
+        floored = (batch.advantages < 0) & (logprobs < self.floor)
+        loss = jnp.where(floored, jax.lax.stop_gradient(loss), loss)
+        return loss, metrics | {"floored": floored.astype(jnp.float32)}

@@ -12,6 +12,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from prerl_jax.core.credit import GroupRelative, TokenMean
+from prerl_jax.core.guards import Guard
 from prerl_jax.core.objectives import ClippedPG
 from prerl_jax.core.references import Reference
 from prerl_jax.core.spaces import PostTrainSpace
@@ -45,7 +46,7 @@ class Phase:
 
     Attributes:
       name: stands in every line of the metrics; unique in a run.
-      steps: rollout batches, skipped ones included; exactly so many.
+      steps: rollout batches, skipped ones included; exactly so many, unless a guard ends the phase early.
       space, credit, weigh: what is trained on, see Term; unused where there are `terms`.
       objective: per-token loss.
       reset_optimizer: start the phase with fresh moments instead of carrying them over.
@@ -57,6 +58,8 @@ class Phase:
       epochs: how often each rollout is trained on.
       minibatches: parts that the groups of a step are split into at random, anew in every epoch, with an update each.
         More updates than one are held against the policy before the first, which is scored beforehand.
+      redraw: further draws of prompts at most, until no group's rewards are all equal; what is missing then stays.
+      guards: what is watched after every step, and may end the phase.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Phase:
     reference: Reference | None = None
     epochs: int = 1
     minibatches: int = 1
+    redraw: int = 0
+    guards: tuple[Guard, ...] = ()
 
     def __post_init__(self):
         if self.steps < 1:
@@ -84,10 +89,17 @@ class Phase:
                 f"Phase {self.name!r} has epochs={self.epochs} and minibatches={self.minibatches}; both must be 1 or "
                 "more."
             )
+        if self.redraw < 0:
+            raise ValueError(f"Phase {self.name!r} has redraw={self.redraw}; it must be 0 (no further draws) or more.")
         for term in self.parts:
             self._check(term)
 
     def _check(self, term: Term) -> None:
+        if self.redraw and not getattr(term.credit, "compares_groups", False):
+            raise ValueError(
+                f"Phase {self.name!r} draws again for groups whose rewards are all equal, and {term.credit} learns "
+                "from them, too: it does not compare a response with its group. Set redraw=0, or use another credit."
+            )
         if getattr(term.credit, "needs_values", False) and term.credit != self.valued:
             raise ValueError(
                 f"Phase {self.name!r} has two credits that read a critic's values, {self.valued} and {term.credit}, "
@@ -138,6 +150,7 @@ Phases = tuple[Phase, ...]
 def locate(phases: Phases, step: int) -> tuple[int, int]:
     """(index of the phase, steps done in it) once `step` rollout batches are done; (len(phases), 0) at the end.
 
+    Of phases that all have had their steps: where a run with guards is, its state says.
     Raises ValueError outside the run's steps.
     """
     if not 0 <= step <= sum(phase.steps for phase in phases):
@@ -160,6 +173,16 @@ def phase_at(phases: Phases, step: int) -> Phase:
 def _outside(phases: Phases, step: int) -> ValueError:
     total = sum(phase.steps for phase in phases)
     return ValueError(f"Step {step} is outside the {total} steps of the phases {[p.name for p in phases]}.")
+
+
+def following(phases: Phases, index: int, done: int) -> tuple[int, int]:
+    """`advance` on the host: (phase, steps done in it) after one more step, if nothing ends it early."""
+    return (index, done + 1) if done + 1 < phases[index].steps else (index + 1, 0)
+
+
+def steps_left(phases: Phases, index: int, done: int) -> int:
+    """Steps that are left of a run at this place, if nothing ends a phase early."""
+    return sum(phase.steps for phase in phases[index:]) - done
 
 
 def advance(phases: Phases, state: TrainState, end_early: Array | bool = False) -> TrainState:

@@ -7,6 +7,8 @@ is a starting point: `dataclasses.replace(phase, space=PreTrainSpace())` moves a
 
 from __future__ import annotations
 
+import dataclasses
+
 from prerl_jax.core.credit import (
     BatchNormalized,
     ConstantBaseline,
@@ -19,6 +21,7 @@ from prerl_jax.core.credit import (
     Verdict,
 )
 from prerl_jax.core.gae import GAE
+from prerl_jax.core.guards import Fell, Grew, Guard, RollBack, Rose, Shrank, Warn
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.phases import Phase, Phases, Term
 from prerl_jax.core.shaping import DropTruncated, OverlongPenalty
@@ -27,6 +30,16 @@ from prerl_jax.core.types import Schedule
 
 PRETRAIN_SCALE = 0.01
 """The published coefficient on losses in pre-train space. Under Adam it mostly disarms the gradient clipping."""
+WARMUP_GUARDS = (
+    Guard("train/logprob", Fell(0.25), RollBack()),
+    Guard("train/unsolved_groups", Rose(0.2), RollBack(), patience=2),
+    Guard("train/accuracy", Fell(0.15), RollBack(), patience=2),
+    Guard("train/entropy", Grew(1.5), Warn()),
+    Guard("train/entropy", Shrank(0.66), Warn()),
+    Guard("train/length", Grew(2.0), Warn()),
+    Guard("train/length", Shrank(0.5), Warn()),
+)
+"""What NSR-PreRL is watched by: docs/guards.md has what each of them saw in the lab, and when."""
 
 
 def _rl(name: str, steps: int, keep: str, high: float) -> Phase:
@@ -72,11 +85,15 @@ def psr_prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
     return (_prerl("psr_prerl", steps, "positive", prefix),)
 
 
-def dsrl(*, warmup: int, total: int, prefix: int | str | None = "auto") -> Phases:
-    """Dual-space RL: `warmup` steps of NSR-PreRL, then GRPO up to `total` steps with the moments carried over."""
+def dsrl(*, warmup: int, total: int, prefix: int | str | None = "auto", guards: tuple[Guard, ...] = ()) -> Phases:
+    """Dual-space RL: `warmup` steps of NSR-PreRL, then GRPO up to `total` steps with the moments carried over.
+
+    `guards` are the warm-up's, for instance WARMUP_GUARDS; one that ends it early leaves the steps of GRPO as many.
+    """
     if not 0 <= warmup <= total or total < 1:
         raise ValueError(f"dsrl needs 0 <= warmup <= total and total >= 1, got warmup={warmup}, total={total}.")
     first = nsr_prerl(steps=warmup, prefix=prefix) if warmup else ()
+    first = tuple(dataclasses.replace(phase, guards=guards) for phase in first)
     second = (_rl("rl", total - warmup, "all", 0.2),) if total > warmup else ()
     return first + second
 
@@ -87,14 +104,14 @@ def dr_grpo(*, steps: int) -> Phases:
     return (Phase("dr_grpo", steps, objective=ClippedPG(dual=None), **how),)
 
 
-def dapo(*, steps: int, overlong_buffer: int, filter_truncated: bool = False) -> Phases:
-    """DAPO's clip-higher, token mean and overlong penalty, over the last `overlong_buffer` tokens there are.
+def dapo(*, steps: int, overlong_buffer: int, filter_truncated: bool = False, redraw: int = 3) -> Phases:
+    """DAPO: clip-higher, token mean, dynamic sampling, and an overlong penalty over the last `overlong_buffer` tokens.
 
-    `filter_truncated` leaves truncated responses out. Drawing again until all groups are mixed is the trainer's.
+    `filter_truncated` leaves truncated responses out. `redraw` bounds the further draws of a step, see `Phase`.
     """
     credit = DropTruncated(GroupRelative()) if filter_truncated else GroupRelative()
     how = {"objective": ClippedPG(low=0.2, high=0.28, dual=None), "shape": OverlongPenalty(overlong_buffer)}
-    return (Phase("dapo", steps, credit=credit, **how),)
+    return (Phase("dapo", steps, credit=credit, redraw=redraw, **how),)
 
 
 def reinforce(*, steps: int, baseline: float = 0.0) -> Phases:

@@ -5,7 +5,7 @@ moment, whatever is killed, the folders named by a step are whole. Old ones are 
 
 Retained are the last `keep_last`, the best by a metric (higher is better, the earlier of equals; a value that is not
 finite is never the best), and every one where a phase ended. What that needs is in the checkpoints themselves
-(`step_files.Record`), so a resume retains the same ones.
+(`step_files.Record`), so a resume retains the same ones. A save can ask for one more to be kept until the next.
 
 A restore settles what comes next: checkpoints later than the restored one belong to a future that is about to be made
 again, damaged ones among them, and the first save after it removes them.
@@ -42,14 +42,14 @@ __all__ = ["CheckpointError", "Checkpoints", "Restored", "restore_params", "rest
 log = logging.getLogger(__name__)
 
 
-def retained(records: Mapping[int, Record], keep_last: int, best: str | None) -> set[int]:
-    """The steps to keep of these: the last `keep_last`, the best by metric `best`, every phase boundary."""
+def retained(records: Mapping[int, Record], keep_last: int, best: str | None, needed: int | None = None) -> set[int]:
+    """The steps to keep: the last `keep_last`, the best by metric `best`, phase boundaries, the last up to `needed`."""
     keep = set(sorted(records)[-keep_last:]) | {step for step, record in records.items() if record.boundary}
     scores = {step: record.metrics.get(best) for step, record in records.items()} if best else {}
     scores = {step: score for step, score in scores.items() if score is not None and math.isfinite(score)}
     if scores:
         keep.add(max(scores, key=lambda step: (scores[step], -step)))
-    return keep
+    return keep | set(sorted(step for step in records if needed is not None and step <= needed)[-1:])
 
 
 class _Retention:
@@ -57,9 +57,10 @@ class _Retention:
 
     def __init__(self, records: Mapping[int, Record], keep_last: int, best: str | None):
         self._arguments = records, keep_last, best
+        self.needed: int | None = None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        keep = retained(*self._arguments)
+        keep = retained(*self._arguments, self.needed)
         return [checkpoint.step in keep for checkpoint in checkpoints]
 
 
@@ -172,7 +173,13 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def save(
-        self, step: int, state: TrainState, extra: Mapping[str, Any], metrics: Mapping[str, float], boundary: bool
+        self,
+        step: int,
+        state: TrainState,
+        extra: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        boundary: bool,
+        needed: int | None = None,
     ) -> None:
         """Starts to write a checkpoint; the state may be donated as soon as this returns.
 
@@ -184,6 +191,7 @@ class Checkpoints:
             extra: what else a resume needs, as JSON: data position, config, phase. The same on every process.
             metrics: finite or not; `best` is looked up in them.
             boundary: whether a phase ends here: then it is kept for ever.
+            needed: until the next save, the newest checkpoint up to this step is kept.
 
         Raises:
             ValueError: this step is there already.
@@ -205,7 +213,7 @@ class Checkpoints:
             self._remove(later)
             for gone in self._records.keys() - there:
                 del self._records[gone]
-            self._pending, self._records[step] = step, record
+            self._pending, self._records[step], self._retention.needed = step, record, needed
             self._manager.save(step, args=save_args(state, record), force=True)
         except Exception as error:
             self._fail(step, error)
@@ -275,3 +283,13 @@ class Checkpoints:
         restored, self.skipped = _restore(self._directory, step, state=abstract_state)
         self._restored = restored.step
         return restored
+
+    def read(self, abstract_state: TrainState, newest: int) -> Restored | None:
+        """The newest checkpoint up to step `newest`, for a run that goes on from where it is; None without one.
+
+        Raises CheckpointError when there are some and all are damaged, ValueError as `restore`.
+        """
+        self.wait()
+        last = newest if self._restored is None else min(newest, self._restored)
+        steps = [step for step in self._committed() if step <= last]
+        return read_newest(self._directory, steps, state=abstract_state)[0] if steps else None

@@ -1,4 +1,4 @@
-"""The train state on a mesh: its shapes and shardings without allocating it, and its creation in place."""
+"""The train state on a mesh: its shapes and shardings without allocating it, its creation in place, its changes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from prerl_jax.core.train_step import init_state
 from prerl_jax.core.types import CriticState, Params, TrainState
+from prerl_jax.runtime.mesh import everywhere
 
 
 def abstract_state(
@@ -87,6 +89,12 @@ def reset_optimizer(state: TrainState, tx: optax.GradientTransformation) -> Trai
     shardings = jax.tree.map(lambda x: x.sharding, state.opt_state)
     opt_state = jax.jit(tx.init, out_shardings=shardings)(state.params)
     return dataclasses.replace(state, opt_state=opt_state)
+
+
+def at_phase(state: TrainState, mesh: Mesh, phase: int, phase_step: int = 0) -> TrainState:
+    """The state at another place in the phases."""
+    place = {"phase": phase, "phase_step": phase_step}
+    return dataclasses.replace(state, **{name: everywhere(mesh, np.int32(n)) for name, n in place.items()})
 
 
 def bytes_per_device(tree: Any) -> int:

@@ -75,6 +75,8 @@ def _phase_table(assembly: Assembly) -> Table:
             lines.append(f"reference {phase.reference}")
         if phase.updates > 1:
             lines.append(f"{phase.updates} updates a step: {phase.epochs} epochs of {phase.minibatches} minibatches")
+        lines += [f"at most {phase.redraw} further draws"] * bool(phase.redraw)
+        lines += [f"{guard}, {guard.patience} in a row: {guard.reaction}" for guard in phase.guards]
         table.add_row(f"{start + 1}-{start + phase.steps}", phase.name, "\n".join(lines))
         start += phase.steps
     return table

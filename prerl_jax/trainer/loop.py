@@ -14,36 +14,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from prerl_jax.analysis.console import Progress
 from prerl_jax.config_io import render
-from prerl_jax.core.phases import Phase, locate
-from prerl_jax.core.types import Prompts, Rollouts, TrainState
-from prerl_jax.data import Example, left_pad
-from prerl_jax.data.problems import as_text
+from prerl_jax.core.guards import RollBack
+from prerl_jax.core.phases import following, steps_left
+from prerl_jax.core.types import TrainState
 from prerl_jax.runtime.background import Background
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.compilation import Compilations
 from prerl_jax.runtime.distributed import together
 from prerl_jax.runtime.goodput import Goodput
-from prerl_jax.runtime.mesh import all_rows
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.peak import peak_flops
-from prerl_jax.runtime.profile import Profile, annotate
-from prerl_jax.runtime.state import reset_optimizer
+from prerl_jax.runtime.profile import Profile
+from prerl_jax.runtime.state import at_phase, reset_optimizer
 from prerl_jax.trainer.assembly import Assembly
-from prerl_jax.trainer.collect import collect
+from prerl_jax.trainer.draws import sample
 from prerl_jax.trainer.evaluation import evaluate
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
-from prerl_jax.trainer.times import Times, Work
+from prerl_jax.trainer.rollback import rolled_back, saves
+from prerl_jax.trainer.steps import Step, completions, due
 from prerl_jax.trainer.updates import update
-from prerl_jax.trainer.verification import Verification
+from prerl_jax.trainer.watch import Watch
 from prerl_jax.verify import InProcess, Pool
 
 
@@ -63,6 +62,9 @@ class Run:
     """None verifies in this process."""
     references: References | None = None
     """What phases are held against; None for a run without checkpoints."""
+    watch: Watch = dataclasses.field(default_factory=Watch)
+    initial: Callable[[], TrainState] | None = None
+    """Makes the state that the run began with, for a guard that goes back to it."""
 
     def __post_init__(self) -> None:
         self.verify = self.verify or InProcess(self.assembly.config.data.verifier)
@@ -73,58 +75,33 @@ class Run:
         return self.programs.assembly
 
 
-@dataclasses.dataclass
-class Step:
-    """A step under way: what is known of it, in the order in which it is found out."""
-
-    number: int
-    """From 1."""
-    phase: Phase
-    examples: list[Example]
-    prompts: Prompts
-    position: dict
-    """Of the data, after this step."""
-    phase_step: int = 0
-    """Steps done in the phase before this one."""
-    times: Times = dataclasses.field(default_factory=Times)
-    key: jax.Array | None = None
-    """Of what is drawn at random in preparing."""
-    rollouts: Rollouts | None = None
-    responses: list[str] | None = None
-    late: np.ndarray | None = None
-    """bool: whether verification took too long, of this process's rows; then of all."""
-    aligned: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
-    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """On the device, which may not have computed them yet."""
-    work: Work | None = None
-    evaluated: dict[str, float] = dataclasses.field(default_factory=dict)
-    free: float | None = None
-    """When the device was free of an evaluation after it."""
-    scalars: dict[str, float] = dataclasses.field(default_factory=dict)
-    """All metrics, as numbers."""
-
-
 def train(run: Run) -> TrainState:
     """Runs what is left of the phases; returns the final state.
 
     Raises CheckpointError when a checkpoint cannot be written; the last good one is intact.
     """
-    first, total = int(run.state.step), sum(phase.steps for phase in run.assembly.phases)
     with contextlib.closing(run.profile), Loop(run) as loop:
-        if first == 0:
-            loop.report(0, "base", loop.evaluate())
-        for number in range(first + 1, total + 1):
-            with run.profile.step(number):
-                loop.after(loop.step(number))
+        if loop.number == 0:
+            loop.begin()
+        while loop.index < len(run.assembly.phases):
+            with run.profile.step(loop.number + 1):
+                loop.after(loop.step())
     run.checkpoints.wait()
     return run.state
 
 
 class Loop:
-    """The steps of a run, one after the other."""
+    """The steps of a run, one after the other.
+
+    Attributes:
+      number: steps done.
+      index: of the current phase; the number of phases when the run is over.
+      done: steps done in it. All three are the state's, on the host.
+    """
 
     def __init__(self, run: Run):
         self.run = run
+        self.number, self.index, self.done = (int(n) for n in (run.state.step, run.state.phase, run.state.phase_step))
         self._background = Background("metrics")
         self._compilations = Compilations()
 
@@ -132,8 +109,7 @@ class Loop:
         assembly = self.run.assembly
         self._compilations.__enter__()
         self._peak, said = peak_flops(list(assembly.mesh.devices.flat), assembly.model.compute_dtype)
-        if self.run.progress:
-            self.run.progress.message(f"time/mfu is a share of {said}")
+        self._say(f"time/mfu is a share of {said}")
         self._free = time.perf_counter()
         return self
 
@@ -143,30 +119,38 @@ class Loop:
         finally:
             self._compilations.__exit__()
 
-    def step(self, number: int) -> Step:
+    def begin(self) -> None:
+        """The evaluation of the base model."""
+        evaluated = self.evaluate()
+        self.run.watch.enter(self.run.assembly.phases[0], 0, evaluated)
+        self.report(0, "base", evaluated)
+
+    def step(self) -> Step:
         """One rollout batch and its update, which the device may still be computing; moves `run.state`."""
         run, phases = self.run, self.run.assembly.phases
-        index, already = locate(phases, number - 1)
-        if already == 0 and phases[index].reset_optimizer:
-            run.state = reset_optimizer(run.state, run.assembly.optimizer(phases[index]))
-        step = self._ask(number, phases[index])
-        step.phase_step = already
-        self._sample(step)
-        step.late = all_rows(step.late)
+        step = Step(self.number + 1, phases[self.index], self.done)
+        if self.done == 0 and step.phase.reset_optimizer:
+            run.state = reset_optimizer(run.state, run.assembly.optimizer(step.phase))
+        sample(run, step, self._background.check)
         update(run, step)
+        step.metrics |= step.counted
+        self.index, self.done = following(phases, self.index, self.done)
+        self.number, step.ended = step.number, self.done == 0
         return step
 
     def after(self, step: Step) -> None:
-        """Evaluation, metrics and checkpoint of a step, each when it is due."""
-        config = self.run.assembly.config
-        ended = locate(self.run.assembly.phases, step.number)[1] == 0
-        if ended or _every(config.evaluation.every, step.number):
-            self._wait(step)
-            step.evaluated = self.evaluate()
-            step.free = time.perf_counter()
+        """Evaluation, guards, metrics and checkpoint of a step, each when it is due."""
+        config, run = self.run.assembly.config, self.run
+        if step.ended or due(config.evaluation.every, step.number):
+            self._evaluate(step)
+        if step.phase.guards:
+            self._guard(step)
+        if step.ended:
+            entered = run.assembly.phases[self.index : self.index + 1]
+            run.watch.enter(*entered or (None,), step.number, step.evaluated)
         self._background.submit(self.conclude, step)
-        if ended or _every(config.checkpoints.every, step.number):
-            self._save(step, ended)
+        if step.ended or due(config.checkpoints.every, step.number) or due(saves(step.phase), self.done):
+            self._save(step)
 
     def evaluate(self) -> dict[str, float]:
         """`eval/` metrics of the parameters as they are, and the seconds that they took."""
@@ -182,6 +166,10 @@ class Loop:
         if self.run.progress:
             self.run.progress.update(step, phase, metrics)
 
+    def _say(self, text: str) -> None:
+        if self.run.progress:
+            self.run.progress.message(text)
+
     def _wait(self, step: Step) -> None:
         """Until a step's update is computed."""
         if "done" not in step.times.marks:
@@ -190,84 +178,54 @@ class Loop:
             jax.block_until_ready(step.metrics)
             step.times.mark("done")
 
+    def _evaluate(self, step: Step) -> None:
+        self._wait(step)
+        step.evaluated = self.evaluate()
+        step.free = time.perf_counter()
+
+    def _guard(self, step: Step) -> None:
+        """Lets the phase's guards decide, which waits for the update, and does what they say."""
+        run, phases = self.run, self.run.assembly.phases
+        self._wait(step)
+        decision = run.watch.look(step.phase, step.number, step.measured() | step.evaluated)
+        step.guarded, done = decision.metrics, ""
+        for text in decision.warned:
+            self._say(f"warning: guard {text}")
+        if decision.reaction is not None:
+            if not step.ended:
+                self.index, self.done, step.ended = self.index + 1, 0, True
+                run.state = at_phase(run.state, run.assembly.mesh, self.index)
+            if isinstance(decision.reaction, RollBack):
+                begun = step.number - step.phase_step - 1
+                run.state, back = rolled_back(run, max(decision.good, begun))
+                done = f" -> rolled back to step {back}"
+                step.evaluated = {}
+            if not step.evaluated:
+                self._evaluate(step)
+            said = f"guard {' and '.join(decision.ended)}{done}"
+            run.watch.ended[step.phase.name] = {"steps": step.phase_step + 1, "said": said}
+            if run.progress:
+                run.progress.replan(step.number + steps_left(phases, self.index, 0))
+            self._say(f"{step.phase.name} ended: {said}")
+
     def conclude(self, step: Step) -> None:
         """Reads and writes what is to be kept of a step; its scalars are there then. In the background."""
         self._wait(step)
-        step.scalars = _scalars(jax.device_get(step.metrics | step.aligned)) | step.times.metrics(self._free)
-        step.scalars |= step.work.metrics(step.scalars, self._peak) | step.evaluated
+        step.scalars = step.measured() | step.times.metrics(self._free)
+        step.scalars |= step.work.metrics(step.scalars, self._peak) | step.evaluated | step.guarded
         step.scalars["time/late_verdicts"] = float(step.late.sum())
         self._free = step.free or step.times.marks["done"]
-        self.run.writer.completions(step.number, _completions(self.run.assembly.config, step))
+        self.run.writer.completions(step.number, completions(self.run.assembly.config, step))
         self.report(step.number, step.phase.name, step.scalars)
 
-    def _save(self, step: Step, ended: bool) -> None:
+    def _save(self, step: Step) -> None:
         """A checkpoint, once the lines are on disk that a resume from it keeps."""
         run = self.run
         with together("writing metrics and the checkpoint before"):
             self._background.wait()
             run.writer.flush()
             run.checkpoints.wait()
-        index, _ = locate(run.assembly.phases, step.number)
-        extra = {"data": step.position, "phase": index, "config": render(run.assembly.config)}
-        run.checkpoints.save(step.number, run.state, extra, step.scalars, boundary=ended)
-
-    def _ask(self, number: int, phase: Phase) -> Step:
-        """A step with this process's examples, and their prompts with ids that are unique in the global batch."""
-        run, assembly = self.run, self.run.assembly
-        examples = [assembly.train[i] for i in next(run.batches)]
-        prompts = left_pad(examples, assembly.config.data.max_prompt_tokens, assembly.pad_token)
-        ids = np.arange(len(examples), dtype=np.int32) + len(examples) * jax.process_index()
-        prompts = Prompts(prompts.prompt, prompts.prompt_mask, ids)
-        return Step(number, phase, examples, prompts, run.batches.get_state())
-
-    def _sample(self, step: Step) -> None:
-        """Rollouts and their rewards."""
-        run, assembly, programs = self.run, self.run.assembly, self.run.programs
-        with Verification(assembly, run.verify, _problems(assembly.config, step)) as verification:
-            with annotate("sample"):
-                key, step.key = programs.step_keys(run.state.rng, step.number - 1)
-                engine = programs.engine(step.phase)
-                rollouts = collect(engine, run.state.params, step.prompts, key, assembly.mesh, verification.add)
-            step.times.mark("sampled")
-            with together("verification"):
-                self._background.check()
-                verdicts = verification.verdicts()
-        step.responses, step.late = verdicts.responses, verdicts.verified.late
-        step.rollouts = dataclasses.replace(rollouts, rewards=verdicts.verified.rewards, truncated=verdicts.cut)
-        step.times.mark("verified")
-
-
-def _every(steps: int, number: int) -> bool:
-    return bool(steps) and number % steps == 0
-
-
-def _problems(config, step: Step) -> list[Any]:
-    return [example.problem for example in step.examples for _ in range(config.sampling.group_size)]
-
-
-def _completions(config, step: Step) -> list[dict[str, Any]]:
-    """A few of the step's responses, evenly spread over its groups."""
-    problems = _problems(config, step)
-    count = min(config.completions_per_step, len(problems))
-    return [
-        {
-            "phase": step.phase.name,
-            "prompt": as_text(problems[row].prompt),
-            "answer": problems[row].answer,
-            "response": step.responses[row],
-            "reward": float(step.rollouts.rewards[row]),
-            "truncated": bool(step.rollouts.truncated[row]),
-        }
-        for row in (i * len(problems) // count for i in range(count))
-    ]
-
-
-def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
-    """Vectors by layer become one entry a layer."""
-    flat = {}
-    for name, value in metrics.items():
-        if np.ndim(value):
-            flat |= {f"{name}/{i}": float(v) for i, v in enumerate(value)}
-        else:
-            flat[name] = float(value)
-    return flat
+        extra = {"data": step.position, "phase": self.index, "config": render(run.assembly.config)}
+        extra["watch"] = run.watch.saved()
+        needed = None if step.ended else run.watch.needed(step.phase, step.number)
+        run.checkpoints.save(step.number, run.state, extra, step.scalars, boundary=step.ended, needed=needed)

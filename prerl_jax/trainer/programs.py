@@ -28,7 +28,7 @@ from prerl_jax.rollout.pool import make_pool
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import batch_shards, replicated
 from prerl_jax.trainer.assembly import Assembly, evaluation_shape
-from prerl_jax.trainer.batching import Batching, over_updates
+from prerl_jax.trainer.batching import Batching, over_updates, rollout_statistics
 from prerl_jax.trainer.critic import critic_step, values_program
 
 MakeEngine = Callable[[Any, SamplerConfig, int], Engine]
@@ -101,6 +101,12 @@ class Programs:
     @functools.cached_property
     def _values(self) -> Callable[[Params, Rollouts], Array]:
         return values_program(self.assembly)
+
+    @functools.cached_property
+    def statistics(self) -> Callable[[Rollouts], Metrics]:
+        """`rollout_statistics` of rollouts on the mesh that are not prepared as they are."""
+        measure = functools.partial(rollout_statistics, group_size=self.assembly.config.sampling.group_size)
+        return jax.jit(measure, out_shardings=replicated(self.assembly.mesh))
 
     def _step(self, phase: Phase) -> Callable[..., tuple[TrainState, Metrics]]:
         """The program of `step`, for a phase of which only what it depends on is said."""

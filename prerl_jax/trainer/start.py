@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from etils import epath
 from rich.console import Console
 
 from prerl_jax.analysis.console import Progress
@@ -21,7 +21,7 @@ from prerl_jax.analysis.curves import draw
 from prerl_jax.analysis.summary import print_table, summary_rows
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import difference, load_config, render
-from prerl_jax.core.phases import locate
+from prerl_jax.core.phases import locate, steps_left
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches, make_batches
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
@@ -29,14 +29,15 @@ from prerl_jax.runtime.distributed import require_same, require_shared, together
 from prerl_jax.runtime.goodput import Goodput
 from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
 from prerl_jax.runtime.profile import Profile
-from prerl_jax.runtime.state import create_state
-from prerl_jax.runtime.step_files import committed_steps
+from prerl_jax.runtime.state import at_phase, create_state
+from prerl_jax.runtime.step_files import DamagedError, committed_steps, read_record
 from prerl_jax.trainer.assembly import Assembly, assemble
 from prerl_jax.trainer.critic import with_critic
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.programs import MakeEngine, Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.source import Source, read_source, write_source
+from prerl_jax.trainer.watch import Watch
 from prerl_jax.verify import InProcess, Pool, open_verify
 
 SHARED = "The workdir must be one shared folder, under the same path on all machines."
@@ -73,16 +74,17 @@ def run(
     console = console or Console()
     tracer = Profile(workdir / "profile", profile)
     source = None if init_from is None else Source.named(init_from)
-    folder, total = workdir / "checkpoints", sum(phase.steps for phase in config.phases)
+    folder = workdir / "checkpoints"
     require_same("their configs", render(config), "Start all of them with one command.")
     with together(f"reading {workdir}"):
         newest = max(committed_steps(folder), default=None)
+        saved = None if newest is None else _extra(folder, newest)
     require_same("what they find", f"the newest checkpoint is that of step {newest}", SHARED)
     with together(f"checking {workdir}"):
         changed = newest is not None and _check_config(config, workdir, allow_config_change)
         began = None if newest is None else read_source(workdir, asked=source)
-    if not changed and newest == total:
-        return _finish(workdir, console, main)
+    if not changed and saved is not None and saved.get("phase") == len(config.phases):
+        return _finish(workdir, console, main, Watch.of(saved.get("watch")))
 
     with together("putting the run together"):  # whatever is wrong with the config is found before anything is written
         assembly = assemble(config)
@@ -93,8 +95,8 @@ def run(
         contextlib.closing(checkpoints),
         open_verify(data.verifier, data.verify_workers, data.verify_timeout) as verify,
     ):
-        _go(programs, checkpoints, verify, workdir, began or source, console, tracer)
-    return _finish(workdir, console, main)
+        watch = _go(programs, checkpoints, verify, workdir, began or source, console, tracer)
+    return _finish(workdir, console, main, watch)
 
 
 def _go(
@@ -105,12 +107,16 @@ def _go(
     source: Source | None,
     console: Console,
     profile: Profile,
-) -> None:
-    """Trains from the newest checkpoint, or from the beginning: the model's parameters or those of `source`."""
+) -> Watch:
+    """Trains from the newest checkpoint, or from the beginning: the model's parameters or those of `source`.
+
+    Returns what has become of the phases' guards.
+    """
     assembly = programs.assembly
     config, main = assembly.config, jax.process_index() == 0
     state, saved, source = _state(assembly, checkpoints, source)
     state, of_critic = with_critic(assembly, state)
+    watch = Watch.of(None if saved is None else saved.get("watch"))
     batches = _batches(assembly, saved)
     step = int(state.step)
     resumed = None if saved is None else step
@@ -121,18 +127,41 @@ def _go(
         writer = MetricsWriter(workdir, resume_step=resumed, enabled=main)
     goodput = Goodput(read_metrics(workdir) if main else ())
     try:
-        with Progress(sum(p.steps for p in config.phases), step, enabled=main, console=console) as progress:
+        total = step + steps_left(config.phases, int(state.phase), int(state.phase_step))
+        with Progress(total, step, enabled=main, console=console) as progress:
             began = [] if source is None else [f"begun from {source}"]
             for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed), *of_critic):
                 progress.message(note)
             references = References(assembly, workdir / "checkpoints", source)
-            work = Run(programs, state, batches, writer, checkpoints, progress, profile, goodput, verify, references)
+            work = Run(
+                programs,
+                state,
+                batches,
+                writer,
+                checkpoints,
+                progress,
+                profile,
+                goodput,
+                verify,
+                references,
+                watch,
+                initial=lambda: _begin(assembly, source)[0],
+            )
             try:
                 train(work)
             except (ValueError, OSError) as error:  # nothing in the config: keep the traceback
                 raise RuntimeError(f"the run failed after step {int(work.state.step)}: {error}") from error
     finally:
         writer.close()
+    return watch
+
+
+def _extra(folder: Path, step: int) -> dict[str, Any] | None:
+    """What the trainer has put into a checkpoint; None where it is damaged."""
+    try:
+        return read_record(epath.Path(folder) / str(step)).extra
+    except DamagedError:
+        return None
 
 
 def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
@@ -160,33 +189,41 @@ def _other_config(assembly: Assembly, saved: dict) -> bool:
     return saved["config"] != render(assembly.config)
 
 
-def _rephased(assembly: Assembly, state: TrainState) -> TrainState:
-    """The state at its step's place in phases that have changed: a run that was longer or shorter goes on rightly."""
-    index, done = locate(assembly.phases, int(state.step))
-    place = jax.jit(lambda: (jnp.int32(index), jnp.int32(done)), out_shardings=state.step.sharding)
-    phase, phase_step = place()
-    return dataclasses.replace(state, phase=phase, phase_step=phase_step)
+def _rephased(assembly: Assembly, state: TrainState, watch: Watch) -> TrainState:
+    """The state at its step's place in phases that have changed: a run that was longer or shorter goes on rightly.
+
+    A phase that a guard has ended stays ended.
+    """
+    ended = {name: ended["steps"] for name, ended in watch.ended.items()}
+    phases = [dataclasses.replace(phase, steps=ended.get(phase.name, phase.steps)) for phase in assembly.phases]
+    return at_phase(state, assembly.mesh, *locate(tuple(phases), int(state.step)))
 
 
 def _state(
     assembly: Assembly, checkpoints: Checkpoints, source: Source | None
 ) -> tuple[TrainState, dict | None, Source | None]:
     """(state, what else its checkpoint holds, where the run began); the second is None for a run that begins."""
-    tx = assembly.optimizer(assembly.phases[0])
-    abstract = assembly.abstract_state()
-    if checkpoints.latest_step() is not None:
-        restored = checkpoints.restore(abstract)
-        other = _other_config(assembly, restored.extra)
-        return _rephased(assembly, restored.state) if other else restored.state, restored.extra, source
-    seed = assembly.config.seed
+    if checkpoints.latest_step() is None:
+        state, source = _begin(assembly, source)
+        return state, None, source
+    restored = checkpoints.restore(assembly.abstract_state())
+    state, saved = restored.state, restored.extra
+    if _other_config(assembly, saved):
+        state = _rephased(assembly, state, Watch.of(saved.get("watch")))
+    return state, saved, source
+
+
+def _begin(assembly: Assembly, source: Source | None) -> tuple[TrainState, Source | None]:
+    """The state that a run begins with, and the source with the step that was found there."""
+    tx, seed = assembly.optimizer(assembly.phases[0]), assembly.config.seed
     if source is None:
         with together("loading the model"):
             params = assembly.load_params()
-        return create_state(params, tx, assembly.mesh, seed), None, None
-    loaded = restore_state(source.workdir / "checkpoints", abstract, source.step)
+        return create_state(params, tx, assembly.mesh, seed), None
+    loaded = restore_state(source.workdir / "checkpoints", assembly.abstract_state(), source.step)
     fresh = create_state(loaded.state.params, tx, assembly.mesh, seed)
-    source = dataclasses.replace(source, step=loaded.step)
-    return dataclasses.replace(fresh, opt_state=loaded.state.opt_state, critic=loaded.state.critic), None, source
+    then = dataclasses.replace(fresh, opt_state=loaded.state.opt_state, critic=loaded.state.critic)
+    return then, dataclasses.replace(source, step=loaded.step)
 
 
 def _batches(assembly: Assembly, saved: dict | None) -> Batches:
@@ -214,10 +251,10 @@ def _resumed(checkpoints: Checkpoints, step: int | None) -> list[str]:
     return skipped if step is None else [*skipped, f"resumed from the checkpoint at step {step}"]
 
 
-def _finish(workdir: Path, console: Console, main: bool) -> list[dict[str, Any]]:
+def _finish(workdir: Path, console: Console, main: bool, watch: Watch) -> list[dict[str, Any]]:
     """Writes summary.json and curves.png, prints the table and where everything is."""
     records = read_metrics(workdir)
-    rows = summary_rows(records)
+    rows = summary_rows(records, ended={name: e["said"] for name, e in watch.ended.items()}, warned=watch.warned)
     if main:
         write_json(workdir / "summary.json", rows)
         draw(records, workdir / "curves.png")

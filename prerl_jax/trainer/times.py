@@ -55,14 +55,17 @@ class Work:
     def __init__(
         self,
         config: DecoderConfig,
-        rollouts: Rollouts,
+        drawn: Sequence[Rollouts],
         updates: Sequence[Batch],
         group_size: int,
         scored: np.ndarray | Sequence[int] = (),
     ):
         """`updates` are the packed batches that were trained on; `scored` has the tokens of every sequence whose
         log-probabilities were computed beforehand, once for each policy that it was done under."""
-        prompts, responses = rollouts.prompt_mask.sum(axis=1), rollouts.response_mask.sum(axis=1)
+        prompts, responses = (
+            np.concatenate([getattr(rollouts, mask).sum(axis=1) for rollouts in drawn])
+            for mask in ("prompt_mask", "response_mask")
+        )
         lengths = np.concatenate([segment_lengths(batch.sequences.segments) for batch in updates])
         trained = sum(int((batch.weights != 0).sum()) for batch in updates)
         flops = sampling_flops(config, prompts, responses, group_size) + training_flops(config, lengths, trained)

@@ -19,7 +19,8 @@ from prerl_jax.trainer.assembly import Assembly
 from prerl_jax.trainer.times import Work, segment_lengths
 
 if TYPE_CHECKING:
-    from prerl_jax.trainer.loop import Run, Step
+    from prerl_jax.trainer.loop import Run
+    from prerl_jax.trainer.steps import Step
 
 
 def update(run: Run, step: Step) -> None:
@@ -50,7 +51,7 @@ def update(run: Run, step: Step) -> None:
         del step.metrics["train/logprob_gap"]  # the sampler's were given the prompt
     if reference is not None and not phase.scored_before:
         scored = segment_lengths(packed[0].sequences.segments)
-    step.work = Work(assembly.model.config, step.rollouts, packed, assembly.config.sampling.group_size, scored)
+    step.work = Work(assembly.model.config, step.drawn, packed, assembly.config.sampling.group_size, scored)
 
 
 def _align(run: Run, step: Step) -> None:

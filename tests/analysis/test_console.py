@@ -63,6 +63,15 @@ def test_a_terminal_gets_a_live_display_with_all_of_it():
 
 
 @pytest.mark.parametrize("terminal", [True, False])
+def test_a_run_that_becomes_shorter_says_so(terminal):
+    calls = [("update", 1, "a", METRICS), ("replan", 7), ("update", 2, "b", METRICS), ("update", 4, "b", METRICS)]
+    text = show(calls, total=9, force_terminal=terminal, width=100, color_system=None)
+    assert terminal or "1/9" in text  # a terminal is shown a part of it
+    assert "4/7" in text
+    assert "4/9" not in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
 def test_a_disabled_process_is_silent(terminal):
     calls = [("update", 1, "rl", METRICS), ("message", "saved")]
     assert show(calls, enabled=False, force_terminal=terminal) == ""

@@ -31,6 +31,21 @@ def test_a_phase_that_is_gone_back_to_has_one_row():
     assert [(row["at"], row["step"]) for row in summary_rows(records)] == [("base", 0), ("warm", 3), ("rl", 4)]
 
 
+def test_what_guards_said_stands_in_the_phase_s_row():
+    records = [{"step": n, "phase": name, "eval/avg@8": 0.5} for n, name in enumerate(["base", "warm", "rl"])]
+    said = "guard train/length above 9.0 at step 1 -> rolled back to step 0"
+    rows = summary_rows(records, ended={"warm": said}, warned={"rl": ["train/length above 8.0 at step 2"]})
+    assert [(row.get("ended"), row.get("warned")) for row in rows] == [
+        (None, None),
+        (said, None),
+        (None, ["train/length above 8.0 at step 2"]),
+    ]
+    for guarded in (rows, rows[2:]):
+        console = Console(file=io.StringIO(), width=200)
+        print_table(guarded, console)
+        assert (said in console.file.getvalue()) == ("ended" in console.file.getvalue()) == (guarded is rows)
+
+
 def test_a_phase_that_was_never_evaluated_has_no_row():
     assert summary_rows([{"step": 1, "phase": "rl", "train/reward": 0.5}]) == []
 

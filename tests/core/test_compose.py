@@ -65,6 +65,7 @@ def test_what_is_missing_is_said():
         (lambda: pj.WithKL(pj.Reinforce(), 0.1, "k4"), "got 'k4' and 0.1"),
         (lambda: pj.WithKL(pj.Reinforce(), -0.1), "and -0.1"),
         (lambda: pj.TruncatedIS(pj.Reinforce(), 0.0), "above 0, got 0.0"),
+        (lambda: pj.LogprobFloor(pj.Reinforce(), 0.0), "below 0: 0.0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(build, message):
@@ -82,6 +83,8 @@ DECLARATIONS = [
     (pj.WithKL(pj.GSPO(), 0.1), "000101"),
     (pj.WithEntropy(pj.Reinforce(), 0.1), "101000"),
     (pj.TruncatedIS(pj.ClippedPG()), "110011"),
+    (pj.LogprobFloor(pj.ClippedPG(), -5.0), "110001"),
+    (pj.LogprobFloor(pj.WithEntropy(pj.GSPO(), 0.1), -5.0), "001001"),
     (pj.WithKL(pj.TruncatedIS(pj.WithEntropy(pj.Reinforce(), 0.1)), 0.1), "101110"),
 ]
 
@@ -97,7 +100,7 @@ PHASES = {
 }
 OBJECTIVES = {
     "gspo": pj.GSPO(0.05, 0.05),
-    "all": pj.WithKL(pj.WithEntropy(pj.CISPO(), 0.1), 0.1, "k3"),
+    "all": pj.WithKL(pj.WithEntropy(pj.LogprobFloor(pj.CISPO(), -2.0), 0.1), 0.1, "k3"),
 }
 
 
@@ -143,3 +146,36 @@ def test_an_empty_selection_changes_nothing(name):
     after, metrics = jax.jit(pj.make_train_step(model, tx, OBJECTIVES[name]))(state, made)
     toy.assert_same_bits((after.params, after.opt_state), (state.params, state.opt_state))
     assert metrics["train/skipped"] == 1
+
+
+FLOORED = [
+    # advantage, log pi, whether it has no gradient for the floor at -2
+    (-1.0, -1.9, 0),
+    (-1.0, -2.0, 0),
+    (-1.0, -2.1, 1),
+    (-1.0, -9.0, 1),
+    (+1.0, -9.0, 0),  # pushed up
+    (0.0, -9.0, 0),
+]
+
+
+ONE_SEGMENT = pj.Sequences(*jnp.ones((3, 1, len(FLOORED)), jnp.int32), jnp.ones((1, len(FLOORED)), bool))
+
+
+@pytest.mark.parametrize("inside", [pj.ClippedPG(), pj.Reinforce(), pj.GSPO()])
+def test_what_is_unlikely_enough_is_pushed_down_no_further(inside):
+    advantages, logprobs, floored = np.asarray(FLOORED, np.float32).T
+    made = dataclasses.replace(batch_of(advantages), sequences=ONE_SEGMENT)
+    plain, slope, _ = loss_and_gradient(inside, logprobs, made)
+    loss, gradient, metrics = loss_and_gradient(pj.LogprobFloor(inside, -2.0), logprobs, made)
+    np.testing.assert_array_equal(metrics["floored"], floored)
+    np.testing.assert_array_equal(loss, plain)
+    np.testing.assert_array_equal(gradient, np.where(floored, 0, slope))
+    assert slope[3] != 0
+
+
+def test_a_divergence_around_the_floor_holds_below_it():
+    made = dataclasses.replace(batch_of([-1.0, -1.0]), ref_logprobs=jnp.asarray([[-1.0, -1.0]]))
+    objective = pj.WithKL(pj.LogprobFloor(pj.Reinforce(), -2.0), 0.5, "k2")
+    _, gradient, _ = loss_and_gradient(objective, [-1.5, -3.0], made)
+    np.testing.assert_allclose(gradient, [1.0 + 0.5 * -0.5, 0.5 * -2.0])

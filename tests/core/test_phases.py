@@ -11,7 +11,7 @@ import toy
 
 import prerl_jax as pj
 from prerl_jax.core import recipes
-from prerl_jax.core.phases import locate
+from prerl_jax.core.phases import following, locate, steps_left
 
 A, B, C = (pj.Phase(name, steps) for name, steps in (("a", 2), ("b", 1), ("c", 3)))
 
@@ -48,6 +48,9 @@ AFTER = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2), (3, 0)]  # (phase, step
 @pytest.mark.parametrize(("step", "expected"), list(enumerate(AFTER)))
 def test_locate(step, expected):
     assert locate((A, B, C), step) == expected
+    assert steps_left((A, B, C), *expected) == 6 - step
+    if step < 6:
+        assert following((A, B, C), *expected) == AFTER[step + 1]
 
 
 @pytest.mark.parametrize("step", [-1, 7])
@@ -65,6 +68,11 @@ def test_advance(traced):
     assert walk(advance)[:6] == AFTER[1:]
     assert walk(advance, ends=(0, 3))[:4] == EARLY
     assert [phase for phase, _ in walk(advance)[5:] + walk(advance, ends=(0, 3, 6))[3:]] == [3] * 8  # past the end
+
+
+def test_guards_are_those_of_the_warm_up():
+    watched, plain = pj.dsrl(warmup=2, total=5, guards=pj.WARMUP_GUARDS), pj.dsrl(warmup=2, total=5)
+    assert watched == (dataclasses.replace(plain[0], guards=pj.WARMUP_GUARDS), plain[1])
 
 
 def named(name, **settings):
@@ -103,13 +111,14 @@ RIVALS = [
     ),
     (
         pj.dapo(steps=7, overlong_buffer=4),
-        named("dapo", credit=CLIPPED, objective=pj.ClippedPG(0.2, 0.28, None), shape=pj.OverlongPenalty(4)),
+        named("dapo", credit=CLIPPED, redraw=3, objective=pj.ClippedPG(0.2, 0.28, None), shape=pj.OverlongPenalty(4)),
     ),
     (
         pj.dapo(steps=7, overlong_buffer=4, filter_truncated=True),
         named(
             "dapo",
             credit=pj.DropTruncated(CLIPPED),
+            redraw=3,
             objective=pj.ClippedPG(0.2, 0.28, None),
             shape=pj.OverlongPenalty(4),
         ),

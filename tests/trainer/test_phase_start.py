@@ -5,6 +5,7 @@ import types
 import pytest
 
 from prerl_jax import Phase
+from prerl_jax.core.phases import locate
 from prerl_jax.trainer import loop as loop_module
 from prerl_jax.trainer.loop import Loop
 
@@ -23,12 +24,13 @@ PHASES = (Phase("first", 2, reset_optimizer=True), Phase("second", 1), Phase("th
 def test_the_steps_before_which_moments_begin_anew(monkeypatch, done, resets):
     found = []
     assembly = types.SimpleNamespace(phases=PHASES, optimizer=lambda phase: phase.name)
-    run = types.SimpleNamespace(assembly=assembly, state=done)
-    monkeypatch.setattr(loop_module, "reset_optimizer", lambda state, tx: found.append((state, tx)) or state)
-    monkeypatch.setattr(Loop, "_ask", lambda self, number, phase: types.SimpleNamespace(late=None))
-    monkeypatch.setattr(Loop, "_sample", lambda self, step: None)
-    monkeypatch.setattr(loop_module, "update", lambda run, step: setattr(run, "state", run.state + 1))
+    index, already = locate(PHASES, done)
+    state = types.SimpleNamespace(step=done, phase=index, phase_step=already)
+    run = types.SimpleNamespace(assembly=assembly, state=state)
+    monkeypatch.setattr(loop_module, "reset_optimizer", lambda state, tx: found.append((loop.number, tx)) or state)
+    monkeypatch.setattr(loop_module, "sample", lambda run, step, check: None)
+    monkeypatch.setattr(loop_module, "update", lambda run, step: None)
     loop = Loop(run)
-    for number in range(done + 1, 6):
-        loop.step(number)
+    while loop.index < len(PHASES):
+        loop.step()
     assert found == resets

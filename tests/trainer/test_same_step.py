@@ -49,7 +49,7 @@ def first_step(config, devices=None):
     """(metrics, parameters afterwards) of a config's first step."""
     run = begin(config, devices)
     with Loop(run) as loop:
-        loop.conclude(step := loop.step(1))
+        loop.conclude(step := loop.step())
     return step.scalars, jax.device_get(run.state.params)
 
 
@@ -107,7 +107,7 @@ def test_a_run_compiles_one_step_for_any_number_of_rows():
     config = dataclasses.replace(tiny_run.config(), phases=nsr_prerl(steps=12), alignment_every=0)
     run = begin(config)
     with Loop(run) as loop:
-        steps = [loop.step(number) for number in range(1, 13)]
+        steps = [loop.step() for _ in range(12)]
         for step in steps:
             loop.conclude(step)
     assert int(run.state.phase) == 1

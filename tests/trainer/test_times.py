@@ -31,12 +31,12 @@ def test_the_work_of_a_step():
     weights = np.zeros((2, 8))
     weights[0, 2:5] = 0.1
     batch = Batch(Sequences(segments, segments, segments, segments > 0), weights, weights)
-    work = Work(CONFIG, rollouts, [batch], group_size=2)
+    work = Work(CONFIG, [rollouts], [batch], group_size=2)
     assert (work.sampled, work.trained) == (5, 10)
     expected = sampling_flops(CONFIG, np.array([2, 2]), np.array([4, 1]), 2)
     expected += training_flops(CONFIG, np.array([6, 2, 2]), 3)
     assert work.flops == expected
-    again = Work(CONFIG, rollouts, [batch, batch], 2, scored=[6, 2])
+    again = Work(CONFIG, [rollouts], [batch, batch], 2, scored=[6, 2])
     assert again.trained == 20
     assert again.flops == expected + training_flops(CONFIG, np.array([6, 2, 2]), 3) + scoring_flops(CONFIG, [6, 2])
     times = {"time/step": 2.0, "time/sample": 1.0, "time/train": 0.5, "time/align": 1.5}

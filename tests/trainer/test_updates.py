@@ -85,7 +85,7 @@ def test_updates_are_those_of_a_loop_over_unpacked_rows():
     )
     ours, theirs = (begin(config((held,), optimizer=smooth)) for _ in range(2))
     with Loop(ours) as loop:
-        step = loop.step(1)
+        step = loop.step()
     model, state = theirs.assembly.model, theirs.state
     begun = jax.tree.map(jnp.copy, state.params)
     score = jax.jit(pj.make_score(model))(begun, pj.make_layout(held)(step.rollouts).sequences)

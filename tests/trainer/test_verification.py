@@ -81,7 +81,7 @@ def test_a_step_verifies_rows_while_others_are_sampled():
 
     run.verify = verify
     with Loop(run) as loop:
-        loop.conclude(step := loop.step(1))
+        loop.conclude(step := loop.step())
     assert len(judged) > 1
     assert threading.main_thread() not in judged
     problems = [example.problem for example in step.examples for _ in range(4)]

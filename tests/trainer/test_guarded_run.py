@@ -1,0 +1,144 @@
+"""Runs whose guards end phases early: what goes on with which parameters, and that a resume does the same."""
+
+import dataclasses
+import types
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+import toy
+from tiny_run import Died, Later, dying_engine, lines, state_at, timeless
+
+from prerl_jax import Above, EndPhase, Guard, Phase, RollBack, Warn, grpo, nsr_prerl
+from prerl_jax.config_checks import validate
+from prerl_jax.config_io import load_config
+from prerl_jax.runtime.checkpoints import Checkpoints
+from prerl_jax.trainer import start
+from prerl_jax.trainer.start import run
+from prerl_jax.trainer.watch import Watch
+
+
+def tiny(*guards, second=(), **fields):
+    """Five steps of NSR-PreRL under guards, three of RL; a checkpoint every step."""
+    config = tiny_run.config()
+    (first,), (then,) = nsr_prerl(steps=5), grpo(steps=3)
+    phases = dataclasses.replace(first, guards=guards), dataclasses.replace(then, guards=second)
+    checkpoints = dataclasses.replace(config.checkpoints, keep_last=3)
+    return dataclasses.replace(config, phases=phases, alignment_every=0, **{"checkpoints": checkpoints} | fields)
+
+
+BACK = tiny(Guard("train/reward", Later(3), RollBack()), Guard("train/length", Above(0.0), Warn(), patience=2))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir, console = tmp_path_factory.mktemp("undisturbed"), tiny_run.quiet()
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_run.on_one_device(patch)
+        return workdir, run(BACK, workdir, console=console), console.file.getvalue()
+
+
+def test_a_run_that_goes_back_says_so(undisturbed):
+    workdir, rows, output = undisturbed
+    records = lines(workdir)
+    assert [r["phase"] for r in records] == ["base"] + ["nsr_prerl"] * 4 + ["grpo"] * 3
+    assert [r["train/guard/train/reward/later"] for r in records[1:5]] == [0, 0, 0, 1]
+    assert not any("guard" in name for r in (records[0], *records[5:]) for name in r)
+    said = "guard train/reward later 3 at step 4 -> rolled back to step 2"
+    warned = ["train/length above 0.0 at step 2"]
+    assert [(row["at"], row["step"], row.get("ended"), row.get("warned")) for row in rows] == [
+        ("base", 0, None, None),
+        ("nsr_prerl", 4, said, warned),
+        ("grpo", 7, None, None),
+    ]
+    assert f"nsr_prerl ended: {said}" in output
+    assert "warning: guard train/length above 0.0 at step 2" in output
+    assert "step 4/8" not in output
+    assert "step 4/7" in output
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_it_goes_on_from_the_good_checkpoint_and_a_resume_does_the_same(tmp_path, undisturbed, assembly, at):
+    """Killed before the guard trips, and as soon as its phase's end is saved."""
+    with pytest.raises(Died):
+        run(BACK, tmp_path, make_engine=dying_engine(BACK, at), console=tiny_run.quiet())
+    if at == 4:
+        good, now, before = (state_at(tmp_path, assembly, step) for step in (2, 4, 3))
+        toy.assert_same_bits((now.params, now.opt_state), (good.params, good.opt_state))
+        assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (good.params, before.params)), strict=True))
+        assert (now.step, now.phase, now.phase_step) == (4, 1, 0)
+    console = tiny_run.quiet()
+    run(BACK, tmp_path, console=console)
+    assert f"resumed from the checkpoint at step {at}" in console.file.getvalue()
+    workdir = undisturbed[0]
+    assert timeless(tmp_path) == timeless(workdir)
+    for name in ("completions.jsonl", "summary.json"):
+        assert (tmp_path / name).read_text() == (workdir / name).read_text()
+    for step in (4, 7):
+        toy.assert_same_bits(state_at(tmp_path, assembly, step), state_at(workdir, assembly, step))
+
+
+def test_back_to_the_beginning_and_an_end_before_the_last_step(tmp_path, assembly, monkeypatch):
+    """The evaluation at the beginning is a guard's first measurement; and of a phase's end parameters it is the one."""
+    evaluation = dataclasses.replace(tiny_run.config().evaluation, every=1)
+    first = Guard("eval/avg@2", Later(1), RollBack())
+    config = tiny(first, second=(Guard("train/reward", Later(1), EndPhase()),), evaluation=evaluation)
+    rows = run(config, tmp_path, console=tiny_run.quiet())
+    assert [(row["at"], row["step"]) for row in rows] == [("base", 0), ("nsr_prerl", 1), ("grpo", 3)]
+    assert "guard eval/avg@2 later 1 at step 1 -> rolled back to step 0" in rows[1]["ended"]
+    assert rows[2]["ended"] == "guard train/reward later 1 at step 3"
+    assert {n: v for n, v in rows[1].items() if "eval/" in n} == {n: v for n, v in rows[0].items() if "eval/" in n}
+    began = jax.tree.map(np.asarray, assembly.load_params())
+    toy.assert_same_bits(state_at(tmp_path, assembly, 1).params, began)
+    assert (state_at(tmp_path, assembly).phase, state_at(tmp_path, assembly).step) == (2, 3)
+
+    monkeypatch.setattr(start, "assemble", lambda config: pytest.fail("a finished run has nothing to assemble"))
+    assert run(config, tmp_path, console=tiny_run.quiet()) == rows
+
+
+def test_a_phase_that_was_ended_stays_ended_under_another_config(monkeypatch):
+    """The first one after two of its five steps; the second had all of its three, and is given a fourth."""
+    monkeypatch.setattr(start, "at_phase", lambda state, mesh, index, done: (index, done))
+    watch = Watch(ended={"first": {"steps": 2, "said": ""}})
+    for second, step, place in ((3, 1, (0, 1)), (3, 2, (1, 0)), (3, 5, (2, 0)), (4, 5, (1, 3)), (4, 7, (2, 1))):
+        phases = Phase("first", 5), Phase("second", second), Phase("third", 2)
+        assembly = types.SimpleNamespace(phases=phases, mesh=None)
+        assert start._rephased(assembly, types.SimpleNamespace(step=step), watch) == place
+
+
+def test_the_checkpoint_to_go_back_to_is_kept(tmp_path, monkeypatch):
+    """Only the newest is retained, and the guard's patience outlasts it."""
+    kept = []
+    monkeypatch.setattr(Checkpoints, "read", lambda self, state, newest: kept.append((newest, self.steps())) or 1 / 0)
+    guard = Guard("train/reward", Later(2), RollBack(every=1), patience=3)
+    spec = dataclasses.replace(tiny_run.config().checkpoints, every=0, keep_last=1)
+    with pytest.raises(ZeroDivisionError):
+        run(tiny(guard, checkpoints=spec), tmp_path, console=tiny_run.quiet())
+    assert kept == [(1, [1, 4])]
+
+
+REFUSED = [
+    (
+        Guard("eval/avg@8", Above(0.0)),
+        "phase 'nsr_prerl' has a guard on eval/avg@8, .*samples = 2: watch one of eval/avg@2",
+    ),
+    (Guard("eval/avg@2", Above(0.0), EndPhase()), "evaluation.every = 0 it is measured only when its 5 steps are over"),
+    (Guard("alignment/objective", Above(0.0)), "alignment_every is 0"),
+]
+
+
+@pytest.mark.parametrize(("guard", "says"), REFUSED)
+def test_a_guard_on_what_is_not_measured_is_refused(guard, says):
+    with pytest.raises(ValueError, match=says):
+        validate(tiny(guard))
+
+
+def test_a_config_with_guards_is_a_config_file(undisturbed):
+    assert load_config(undisturbed[0] / "config.py") == BACK
+
+
+def test_a_guard_on_a_metric_of_training_that_there_is_not(tmp_path):
+    config = tiny(Guard("train/entropie", Above(0.0)))
+    with pytest.raises(RuntimeError, match=r"after step \d: .* a guard on train/entropie, .* measure .*train/entropy"):
+        run(config, tmp_path, console=tiny_run.quiet())
