@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from prerl_jax import ClippedPG, GroupRelative, PostTrainSpace, PreTrainSpace, TokenMean, Verdict, WithEntropy
+from prerl_jax import (
+    ClippedPG,
+    GroupRelative,
+    OverlongPenalty,
+    PostTrainSpace,
+    PreTrainSpace,
+    TokenMean,
+    Verdict,
+    Warmup,
+    WithEntropy,
+)
 from prerl_jax.config import OptimizerSpec
 from prerl_jax.config_checks import validate
 from prerl_jax.config_io import config_names, load_config, render
@@ -75,6 +85,18 @@ def test_w_reinforce_as_it_was_published():
     assert phase.objective == WithEntropy(ClippedPG(low=0.2, high=0.2, dual=None), 0.001)
     assert (phase.space, phase.weigh) == (PostTrainSpace(), TokenMean())
     assert config.optimizer.learning_rate == 1e-6
+
+
+def test_dapo_as_it_was_published():
+    """arXiv 2503.14476, for another model and data set."""
+    config = load_config("dapo_qwen3_4b_math")
+    sampling, (phase,) = config.sampling, config.phases
+    assert (sampling.prompts, sampling.group_size, sampling.max_new_tokens) == (512, 16, 16384 + 4096)
+    assert (phase.minibatches, phase.epochs, phase.redraw) == (16, 1, 3)
+    assert phase.shape == OverlongPenalty(4096)
+    assert phase.objective == ClippedPG(low=0.2, high=0.28, dual=None)
+    assert phase.learning_rate == Warmup(20, then=1e-6)
+    assert config.optimizer.weight_decay == 0.1
 
 
 def test_dsrl_warms_up_for_twenty_steps():
