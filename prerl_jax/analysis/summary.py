@@ -49,7 +49,7 @@ def summary_rows(
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Prints the rows as a table; what a row lacks is shown as "-"."""
+    """Prints the rows as a table, and below it what guards did; what a row lacks is shown as "-"."""
     console = console or Console()
     names = list(dict.fromkeys(name for row in rows for name in row))
     average, passed = widest("avg", names), widest("pass", names)
@@ -60,9 +60,6 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
     table.add_column("at", overflow="fold")
     for heading in ("step", accuracy_heading, passed_heading, "reflections", "length", "alignment"):
         table.add_column(heading, justify="right", no_wrap=True)
-    guarded = any("ended" in row for row in rows)
-    if guarded:
-        table.add_column("ended", overflow="fold")
     for row in rows:
         accuracy = _number(row.get(average), 3)
         if (error := row.get(f"{average}_stderr")) is not None:
@@ -75,9 +72,12 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
             _number(row.get("eval/reflections"), 2),
             _number(row.get("eval/length"), 1),
             _number(row.get("alignment/objective"), 3),
-            *[row.get("ended", "")] * guarded,
         )
     console.print(table)
+    for row in rows:
+        said = [f"ended: {row['ended']}"] if "ended" in row else []
+        for text in said + [f"warned: {one}" for one in row.get("warned", ())]:
+            console.print(f"{row['at']} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None, digits: int) -> str:
