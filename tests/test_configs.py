@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prerl_jax import (
+    GAE,
     ClippedPG,
     GroupRelative,
     OverlongPenalty,
@@ -16,7 +17,7 @@ from prerl_jax import (
     Warmup,
     WithEntropy,
 )
-from prerl_jax.config import OptimizerSpec
+from prerl_jax.config import CriticSpec, OptimizerSpec
 from prerl_jax.config_checks import validate
 from prerl_jax.config_io import config_names, load_config, render
 
@@ -97,6 +98,18 @@ def test_dapo_as_it_was_published():
     assert phase.objective == ClippedPG(low=0.2, high=0.28, dual=None)
     assert phase.learning_rate == Warmup(20, then=1e-6)
     assert config.optimizer.weight_decay == 0.1
+
+
+def test_ppo_is_grpos_rollouts_with_the_hyper_parameters_of_verls_examples():
+    ours, grpo = load_config("ppo_qwen3_4b_math"), load_config("grpo_qwen3_4b_math")
+    assert (ours.model, ours.data, ours.optimizer) == (grpo.model, grpo.data, grpo.optimizer)
+    assert (ours.sampling.prompts, ours.sampling.group_size) == (128, 8)
+    assert ours.critic == CriticSpec(OptimizerSpec(1e-5, weight_decay=0.01, clip=1.0), value_clip=0.5)
+    warmup, phase = ours.phases
+    assert (warmup.steps, warmup.weigh, phase.steps, phase.weigh) == (10, TokenMean(0.0), 348, TokenMean())
+    for each in ours.phases:
+        assert (each.credit, each.objective) == (GAE(1.0, 1.0), ClippedPG(0.2, 0.2, dual=None))
+        assert (each.minibatches, each.epochs, each.shape) == (4, 1, None)
 
 
 def test_dsrl_warms_up_for_twenty_steps():

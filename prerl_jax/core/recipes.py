@@ -24,7 +24,8 @@ from prerl_jax.core.gae import GAE
 from prerl_jax.core.guards import Fell, Grew, Guard, RollBack, Rose, Shrank, Warn
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.phases import Phase, Phases, Term
-from prerl_jax.core.shaping import DropTruncated, OverlongPenalty
+from prerl_jax.core.references import InitialModel
+from prerl_jax.core.shaping import DropTruncated, KLPenalty, OverlongPenalty
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
 from prerl_jax.core.types import Schedule
 
@@ -158,14 +159,26 @@ def w_reinforce(*, steps: int, positive: float = 0.1) -> Phases:
 
 
 def ppo(
-    *, steps: int, critic_warmup: int = 0, gamma: float = 1.0, lam: float = 1.0, low: float = 0.2, high: float = 0.2
+    *,
+    steps: int,
+    critic_warmup: int = 0,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    low: float = 0.2,
+    high: float = 0.2,
+    minibatches: int = 1,
+    epochs: int = 1,
+    kl: float | None = None,
 ) -> Phases:
     """PPO with a critic, whose values GAE(gamma, lam) turns into whitened advantages by token; needs a `CriticSpec`.
 
     Before the `steps` that train both, `critic_warmup` steps train the critic alone: a weighing of scale 0 gives the
-    policy no token, so exactly no update.
+    policy no token, so exactly no update. `kl` is the coefficient of the divergence from the initial model that each
+    token's reward has taken off. A step has `minibatches` * `epochs` updates.
     """
     how = {"credit": GAE(gamma, lam), "objective": ClippedPG(low, high, dual=None)}
+    how |= {"minibatches": minibatches, "epochs": epochs}
+    how |= {} if kl is None else {"shape": KLPenalty(kl), "reference": InitialModel()}
     warmup = (Phase("critic_warmup", critic_warmup, weigh=TokenMean(scale=0.0), **how),) if critic_warmup else ()
     return (*warmup, Phase("ppo", steps, **how))
 

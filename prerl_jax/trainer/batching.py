@@ -40,7 +40,7 @@ SHUFFLE = 0x73687566
 COUNTS = frozenset({"train/tokens", "train/skipped", "train/critic_skipped"})
 OF_UPDATES = frozenset(
     f"train/{name}" for what in ("", "critic_") for name in (f"{what}grad_norm", f"{what}update_norm")
-) | {"train/loss", "train/kept", "train/computed"}
+) | {"train/loss", "train/kept", "train/computed", "train/value_loss", "train/value_clip_fraction"}
 
 Given = dict[str, Any]
 """What `make_prepare`'s function takes by keyword, all but rows."""

@@ -22,12 +22,15 @@ critic_update_norm critic_skipped"""
 
 
 def config() -> TrainConfig:
-    """A step of NSR-PreRL, which has no use for the critic, one that trains the critic alone, and two of PPO."""
+    """A step of NSR-PreRL, which has no use for the critic, one that trains the critic alone, and two of PPO.
+
+    With what published PPO has: minibatches, several epochs, and a KL penalty on every token's reward.
+    """
     tiny = tiny_run.config()
     return dataclasses.replace(
         tiny,
         name="tiny_ppo",
-        phases=nsr_prerl(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95),
+        phases=nsr_prerl(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95, minibatches=2, epochs=2, kl=0.01),
         critic=CriticSpec(OptimizerSpec(learning_rate=3e-3)),
         alignment_every=0,
         checkpoints=dataclasses.replace(tiny.checkpoints, keep_last=4),
@@ -58,7 +61,8 @@ def test_what_it_measures(finished):
         assert all(np.isfinite(record[f"train/{name}"]) for name in MEASURED.split()), record
         assert record["train/critic_update_norm"] > 0
     assert warm["train/value_mean"] == warm["train/explained_variance"] == 0, "the head begins at zero"
-    assert (warm["train/skipped"], warm["train/computed"], warm["train/update_norm"]) == (1, 0, 0)
+    assert (warm["train/skipped"], warm["train/computed"], warm["train/update_norm"]) == (4, 0, 0)
+    assert warm["train/critic_skipped"] == 0
     assert first["train/value_mean"] != 0
     assert first["train/update_norm"] > 0
 
@@ -104,10 +108,9 @@ def test_eight_devices_and_microbatches_compute_the_same(finished, tmp_path, mon
         run(spread, tmp_path, console=tiny_run.quiet())
     for mine, theirs in zip(timeless(tmp_path), timeless(finished.workdir), strict=True):
         numbers = {n: v for n, v in mine.items() if n.startswith("train/") and v is not None}
-        expected = {n: theirs[n] for n in numbers}
-        np.testing.assert_allclose(
-            [*numbers.values()], [*expected.values()], rtol=2e-3, atol=2e-4, err_msg=str(expected)
-        )
+        for name, value in numbers.items():
+            edge = 0.005 * name.endswith("clip_fraction")  # counts tokens, of which one may lie on the clip's edge
+            np.testing.assert_allclose(value, theirs[name], rtol=2e-3, atol=2e-4 + edge, err_msg=name)
 
 
 def test_begun_from_a_run_without_a_critic_or_with_one(finished, tmp_path):

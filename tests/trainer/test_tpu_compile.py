@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from prerl_jax import Batch, Prompts, Rollouts, Sequences, dsrl
+from prerl_jax import Batch, Prompts, Rollouts, Sequences, dsrl, ppo
+from prerl_jax.config import CriticSpec
 from prerl_jax.config_io import load_config
+from prerl_jax.core.types import ValueBatch
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, make_mesh
 from prerl_jax.trainer.assembly import assemble
+from prerl_jax.trainer.critic import values_program
 from prerl_jax.trainer.programs import Programs
 
 pytest.importorskip("libtpu")
@@ -75,6 +78,32 @@ def test_train_step(programs):
     assert memory.alias_size_in_bytes > 0, "the donated state is updated in place"
     out_state, _ = compiled.output_shardings
     assert out_state.params["layers"]["mlp"]["gate"].spec == PartitionSpec(None, "fsdp", "tensor")
+
+
+def test_ppo(devices):
+    """The train step that updates policy and critic, and the program of the critic's values."""
+    config = load_config("lab")
+    config = dataclasses.replace(
+        config,
+        mesh=MeshSpec(data=1, fsdp=4, tensor=2),
+        model=dataclasses.replace(config.model, compute_dtype="bfloat16", remat="full"),
+        phases=ppo(steps=1),
+        critic=CriticSpec(),
+        alignment_every=0,
+    )
+    programs = Programs(assemble(config, devices))
+    assembly, shape = programs.assembly, (192, 72)
+    ints, floats = rows(programs, shape, jnp.int32), rows(programs, shape, jnp.float32)
+    sequences = Sequences(ints, ints, ints, rows(programs, shape, bool))
+    critic = ValueBatch(sequences, floats, floats, floats)
+    batch = Batch(sequences, floats, floats, sampler_logprobs=floats, critic=critic)
+    state = assembly.abstract_state()
+    compiled = programs.step(assembly.phases[0]).lower(state, batch).compile()
+    out_state, _ = compiled.output_shardings
+    assert out_state.critic.params["layers"]["mlp"]["gate"].spec == PartitionSpec(None, "fsdp", "tensor")
+    assert out_state.critic.params["value_head"].spec == PartitionSpec("fsdp")
+    values = values_program(assembly).lower(state.critic.params, rollouts(programs)).compile()
+    assert "f32[48,64]" in values.as_text(), "four parts of the rows"
 
 
 @pytest.mark.parametrize(("remat", "forwards"), [("attention", 1), ("full", 2)])

@@ -1,0 +1,34 @@
+"""PPO with a critic on Qwen3-4B and MATH: "standard RL", the baseline that GRPO and DSRL are measured against.
+
+Command, on every worker of the slice (launch/tpu_vm.sh does that):
+
+    python -m prerl_jax.launch --config configs/ppo_qwen3_4b_math.py --workdir /mnt/shared/ppo_qwen3_4b_math
+
+Model, data and rollouts as in dsrl_qwen3_4b_math.py. The rest is PPO as verl's examples have it: gamma = lambda = 1,
+the actor at 1e-6, the critic at 1e-5 with values clipped at 0.5, 4 minibatches a step, no KL term; the critic begins as
+the policy, with a head of zeros, and learns alone for 10 steps.
+
+Hardware: written for a TPU v5e-32, not run on one. The critic doubles what is kept of parameters and moments: 2 x 48 GB
+in float32, 3 GB a chip. So the cache is that of 128 responses, 4.9 GB a chip, half of what GRPO has there, and
+alignment is not measured. `--dry-run` prints what your slice would hold.
+
+Expected: there is no published number for this model and data.
+"""
+
+import dataclasses
+
+from prerl_jax import ppo
+from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
+from prerl_jax.config_io import load_config
+
+
+def config() -> TrainConfig:
+    base = load_config("dsrl_qwen3_4b_math")
+    return dataclasses.replace(
+        base,
+        name="ppo_qwen3_4b_math",
+        phases=ppo(steps=348, critic_warmup=10, gamma=1.0, lam=1.0, minibatches=4),
+        critic=CriticSpec(OptimizerSpec(learning_rate=1e-5, weight_decay=0.01, clip=1.0), value_clip=0.5),
+        sampling=dataclasses.replace(base.sampling, slots=128),
+        alignment_every=0,
+    )
