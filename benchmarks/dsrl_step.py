@@ -48,17 +48,18 @@ from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.steps import Step
 
 RATE, DECAY, CLIP, GROUP = 1e-6, 0.01, 1.0, 8
+KINDS = ("warmup", "rl")
 WARMUP = 3
 """Rounds that do not count, compilation among them."""
 
 
-def lab(prompts: int, steps: int) -> TrainConfig:
-    """The lab's config on so many problems, all of them in every step: `steps` of warm-up, then `steps` of RL."""
+def lab(prompts: int, steps: int, kind: str) -> TrainConfig:
+    """The lab's config on so many problems, all of them in every step: `steps` of one of KINDS."""
     config = load_config("lab")
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, train=dataclasses.replace(config.data.train, count=prompts)),
-        phases=pj.dsrl(warmup=steps, total=2 * steps),
+        phases=(pj.dsrl(warmup=steps, total=2 * steps)[KINDS.index(kind)],),
         sampling=dataclasses.replace(config.sampling, prompts=prompts, group_size=GROUP),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, weight_decay=DECAY, clip=CLIP),
         alignment_every=0,
@@ -66,8 +67,8 @@ def lab(prompts: int, steps: int) -> TrainConfig:
 
 
 @contextlib.contextmanager
-def stepping(assembly: Assembly) -> Iterator[Callable[[int], Step]]:
-    """The loop's own step of a number, waited for, its metrics written."""
+def stepping(assembly: Assembly) -> Iterator[Callable[[], Step]]:
+    """The loop's own next step, waited for, its metrics written."""
     config, tx = assembly.config, assembly.optimizer(assembly.phases[0])
     state = create_state(assembly.load_params(), tx, assembly.mesh, config.seed)
     batches = make_batches(len(assembly.train), batch=config.sampling.prompts, seed=config.seed)
@@ -79,7 +80,7 @@ def stepping(assembly: Assembly) -> Iterator[Callable[[int], Step]]:
         run = Run(Programs(assembly), state, batches, writer, checkpoints, Progress(0, enabled=False))
         with Loop(run) as loop:
 
-            def step(number: int) -> Step:
+            def step() -> Step:
                 done = loop.step()
                 loop.conclude(done)
                 return done
@@ -90,22 +91,23 @@ def stepping(assembly: Assembly) -> Iterator[Callable[[int], Step]]:
 def against_trl(options: argparse.Namespace) -> list[Row]:
     """Our steps per second over TRL's."""
     rounds, target = WARMUP + options.repetitions, {"warmup": "", "rl": ">= 1.5"}
-    assembly = assemble(lab(4 if options.quick else 24, rounds))
+    assemblies = {kind: assemble(lab(4 if options.quick else 24, rounds, kind)) for kind in KINDS}
     seconds, scalars = {"warmup": [], "rl": []}, {"warmup": [], "rl": []}
     try:
         import trl_peer
     except ModuleNotFoundError as error:
         return [Row(f"dsrl_step/{kind}/trl", None, bound, f"not measured: {error}") for kind, bound in target.items()]
-    with stepping(assembly) as step:
+    with contextlib.ExitStack() as stack:
+        steps = {kind: stack.enter_context(stepping(assembly)) for kind, assembly in assemblies.items()}
 
         def ours() -> None:
-            for kind, number in (("warmup", 1 + len(seconds["warmup"])), ("rl", 1 + rounds + len(seconds["rl"]))):
+            for kind, step in steps.items():
                 start = time.perf_counter()
-                done = step(number)
+                done = step()
                 seconds[kind].append(time.perf_counter() - start)
                 scalars[kind].append(done.scalars)
 
-        theirs, means = trl_peer.grpo_steps(assembly, rounds, options.threads, ours)
+        theirs, means = trl_peer.grpo_steps(assemblies["rl"], rounds, options.threads, ours)
     trl, rows = statistics.median(theirs[WARMUP:]), []
     for kind, bound in target.items():
         median = statistics.median(seconds[kind][WARMUP:])
@@ -120,9 +122,9 @@ def against_trl(options: argparse.Namespace) -> list[Row]:
 
 def lab_rollouts(quick: bool) -> tuple[Decoder, Params, Rollouts, int]:
     """(the lab's model, its parameters, verified rollouts of one step, the prefix of P(y))."""
-    assembly = assemble(lab(4 if quick else 24, 1))
+    assembly = assemble(lab(4 if quick else 24, 1, "warmup"))
     with stepping(assembly) as step:
-        rollouts = step(1).rollouts
+        rollouts = step().rollouts
     return assembly.model, assembly.load_params(), rollouts, assembly.phases[0].space.prefix
 
 
