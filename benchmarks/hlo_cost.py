@@ -66,9 +66,12 @@ class Instruction:
 
 
 class Module:
-    """A module's computations by name; `cost()` is the entry's."""
+    """A module's computations by name; `cost()` is the entry's.
 
-    def __init__(self, text: str):
+    A loop that may end early has several bounds; where its counter's cannot be told, those above `most` are not it.
+    """
+
+    def __init__(self, text: str, most: int | None = None):
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry, current = "", None
         for line in text.splitlines():
@@ -78,7 +81,7 @@ class Module:
                 self.entry = header[2] if header[1] else self.entry
             elif current is not None and (found := _instruction(line)):
                 current[found.name] = found
-        self.of = functools.cache(self._of)
+        self.of, self.most = functools.cache(self._of), math.inf if most is None else most
 
     def cost(self) -> Cost:
         return self.of(self.entry)
@@ -149,13 +152,10 @@ class Module:
                 pending += re.findall(r"calls=%([\w.\-]+)", i.attributes)
                 if i.opcode == "constant" and i.shapes[0].dtype in ("s32", "u32"):
                     bounds.append(int(i.operands[0]))
-        return max(bounds, default=1)
+        return max((bound for bound in bounds if bound <= self.most), default=1)
 
     def _counted(self, condition: dict[str, Instruction], body: dict[str, Instruction]) -> Iterator[int]:
-        """Of every counter that the condition compares with a constant, how often it can grow until then.
-
-        It grows by more than 1 in loops that XLA has unrolled.
-        """
+        """How often a counter compared with a constant can grow; by more than 1 in loops that XLA has unrolled."""
         root = next(i for i in body.values() if i.root)
         for compared in (i for i in condition.values() if i.opcode == "compare" and root.opcode == "tuple"):
             sides = [condition[o] for o in compared.operands if o in condition]

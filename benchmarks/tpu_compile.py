@@ -4,7 +4,7 @@
     python benchmarks/tpu_compile.py --tunix              ... and Tunix's GRPO step beside them (google-tunix)
     python benchmarks/tpu_compile.py --quick              a small model on a small slice; about a minute
 
-The batch is the paper's: 128 prompts x 8 responses, in microbatches of one row a chip (32 on v5e:4x8), sampled 256 rows
+The batch is the paper's: 128 prompts x 8 responses, in microbatches of one row a chip (32 on v5e:4x8), sampled 128 rows
 a call, which is what the cache leaves room for; `score` and the dual program take one microbatch and 8 groups. Rows are
 taken to be full, so FLOPs are the most that a step does.
 
@@ -88,7 +88,7 @@ def compiled(program: Program, dump: str | None = None) -> Compiled:
     if dump:
         with open(os.path.join(dump, f"{program.name.replace('/', '_')}.hlo"), "w") as file:
             file.write(text)
-    module, memory = hlo_cost.Module(text), executable.memory_analysis()
+    module, memory = hlo_cost.Module(text, program.loops), executable.memory_analysis()
     return Compiled(
         seconds=seconds,
         peak=memory.peak_memory_in_bytes,
