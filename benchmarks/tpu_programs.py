@@ -69,7 +69,7 @@ class Shapes:
 
     @classmethod
     def paper(cls, mesh: Mesh) -> Shapes:
-        return cls(128, 8, 1024, 8192, microbatch=batch_shards(mesh), slots=192, aligned=256)
+        return cls(128, 8, 1024, 8192, microbatch=batch_shards(mesh), slots=128, aligned=256)
 
     @classmethod
     def small(cls, mesh: Mesh) -> Shapes:
@@ -85,6 +85,8 @@ class Program:
     note: str
     beside: int = 0
     """Bytes on a device that a run holds meanwhile, and that are no arguments of the program."""
+    loops: int | None = None
+    """How often its loops that may end early run at most, see `hlo_cost.Module`."""
 
 
 def programs(model: Decoder, shapes: Shapes) -> Iterator[Program]:
@@ -211,5 +213,5 @@ def _pool(model: Decoder, shapes: Shapes) -> Iterator[Program]:
         for kind, count in (("longer_ring", 0), ("decode_chunk", flops / mesh.size)):
             name = f"{kind}/{columns}"
             if count or before:
-                yield Program(name, lambda name=name: compiled(name), count, note, state)
+                yield Program(name, lambda name=name: compiled(name), count, note, state, pool.chunk)
         before = columns

@@ -14,7 +14,7 @@ What it needs, relative to the working directory, or wherever the overrides say:
                                            --set data.evaluation.path=FILE
 
 Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
-are 4 x 16 GB, 2 GB a chip; the cache of 256 responses of 8,192 tokens (147 kB a token) is 309 GB, 9.7 GB a chip; each
+are 4 x 16 GB, 2 GB a chip; the cache of 128 responses of 8,192 tokens (147 kB a token) is 155 GB, 4.8 GB a chip; each
 microbatch is one row a chip. Every 10 steps alignment takes two more gradients, 1 GB a chip, in the same microbatches.
 `--dry-run` prints what your slice would hold; on another, change mesh, microbatches, sampling.slots and
 alignment_prompts.
@@ -53,7 +53,7 @@ def config() -> TrainConfig:
             too_long="truncate_left",
         ),
         phases=dsrl(warmup=20, total=348),
-        sampling=SamplingSpec(prompts=128, group_size=8, max_new_tokens=8192, slots=256),
+        sampling=SamplingSpec(prompts=128, group_size=8, max_new_tokens=8192, slots=128),
         optimizer=OptimizerSpec(learning_rate=1e-6, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=1.0),
         evaluation=EvaluationSpec(every=25, samples=20, temperature=1.0),
         checkpoints=CheckpointSpec(every=25, keep_last=2, best="eval/avg@20"),

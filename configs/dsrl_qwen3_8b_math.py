@@ -8,7 +8,7 @@ The model: `hf download Qwen/Qwen3-8B --local-dir Qwen/Qwen3-8B`, or --set model
 dsrl_qwen3_4b_math.py.
 
 Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
-are 4 x 33 GB, 4.1 GB a chip; the cache of 128 responses of 8,192 tokens (147 kB a token) is 155 GB, 4.8 GB a chip; each
+are 4 x 33 GB, 4.1 GB a chip; the cache of 64 responses of 8,192 tokens (147 kB a token) is 77 GB, 2.4 GB a chip; each
 microbatch is two rows for two chips. `--dry-run` prints what your slice would hold.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.62, GRPO 57.00, DSRL 58.47. The evaluation
@@ -28,6 +28,6 @@ def config() -> TrainConfig:
         small,
         name="dsrl_qwen3_8b_math",
         model=dataclasses.replace(small.model, path="Qwen/Qwen3-8B"),
-        sampling=dataclasses.replace(small.sampling, slots=128),
+        sampling=dataclasses.replace(small.sampling, slots=64),
         mesh=MeshSpec(data=1, fsdp=16, tensor=2),
     )

@@ -210,5 +210,5 @@ class Pool:
 def _put_out(compiled: jax.stages.Compiled, shapes: Any) -> Any:
     """What a program returns, as trees of jax.ShapeDtypeStruct."""
     return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, compiled.output_shardings
+        lambda x, form: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=form), shapes, compiled.output_formats
     )

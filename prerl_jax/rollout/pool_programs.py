@@ -12,9 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Format, Layout
+from jax.sharding import NamedSharding
 
 from prerl_jax.core.types import Array, Params, Prompts
 from prerl_jax.models.cache import Cache, Held
+from prerl_jax.models.partitioning import partition_spec
 from prerl_jax.rollout.sampler import SamplerConfig, cast, decoding, prefill
 from prerl_jax.rollout.slots import Drawn, Slots, decode_chunk, empty, make_draw, row_keys
 from prerl_jax.runtime.mesh import batch_sharding, replicated
@@ -148,7 +151,23 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
     names = {"prefill": start, "decode_chunk": chunk, "longer_ring": grow, "fewer_slots": shrink}
     for name, function in names.items():
         function.__name__ = name
-    return Programs(jax.jit(start), jax.jit(chunk, donate_argnums=2), jax.jit(grow), jax.jit(shrink))
+    key, value = _ring_formats(model)
+    slots = Slots(None, None, None, None, Cache(None, None, None, key, value))
+    return Programs(
+        jax.jit(start, out_shardings=(None, None, slots)),
+        jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None, None)),
+        jax.jit(grow, out_shardings=(None, key, value)),
+        jax.jit(shrink, out_shardings=slots),
+    )
+
+
+def _ring_formats(model: Any) -> tuple[Any, Any]:
+    """How a TPU holds the rings: as decoding reads them, [L, S, N, B, K], or every program would hold them twice."""
+    if model.mesh is None or model.unroll_decode or model.mesh.devices.flat[0].platform != "tpu":
+        return None, None
+    axes = ("layers", "batch", "kv_heads", None, None)
+    sharding = NamedSharding(model.mesh, partition_spec(model.rules, axes))
+    return tuple(Format(Layout(major_to_minor=order), sharding) for order in ((0, 4, 2, 1, 3), (0, 3, 2, 1, 4)))
 
 
 def ring_of(slots: Slots) -> Ring:
@@ -211,7 +230,6 @@ def _longest(slots: Slots) -> Array:
 
 
 def columns_of(key: Any) -> int:
-    """The length of a ring."""
     return jax.tree.leaves(key)[0].shape[-1]
 
 
