@@ -8,9 +8,9 @@ Model, data and rollouts as in dsrl_qwen3_4b_math.py. The rest is PPO as verl's 
 the actor at 1e-6, the critic at 1e-5 with values clipped at 0.5, 4 minibatches a step, no KL term; the critic begins as
 the policy, with a head of zeros, and learns alone for 10 steps.
 
-Hardware: written for a TPU v5e-32, not run on one. The critic doubles what is kept of parameters and moments: 2 x 48 GB
-in float32, 3 GB a chip. So the cache is that of 128 responses, 4.9 GB a chip, half of what GRPO has there, and
-alignment is not measured. `--dry-run` prints what your slice would hold.
+Hardware: written for a TPU v5e-32, neither run on one nor compiled for one at this size. The critic doubles what is
+kept of parameters and moments: 2 x 48 GB in float32, 3 GB a chip. The cache is that of 128 responses, 4.9 GB a chip,
+and alignment is not measured. `--dry-run` prints what your slice would hold.
 
 Expected: there is no published number for this model and data.
 """
