@@ -73,7 +73,8 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
     for panel, (title, label, *_) in zip(axes[3:], PANELS, strict=True):
         _dress(panel, title, label, "step")
     handles, names = axes[0].get_legend_handles_labels()
-    picture.legend(handles, names, loc="outside lower center", ncols=min(len(names), 7), fontsize=10, frameon=False)
+    columns = len(names) if len(names) <= 7 else -(-len(names) // 2)
+    picture.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=10, frameon=False)
     return picture
 
 

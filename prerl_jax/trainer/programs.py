@@ -149,14 +149,16 @@ class Programs:
             chunk=chunk_length(rows, length, vocab, shards),
             microbatches=parts,
         )
+        # In smaller parts, so that the program needs no more memory for them than it does for its gradients.
+        finer = max(n for n in (1, 2, 4) if rows % (n * shards) == 0)
         measure = make_space_measurements(
             model,
             pre.space,
             post.space,
             self.assembly.stop_tokens,
             temperature=temperature,
-            chunk=chunk_length(BUFFERS * rows, config.sampling.max_new_tokens, vocab, shards),
-            microbatches=parts,
+            chunk=chunk_length(BUFFERS * rows // finer, config.sampling.max_new_tokens, vocab, shards),
+            microbatches=parts * finer,
         )
 
         def align(params: Params, rollouts: Rollouts) -> Metrics:
