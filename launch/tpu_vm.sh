@@ -76,9 +76,10 @@ on_worker() {
   if ! eval "$running"; then
     install
     rm -f run.status
+    : >run.log # before the training opens it: it is followed at once
     # shellcheck disable=SC2016
     setsid nohup bash -c 'bash launch/tpu_vm.sh --train "$@"; echo $? >run.status' tpu_vm.sh "$@" \
-      </dev/null >run.log 2>&1 &
+      </dev/null >>run.log 2>&1 &
     echo $! >run.pid
     echo "$line" >run.line
   elif [[ "$line" != "$(cat run.line)" ]]; then
