@@ -43,7 +43,7 @@ def _validate_needs(config: TrainConfig) -> None:
                 f"{what} has a KL divergence in {reading[0]}, and no reference that it is from. Set the phase's "
                 "reference to InitialModel() or PhaseStart(), or leave the divergence out."
             )
-        watched = any(guard.metric == "train/reference_kl" for guard in getattr(phase, "guards", ()))
+        watched = any(guard.metric == "train/reference_kl" for guard in phase.guards)
         if phase.reference is not None and not (reading or watched):
             raise ValueError(
                 f"{what} has the reference {phase.reference}, and neither its objective nor its shape compares with "

@@ -64,7 +64,9 @@ def figure(records: Sequence[Record]) -> Figure:
         axes = picture.add_subplot(rows, columns, i + 1, sharex=axes)
         _draw_lines(axes, lines)
         height = _draw_phases(axes, spans)
-        _dress(axes, title, label, height)
+        dress(axes, title, label, pad=8 + height)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(x=0.02, y=0.12)
         if i + columns >= len(panels):
             axes.set_xlabel("step", fontsize=9, color=INK)
         else:
@@ -139,13 +141,12 @@ def _draw_phases(axes: Axes, spans: list[tuple[str, int, int]]) -> float:
     return len(ends) * height
 
 
-def _dress(axes: Axes, title: str, label: str, height: float) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8 + height)
+def dress(axes: Axes, title: str, label: str, pad: float | None = None) -> None:
+    """Title, label of the y axis, grid and frame of a panel; `pad` is what lies between panel and title, pt."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=pad)
     axes.set_ylabel(label, fontsize=9, color=INK)
     axes.grid(color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
     axes.tick_params(labelsize=9, color="#999999", labelcolor=INK)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.margins(x=0.02, y=0.12)

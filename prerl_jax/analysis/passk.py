@@ -107,8 +107,14 @@ def _drawn(samples: int) -> list[int]:
 
 def widest(kind: str, names: Iterable[str]) -> str | None:
     """The name `eval/{kind}@k` with the largest k among metric names; None if there is none."""
-    found = [(int(match[1]), name) for name in names if (match := re.fullmatch(rf"eval/{kind}@(\d+)", name))]
-    return max(found)[1] if found else None
+    found = by_k(kind, names)
+    return found[max(found)] if found else None
+
+
+def by_k(kind: str, names: Iterable[str]) -> dict[int, str]:
+    """{k: `eval/{kind}@k`} of those among metric names, k rising."""
+    found = {int(match[1]): name for name in names if (match := re.fullmatch(rf"eval/{kind}@(\d+)", name))}
+    return dict(sorted(found.items()))
 
 
 def _table(scores: ArrayLike) -> np.ndarray:

@@ -6,15 +6,15 @@ Accuracy stands against steps and against compute. Phase boundaries are dashed, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prerl_jax.analysis.curves import FAINT, INK, phase_spans
+from prerl_jax.analysis.curves import INK, dress, phase_spans
+from prerl_jax.analysis.passk import by_k
 from prerl_jax.analysis.study_statistics import Interval, curve, interval
-from prerl_jax.analysis.study_table import Runs
+from prerl_jax.analysis.study_table import Runs, final
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,11 +67,12 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
                 _band(panel, steps, means, styles[name], name)
         for panel in (axes[0], *axes[3:]):
             _boundaries(panel, runs, styles[name]["color"])
-    _dress(axes[0], "Accuracy against steps", short, "step")
-    _dress(axes[1], "Accuracy against compute", short, "GFLOPs of sampling and training")
-    _dress(axes[2], "pass@k at the end", "pass@k", "k")
-    for panel, (title, label, *_) in zip(axes[3:], PANELS, strict=True):
-        _dress(panel, title, label, "step")
+    titles = [("Accuracy against steps", short), ("Accuracy against compute", short), ("pass@k at the end", "pass@k")]
+    titles += [(title, label) for title, label, *_ in PANELS]
+    below = ("step", "GFLOPs of sampling and training", "k", *("step" for _ in PANELS))
+    for panel, words, under in zip(axes, titles, below, strict=True):
+        dress(panel, *words)
+        panel.set_xlabel(under, fontsize=9, color=INK)
     handles, names = axes[0].get_legend_handles_labels()
     columns = len(names) if len(names) <= 7 else -(-len(names) // 2)
     picture.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=10, frameon=False)
@@ -96,9 +97,9 @@ def _band(axes: Axes, places: np.ndarray, means: Sequence[Interval], style: dict
 
 def _passes(axes: Axes, runs: Runs, style: dict) -> None:
     """pass@k of the last evaluations against k, with its interval as error bars."""
-    ends = [max((r for r in records if "eval/pass@1" in r), key=lambda r: r["step"]) for records in runs.values()]
-    ks = sorted({int(match[1]) for end in ends for name in end if (match := re.fullmatch(r"eval/pass@(\d+)", name))})
-    means = [interval(end[f"eval/pass@{k}"] for end in ends) for k in ks]
+    ends = [final(records) for records in runs.values()]
+    passed = by_k("pass", (name for end in ends for name in end))
+    ks, means = list(passed), [interval(end[name] for end in ends) for name in passed.values()]
     errors = [m.half for m in means] if len(ends) > 1 else None
     axes.errorbar(ks, [m.mean for m in means], errors, linewidth=1.4, marker="o", markersize=3.2, capsize=2, **style)
     axes.set_xscale("log", base=2)
@@ -113,14 +114,3 @@ def _boundaries(axes: Axes, runs: Runs, colour: str) -> None:
     ]
     for starts in zip(*begins, strict=False):
         axes.axvline(np.mean(starts), color=colour, linestyle=(0, (4, 3)), linewidth=0.8, alpha=0.6, zorder=1)
-
-
-def _dress(axes: Axes, title: str, label: str, below: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
-    axes.set_ylabel(label, fontsize=9, color=INK)
-    axes.set_xlabel(below, fontsize=9, color=INK)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.tick_params(labelsize=9, color="#999999", labelcolor=INK)

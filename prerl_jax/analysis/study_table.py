@@ -6,11 +6,12 @@ as many steps as the shorter of the two runs has, and once both have spent the F
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prerl_jax.analysis.passk import widest
+from prerl_jax.analysis.passk import by_k, widest
 from prerl_jax.analysis.study_statistics import (
     CONFIDENCE,
     Curve,
@@ -80,7 +81,7 @@ def study_table(
 
 
 def _interval(value: Interval) -> dict[str, float]:
-    return {"mean": value.mean, "low": value.low, "high": value.high, "count": value.count}
+    return dataclasses.asdict(value)
 
 
 def _by_name(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
@@ -91,7 +92,7 @@ def _evaluated(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if any(name.startswith("eval/") for name in record)]
 
 
-def _final(records: Sequence[Record]) -> dict[str, float]:
+def final(records: Sequence[Record]) -> dict[str, float]:
     """The metrics of a run's last evaluation."""
     last = max(_evaluated(records), key=lambda record: record["step"])
     named = {name: value for name, value in last.items() if name.startswith("eval/")}
@@ -100,7 +101,7 @@ def _final(records: Sequence[Record]) -> dict[str, float]:
 
 def _last(runs: Runs) -> dict[str, dict[str, float]]:
     """{metric: interval} of the last evaluations."""
-    ends = [_final(records) for records in runs.values()]
+    ends = [final(records) for records in runs.values()]
     names = [name for name in ends[0] if all(name in end for end in ends)]
     return {name: _interval(interval(end[name] for end in ends)) for name in names}
 
@@ -143,7 +144,7 @@ def _against(
 
     steps = {seed: min(mine[seed].steps[-1], theirs[seed].steps[-1]) for seed in seeds}
     spent = {seed: min(mine[seed].compute[-1], theirs[seed].compute[-1]) for seed in seeds}
-    ends = [{seed: _final(run[seed]) for seed in seeds} for run in runs]
+    ends = [{seed: final(run[seed]) for seed in seeds} for run in runs]
     names = [n for n in next(iter(ends[0].values()), {}) if all(n in end for side in ends for end in side.values())]
     found: Table = {
         "equal_steps": difference(lambda c, seed: c.at_step(steps[seed])),
@@ -194,19 +195,14 @@ def _ends(table: Table) -> str:
 
 def _differences(table: Table) -> str:
     ends = [row["against"]["end"] for row in table["arms"].values() if "against" in row]
-    passed = sorted({k for end in ends for name in end if (k := _drawn(name)) > 1})
-    names = [*(f"eval/pass@{k}" for k in passed), "eval/reflections"]
+    passed = by_k("pass", (name for end in ends for name in end))
+    names = [*(name for k, name in passed.items() if k > 1), "eval/reflections"]
     rows = [["arm", "baseline", "accuracy, equal steps", "accuracy, equal compute", *map(_short, names)]]
     for arm, row in table["arms"].items():
         if (against := row.get("against")) is not None:
             cells = [text(against[name], sign=True) for name in ("equal_steps", "equal_compute")]
             rows.append([arm, against["baseline"], *cells, *(text(against["end"].get(n), sign=True) for n in names)])
     return grid(rows)
-
-
-def _drawn(name: str) -> int:
-    """The k of eval/pass@k, 0 of another metric."""
-    return int(name.removeprefix("eval/pass@")) if name.startswith("eval/pass@") else 0
 
 
 def _reaching(table: Table) -> str:

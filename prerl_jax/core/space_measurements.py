@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.response_states import by_chunks, response_states
 from prerl_jax.core.statistics import token_statistics
-from prerl_jax.core.token_alignment import compare_tokens, within
+from prerl_jax.core.token_alignment import TokenAlignment, compare_tokens, within
 from prerl_jax.core.token_buckets import Buckets, token_alignment_means, token_alignment_sums
 from prerl_jax.core.train_step import accumulate
 from prerl_jax.core.types import Array, Model, Params, Rollouts, Space
@@ -60,11 +60,10 @@ def make_space_measurements(
         rows, length = rollouts.response.shape
         tokens = chunk or chunk_length(BUFFERS * rows, length, unembedding.shape[1])
 
-        def measure(pre: Array, post: Array, targets: Array):
-            views = {"pre": pre, "post": post}
+        def measure(pre: Array, post: Array, targets: Array) -> tuple[TokenAlignment, dict[str, dict[str, Array]]]:
             probabilities = {
                 name: token_statistics(states, unembedding, targets, stops, temperature)
-                for name, states in views.items()
+                for name, states in (("pre", pre), ("post", post))
             }
             return compare_tokens(pre, post, unembedding, targets, temperature), probabilities
 
@@ -73,10 +72,7 @@ def make_space_measurements(
         return {
             "alignment": token_alignment_sums(within(alignment, pre_mask & post_mask), buckets),
             "tokens": {name: mask.sum() for name, mask in masks.items()},
-            "probabilities": {
-                name: {key: jnp.where(masks[name], value, 0.0).sum() for key, value in found.items()}
-                for name, found in probabilities.items()
-            },
+            "probabilities": {name: _summed(found, masks[name]) for name, found in probabilities.items()},
         }
 
     def measurements(params: Params, rollouts: Rollouts) -> dict[str, Array]:
@@ -89,3 +85,7 @@ def make_space_measurements(
         return token_alignment_means(found["alignment"], rollouts.response.shape[1], buckets) | metrics
 
     return measurements
+
+
+def _summed(found: dict[str, Array], mask: Array) -> dict[str, Array]:
+    return {name: jnp.where(mask, value, 0.0).sum() for name, value in found.items()}

@@ -44,14 +44,19 @@ def sampling_flops(config: DecoderConfig, prompts: np.ndarray, responses: np.nda
 
 def training_flops(config: DecoderConfig, lengths: np.ndarray, scored: float) -> float:
     """FLOPs of a train step on sequences of these lengths, of which `scored` tokens go through the unembedding."""
-    return 3 * forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), scored)
+    return 3 * _sequences_flops(config, lengths, scored)
 
 
 def scoring_flops(config: DecoderConfig, lengths: np.ndarray) -> float:
     """FLOPs of the log-probabilities of all tokens of sequences of these lengths."""
-    return forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), float(np.sum(lengths)))
+    return _sequences_flops(config, lengths, float(np.sum(lengths)))
 
 
 def value_flops(config: DecoderConfig, lengths: np.ndarray) -> float:
     """FLOPs of a critic's values of sequences of these lengths; a train step on them has three times as many."""
-    return forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), 0)
+    return _sequences_flops(config, lengths, 0)
+
+
+def _sequences_flops(config: DecoderConfig, lengths: np.ndarray, unembedded: float) -> float:
+    """FLOPs of a forward pass of whole sequences of these lengths."""
+    return forward_flops(config, float(np.sum(lengths)), causal_pairs(lengths), unembedded)

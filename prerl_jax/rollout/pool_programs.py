@@ -148,6 +148,11 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
     def shrink(slots: Slots, which: Array, prompt: Array) -> Slots:
         return places.slots(_taken(slots, which, prompt, parts))
 
+    return _jitted(model, start, chunk, grow, shrink)
+
+
+def _jitted(model: Any, start: Callable, chunk: Callable, grow: Callable, shrink: Callable) -> Programs:
+    """The functions of `Programs` as programs with their names, whose rings lie as decoding reads them."""
     names = {"prefill": start, "decode_chunk": chunk, "longer_ring": grow, "fewer_slots": shrink}
     for name, function in names.items():
         function.__name__ = name

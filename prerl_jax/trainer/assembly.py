@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from prerl_jax.config import OptimizerSpec, TrainConfig
 from prerl_jax.config_checks import validate
+from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.phases import Phase, Phases
 from prerl_jax.core.types import CriticState, Params, Schedule, TrainState
@@ -67,6 +68,10 @@ class Assembly:
         whole = math.gcd(self.microbatch_rows, *(rows // phase.minibatches for phase in self.phases))
         most = max(1, PARTS * whole // rows)
         return whole // max(n for n in range(1, most + 1) if whole % (n * shards) == 0)
+
+    def chunk(self, length: int) -> int:
+        """Tokens of a row of so many that are unembedded at once, where a part of the train step's rows is."""
+        return chunk_length(self.part_rows, length, self.model.config.vocab_size, batch_shards(self.mesh))
 
     @property
     def alignment_parts(self) -> int:

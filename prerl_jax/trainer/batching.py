@@ -24,13 +24,12 @@ import numpy as np
 
 from prerl_jax.core.anchors import make_anchor
 from prerl_jax.core.batches import make_layout, make_prepare
-from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.objectives import Reinforce
 from prerl_jax.core.packing import pack, plan, unpack
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.train_step import Metrics, trained_tokens
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, ValueBatch
-from prerl_jax.runtime.mesh import batch_sharding, batch_shards, global_rows, local_rows, replicated
+from prerl_jax.runtime.mesh import batch_sharding, global_rows, local_rows, replicated
 from prerl_jax.trainer.assembly import Assembly
 from prerl_jax.trainer.critic import with_values
 
@@ -180,10 +179,8 @@ class Batching:
 
         def anchor(batch: Batch, given: dict[str, Params]) -> dict[str, Array]:
             rows, length = batch.weights.shape
-            chunk = chunk_length(
-                assembly.part_rows, length, assembly.model.config.vocab_size, batch_shards(assembly.mesh)
-            )
-            fill = make_anchor(assembly.model, temperature, chunk=chunk, microbatches=rows // assembly.part_rows)
+            how = {"microbatches": rows // assembly.part_rows, "chunk": assembly.chunk(length)}
+            fill = make_anchor(assembly.model, temperature, **how)
             found = fill(batch, old=given.get("old_logprobs"), reference=given.get("ref_logprobs"))
             return {name: getattr(found, name) for name in given}
 

@@ -146,8 +146,9 @@ class Loop:
         if step.phase.guards:
             self._guard(step)
         if step.ended:
-            entered = run.assembly.phases[self.index : self.index + 1]
-            run.watch.enter(*entered or (None,), step.number, step.evaluated)
+            phases = run.assembly.phases
+            entered = phases[self.index] if self.index < len(phases) else None
+            run.watch.enter(entered, step.number, step.evaluated)
         self._background.submit(self.conclude, step)
         if step.ended or due(config.checkpoints.every, step.number) or due(saves(step.phase), self.done):
             self._save(step)

@@ -116,10 +116,8 @@ class Programs:
 
         def step(state: TrainState, batch: Batch, last: Array | None = None) -> tuple[TrainState, Metrics]:
             rows, length = batch.weights.shape
-            vocab, shards = assembly.model.config.vocab_size, batch_shards(assembly.mesh)
-            chunk = chunk_length(assembly.part_rows, length, vocab, shards)
-            parts = rows // assembly.part_rows
-            settings = {"microbatches": parts, "temperature": phase.temperature, "chunk": chunk}
+            settings = {"microbatches": rows // assembly.part_rows, "chunk": assembly.chunk(length)}
+            settings["temperature"] = phase.temperature
             settings["critic"] = critic_step(assembly, batch)
             updated, metrics = make_train_step(assembly.model, tx, phase.objective, **settings)(state, batch)
             if last is not None:

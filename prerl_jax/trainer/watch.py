@@ -14,8 +14,9 @@ from typing import Any
 from prerl_jax.core.guards import EndPhase, Guard, Reaction, RollBack, Warn
 from prerl_jax.core.phases import Phase
 
-OF_ROLLOUTS = ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob")
-OF_ROLLOUTS += ("kept", "computed", "draws", "mixed_groups", "tokens", "skipped")
+_NAMES = ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob")
+_NAMES += ("kept", "computed", "draws", "mixed_groups", "tokens", "skipped")
+OF_ROLLOUTS = frozenset(f"train/{name}" for name in _NAMES)
 """The train/ metrics that there are of a step without a trained token, too: the others are means over those."""
 
 
@@ -77,7 +78,7 @@ class Watch:
         for guard in phase.guards:
             _require(guard, phase, metrics)
         if not metrics.get("train/tokens", 1.0):
-            metrics = {n: v for n, v in metrics.items() if n.removeprefix("train/") in OF_ROLLOUTS or n[:6] != "train/"}
+            metrics = {n: v for n, v in metrics.items() if n in OF_ROLLOUTS or not n.startswith("train/")}
         for name in dict.fromkeys(guard.metric for guard in phase.guards if guard.metric in metrics):
             self.values.setdefault(name, []).append((number, metrics[name]))
         held = {guard: self._held(guard) for guard in phase.guards}

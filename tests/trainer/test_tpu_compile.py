@@ -36,21 +36,28 @@ def devices():
         pytest.skip(f"no TPU topology: {error}")
 
 
+def on_the_slice(devices, **changes):
+    """The lab's programs in bfloat16, for all eight devices."""
+    lab = load_config("lab")
+    model = dataclasses.replace(lab.model, compute_dtype="bfloat16", remat="full")
+    config = dataclasses.replace(lab, mesh=MeshSpec(data=1, fsdp=4, tensor=2), model=model, **changes)
+    return Programs(assemble(config, devices))
+
+
 @pytest.fixture(scope="module")
 def programs(devices):
-    config = load_config("lab")
-    config = dataclasses.replace(
-        config,
-        mesh=MeshSpec(data=1, fsdp=4, tensor=2),
-        model=dataclasses.replace(config.model, compute_dtype="bfloat16", remat="full"),
-        phases=dsrl(warmup=1, total=2),
-        microbatches=2,
-    )
-    return Programs(assemble(config, devices))
+    return on_the_slice(devices, phases=dsrl(warmup=1, total=2), microbatches=2)
 
 
 def rows(programs, shape, dtype):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(programs.assembly.mesh))
+
+
+def packed(programs, shape):
+    """A batch of the policy's rows."""
+    ints, floats = rows(programs, shape, jnp.int32), rows(programs, shape, jnp.float32)
+    sequences = Sequences(ints, ints, ints, rows(programs, shape, bool))
+    return Batch(sequences, floats, floats, sampler_logprobs=floats)
 
 
 def rollouts(programs):
@@ -70,10 +77,7 @@ def test_train_step(programs):
     state = assembly.abstract_state(phase)
     shape = programs.batching.shape
     assert (shape, assembly.part_rows) == ((192, 72), 24)
-    ints, floats = rows(programs, shape, jnp.int32), rows(programs, shape, jnp.float32)
-    sequences = Sequences(ints, ints, ints, rows(programs, shape, bool))
-    batch = Batch(sequences, floats, floats, sampler_logprobs=floats)
-    compiled = programs.step(phase).lower(state, batch).compile()
+    compiled = programs.step(phase).lower(state, packed(programs, shape)).compile()
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes > 0, "the donated state is updated in place"
     out_state, _ = compiled.output_shardings
@@ -82,21 +86,11 @@ def test_train_step(programs):
 
 def test_ppo(devices):
     """The train step that updates policy and critic, and the program of the critic's values."""
-    config = load_config("lab")
-    config = dataclasses.replace(
-        config,
-        mesh=MeshSpec(data=1, fsdp=4, tensor=2),
-        model=dataclasses.replace(config.model, compute_dtype="bfloat16", remat="full"),
-        phases=ppo(steps=1),
-        critic=CriticSpec(),
-        alignment_every=0,
-    )
-    programs = Programs(assemble(config, devices))
+    programs = on_the_slice(devices, phases=ppo(steps=1), critic=CriticSpec(), alignment_every=0)
     assembly, shape = programs.assembly, (192, 72)
-    ints, floats = rows(programs, shape, jnp.int32), rows(programs, shape, jnp.float32)
-    sequences = Sequences(ints, ints, ints, rows(programs, shape, bool))
-    critic = ValueBatch(sequences, floats, floats, floats)
-    batch = Batch(sequences, floats, floats, sampler_logprobs=floats, critic=critic)
+    batch = packed(programs, shape)
+    of_critic = ValueBatch(batch.sequences, *[batch.weights] * 3)
+    batch = dataclasses.replace(batch, critic=of_critic)
     state = assembly.abstract_state()
     compiled = programs.step(assembly.phases[0]).lower(state, batch).compile()
     out_state, _ = compiled.output_shardings
