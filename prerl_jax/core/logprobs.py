@@ -164,10 +164,10 @@ def pull_back(
 def over_chunks(step: Callable, carry: Any, arrays: Any, chunk: int) -> tuple[Any, Any]:
     """`jax.lax.scan` of `step` over chunks of the second axis of `arrays`; what it gives, [B, C, ...], is rejoined."""
     rows, length = jax.tree.leaves(arrays)[0].shape[:2]
-    chunks = -(-length // chunk)
-    if chunks == 1:
+    chunks = max(1, -(-length // chunk))
+    if chunks == 1 and length:
         return step(carry, arrays)
-    chunk = -(-length // chunks)
+    chunk = max(1, -(-length // chunks))  # of rows without a token, one of padding: no step need handle empty arrays
 
     def split(x):
         x = jnp.pad(x, [(0, 0), (0, chunks * chunk - length)] + [(0, 0)] * (x.ndim - 2))

@@ -51,6 +51,16 @@ def fused(temperature, chunk):
     return total
 
 
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_rows_of_one_token_have_nothing_to_predict(chunk):
+    """Such as P(y) without a prefix, where a response is one token."""
+    args = HIDDEN[:, :1], UNEMBEDDING, TOKENS[:, :1], (WEIGHTS[:, :1], TOKENS[:, :1])
+    loss = jax.value_and_grad(lambda h, u: fused_loss(squares, h, u, *args[2:], chunk=chunk, entropy=True)[0], (0, 1))
+    value, gradients = loss(*args[:2])
+    assert value == 0
+    toy.assert_same_bits(gradients, jax.tree.map(jnp.zeros_like, args[:2]))
+
+
 @pytest.mark.parametrize(("chunk", "temperature"), [(1, 0.7), (3, 1.0), (None, 1.5)])
 def test_value_and_gradient_of_everything_that_it_depends_on(chunk, temperature):
     """Of the hidden states, of the unembedding, and of the float arrays that the loss reads."""
