@@ -33,7 +33,10 @@ def truncate(logits: Array, top_k: int | None, top_p: float | None) -> Array:
 
 
 def categorical(logits: Array, uniform: Array) -> Array:
-    """Tokens i32[B] ~ softmax(logits f32[B, V]), each by its row's uniform number in [0, 1)."""
+    """Tokens i32[B] ~ softmax(logits f32[B, V]), each by its row's uniform number in [0, 1).
+
+    Of a row with a logit that is not a number, or is infinite, any token.
+    """
     rows, vocab = logits.shape
     mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
     blocks = jnp.pad(mass, [(0, 0), (0, -vocab % BLOCK)]).reshape(rows, -1, BLOCK)
@@ -42,7 +45,7 @@ def categorical(logits: Array, uniform: Array) -> Array:
     block, rest = _invert(totals, target)
     within = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
     token, _ = _invert(within, rest)
-    return block * BLOCK + token
+    return jnp.minimum(block * BLOCK + token, vocab - 1)
 
 
 def _invert(mass: Array, target: Array) -> tuple[Array, Array]:

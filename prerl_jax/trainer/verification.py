@@ -1,4 +1,4 @@
-"""Verdicts on the rows of a step, asked for as rows end: while the device decodes the others.
+"""Verdicts on the rows of a step or an evaluation, asked for as rows end: while the device decodes the others.
 
 One thread takes whatever rows have ended since it last looked and judges them together. When sampling is over, most
 verdicts are there. A verdict depends on nothing but its row, so rewards are those of all rows judged at once, in the
@@ -32,22 +32,37 @@ class Verdicts:
     cut: np.ndarray
     """bool[B]: the length limit was reached without a stop token."""
     verified: Verified
+    measured: np.ndarray
+    """f32[B, N], what else was asked for."""
 
 
 class Verification:
-    """The verdicts on one step's rows, `problems[i]` being row i's. Leaving it ends the thread, verdicts or not.
+    """The verdicts on many rows, `problems[i]` being row i's. Leaving it ends the thread, verdicts or not.
+
+    Where it is left by an error, nobody waits for what the thread is doing: no call begins after it.
 
     Args:
       assembly: how responses become text, and which tokens end them.
       verify: judges responses; called on a thread of its own, one call at a time.
       problems: of all rows.
+      measure: responses -> N numbers of each, f32[B, N]; called on that thread, too.
     """
 
-    def __init__(self, assembly: Assembly, verify: Verify, problems: Sequence[Problem]):
+    def __init__(
+        self,
+        assembly: Assembly,
+        verify: Verify,
+        problems: Sequence[Problem],
+        measure: Callable[[Sequence[str]], np.ndarray] | None = None,
+    ):
         count = len(problems)
         self._assembly, self._verify, self._problems = assembly, verify, problems
+        self._measure = measure or (lambda responses: np.zeros((len(responses), 0), np.float32))
         self._found = Verdicts(
-            [""] * count, np.zeros(count, bool), Verified(np.zeros(count, np.float32), np.zeros(count, bool))
+            [""] * count,
+            np.zeros(count, bool),
+            Verified(np.zeros(count, np.float32), np.zeros(count, bool)),
+            np.zeros((count, self._measure([]).shape[1]), np.float32),
         )
         self._lock = threading.Lock()
         self._ended: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -57,8 +72,8 @@ class Verification:
     def __enter__(self) -> Verification:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        self._thread.shutdown(wait=kind is None, cancel_futures=True)
 
     def add(self, rows: np.ndarray, responses: np.ndarray, lengths: np.ndarray) -> None:
         """Rows that have ended, each told once: an `OnFinished`."""
@@ -82,7 +97,9 @@ class Verification:
             said = texts(responses, lengths, self._assembly.decode)
             cut = truncated(responses, lengths, self._assembly.stop_tokens)
             verified = self._verify([self._problems[row] for row in rows], said, cut)
+            measured = self._measure(said)
         found = self._found
+        found.measured[rows] = measured
         for row, text in zip(rows, said, strict=True):
             found.responses[row] = text
         found.cut[rows], found.verified.rewards[rows], found.verified.late[rows] = cut, verified.rewards, verified.late

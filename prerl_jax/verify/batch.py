@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,11 +22,16 @@ class Verifier(Protocol):
 
 
 def verify_all(
-    verifier: Verifier, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]
+    verifier: Verifier,
+    problems: Sequence[Problem],
+    responses: Sequence[str],
+    truncated: Sequence[bool],
+    before: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Rewards f32[B] of B responses.
 
     A truncated response (length limit reached, no stop token) gets 0 whatever it contains, and is not verified.
+    `before` is called before each of the others.
 
     Raises:
         ValueError: lengths differ, or a reward is not a finite number in [0, 1].
@@ -35,6 +40,7 @@ def verify_all(
     rewards = np.zeros(len(problems), np.float32)
     for row, (problem, response) in enumerate(zip(problems, responses, strict=True)):
         if not truncated[row]:
+            before()
             rewards[row] = checked(verifier(problem, response), verifier, problem)
     return rewards
 

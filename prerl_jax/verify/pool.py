@@ -31,6 +31,7 @@ from prerl_jax.verify.batch import Verifier, checked, require_same_length, verif
 
 START_UP = 300.0
 """Seconds that a worker may take to import the verifier."""
+CLOSED = "this verification has been closed."
 
 
 class VerifierError(RuntimeError):
@@ -55,15 +56,20 @@ class InProcess:
     """
 
     def __init__(self, verifier: Verifier):
-        self._verifier = verifier
+        self._verifier, self._closed = verifier, False
 
     def __call__(self, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> Verified:
-        """The verdicts, as `verify_all`."""
-        rewards = verify_all(self._verifier, problems, responses, truncated)
+        """The verdicts, as `verify_all`; ValueError when it is closed, in the middle of a call, too."""
+        rewards = verify_all(self._verifier, problems, responses, truncated, self._check_open)
         return Verified(rewards, np.zeros(len(rewards), bool))
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(CLOSED)
+
     def close(self) -> None:
-        """Nothing to end."""
+        """A call that is under way on another thread ends with the response that it is at."""
+        self._closed = True
 
 
 class _Worker:
@@ -107,7 +113,7 @@ class Pool:
         if workers < 1 or not timeout > 0:
             raise ValueError(f"a pool has 1 worker or more and a timeout above 0, got {workers} and {timeout}.")
         self._verifier, self._timeout = verifier, timeout
-        self._turn = threading.Lock()
+        self._turn, self._changing = threading.Lock(), threading.Lock()
         self._workers: list[_Worker] = []
         try:
             for _ in range(workers):
@@ -130,7 +136,7 @@ class Pool:
         require_same_length(problems, responses, truncated)
         with self._turn:
             if not self._workers:
-                raise ValueError("this pool of verifiers is closed.")
+                raise ValueError(CLOSED)
             try:
                 return self._verify(problems, responses, truncated)
             except BaseException:
@@ -141,6 +147,7 @@ class Pool:
         verified = Verified(np.zeros(len(problems), np.float32), np.zeros(len(problems), bool))
         waiting = deque(row for row in range(len(problems)) if not truncated[row])
         while waiting or any(worker.row is not None for worker in self._workers):
+            self._check_open()
             for index, worker in enumerate(self._workers):
                 if worker.until is None and waiting:
                     row = waiting.popleft()
@@ -160,7 +167,12 @@ class Pool:
                         raise VerifierError(f"a worker has not imported {self._verifier} after {START_UP:.0f} s.")
                     verified.late[worker.row] = True
                     self._replace(index)
+        self._check_open()
         return verified
+
+    def _check_open(self) -> None:
+        if not self._workers:
+            raise ValueError(CLOSED)
 
     def _answered(self) -> list[_Worker]:
         """The workers that have answered or died, once there is one or a deadline is over."""
@@ -181,13 +193,16 @@ class Pool:
         return value
 
     def _replace(self, index: int) -> None:
-        self._workers[index].kill()
-        self._workers[index] = _Worker(self._verifier, self._timeout)
+        with self._changing:
+            self._check_open()
+            self._workers[index].kill()
+            self._workers[index] = _Worker(self._verifier, self._timeout)
 
     def close(self) -> None:
-        """Ends the workers."""
-        while self._workers:
-            self._workers.pop().kill()
+        """Ends the workers, and with an error a call that is under way on another thread."""
+        with self._changing:
+            while self._workers:
+                self._workers.pop().kill()
 
 
 @contextlib.contextmanager

@@ -50,6 +50,16 @@ def test_the_last_token_can_be_drawn_whatever_the_vocabulary(vocab):
     np.testing.assert_array_equal(found, [0, vocab - 1])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("vocab", [3, 128, 300])
+def test_no_logits_give_a_token_outside_of_the_vocabulary(bad, vocab):
+    one = np.zeros((2, vocab), np.float32)
+    one[:, 1] = bad
+    for logits in (one, np.full_like(one, bad)):
+        found = np.asarray(categorical(jnp.asarray(logits), jnp.asarray([0.0, ONE])))
+        assert ((found >= 0) & (found < vocab)).all()
+
+
 def test_an_edge_belongs_to_the_token_after_it():
     tokens = np.arange(256)
     found = categorical(jnp.zeros((256, 256)), jnp.asarray(tokens / 256, jnp.float32))

@@ -1,6 +1,7 @@
 """Evaluation in calls of one shape: every problem counts once, whatever the calls, with its own randomness."""
 
 import dataclasses
+import threading
 
 import jax
 import numpy as np
@@ -13,10 +14,10 @@ from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.trainer import assembly as assembly_module
 from prerl_jax.trainer import evaluation as evaluation_module
 from prerl_jax.trainer.assembly import assemble
-from prerl_jax.trainer.collect import truncated
+from prerl_jax.trainer.collect import collect
 from prerl_jax.trainer.evaluation import evaluate
 from prerl_jax.trainer.programs import Programs
-from prerl_jax.verify import Verified
+from prerl_jax.verify import InProcess, Verified
 
 LENGTH = 32
 
@@ -131,6 +132,29 @@ def test_the_run_s_own_verifier_is_asked_and_its_late_verdicts_are_counted():
     assert metrics["time/late_verdicts_of_evaluation"] == 1
 
 
+def test_responses_are_verified_while_others_are_sampled(monkeypatch):
+    """The first verdict waits for the second call of the engine."""
+    assembly = assemble(dataclasses.replace(tiny_run.config(), alignment_every=0, **problems(5), **sampling(2, 4)))
+    programs = Programs(assembly, lambda model, settings, group_size: Scripted(assembly, group_size))
+    engine, plain = programs.engine(None), InProcess(assembly.config.data.verifier)
+    second = threading.Event()
+
+    class Telling:
+        def __call__(self, *given):
+            if engine.ids:
+                second.set()
+            return engine(*given)
+
+    def verify(*asked):
+        assert threading.current_thread() is not threading.main_thread()
+        assert second.wait(timeout=60)
+        return plain(*asked)
+
+    monkeypatch.setattr(programs, "engine", lambda phase: Telling())
+    assert evaluate(programs, None, verify) == evaluated(**problems(5))[0]
+    assert len(engine.ids) == 2
+
+
 def test_only_the_first_problems_up_to_the_limit():
     metrics, engine = evaluated(**problems(5, limit=3))
     assert engine.ids == [[0, 1, 2]]
@@ -174,11 +198,12 @@ def test_what_is_sampled_does_not_depend_on_the_calls(monkeypatch):
     """Six samples of a problem in calls of a training step's shape, of one group of three, and all at once."""
     said = {}
 
-    def keep(responses, *how):
-        said[name].append(responses)
-        return truncated(responses, *how)
+    def keep(*how):
+        rollouts = collect(*how)
+        said[name].append(rollouts.response)
+        return rollouts
 
-    monkeypatch.setattr(evaluation_module, "truncated", keep)
+    monkeypatch.setattr(evaluation_module, "collect", keep)
     for name, how in {"training's": sampling(2, 2), "rounds": sampling(1, 4), "at once": sampling(3, 8)}.items():
         config = dataclasses.replace(tiny_run.config(), alignment_every=0, **problems(2, samples=6), **how)
         assembly = assemble(config, jax.devices()[:1])

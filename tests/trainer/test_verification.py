@@ -1,5 +1,6 @@
 """Rows are judged as they end, in any order; what comes of it is what judging all of them at once gives."""
 
+import contextlib
 import functools
 import threading
 import types
@@ -68,6 +69,40 @@ def test_the_first_failure_is_raised_and_nothing_is_judged_after_it():
         with pytest.raises(ValueError, match=r"cannot judge \['bad'\]"):
             verification.verdicts()
     assert len(judge.asked) == 1
+
+
+def test_where_an_error_is_on_its_way_nobody_waits_for_a_verdict():
+    judge = Judge()
+    verification = Verification(ASSEMBLY, judge, [1, 2, 3, 4])
+    with contextlib.suppress(KeyboardInterrupt), verification:
+        add(verification, 0)
+        assert judge.started.acquire(timeout=60)
+        add(verification, 1)
+        raise KeyboardInterrupt
+    under_way, waiting = verification._calls
+    assert under_way.running()
+    assert waiting.cancelled()
+    judge.go.release()
+    under_way.result(timeout=60)
+
+
+def test_what_else_is_measured_of_responses():
+    judge = Judge()
+    judge.go.release(2)
+    lengths = lambda responses: np.array([[len(r), 7] for r in responses], np.float32).reshape(-1, 2)  # noqa: E731
+    with Verification(ASSEMBLY, judge, [1, 2, 3, 4], lengths) as verification:
+        add(verification, 3, 0)
+        verification._calls[0].result(timeout=60)
+        add(verification, 1)
+        assert verification.verdicts().measured.tolist() == [[2, 7], [3, 7], [0, 0], [1, 7]]
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_a_policy_whose_logits_are_not_finite_ends_the_run(where):
+    run = begin(tiny_run.config())
+    run.state.params["final_norm"] = run.state.params["final_norm"] * np.nan
+    with Loop(run) as loop, pytest.raises(ValueError, match=r"responses of .*log-probability is not finite"):
+        loop.step() if where == "training" else loop.evaluate()
 
 
 def test_a_step_verifies_rows_while_others_are_sampled():

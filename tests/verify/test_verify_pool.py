@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,32 @@ def test_a_failure_ends_the_pool(judge, response, says):
     assert not worker.is_alive()
     with pytest.raises(ValueError, match="closed"):
         pool(PROBLEMS[:1], ["is 0"], [False])
+
+
+def test_closing_it_ends_a_call_on_another_thread(judge, tmp_path):
+    """As when a run is interrupted: the call ends with an error, and no worker is left or begun."""
+    pool, told = Pool(judge, 2, 600.0), tmp_path / "pid"
+    processes = [worker.process for worker in pool._workers]
+    with ThreadPoolExecutor(1) as thread:
+        call = thread.submit(pool, PROBLEMS[:1], [f"sleep {told}"], [False])
+        while not told.exists() and not call.done():  # until a worker is at it
+            wait([call], timeout=0.05)
+        pool.close()
+        assert isinstance(call.exception(timeout=60), ValueError | VerifierError)
+    assert not any(process.is_alive() for process in processes)
+    assert pool._workers == []
+
+
+def test_a_call_in_this_process_ends_when_it_is_closed():
+    def judge(problem, response):
+        seen.append(response)
+        verify.close()
+        return 1.0
+
+    seen, verify = [], InProcess(judge)
+    with pytest.raises(ValueError, match="closed"):
+        verify(PROBLEMS[:3], ["a", "b", "c"], [True, False, False])
+    assert seen == ["b"]
 
 
 def test_workers_that_never_start(judge, monkeypatch):
