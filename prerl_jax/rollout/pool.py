@@ -1,10 +1,13 @@
 """A pool of slots: rows are decoded a chunk of tokens at a time, and a slot whose row has ended takes the next one.
 
-The host looks at what a chunk has drawn, keeps it, hands finished rows on, and says which rows begin. The prompts are
-prefilled once a group. With a slot for every row, a group's slots share their prompt's keys and values; with fewer,
-every slot has a copy of its prompt's, made when a row begins: sharing would tie a group's slots together until its
-last row has ended. The ring of the responses' cache starts short and grows when a row needs it; when no row waits, what
-is still active goes on in fewer slots.
+The host looks at what a chunk has drawn, keeps it, hands finished rows on, and says which rows begin. While no row
+waits for a slot, none of that settles what the next chunk is, which is asked for before the last one is over: the
+device never waits for the host. While rows wait, it waits until the host has said which of them begin.
+
+The prompts are prefilled once a group. With a slot for every row, a group's slots share their prompt's keys and values;
+with fewer, every slot has a copy of its prompt's, made when a row begins: sharing would tie a group's slots together
+until its last row has ended. The ring of the responses' cache starts short and grows when a row needs it; when no row
+waits, what is still active goes on in fewer slots.
 
 Token t of sample j of prompt i is drawn with fold_in(key, i, j, t): rows say what `make_sampler` has them say, whatever
 the slots, the chunks and the refills, but for ties within rounding.
@@ -17,6 +20,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,14 +29,13 @@ import jax
 import numpy as np
 
 from prerl_jax.core.types import Array, Params, Prompts, Rollouts
+from prerl_jax.rollout.moves import columns_of, ring_of, with_ring
 from prerl_jax.rollout.pool_programs import (
     Assignment,
     PoolShape,
     Programs,
-    columns_of,
+    Told,
     make_programs,
-    ring_of,
-    with_ring,
 )
 from prerl_jax.rollout.queue import Queue
 from prerl_jax.rollout.sampler import SamplerConfig
@@ -44,6 +48,8 @@ OnFinished = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 right-padded with 0; the arrays are the callee's to keep. It is called on the thread that samples, while the device
 decodes the next chunk, so it should be quick: give the work to another thread. What it raises ends the call.
 """
+AHEAD = 2
+"""Chunks that the device has been given, when no row waits."""
 SHORTEST_RING = 512
 FEWEST_ROOM = 512
 """Responses shorter than these are not worth a program more: rings of other lengths, fewer slots."""
@@ -116,7 +122,13 @@ class Pool:
     chunk: int
     rings: tuple[int, ...]
     shrink: tuple[int, ...] | None
+    _clock: _Clock = dataclasses.field(default_factory=lambda: _Clock(), compare=False, repr=False)
     reports_finished = True
+
+    @property
+    def idle(self) -> list[tuple[float, float]]:
+        """(from, to) pairs of `time.perf_counter` in the last call, when the device had nothing to do."""
+        return list(self._clock.spans)
 
     def programs(self, rows: int) -> tuple[PoolShape, Programs]:
         """What so many rows, over all processes, are sampled with."""
@@ -136,6 +148,8 @@ class Pool:
 
         Raises ValueError where the prompts do not divide over the mesh, or have no ids on several processes.
         """
+        self._clock.spans.clear()
+        self._clock.begins()
         mesh, processes = self.model.mesh, jax.process_count()
         if prompts.ids is None and processes > 1:
             raise ValueError("Prompts need ids on several processes: rows have no order there.")
@@ -150,7 +164,9 @@ class Pool:
         if mesh is not None:
             key, temperature = jax.device_put(key, replicated(mesh)), everywhere(mesh, temperature)
         self._run(programs, shape, queue, params, key, temperature, on_finished)
-        return self._place(queue.rollouts())
+        rollouts = self._place(queue.rollouts())
+        self._clock.ends()
+        return rollouts
 
     def compile(self, params: Params, prompts: Prompts, key: Array) -> Iterator[tuple[str, jax.stages.Compiled]]:
         """Every program for all slots, compiled ahead of time, one after the other, each with its name.
@@ -183,28 +199,55 @@ class Pool:
 
     def _run(self, programs: Programs, shape: PoolShape, queue: Queue, params, key, temperature, on_finished) -> None:
         weights, store, slots = programs.prefill(params, self._place(queue.prompts))
-        finished = np.zeros(0, np.int64)
+        self._clock.ends()
+        flying: deque[tuple[np.ndarray, Told]] = deque()
+        landed, waiting = None, not shape.shared
+
+        def keep(rows: np.ndarray, told: Told, ended: np.ndarray) -> None:
+            queue.keep(rows, local_rows(told.drawn))
+            if len(ended) and on_finished is not None:
+                on_finished(*queue.responses(ended))
+
         while True:
-            assignment = self._place_assignment(queue.assign())
-            slots, drawn, status = programs.decode(weights, store, slots, assignment, key, temperature)
-            if len(finished) and on_finished is not None:
-                on_finished(*queue.responses(finished))
-            active, most, longest, waiting = (int(n) for n in np.asarray(status))
-            finished = queue.keep(*local_rows((drawn, slots.done)))
+            while len(flying) < (1 if waiting else AHEAD):
+                assignment = Assignment(**{name: self._place(x) for name, x in queue.assign().items()})
+                slots, told = programs.decode(weights, store, slots, assignment, key, temperature)
+                self._clock.ends()
+                flying.append((queue.rows(), told))
+                jax.tree.map(lambda x: x.copy_to_host_async(), told)
+            if landed is not None:
+                keep(*landed)
+            rows, told = flying.popleft()
+            active, most, longest, waiting = (int(n) for n in np.asarray(told.status))
+            landed = rows, told, queue.end(rows, local_rows(told.done))
+            if not flying or not (active or waiting):
+                self._clock.begins()
             if not active and not waiting:
                 break
             if active and longest > columns_of(slots.cache.key):
                 slots = with_ring(slots, programs.grow(ring_of(slots)))
             # The next number down, not the least that would do: so programs are one a number.
-            fewer = next((n for n in shape.shrink if n < slots.done.shape[0]), None)
-            if fewer and not waiting and most * shape.parts <= fewer:
-                which, prompt = queue.compact(fewer // jax.process_count())
-                slots = programs.shrink(slots, self._place(which), self._place(prompt))
-        if len(finished) and on_finished is not None:
-            on_finished(*queue.responses(finished))
+            for fewer in [n for n in shape.shrink if n < slots.done.shape[0] and not waiting]:
+                if most * shape.parts <= fewer:
+                    which, prompt = queue.compact(fewer // jax.process_count())
+                    slots = programs.shrink(slots, self._place(which), self._place(prompt))
+        keep(*landed)
 
-    def _place_assignment(self, assignment: dict[str, np.ndarray]) -> Assignment:
-        return Assignment(**{name: self._place(x) for name, x in assignment.items()})
+
+class _Clock:
+    """Notes when the device has nothing to do."""
+
+    def __init__(self):
+        self.spans: list[tuple[float, float]] = []
+        self._since: float | None = None
+
+    def begins(self) -> None:
+        self._since = time.perf_counter()
+
+    def ends(self) -> None:
+        if self._since is not None:
+            self.spans.append((self._since, time.perf_counter()))
+        self._since = None
 
 
 def _put_out(compiled: jax.stages.Compiled, shapes: Any) -> Any:

@@ -16,13 +16,12 @@ from jax.experimental.layout import Format, Layout
 from jax.sharding import NamedSharding
 
 from prerl_jax.core.types import Array, Params, Prompts
-from prerl_jax.models.cache import Cache, Held
+from prerl_jax.models.cache import Cache
 from prerl_jax.models.partitioning import partition_spec
+from prerl_jax.rollout.moves import Ring, cache_of_slots, columns_of, grown, of_parts, taken
 from prerl_jax.rollout.sampler import SamplerConfig, cast, decoding, prefill
 from prerl_jax.rollout.slots import Drawn, Slots, decode_chunk, empty, make_draw, row_keys
 from prerl_jax.runtime.mesh import batch_sharding, replicated
-
-Ring = tuple[Array, Any, Any]
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +56,19 @@ class Assignment:
     """i32[D], rows of each part that have no slot yet."""
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What the host learns of a chunk."""
+
+    drawn: Drawn
+    done: Array
+    """bool[S], as `Slots.done` is left."""
+    status: Array
+    """i32[4]: active slots, those of the part that has most, tokens drawn of the longest active row, and rows that
+    wait for a slot; the same on every process."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PoolShape:
     """What a pool's programs are compiled for, beside the prompts."""
@@ -83,8 +95,9 @@ class Programs:
 
     prefill: Callable[..., tuple[Params, Store, Slots]]
     """(params, prompts) -> (weights to decode with, what slots begin with, the first slots)."""
-    decode: Callable[..., tuple[Slots, Drawn, Array]]
-    """(weights, store, slots, assignment, key, temperature) -> (slots, what was drawn, status): see `make_programs`."""
+    decode: Callable[..., tuple[Slots, Told]]
+    """(weights, store, slots, assignment, key, temperature) -> (slots, what the host learns); the slots are donated.
+    Where no slot can go on, for want of columns or of rows, nothing is drawn."""
     grow: Callable[[Ring], Ring]
     """A ring of the next length: see `ring_of`, `with_ring`. Prompts are left where they are."""
     shrink: Callable[..., Slots]
@@ -92,11 +105,7 @@ class Programs:
 
 
 def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Programs:
-    """The programs of a pool of this shape; of `config.temperature` only whether it is 0.
-
-    The status of a chunk is i32[4]: active slots, those of the part that has most, tokens drawn of the longest active
-    row, and rows that wait for a slot; the same on every process.
-    """
+    """The programs of a pool of this shape; of `config.temperature` only whether it is 0."""
     parts, places = shape.parts, _Places(model)
 
     def start(params: Params, prompts: Prompts) -> tuple[Params, Store, Slots]:
@@ -108,14 +117,14 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
             store = Store(hidden, None, None, None)
         else:
             store = Store(hidden, cache.prompt_key, cache.prompt_value, cache.prompt_mask)
-            cache = _cache_of_slots(cache, shape.slots, columns)
+            cache = cache_of_slots(cache, shape.slots, columns)
         slots = empty(shape.slots, cache, done=True)
         return decoding(params, model), places.rows(store), places.slots(slots)
 
     def chunk(
         weights: Params, store: Store, slots: Slots, given: Assignment, key: Array, temperature: Array
-    ) -> tuple[Slots, Drawn, Array]:
-        slots = _refill(store, slots, given, parts)
+    ) -> tuple[Slots, Told]:
+        slots = _begun(store, slots, given, parts)
         room = columns_of(slots.cache.key)
         keys = row_keys(key, given.id, given.sample)
         warmth = temperature if config.temperature else None
@@ -129,7 +138,7 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
         slots, drawn = decode_chunk(
             slots,
             shape.chunk,
-            first=lambda: _of_parts(store.hidden, given.prompt, parts),
+            first=lambda: of_parts(store.hidden, given.prompt, parts),
             fresh=given.fresh,
             decode=lambda s: model.decode_slots(weights, s.cache, s.token, s.count - 1, s.clock),
             draw=make_draw(model.unembedding(weights), keys, warmth, config.top_k, config.top_p),
@@ -139,14 +148,14 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
         )
         active = (~slots.done).reshape(parts, -1).sum(axis=1)
         status = jnp.stack([active.sum(), active.max(), _longest(slots), given.waiting.sum()]).astype(jnp.int32)
-        return places.slots(slots), places.rows(drawn), places.whole(status)
+        return places.slots(slots), Told(places.rows(drawn), places.rows(slots.done), places.whole(status))
 
     def grow(ring: Ring) -> Ring:
-        clock, *held = _grown(ring, shape.rings)
+        clock, *held = grown(ring, shape.rings)
         return places.whole(clock), *places.rows(held)
 
     def shrink(slots: Slots, which: Array, prompt: Array) -> Slots:
-        return places.slots(_taken(slots, which, prompt, parts))
+        return places.slots(taken(slots, which, prompt, parts))
 
     return _jitted(model, start, chunk, grow, shrink)
 
@@ -160,7 +169,7 @@ def _jitted(model: Any, start: Callable, chunk: Callable, grow: Callable, shrink
     slots = Slots(None, None, None, None, Cache(None, None, None, key, value))
     return Programs(
         jax.jit(start, out_shardings=(None, None, slots)),
-        jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None, None)),
+        jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None)),
         jax.jit(grow, out_shardings=(None, key, value)),
         jax.jit(shrink, out_shardings=slots),
     )
@@ -173,36 +182,6 @@ def _ring_formats(model: Any) -> tuple[Any, Any]:
     axes = ("layers", "batch", "kv_heads", None, None)
     sharding = NamedSharding(model.mesh, partition_spec(model.rules, axes))
     return tuple(Format(Layout(major_to_minor=order), sharding) for order in ((0, 4, 2, 1, 3), (0, 3, 2, 1, 4)))
-
-
-def ring_of(slots: Slots) -> Ring:
-    """(clock, keys, values) of the responses' cache."""
-    return slots.clock, slots.cache.key, slots.cache.value
-
-
-def with_ring(slots: Slots, ring: Ring) -> Slots:
-    """The slots with another ring of the same contents."""
-    clock, key, value = ring
-    return dataclasses.replace(slots, clock=clock, cache=dataclasses.replace(slots.cache, key=key, value=value))
-
-
-def _grown(ring: Ring, rings: tuple[int, ...]) -> Ring:
-    clock, key, value = ring
-    old = columns_of(key)
-    columns, turned = rings[rings.index(old) + 1], clock % old
-    return jnp.full_like(clock, old), _longer(key, turned, columns, -1), _longer(value, turned, columns, -2)
-
-
-def _taken(slots: Slots, which: Array, prompt: Array, parts: int) -> Slots:
-    """Those of each part that are told, each with a prompt of its own."""
-    cache = slots.cache
-    # A cache that has been shrunk before, or was refilled, holds a prompt for every slot.
-    of_prompt = prompt if cache.prompt_mask.shape[0] < slots.done.shape[0] else which
-    cache = Cache(
-        *(_of_parts(part, of_prompt, parts) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask)),
-        *(_of_parts(part, which, parts) for part in (cache.key, cache.value)),
-    )
-    return Slots(slots.clock, *_of_parts((slots.token, slots.count, slots.done), which, parts), cache)
 
 
 class _Places:
@@ -234,41 +213,7 @@ def _longest(slots: Slots) -> Array:
     return jnp.where(slots.done, 0, slots.count).max()
 
 
-def columns_of(key: Any) -> int:
-    return jax.tree.leaves(key)[0].shape[-1]
-
-
-def _of_parts(tree: Any, index: Array, parts: int) -> Any:
-    """Rows `index` i32[parts * m] of arrays [parts * n, ...] or [L, parts * n, ...], each part from its own."""
-
-    def of(x: Array) -> Array:
-        axis = max(x.ndim - 4, 0)
-        apart = x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
-        within = jax.vmap(lambda a, i: jnp.take(a, i, axis=axis), in_axes=(axis, 0), out_axes=axis)
-        y = within(apart, index.reshape(parts, -1))
-        return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
-
-    return jax.tree.map(of, tree)
-
-
-def _cache_of_slots(cache: Cache, slots: int, columns: int) -> Cache:
-    """Room for so many slots, each with a prompt of its own, like a cache of prompts; with nothing in it."""
-
-    def like(tree: Any, axis: int | None) -> Any:
-        def zeros(x: Array) -> Array:
-            shape = list(x.shape)
-            shape[max(x.ndim - 4, 0)] = slots
-            if axis is not None:
-                shape[axis] = columns
-            return jnp.zeros(shape, x.dtype)
-
-        return jax.tree.map(zeros, tree)
-
-    prompts = (like(part, None) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask))
-    return Cache(*prompts, like(cache.prompt_key, -1), like(cache.prompt_value, -2))
-
-
-def _refill(store: Store, slots: Slots, given: Assignment, parts: int) -> Slots:
+def _begun(store: Store, slots: Slots, given: Assignment, parts: int) -> Slots:
     """Fresh slots begin: nothing drawn, nothing of the ring theirs, their prompt in its place."""
     slots = dataclasses.replace(slots, count=jnp.where(given.fresh, 0, slots.count), done=slots.done & ~given.fresh)
     if store.mask is None:
@@ -282,23 +227,9 @@ def _refill(store: Store, slots: Slots, given: Assignment, parts: int) -> Slots:
             fresh = given.fresh.reshape(*(1,) * axis, -1, *(1,) * (old.ndim - axis - 1))
             return jnp.where(fresh, new, old)
 
-        return jax.tree.map(choose, held, _of_parts((store.keys, store.values, store.mask), given.prompt, parts))
+        return jax.tree.map(choose, held, of_parts((store.keys, store.values, store.mask), given.prompt, parts))
 
     key, value, mask = jax.lax.cond(given.fresh.any(), put, lambda same: same, held)
     return dataclasses.replace(
         slots, cache=dataclasses.replace(cache, prompt_key=key, prompt_value=value, prompt_mask=mask)
     )
-
-
-def _longer(ring: Any, turned: Array, columns: int, axis: int) -> Any:
-    """The ring turned so that its oldest column is the first, with room for more after the newest."""
-
-    def longer(held: Held) -> Held:
-        def part(x: Array, axis: int) -> Array:
-            pad = [(0, 0)] * x.ndim
-            pad[axis] = (0, columns - x.shape[axis])
-            return jnp.pad(jnp.roll(x, -turned, axis=axis), pad)
-
-        return jax.tree.map(lambda x: part(x, axis), held)
-
-    return jax.tree.map(longer, ring, is_leaf=lambda x: isinstance(x, Held))

@@ -37,8 +37,9 @@ class Queue:
         self._response = np.zeros((rows, length), np.int32)
         self._logprobs = np.zeros((rows, length), np.float32)
         self._count = np.zeros(rows, np.int64)
+        self._ended = np.zeros(rows, bool)
 
-    def _rows(self) -> np.ndarray:
+    def rows(self) -> np.ndarray:
         """i64[slots], the rows that slots hold; NONE where they hold none."""
         start = np.arange(self._parts)[:, None] * self._each
         return np.where(self._row == NONE, NONE, self._row + start).reshape(-1)
@@ -51,7 +52,7 @@ class Queue:
             self._row[part, free] = self._next[part] + np.arange(len(free))
             self._next[part] += len(free)
             fresh[part, free] = True
-        held = np.maximum(self._rows(), 0)
+        held = np.maximum(self.rows(), 0)
         return {
             "prompt": self._prompt(),
             "id": self._ids[held],
@@ -64,18 +65,30 @@ class Queue:
         """i32[slots], the prompt of each, within its part."""
         return (np.maximum(self._row, 0) // self._group).astype(np.int32).reshape(-1)
 
-    def keep(self, drawn: Drawn, done: np.ndarray) -> np.ndarray:
-        """Keeps what a chunk has drawn; the rows that have ended, i64[n], whose slots are free now."""
-        rows = self._rows()
-        for slot in np.flatnonzero(drawn.mask.any(axis=1)):
-            row, here = rows[slot], drawn.mask[slot]
-            start, end = self._count[row], self._count[row] + here.sum()
-            self._response[row, start:end] = drawn.tokens[slot, here]
-            self._logprobs[row, start:end] = drawn.logprobs[slot, here]
-            self._count[row] = end
-        ended = done & (rows != NONE)
-        self._row[ended.reshape(self._row.shape)] = NONE
-        return rows[ended]
+    def end(self, rows: np.ndarray, done: np.ndarray) -> np.ndarray:
+        """Frees the slots of rows that have ended; these rows, i64[n], each once.
+
+        Args:
+          rows: i64[S], those that slots held when the chunk was asked for; NONE where none.
+          done: bool[S], slots that hold no active row after it.
+        """
+        ended = rows[done & (rows != NONE)]
+        ended = ended[~self._ended[ended]]
+        self._ended[ended] = True
+        held = self.rows().reshape(self._row.shape)
+        self._row[(held != NONE) & self._ended[held]] = NONE
+        return ended
+
+    def keep(self, rows: np.ndarray, drawn: Drawn) -> None:
+        """Keeps what a chunk has drawn for the rows that slots held, see `end`; chunks in their order."""
+        slot, column = np.nonzero(drawn.mask)
+        drawn_of = np.count_nonzero(drawn.mask, axis=1)
+        nth = np.arange(len(slot)) - np.repeat(np.cumsum(drawn_of) - drawn_of, drawn_of)  # of its slot's tokens
+        row = rows[slot]
+        place = self._count[row] + nth
+        self._response[row, place] = drawn.tokens[slot, column]
+        self._logprobs[row, place] = drawn.logprobs[slot, column]
+        self._count[rows[drawn_of > 0]] += drawn_of[drawn_of > 0]
 
     def compact(self, slots: int) -> tuple[np.ndarray, np.ndarray]:
         """(slots that go on, within their part; their prompts), i32[slots] both: all that hold a row, filled up."""

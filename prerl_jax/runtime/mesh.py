@@ -11,8 +11,9 @@ A process's rows need not be contiguous in a global array (topology-aware meshes
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -168,3 +169,26 @@ def agree_max(value: int) -> int:
 def all_rows(rows: np.ndarray) -> np.ndarray:
     """Every process's rows [b, ...], one process below the other, on every process; every process must call it."""
     return rows if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def gather_later(mesh: Mesh, numbers: np.ndarray) -> Callable[[], np.ndarray]:
+    """Every process's numbers f64[n] -> what gives [m, n], a row of each and rows of zeros, the same on every process.
+
+    Every process must call it, in the same order as its other programs; none waits here. What it gives may be called
+    on any thread, and waits until the device has done what it was given before. Double precision goes through the
+    devices as pairs of words.
+    """
+    if jax.process_count() == 1:
+        return lambda: numbers[None]
+    words = np.zeros((batch_shards(mesh) // jax.process_count(), 2 * len(numbers)), np.uint32)
+    words[0] = numbers.astype(np.float64).view(np.uint32)
+    gathered = _everywhere_of(mesh)(global_rows(mesh, words))
+    return lambda: np.asarray(gathered).view(np.float64)
+
+
+@functools.cache
+def _everywhere_of(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    def everywhere(rows: jax.Array) -> jax.Array:
+        return rows
+
+    return jax.jit(everywhere, out_shardings=replicated(mesh))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -32,22 +32,27 @@ class Profile:
             raise ValueError(f"steps are counted from 1, so none can be profiled from {first} on.")
         self._folder, self._first, self._running = Path(folder), first, False
 
+    def check(self, done: int, total: int) -> None:
+        """Raises ValueError where a run with so many steps done, of so many, has no step to trace."""
+        if self._first is not None and not done < self._first <= total:
+            raise ValueError(
+                f"--profile {self._first} traces steps {self._first} to {self._first + STEPS - 1}, and "
+                + (f"steps {done + 1} to {total} are left." if done < total else f"all {total} steps are done.")
+            )
+
     @contextlib.contextmanager
-    def step(self, number: int) -> Iterator[None]:
-        """Around a step, which is traced if it is one of them."""
-        if self._first is None:
-            yield
-            return
-        traced = range(self._first, self._first + STEPS)
-        if self._running and number not in traced:
-            self.close()
-        elif not self._running and number in traced:
-            if number == self._first and jax.process_index() == 0:
+    def step(self, number: int, wait: Callable[[], object]) -> Iterator[None]:
+        """Around a step, which is traced if it is one of them; `wait` is for all that the device has been given."""
+        if number == self._first:
+            if jax.process_index() == 0:
                 shutil.rmtree(self._folder, ignore_errors=True)
             jax.profiler.start_trace(self._folder)
             self._running = True
         with jax.profiler.StepTraceAnnotation("step", step_num=number):
             yield
+        if self._running and number == self._first + STEPS - 1:
+            wait()
+            self.close()
 
     def close(self) -> None:
         """Ends a trace that is under way, and writes it."""

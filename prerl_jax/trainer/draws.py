@@ -12,6 +12,7 @@ processes: the batch, and how often is drawn, are those of a single one.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from prerl_jax.data import left_pad
 from prerl_jax.runtime.distributed import together
 from prerl_jax.runtime.mesh import all_rows, global_rows
 from prerl_jax.runtime.profile import annotate
-from prerl_jax.trainer.collect import collect, texts
+from prerl_jax.trainer.collect import broken, collect, require_whole, texts
 from prerl_jax.trainer.steps import Step, problems_of
 from prerl_jax.trainer.verification import Verification
 
@@ -82,10 +83,14 @@ def _draw(run: Run, step: Step, key: Array, number: int, check: Callable[[], Non
     with Verification(assembly, run.verify, problems_of(examples, config.sampling.group_size)) as verification:
         with annotate("sample"):
             engine = run.programs.engine(step.phase)
+            before = step.times.marks.get("sampled", step.times.marks["begun"])
+            step.times.idle.append((before, time.perf_counter()))
             rollouts = collect(engine, run.state.params, prompts, key, assembly.mesh, verification.add)
+        step.times.idle += getattr(engine, "idle", [])
         step.times.mark("sampled")
         with together("verification"):
             check()
+            require_whole(broken(rollouts), f"of step {step.number}")
             verdicts = verification.verdicts()
     rollouts = dataclasses.replace(rollouts, rewards=verdicts.verified.rewards, truncated=verdicts.cut)
     return Draw(problems, rollouts, verdicts.responses, verdicts.verified.late)

@@ -84,7 +84,7 @@ def train(run: Run) -> TrainState:
         if loop.number == 0:
             loop.begin()
         while loop.index < len(run.assembly.phases):
-            with run.profile.step(loop.number + 1):
+            with run.profile.step(loop.number + 1, wait=lambda: jax.block_until_ready(run.state)):
                 loop.after(loop.step())
     run.checkpoints.wait()
     return run.state
@@ -122,6 +122,7 @@ class Loop:
     def begin(self) -> None:
         """The evaluation of the base model."""
         evaluated = self.evaluate()
+        self._free = time.perf_counter()
         self.run.watch.enter(self.run.assembly.phases[0], 0, evaluated)
         self.report(0, "base", evaluated)
 
@@ -132,7 +133,7 @@ class Loop:
         if self.done == 0 and step.phase.reset_optimizer:
             run.state = reset_optimizer(run.state, run.assembly.optimizer(step.phase))
         sample(run, step, self._background.check)
-        update(run, step)
+        update(run, step, self._background.submit)
         step.metrics |= step.counted
         self.index, self.done = following(phases, self.index, self.done)
         self.number, step.ended = step.number, self.done == 0
@@ -174,8 +175,7 @@ class Loop:
     def _wait(self, step: Step) -> None:
         """Until a step's update is computed."""
         if "done" not in step.times.marks:
-            jax.block_until_ready(step.aligned)
-            step.times.mark("aligned")
+            step.wait_aligned()
             jax.block_until_ready(step.metrics)
             step.times.mark("done")
 

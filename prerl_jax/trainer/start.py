@@ -84,8 +84,11 @@ def run(
         changed = newest is not None and _check_config(config, workdir, allow_config_change)
         began = None if newest is None else read_source(workdir, asked=source)
     if not changed and saved is not None and saved.get("phase") == len(config.phases):
+        tracer.check(newest, newest)
         return _finish(workdir, console, main, Watch.of(saved.get("watch")))
 
+    if newest is None:
+        tracer.check(0, steps_left(config.phases, 0, 0))
     with together("putting the run together"):  # whatever is wrong with the config is found before anything is written
         assembly = assemble(config)
     require_shared(workdir)
@@ -120,6 +123,8 @@ def _go(
     batches = _batches(assembly, saved)
     step = int(state.step)
     resumed = None if saved is None else step
+    total = step + steps_left(config.phases, int(state.phase), int(state.phase_step))
+    profile.check(step, total)
     with together(f"writing into {workdir}"):
         if main:
             write_text(workdir / "config.py", render(config))
@@ -127,7 +132,6 @@ def _go(
         writer = MetricsWriter(workdir, resume_step=resumed, enabled=main)
     goodput = Goodput(read_metrics(workdir) if main else ())
     try:
-        total = step + steps_left(config.phases, int(state.phase), int(state.phase_step))
         with Progress(total, step, enabled=main, console=console) as progress:
             began = [] if source is None else [f"begun from {source}"]
             for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed), *of_critic):

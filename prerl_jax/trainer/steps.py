@@ -55,6 +55,11 @@ class Step:
     scalars: dict[str, float] = dataclasses.field(default_factory=dict)
     """All metrics, as numbers."""
 
+    def wait_aligned(self) -> None:
+        """Until its alignment is measured, where it is."""
+        jax.block_until_ready(self.aligned)
+        self.times.mark_once("aligned")
+
     def measured(self) -> dict[str, float]:
         """Its `train/` and `alignment/` metrics as numbers, when the device has computed them."""
         return scalars(jax.device_get(self.metrics | self.aligned))

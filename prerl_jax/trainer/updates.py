@@ -1,12 +1,15 @@
 """What a step trains on is given to the device: one update after the other, and the alignment of gradients before.
 
 With epochs and minibatches a step has several. Credit is given over all its rollouts, and what they are held against is
-scored once, before the first; every update has a batch of its own, packed on the host while the device computes the one
-before. The step counts once, with the last.
+scored once, before the first. All unpacked batches are asked for before the first update, since the device does what it
+is given in order; so each is packed on the host while the device computes the update before. The step counts once, with
+the last.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -16,15 +19,21 @@ from prerl_jax.core.types import Rollouts
 from prerl_jax.runtime.mesh import global_rows
 from prerl_jax.runtime.profile import annotate
 from prerl_jax.trainer.assembly import Assembly
-from prerl_jax.trainer.times import Work, segment_lengths
+from prerl_jax.trainer.steps import due
+from prerl_jax.trainer.times import Trained, Work
 
 if TYPE_CHECKING:
     from prerl_jax.trainer.loop import Run
     from prerl_jax.trainer.steps import Step
 
+Later = Callable[[Callable[[], None]], None]
 
-def update(run: Run, step: Step) -> None:
-    """Moves `run.state` and fills in the step's metrics, which are computed later: nobody waits here."""
+
+def update(run: Run, step: Step, later: Later) -> None:
+    """Moves `run.state` and fills in the step's metrics, which are computed later: nobody waits for an update here.
+
+    `later` makes calls in the background.
+    """
     assembly, programs, phase = run.assembly, run.programs, step.phase
     rollouts = global_rows(assembly.mesh, step.rollouts)
     with annotate("prepare"):
@@ -32,34 +41,41 @@ def update(run: Run, step: Step) -> None:
         given = {"key": step.key, "phase_step": np.int32(step.phase_step)}
         given["values"] = programs.values(phase, run.state, rollouts)
         known, scored = programs.batching.score(phase, rollouts, step.key, run.state.params, reference)
+        jax.block_until_ready(given["values"])
+        step.times.mark("scored")
         given |= known
-    found, packed = [], []
+        unpacked = deque(programs.batching.prepare(phase, rollouts, given, n) for n in range(phase.updates))
+    found, trained = [], []
     for number in range(phase.updates):
         with annotate("prepare"):
-            batch, statistics = programs.batching.prepare(phase, rollouts, given, number)
-            packed.append(programs.batching.pack(phase, batch))
-            batch = programs.batching.anchored(phase, packed[-1], reference)
+            batch, statistics = unpacked.popleft()
+            packed = programs.batching.pack(phase, batch)
         if not number:
-            step.times.mark("prepared")
-            _align(run, step)
+            _align(run, step, later)
         counts = () if phase.updates == 1 else (np.bool_(number == phase.updates - 1),)
         with annotate("train"):
+            batch = programs.batching.anchored(phase, packed, reference)
             run.state, stepped = programs.step(phase)(run.state, batch, *counts)
         found.append(statistics | stepped)
+        trained.append(Trained.of(packed))
     step.metrics = found[0] if phase.updates == 1 else programs.over_updates(found)
     if not all(getattr(term.space, "given_prompt", False) for term in phase.parts):
         del step.metrics["train/logprob_gap"]  # the sampler's were given the prompt
     if reference is not None and not phase.scored_before:
-        scored = segment_lengths(packed[0].sequences.segments)
-    step.work = Work(assembly.model.config, step.drawn, packed, assembly.config.sampling.group_size, scored)
+        scored = trained[0].lengths
+    group_size = assembly.config.sampling.group_size
+    step.work = Work(assembly.model.config, assembly.mesh, step.drawn, trained, group_size, scored)
 
 
-def _align(run: Run, step: Step) -> None:
-    """Measures how the gradients of the two spaces align, where it is due."""
-    every = run.assembly.config.alignment_every
-    if every and (step.number - 1) % every == 0:
-        groups = global_rows(run.assembly.mesh, _alignment_groups(run.assembly, step.rollouts))
-        step.aligned = run.programs.dual(step.phase.temperature)(run.state.params, groups)
+def _align(run: Run, step: Step, later: Later) -> None:
+    """Measures how the gradients of the two spaces align, where it is due; marks the times."""
+    if not due(run.assembly.config.alignment_every, step.number - 1):
+        step.times.mark("prepared", "aligned")
+        return
+    groups = global_rows(run.assembly.mesh, _alignment_groups(run.assembly, step.rollouts))
+    step.aligned = run.programs.dual(step.phase.temperature)(run.state.params, groups)
+    step.times.mark("prepared")
+    later(step.wait_aligned)
 
 
 def _alignment_groups(assembly: Assembly, rollouts: Rollouts) -> Rollouts:

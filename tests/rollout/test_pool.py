@@ -67,6 +67,10 @@ def test_the_pool_says_what_the_sampler_says(shape, sampled):
     assert sorted(rows) == list(range(Q * G))
     np.testing.assert_array_equal(responses, sampled.response[rows])
     np.testing.assert_array_equal(lengths, sampled.response_mask[rows].sum(axis=1))
+    spans = np.array(pool.idle)
+    assert (np.diff(spans.ravel()) >= 0).all(), "apart from each other, in their order"
+    before_and_after = pool.programs(Q * G)[0].shared
+    assert (len(spans) == 2) == before_and_after, "the device waits between chunks only where rows wait for a slot"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,9 @@ def test_the_book():
     }
     mask = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 1], [1, 1]], bool)
     tokens = np.where(mask, np.arange(1, 13).reshape(6, 2), 0)
-    ended = book.keep(Drawn(tokens, tokens / 10, mask), np.array([0, 1, 0, 0, 0, 1], bool))
+    rows = book.rows()
+    ended = book.end(rows, np.array([0, 1, 0, 0, 0, 1], bool))
+    book.keep(rows, Drawn(tokens, tokens / 10, mask))
     assert ended.tolist() == [1, 6]
     assert [x.tolist() for x in book.responses(ended)] == [[1, 6], [[3, 0, 0], [11, 12, 0]], [1, 2]]
     second = book.assign()
@@ -155,9 +161,13 @@ def test_the_book():
     assert (second["id"].tolist(), second["sample"].tolist()) == ([5, 6, 6, 7, 7, 8], [0, 1, 0, 4, 5, 1])
     assert second["waiting"].tolist() == [0, 0]
     more = np.array([[0, 9]] * 6)
-    ended = book.keep(Drawn(more, more, more > 0), np.array([1, 1, 0, 1, 1, 0], bool))
+    rows = book.rows()
+    ended = book.end(rows, np.array([1, 1, 0, 1, 1, 0], bool))
     assert ended.tolist() == [0, 3, 4, 5]
     which, prompt = book.compact(2)
+    book.keep(rows, Drawn(more, more, more > 0))
+    again = book.end(rows, np.array([1, 1, 0, 1, 1, 1], bool))
+    assert again.tolist() == [7], "rows that have ended before are not told again"
     assert (which.tolist(), prompt.tolist()) == ([2, 2], [1, 1])
     assert book.rollouts().response[:4].tolist() == [[1, 2, 9], [3, 0, 0], [5, 6, 9], [9, 0, 0]]
 

@@ -25,7 +25,9 @@ initialize(timeout=60)
 from jax.sharding import NamedSharding, PartitionSpec
 
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_params
-from prerl_jax.runtime.mesh import MeshSpec, agree_max, batch_sharding, global_rows, local_rows, make_mesh
+from prerl_jax.runtime.mesh import (
+    MeshSpec, agree_max, batch_sharding, gather_later, global_rows, local_rows, make_mesh
+)
 from states import abstract, make_state
 
 me, folder = jax.process_index(), Path(sys.argv[1])
@@ -44,6 +46,9 @@ except ValueError as error:
     assert "not split over its rows" in str(error)
 else:
     raise AssertionError("replicated rows were taken")
+gathered = gather_later(mesh, np.array([1e-300 + me, 2.0**60 + me]))()
+assert gathered.shape == (4, 2) and gathered.dtype == np.float64
+assert sorted(map(tuple, gathered[gathered.any(axis=1)])) == [(1e-300, 2.0**60), (1 + 1e-300, 2.0**60 + 1)]
 assert agree_max(7 - me) == 7
 assert agree_max(me) == 1
 

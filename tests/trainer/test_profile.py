@@ -26,19 +26,29 @@ def test_which_steps_are_traced(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("jax.profiler.start_trace", lambda folder: told.append("start"))
     monkeypatch.setattr("jax.profiler.stop_trace", lambda: told.append("stop"))
-    for first in (2, None):
+    for first, last in ((2, 6), (3, 4), (None, 6)):
         profile = Profile(tmp_path / "profile", first)
-        for number in range(1, 7):
-            with profile.step(number):
+        for number in range(1, last + 1):
+            with profile.step(number, wait=lambda number=number: told.append(f"{number} is computed")):
                 told.append(number)
         profile.close()
-    assert told == [1, "start", 2, 3, 4, "stop", 5, 6, 1, 2, 3, 4, 5, 6]
+    whole = [1, "start", 2, 3, 4, "4 is computed", "stop", 5, 6]
+    assert told == [*whole, 1, 2, "start", 3, 4, "stop", 1, 2, 3, 4, 5, 6]
     with pytest.raises(ValueError, match="from 0 on"):
         Profile(tmp_path, 0)
 
 
-def test_a_mistaken_number_is_refused(tmp_path, capsys):
-    arguments = ["--config", COMMAND[-1], "--workdir", str(tmp_path / "new"), "--profile", "0"]
+@pytest.mark.parametrize(("number", "says"), [("0", "counted from 1"), ("5", "and steps 1 to 4 are left")])
+def test_a_mistaken_number_is_refused(tmp_path, capsys, number, says):
+    arguments = ["--config", COMMAND[-1], "--workdir", str(tmp_path / "new"), "--profile", number]
     assert launch.main(arguments) == 1
-    assert "counted from 1" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_steps_that_are_done_are_refused(finished, capsys):
+    assert launch.main(["--config", COMMAND[-1], "--workdir", str(finished.workdir), "--profile", "3"]) == 1
+    assert "--profile 3 traces steps 3 to 5, and all 4 steps are done" in capsys.readouterr().err
+    Profile(finished.workdir, 3).check(2, 4)
+    with pytest.raises(ValueError, match="steps 4 to 4 are left"):
+        Profile(finished.workdir, 3).check(3, 4)

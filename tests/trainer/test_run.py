@@ -17,7 +17,7 @@ clip_fraction ratio grad_norm update_norm loss skipped tokens sampler_logprob fl
 EVALUATED = "avg@2 pass@2 reflections length truncated thoughts/reflection thoughts/verification"
 ALIGNED = """objective logprob logprob_gap token token_weighted token/post_0-0.1 token/position_0 marginal_gap
 marginal_gap_per_response pre/entropy post/entropy pre/eos post/top3"""
-TIMES = "sample verify prepare train step tokens_per_second late_verdicts"
+TIMES = "sample verify score prepare align train wait step tokens_per_second late_verdicts"
 
 
 def test_the_files_of_a_workdir(finished):
@@ -44,6 +44,7 @@ def test_each_step_has_one_line_with_all_that_is_measured(finished):
     aligned = {r["step"] for r in records if {f"alignment/{name}" for name in ALIGNED.split()} <= set(r)}
     assert evaluated == {0, 2, 4}
     assert aligned == {1, 3}
+    assert {record["step"] for record in records[1:] if record["time/align"] > 0} == aligned
     for record in (records[1], records[3]):
         gap = record["alignment/post/logprob"] - record["alignment/pre/logprob"]
         assert record["alignment/marginal_gap"] == pytest.approx(gap, rel=1e-4)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ import prerl_jax as pj
 from prerl_jax.data import make_batches
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
+from prerl_jax.trainer import loop as loop_module
+from prerl_jax.trainer import times as times_module
 from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.batching import SHUFFLE, minibatch, over_updates
 from prerl_jax.trainer.loop import Loop, Run
@@ -77,15 +80,48 @@ def test_references_are_of_the_steps_that_they_name(whole, assembly, tmp_path):
         References(assembly, tmp_path).of(start, states[3])
 
 
-def test_updates_are_those_of_a_loop_over_unpacked_rows():
-    """By hand: all is scored once, each epoch's minibatches are prepared and stepped on, and one step is counted."""
+def in_order(run, monkeypatch):
+    """What updates ask for, each with the names of the step's marks at that time: filled in while they do."""
+    asked, marks = [], {}
+
+    def told(name, function):
+        def call(*args, **kwargs):
+            asked.append((name, set(marks)))
+            return function(*args, **kwargs)
+
+        return call
+
+    def begun(step, *given):
+        nonlocal marks
+        marks = step.times.marks
+
+    batching, programs = run.programs.batching, run.programs
+    monkeypatch.setattr(batching, "prepare", told("prepare", batching.prepare))
+    monkeypatch.setattr(batching, "pack", told("pack", batching.pack))
+    step = programs.step
+    monkeypatch.setattr(programs, "step", lambda phase: told("train", step(phase)))
+    monkeypatch.setattr(times_module, "gather_later", told("gather", times_module.gather_later))
+    sample = loop_module.sample
+    monkeypatch.setattr(loop_module, "sample", lambda run, step, check: (begun(step), sample(run, step, check)))
+    return asked
+
+
+def test_updates_are_those_of_a_loop_over_unpacked_rows(monkeypatch):
+    """By hand: all is scored once, each epoch's minibatches are prepared and stepped on, and one step is counted.
+
+    The device is asked for all batches before the first update, and what the processes tell each other comes last.
+    """
     smooth = dataclasses.replace(tiny_run.config().optimizer, learning_rate=0.01, eps=1.0)
     held = pj.Phase(
         "held", 2, objective=KL, shape=pj.KLPenalty(0.5), reference=pj.PhaseStart(), epochs=2, minibatches=2
     )
     ours, theirs = (begin(config((held,), optimizer=smooth)) for _ in range(2))
+    asked = in_order(ours, monkeypatch)
     with Loop(ours) as loop:
-        step = loop.step()
+        loop.conclude(step := loop.step())
+    assert [name for name, _ in asked] == ["prepare"] * 4 + ["pack", "train"] * 4 + ["gather"]
+    assert all({"prepared", "aligned"} <= marks for name, marks in asked if name == "train")
+    assert step.scalars["time/align"] == 0
     model, state = theirs.assembly.model, theirs.state
     begun = jax.tree.map(jnp.copy, state.params)
     score = jax.jit(pj.make_score(model))(begun, pj.make_layout(held)(step.rollouts).sequences)
@@ -104,6 +140,14 @@ def test_updates_are_those_of_a_loop_over_unpacked_rows():
     moved = max(jnp.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, begun)), strict=True))
     assert moved > 1e-3
     assert [int(n) for n in (ours.state.step, ours.state.phase, ours.state.phase_step)] == [1, 0, 1]
+
+
+def test_the_evaluation_of_the_base_is_no_part_of_the_first_step(monkeypatch):
+    run, ended = begin(config()), []
+    with Loop(run) as loop:
+        monkeypatch.setattr(loop, "evaluate", lambda: ended.append(time.perf_counter()) or {})
+        loop.begin()
+        assert loop._free >= ended[0]
 
 
 def test_the_order_of_groups_is_drawn_for_every_epoch():
