@@ -1,6 +1,7 @@
 """Calls in their order, and their errors at the next look."""
 
 import threading
+import time
 
 import pytest
 
@@ -59,7 +60,9 @@ def test_only_so_many_wait():
 
         thread = threading.Thread(target=hand_over)
         thread.start()
-        thread.join(timeout=0.3)
+        while len(handed) < WAITING:
+            time.sleep(0.001)
+        thread.join(timeout=0.1)
         assert len(handed) == WAITING
         gate.set()
         thread.join()

