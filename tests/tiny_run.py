@@ -18,10 +18,12 @@ from rich.console import Console
 from prerl_jax import dsrl, launch
 from prerl_jax.config import TrainConfig
 from prerl_jax.config_io import load_config
+from prerl_jax.models import decoder
 from prerl_jax.rollout.pool import make_pool
 from prerl_jax.runtime.checkpoints import restore_state
 from prerl_jax.trainer import assembly as assembly_module
 
+decoder.UNROLLED_LAYERS = 0  # compiled in less time, and as on TPUs
 FOLDER = Path(__file__).resolve().parent
 COMMAND = [sys.executable, "-m", "prerl_jax.launch", "--config", str(FOLDER / "tiny_run.py")]
 
