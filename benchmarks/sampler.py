@@ -70,14 +70,10 @@ def stop_tokens(case: Case, config: DecoderConfig) -> tuple[int, ...]:
 
 
 def ours(case: Case, config: DecoderConfig, params: Params, pool: bool) -> Call:
-    """One call samples all rows. The pool goes on in fewer slots as rows end."""
+    """One call samples all rows. The pool is the one that a run makes."""
     settings = pj.SamplerConfig(case.new, stop_tokens=stop_tokens(case, config))
     model, prompts = Decoder(config), models.random_prompts(config, case.rows // GROUP, case.prompt)
-    if pool:
-        shrink = tuple(case.rows // n for n in (2, 4, 8, 16))
-        engine = pj.make_pool(model, settings, GROUP, chunk=16, shrink=shrink)
-    else:
-        engine = pj.make_sampler(model, settings, GROUP)
+    engine = (pj.make_pool if pool else pj.make_sampler)(model, settings, GROUP)
     seeds = itertools.count()
     return lambda: int(np.asarray(engine(params, prompts, jax.random.key(next(seeds))).response_mask).sum())
 

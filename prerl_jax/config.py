@@ -17,6 +17,7 @@ from prerl_jax.core.phases import Phase
 from prerl_jax.core.types import Schedule
 from prerl_jax.data import ChatTemplate, PlainText, Source
 from prerl_jax.data.prompts import TOO_LONG
+from prerl_jax.models.cache import CACHE_DTYPES
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.verify import Verifier
@@ -26,7 +27,7 @@ REMAT_POLICIES = ("none", "dots", "attention", "full")
 ATTENTION = ("auto", "xla", "splash")
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def _one_of(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}.")
 
@@ -119,12 +120,16 @@ class SamplingSpec:
     slots: int | None = None
     """Responses decoded at once; bounds the KV cache. One that ends makes room for the next. None is all
     `prompts * group_size`, which share their group's prompt; with fewer each slot has a copy of its own."""
+    cache_dtype: str | None = None
+    """What keys and values are stored in while sampling, evaluation included: None (model.compute_dtype), "bfloat16" or
+    "int8". Less than the compute dtype samples from a policy near the one that is scored: see train/logprob_gap."""
     stop_tokens: tuple[int, ...] | None = None
     """Token ids that end a response; None takes those of the model's generation config."""
 
     def __post_init__(self) -> None:
         _at_least(1, self, "sampling.", "prompts", "group_size", "max_new_tokens", "top_k", "slots")
         _probability(self, "sampling.", "top_p")
+        _one_of("sampling.cache_dtype", self.cache_dtype, CACHE_DTYPES)
         if any(token < 0 for token in self.stop_tokens or ()):
             raise ValueError(f"sampling.stop_tokens is {self.stop_tokens}; token ids are 0 or more.")
 

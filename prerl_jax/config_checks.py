@@ -134,7 +134,7 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
 
 def _validate_guards(config: TrainConfig) -> None:
     """Guards watch what is measured, often enough; the names of train/ and alignment/ are known in a run alone."""
-    evaluation, every = config.evaluation, config.evaluation.every
+    evaluation, every, start = config.evaluation, config.evaluation.every, 0
     for phase in config.phases:
         for guard in phase.guards:
             what, kind = f"phase {phase.name!r} has a guard on {guard.metric}", guard.metric.partition("/")[0]
@@ -150,6 +150,24 @@ def _validate_guards(config: TrainConfig) -> None:
                     f"{what} that is to end the phase, and with evaluation.every = {every} it is measured only when "
                     f"its {phase.steps} steps are over. Set evaluation.every to less than that."
                 )
+            if kind in ("eval", "alignment"):
+                _validate_patience(config, what, kind, guard.patience, start, phase.steps)
+        start += phase.steps
+
+
+def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int, start: int, steps: int) -> None:
+    """What is not measured in every step is measured as often as a guard has to see it, in `steps` steps from there."""
+    if kind == "alignment":  # of step 1, and of every so many after it
+        cadence, every = "alignment_every", config.alignment_every
+        count = -(-(start + steps) // every) + -start // every
+    else:  # of the phase's beginning, of every so many steps, and of its end
+        cadence, every = "evaluation.every", config.evaluation.every
+        count = 2 + ((start + steps - 1) // every - start // every if every else 0)
+    if count < patience:
+        raise ValueError(
+            f"{what} with patience {patience}, and with {cadence} = {every} its {steps} steps measure that {count} "
+            f"times: it could never trip. Set {cadence} to fewer steps, or a smaller patience."
+        )
 
 
 def _validate_best(config: TrainConfig) -> None:

@@ -135,6 +135,7 @@ def _sample(assembly: Assembly, params: Params, phase: Phase, groups: int) -> Sa
         top_k=config.sampling.top_k,
         top_p=config.sampling.top_p,
         stop_tokens=assembly.stop_tokens,
+        cache_dtype=config.sampling.cache_dtype,
     )
     examples = assembly.train[:groups]
     prompts = left_pad(examples, config.data.max_prompt_tokens, assembly.pad_token)

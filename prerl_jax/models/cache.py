@@ -53,6 +53,11 @@ class Cache:
     """[Q * G, N, S, K]."""
 
 
+def head_bytes(size: int, dtype: Any, compute_dtype: Any) -> int:
+    """Bytes that a key or a value of one head takes, as `hold` stores it."""
+    return size + 4 if dtype == "int8" else size * jnp.dtype(dtype or compute_dtype).itemsize
+
+
 def hold(x: Array, axis: int, dtype: Any) -> Held:
     """`x` as it is stored: `axis` is that of the head's size, `dtype` one of CACHE_DTYPES."""
     if dtype != "int8":

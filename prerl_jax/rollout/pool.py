@@ -51,8 +51,10 @@ decodes the next chunk, so it should be quick: give the work to another thread. 
 AHEAD = 2
 """Chunks that the device has been given, when no row waits."""
 SHORTEST_RING = 512
-FEWEST_ROOM = 512
+FEWEST_ROOM = 128
 """Responses shorter than these are not worth a program more: rings of other lengths, fewer slots."""
+FEWEST_SLOTS = 8
+"""Nor are fewer slots than these: the weights are read once for all of them."""
 
 
 def make_pool(
@@ -61,7 +63,7 @@ def make_pool(
     group_size: int = 1,
     *,
     slots: int | None = None,
-    chunk: int = 32,
+    chunk: int = 16,
     rings: tuple[int, ...] | None = None,
     shrink: tuple[int, ...] | None = None,
 ) -> Pool:
@@ -75,8 +77,9 @@ def make_pool(
       chunk: tokens between two looks at what has finished, at most.
       rings: lengths of the responses' cache, rising; the last is enough for `max_new_tokens`. Each is a program more.
         None: `max_new_tokens` and thirds of it, down to SHORTEST_RING.
-      shrink: numbers of slots to go on with when no row waits, falling. Each is a program more. None: a quarter and a
-        sixteenth of the slots, where responses have FEWEST_ROOM tokens or more.
+      shrink: numbers of slots to go on with when no row waits, falling. Each is a program more. None: halves of the
+        slots down to a sixteenth and FEWEST_SLOTS, where responses have FEWEST_ROOM tokens or more; with several
+        rings a quarter and a sixteenth, so that going on needs no more memory than a longer ring does.
 
     Raises ValueError for numbers below 1, slots that do not divide over the mesh, and rings that are too short.
     """
@@ -136,8 +139,9 @@ class Pool:
         parts = 1 if self.model.mesh is None else batch_shards(self.model.mesh)
         shrink = self.shrink
         if shrink is None:
-            some = [slots // d // parts * parts for d in (4, 16)]
-            shrink = tuple(n for n in some if n) if self.config.max_new_tokens >= FEWEST_ROOM else ()
+            some = [slots // d // parts * parts for d in ((2, 4, 8, 16) if len(self.rings) == 1 else (4, 16))]
+            long = self.config.max_new_tokens >= FEWEST_ROOM
+            shrink = tuple(n for n in some if n >= FEWEST_SLOTS) if long else ()
         shrink = tuple(n for n in sorted(set(shrink), reverse=True) if n < slots)
         shape = PoolShape(self.group_size, slots, parts, slots == rows, self.chunk, self.rings, shrink)
         config = dataclasses.replace(self.config, temperature=float(self.config.temperature > 0))
@@ -172,7 +176,8 @@ class Pool:
         """Every program for all slots, compiled ahead of time, one after the other, each with its name.
 
         They are "prefill" and, of every ring, "decode_chunk/COLUMNS", before it "longer_ring/COLUMNS" but for the
-        first. The arguments are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
+        first; then, in the longest ring, "fewer_slots/COUNT" from all slots. The arguments are trees of
+        jax.ShapeDtypeStruct, with shardings where the model has a mesh.
         """
         shape, programs = self.programs(prompts.prompt.shape[0] * self.group_size)
         asked = params, Prompts(prompts.prompt, prompts.prompt_mask)
@@ -180,8 +185,11 @@ class Pool:
         yield "prefill", prefill
         weights, store, slots = _put_out(prefill, jax.eval_shape(programs.prefill, *asked))
         numbers, flags = slots.count, slots.done
-        waiting = jax.ShapeDtypeStruct((shape.parts,), numbers.dtype, sharding=numbers.sharding)
-        given = Assignment(prompt=numbers, id=numbers, sample=numbers, fresh=flags, waiting=waiting)
+
+        def counts(n: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((n,), numbers.dtype, sharding=numbers.sharding)
+
+        given = Assignment(numbers, numbers, numbers, fresh=flags, waiting=counts(shape.parts))
         temperature = jax.ShapeDtypeStruct((), np.float32, sharding=slots.clock.sharding)
         for columns in shape.rings:
             if columns != shape.rings[0]:
@@ -192,6 +200,8 @@ class Pool:
                 f"decode_chunk/{columns}",
                 programs.decode.lower(weights, store, slots, given, key, temperature).compile(),
             )
+        for fewer in shape.shrink:
+            yield f"fewer_slots/{fewer}", programs.shrink.lower(slots, counts(fewer), counts(fewer)).compile()
 
     def _place(self, tree: Any) -> Any:
         """This process's rows on the device."""

@@ -51,19 +51,21 @@ def known_peak(kind: str) -> float | None:
     return PEAKS[max(fits, key=len)] if fits else None
 
 
-def peak_flops(devices: Sequence[jax.Device], dtype: jnp.dtype) -> tuple[float, str]:
+def peak_flops(devices: Sequence[jax.Device], dtype: jnp.dtype) -> tuple[float | None, str]:
     """(FLOP/s of all these devices together, what is to be said of it in the log).
 
-    A kind that is not in the table, a CPU among them, is measured with products in `dtype`. The CPU devices of one
-    process share its cores: they count once.
+    A CPU is measured with products in `dtype`; the CPU devices of one process share its cores, and count once. Of an
+    accelerator that is not in the table None: products that are timed from the host would be timed wrong.
     """
     kind = devices[0].device_kind
     known = known_peak(kind)
     if known is not None:
-        return known * len(devices), f"{known / TERA:g} TFLOP/s a device ({kind}, bfloat16)"
-    rate = _measured(jnp.dtype(dtype).name)
-    many = len({d.process_index for d in devices}) if devices[0].platform == "cpu" else len(devices)
-    return rate * many, f"{rate / 1e9:.0f} GFLOP/s, measured with {SIZE} x {SIZE} {jnp.dtype(dtype).name} products"
+        return known * len(devices), f"time/mfu is a share of {known / TERA:g} TFLOP/s a device ({kind}, bfloat16)"
+    if devices[0].platform != "cpu":
+        return None, f"there is no time/mfu: the peak of {kind!r} is not in prerl_jax.runtime.peak.PEAKS"
+    rate, what = _measured(jnp.dtype(dtype).name), f"{SIZE} x {SIZE} {jnp.dtype(dtype).name} products"
+    processes = len({d.process_index for d in devices})
+    return rate * processes, f"time/mfu is a share of {rate / 1e9:.0f} GFLOP/s a process, measured with {what}"
 
 
 @functools.cache

@@ -16,10 +16,12 @@ from prerl_jax.config_io import render
 from prerl_jax.core.phases import Phase
 from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
+from prerl_jax.models.cache import head_bytes
 from prerl_jax.models.partitioning import named_sharding
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.assembly import Assembly, assemble, evaluation_shape
+from prerl_jax.trainer.programs import Programs
 
 
 def describe(config: TrainConfig, console: Console | None = None, devices: int | None = None) -> None:
@@ -102,38 +104,20 @@ def _memory_table(assembly: Assembly) -> Table:
     config, model, mesh = assembly.config, assembly.model, assembly.mesh
     params = model.abstract_params()
     state = assembly.abstract_state()
-    sampling, c = config.sampling, model.config
-    every, prompt = sampling.prompts * sampling.group_size, config.data.max_prompt_tokens
-    rows = min(sampling.slots or every, every)
-    samples, asked = evaluation_shape(assembly)
-    asked_rows = min(sampling.slots or every, asked * samples)
-
-    def cache(rows: int, length: int, what: str) -> int:
-        axes = ("layers", "batch", "kv_heads", "length", "head_dim")
-        shape = (c.num_layers, rows, c.num_kv_heads, length, c.head_dim)
-        sharding = named_sharding(mesh, model.rules, axes, shape, what)
-        return 2 * math.prod(sharding.shard_shape(shape)) * model.compute_dtype.itemsize
-
-    def held(slots: int, rows: int) -> int:
-        """Tokens that a slot has room for: where rows wait for slots, a prompt of its own among them."""
-        return sampling.max_new_tokens + (prompt if slots < rows else 0)
-
+    sampling = config.sampling
     weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
     cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
     longest = max(_row_length(phase, config) for phase in assembly.phases)
     batch_rows = sampling.prompts * sampling.group_size // batch_shards(mesh)
+    epochs = max(phase.epochs for phase in assembly.phases)
+    each = f", for each of {epochs} epochs" if epochs > 1 else ""
     entries = {
         "parameters (float32)": bytes_per_device(params),
         "optimizer state (float32)": bytes_per_device(state.opt_state),
         f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
         f"weights while sampling ({model.compute_dtype})": cast,
-        f"cache of {sampling.prompts} prompts": cache(sampling.prompts, prompt, "prompt cache"),
-        f"cache of {rows} responses": cache(rows, held(rows, every), "response cache"),
-        f"cache of {asked} prompts, {asked_rows} responses in evaluation": (
-            cache(asked, prompt, "prompt cache in evaluation")
-            + cache(asked_rows, held(asked_rows, asked * samples), "response cache in evaluation")
-        ),
-        f"batch, at most ({batch_rows} rows of {longest} tokens)": batch_rows * longest * 4 * 7,
+        **_caches(assembly),
+        f"batch, at most ({batch_rows} rows of {longest} tokens{each})": epochs * batch_rows * longest * 4 * 7,
     }
     if any(phase.reference for phase in assembly.phases):
         dtype = model.compute_dtype
@@ -146,15 +130,51 @@ def _memory_table(assembly: Assembly) -> Table:
         tokens = config.data.max_prompt_tokens + sampling.max_new_tokens
         entries[f"critic: batch, at most ({batch_rows} rows of {tokens} tokens)"] = batch_rows * tokens * 4 * 7
     if config.alignment_every:
-        parts, each = assembly.alignment_parts, 2 if config.alignment_logprob else 1
+        parts, pairs = assembly.alignment_parts, 2 if config.alignment_logprob else 1
         what = f"alignment: gradients in both spaces (float32, {parts} microbatches)"
-        entries[what] = 2 * each * bytes_per_device(params)
+        entries[what] = 2 * pairs * bytes_per_device(params)
     table = Table(title="bytes on a device, activations and temporaries aside")
     table.add_column("what")
     table.add_column("MiB", justify="right")
     for name, size in entries.items():
         table.add_row(name, f"{size / 2**20:,.1f}")
     return table
+
+
+def _caches(assembly: Assembly) -> dict[str, int]:
+    """Bytes on one device of keys and values while sampling.
+
+    A cache that is moved, into a longer ring or into fewer slots, lies beside the one that it is moved to.
+    """
+    config, model, sampling = assembly.config, assembly.model, assembly.config.sampling
+    programs, prompt = Programs(assembly), config.data.max_prompt_tokens
+    each = head_bytes(model.config.head_dim, sampling.cache_dtype, model.compute_dtype)
+
+    def cache(rows: int, length: int, what: str = "response cache") -> int:
+        axes, shape = ("layers", "batch", "kv_heads", "length"), (rows, model.config.num_kv_heads, length)
+        shape = (model.config.num_layers, *shape)
+        return 2 * math.prod(named_sharding(assembly.mesh, model.rules, axes, shape, what).shard_shape(shape)) * each
+
+    def responses(phase: Phase | None, rows: int) -> tuple[int, int, int]:
+        """(slots, bytes of their cache, bytes beside it while it is moved)."""
+        shape, _ = programs.engine(phase).programs(rows)
+        own = 0 if shape.shared else prompt  # where rows wait for slots, each holds a prompt of its own
+        held = cache(shape.slots, own + sampling.max_new_tokens)
+        moved = [cache(shape.slots, ring) for ring in shape.rings[-2:-1]]
+        moved += [cache(fewer, prompt + sampling.max_new_tokens) for fewer in shape.shrink[:1]]
+        return shape.slots, held, max(moved, default=0)
+
+    samples, asked = evaluation_shape(assembly)
+    slots, held, beside = responses(assembly.phases[0], sampling.prompts * sampling.group_size)
+    asked_slots, asked_held, asked_beside = responses(None, asked * samples)
+    return {
+        f"cache of {sampling.prompts} prompts": cache(sampling.prompts, prompt, "prompt cache"),
+        f"cache of {slots} responses": held,
+        "beside it, while it is moved into a longer ring or fewer slots": beside,
+        f"cache of {asked} prompts, {asked_slots} responses in evaluation": (
+            cache(asked, prompt, "prompt cache in evaluation") + asked_held + asked_beside
+        ),
+    }
 
 
 def _attention(assembly: Assembly) -> str:

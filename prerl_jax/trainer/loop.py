@@ -109,7 +109,7 @@ class Loop:
         assembly = self.run.assembly
         self._compilations.__enter__()
         self._peak, said = peak_flops(list(assembly.mesh.devices.flat), assembly.model.compute_dtype)
-        self._say(f"time/mfu is a share of {said}")
+        self._say(said)
         self._free = time.perf_counter()
         return self
 

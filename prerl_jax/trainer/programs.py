@@ -85,6 +85,7 @@ class Programs:
             top_k=spec.top_k,
             top_p=spec.top_p,
             stop_tokens=self.assembly.stop_tokens,
+            cache_dtype=config.sampling.cache_dtype,
         )
         group_size = evaluation_shape(self.assembly)[0] if phase is None else config.sampling.group_size
         return self._engine(settings, group_size)

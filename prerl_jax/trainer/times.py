@@ -116,21 +116,21 @@ class Work:
         """Tokens sampled, tokens trained on, and FLOPs."""
         return tuple(self._all().sum(axis=0).tolist())
 
-    def metrics(self, times: Mapping[str, float], peak: float) -> dict[str, float]:
+    def metrics(self, times: Mapping[str, float], peak: float | None) -> dict[str, float]:
         """The step's FLOPs; tokens a second, sampled in the whole step, sampled while sampling and trained on while
-        training; and MFU.
+        training; and MFU, where the peak is known.
 
         Alignment is a measurement: neither `train/flops` nor `time/mfu` counts it.
         """
         sampled, trained, flops = self.sums
         step, sample, train = (max(times[f"time/{name}"], 1e-9) for name in ("step", "sample", "train"))
-        return {
+        found = {
             "train/flops": flops,
             "time/tokens_per_second": sampled / step,
             "time/sampled_per_second": sampled / sample,
             "time/trained_per_second": trained / train,
-            "time/mfu": flops / (peak * max(step - times["time/align"], 1e-9)),
         }
+        return found if peak is None else found | {"time/mfu": flops / (peak * max(step - times["time/align"], 1e-9))}
 
 
 def segment_lengths(segments: np.ndarray) -> np.ndarray:

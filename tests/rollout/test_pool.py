@@ -205,5 +205,7 @@ def test_short_responses_get_one_program():
         return make_pool(MODEL, pj.SamplerConfig(length), slots=slots).programs(256)[0]
 
     assert (shape(64).rings, shape(64).shrink, shape(64).shared) == ((63,), (), True)
+    assert (shape(128).rings, shape(128).shrink) == ((127,), (128, 64, 32, 16))
+    assert shape(128, 32).shrink == (16, 8), "no fewer than FEWEST_SLOTS"
     assert (shape(8192, 128).rings, shape(8192, 128).shrink) == ((911, 2731, 8191), (32, 8))
     assert not shape(8192, 128).shared

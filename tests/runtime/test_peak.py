@@ -1,5 +1,7 @@
 """Peaks by kind of device, as JAX names them."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -32,3 +34,13 @@ def test_a_cpu_is_measured_and_its_fake_devices_share_its_cores():
     assert 1e8 < one < 1e15
     assert "measured with" in said
     assert peak_flops(jax.devices(), np.float32)[0] == one
+
+
+def test_an_accelerator_that_is_not_known_has_no_peak():
+    device = types.SimpleNamespace(device_kind="NVIDIA L40", platform="gpu", process_index=0)
+    peak, said = peak_flops([device], np.float32)
+    assert peak is None
+    assert "no time/mfu: the peak of 'NVIDIA L40' is not in" in said
+    known, said = peak_flops([types.SimpleNamespace(device_kind="TPU v5 lite", platform="tpu")] * 4, np.float32)
+    assert known == 4 * 197e12
+    assert "197 TFLOP/s a device" in said

@@ -10,6 +10,7 @@ from tiny_run import COMMAND
 
 from prerl_jax import launch
 from prerl_jax.config_io import render
+from prerl_jax.rollout import pool as pool_module
 from prerl_jax.runtime.mesh import make_mesh
 from prerl_jax.trainer import assembly as assembly_module
 from prerl_jax.trainer import dry_run as dry_run_module
@@ -61,12 +62,35 @@ def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assem
     assert numbers(printed.out, "cache of 4 prompts, 8 responses in evaluation") == [f"{cache:,.1f}"]
 
 
+def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path, assembly):
+    """In int8 a head has 16 bytes and a scale of 4; of two rings of 67 and 199 columns, or into half of the slots."""
+    config, model = assembly.config, assembly.model.config
+    token, prompt = 2 * model.num_layers * model.num_kv_heads * (16 + 4), config.data.max_prompt_tokens
+    long = ["sampling.max_new_tokens=200", 'sampling.cache_dtype="int8"']
+
+    def moved(*more):
+        status, printed = dry_run(monkeypatch, capsys, tmp_path, *long, *more)
+        assert status == 0
+        beside = numbers(printed.out, "beside it, while it is moved")
+        return [*beside, *numbers(printed.out, "cache of 4 prompts, 8 responses in evaluation")]
+
+    def mib(*tokens):
+        return [f"{n * token / 2**20:,.1f}" for n in tokens]
+
+    assert moved() == mib(8 * (prompt + 200), 4 * prompt + 8 * 200)
+    monkeypatch.setattr(pool_module, "SHORTEST_RING", 64)
+    assert moved("sampling.slots=8") == mib(8 * 67, 4 * prompt + 8 * (200 + 67))
+
+
 def test_a_reference_and_updates(monkeypatch, capsys, tmp_path, assembly):
     phase = ["phases.1.epochs=2", "phases.1.minibatches=4", "phases.1.reference=PhaseStart()"]
     more = ["phases.1.shape=KLPenalty(0.1)", 'model.compute_dtype="bfloat16"']
     status, printed = dry_run(monkeypatch, capsys, tmp_path, *phase, *more)
     assert status == 0
     assert "8 updates a step: 2 epochs of 4 minibatches" in printed.out
+    assert numbers(printed.out, "batch, at most (16 rows of 40 tokens, for each of 2 epochs)") == [
+        f"{2 * 16 * 40 * 4 * 7 / 2**20:,.1f}"
+    ]
     total = sum(leaf.size for leaf in jax.tree.leaves(assembly.model.abstract_params()))
     assert numbers(printed.out, "reference (bfloat16)") == [f"{total * 2 / 2**20:,.1f}"]
 

@@ -134,6 +134,37 @@ def test_a_guard_on_what_is_not_measured_is_refused(guard, says):
         validate(tiny(guard))
 
 
+@pytest.mark.parametrize(
+    ("kind", "every", "start", "measured"),
+    [
+        ("alignment", 5, 0, 1),  # steps 1 to 5: of step 1
+        ("alignment", 2, 0, 3),
+        ("alignment", 5, 1, 1),  # steps 2 to 6: of step 6
+        ("alignment", 6, 1, 0),
+        ("eval", 0, 0, 2),  # the beginning and the end
+        ("eval", 5, 0, 2),
+        ("eval", 2, 0, 4),  # steps 2 and 4 between them
+        ("eval", 2, 1, 4),  # steps 2 to 6: 2 and 4
+        ("eval", 3, 1, 3),
+    ],
+)
+def test_a_guard_is_shown_its_metric_often_enough(kind, every, start, measured):
+    """In a phase of five steps."""
+    metric = {"alignment": "alignment/objective", "eval": "eval/avg@2"}[kind]
+    before = (Phase("before", start),) if start else ()
+
+    def config(patience):
+        base = tiny(Guard(metric, Above(0.0), patience=patience))
+        evaluation = dataclasses.replace(base.evaluation, every=every)
+        cadences = {"alignment_every": every if kind == "alignment" else 0, "evaluation": evaluation}
+        return dataclasses.replace(base, phases=(*before, *base.phases), **cadences)
+
+    if measured:
+        validate(config(measured))
+    with pytest.raises(ValueError, match=f"its 5 steps measure that {measured} times: it could never trip"):
+        validate(config(measured + 1))
+
+
 def test_a_config_with_guards_is_a_config_file(undisturbed):
     assert load_config(undisturbed[0] / "config.py") == BACK
 

@@ -103,6 +103,18 @@ def test_the_first_step_is_the_same(variant):
         assert np.mean(np.abs(a - b) > 0.1 * rate) < 0.01
 
 
+def test_a_smaller_cache_samples_from_a_policy_near_the_one_that_is_scored():
+    sampling = dataclasses.replace(tiny_run.config().sampling, cache_dtype="int8")
+    config = tiny(GRPO, sampling=sampling)
+    run = begin(config)
+    assert [run.programs.engine(phase).config.cache_dtype for phase in (None, GRPO[0])] == ["int8", "int8"]
+    metrics, params = first_step(config)
+    assert 0 < metrics["train/accuracy"] < 1
+    assert plain(GRPO)[0]["train/logprob_gap"] < 1e-5 < metrics["train/logprob_gap"] < 0.05
+    assert metrics["train/grad_norm"] > 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
 def test_a_run_compiles_one_step_for_any_number_of_rows():
     config = dataclasses.replace(tiny_run.config(), phases=nsr_prerl(steps=12), alignment_every=0)
     run = begin(config)

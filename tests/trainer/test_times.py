@@ -47,6 +47,7 @@ def test_the_work_of_a_step():
     of_critic = Work(CONFIG, mesh, [rollouts], [valued], 2).sums[2] - expected
     assert of_critic == value_flops(CONFIG, np.array([6, 3])) + 3 * value_flops(CONFIG, np.array([6, 2, 2]))
     times = {"time/step": 2.0, "time/sample": 1.0, "time/train": 0.5, "time/align": 1.5}
+    assert "time/mfu" not in work.metrics(times, peak=None)
     assert work.metrics(times, peak=expected) == {
         "train/flops": expected,
         "time/tokens_per_second": 2.5,

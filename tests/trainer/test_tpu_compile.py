@@ -120,9 +120,13 @@ def test_sampler(programs):
         rows(programs, shape, jnp.int32), rows(programs, shape, bool), rows(programs, shape[:1], jnp.int32)
     )
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(assembly.mesh, PartitionSpec()))
-    compiled = dict(programs.engine(assembly.phases[1]).compile(params, prompts, key))
-    assert list(compiled) == ["prefill", f"decode_chunk/{assembly.config.sampling.max_new_tokens - 1}"]
-    assert "while" in list(compiled.values())[1].as_text()
+    pool = dataclasses.replace(programs.engine(assembly.phases[1]), shrink=(96,))
+    compiled = dict(pool.compile(params, prompts, key))
+    columns = assembly.config.sampling.max_new_tokens - 1
+    assert list(compiled) == ["prefill", f"decode_chunk/{columns}", "fewer_slots/96"]
+    assert "while" in compiled[f"decode_chunk/{columns}"].as_text()
+    cache = jax.tree.leaves(compiled["fewer_slots/96"].output_shardings)
+    assert len({sharding.spec for sharding in cache}) > 1, "rows are split, and of the cache heads as well"
 
 
 def test_dual_space_program(programs):
