@@ -191,7 +191,9 @@ def _source(value: Any, where: str, indent: int, prefix: str, imports: _Imports)
     """Python source of a value: on one line where it fits, except for the config's own sections."""
     parts = _parts(value, where, imports)
     if parts is None:
-        return _scalar(value, where, imports)
+        line = _scalar(value, where, imports)
+        fits = type(value) is not str or 4 * indent + len(prefix) + len(line) + 1 <= _WIDTH
+        return line if fits else _in_pieces(value, indent)
     opening, children, closing = parts
     inner = " " * (4 * indent + 4)
     texts = [(p, _source(child, w, indent + 1, p, imports)) for p, child, w in children]
@@ -201,6 +203,18 @@ def _source(value: Any, where: str, indent: int, prefix: str, imports: _Imports)
     if not texts or ("\n" not in line and not section and 4 * indent + len(prefix) + len(line) + 1 <= _WIDTH):
         return line
     return "\n".join([opening, *(f"{inner}{p}{text}," for p, text in texts), " " * (4 * indent) + closing])
+
+
+def _in_pieces(text: str, indent: int) -> str:
+    """A string of many lines of source, which Python puts together."""
+    inner, pieces = " " * (4 * indent + 4), []
+    while text:
+        size = _WIDTH - len(inner)
+        while len(line := _scalar(text[:size], "", _Imports())) > _WIDTH - len(inner):
+            size -= 1
+        pieces.append(line)
+        text = text[size:]
+    return "\n".join(["(", *(inner + piece for piece in pieces), " " * (4 * indent) + ")"])
 
 
 def render(config: TrainConfig) -> str:

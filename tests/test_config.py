@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 import textwrap
@@ -318,6 +319,13 @@ def test_an_override_reaches_a_users_own_classes(user):
 
 def same(config, tmp_path):
     return read_back(render(config), tmp_path) == config
+
+
+def test_long_strings_are_written_in_lines(tmp_path):
+    awkward = re.escape("a'\"\\\n\té" * 60)
+    config = dataclasses.replace(CONFIG, evaluation=dataclasses.replace(CONFIG.evaluation, reflection=awkward))
+    assert read_back(render(config), tmp_path) == config
+    assert max(map(len, render(config).splitlines())) <= 120
 
 
 def test_a_rendered_config_reads_back(tmp_path):

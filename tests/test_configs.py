@@ -40,6 +40,7 @@ def test_a_config_builds_and_round_trips(name, tmp_path):
     (tmp_path / "config.py").write_text(render(config))
     again = load_config(tmp_path / "config.py")
     assert again == config
+    assert max(map(len, render(config).splitlines())) <= 120
     assert render(again) == render(config)
 
 
