@@ -32,7 +32,9 @@ made of it, or only its input."""
 
 UNROLLED_LAYERS = 8
 """A scan zeroes, fills and reads back stacked copies of what the backward pass needs. On a CPU that was 9 % of a step
-with 4 layers of width 128, and nothing with SmolLM2's 30 layers, which compile in 4 s scanned and in 12 s unrolled."""
+with 4 layers of width 128, and nothing with SmolLM2's 30 layers, which compile in 4 s scanned and in 12 s unrolled.
+Several processes unroll however many: XLA's CPU runtime (jax 0.10) runs the collectives of a loop beside those outside
+of it, gloo takes one for the other, and the process aborts ("collective mismatch")."""
 
 
 class Decoder:
@@ -44,7 +46,7 @@ class Decoder:
       remat: "none", "dots", "attention" or "full", see REMAT.
       attention: "auto", "xla" or "splash", see `attention.choose`.
       unroll: whether the layers of a training pass are written out rather than scanned over; None: on CPUs, where there
-        are at most UNROLLED_LAYERS.
+        are at most UNROLLED_LAYERS or several processes.
       unroll_decode: whether decoding is compiled layer by layer, with the weights of each apart; None is True on CPUs,
         where a loop over stacked weights copies them at every token. A loop compiles as fast whatever the depth.
       mesh: devices to shard over; None for one device.
@@ -244,8 +246,8 @@ class Decoder:
         return rms_norm(x, params["final_norm"].astype(self.compute_dtype), self.config.rms_norm_eps)
 
     def _unrolled(self) -> bool:
-        shallow = self._on_cpu and self.config.num_layers <= UNROLLED_LAYERS
-        return shallow if self.unroll is None else self.unroll
+        unroll = self._on_cpu and (self.config.num_layers <= UNROLLED_LAYERS or jax.process_count() > 1)
+        return unroll if self.unroll is None else self.unroll
 
     def _apply(self, weights, x, rotation, attend):
         # The constraint is the gradient's too: it is split as its parameter, wherever the program's results go.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from prerl_jax.models.decoder import REMAT, UNROLLED_LAYERS, Decoder
+from prerl_jax.models.decoder import REMAT, Decoder
 from prerl_jax.models.layers import DecoderConfig
 
 CONFIG = DecoderConfig("qwen3", 16, 16, 32, 3, 4, 2, 8, qk_norm=True, tied=True)
@@ -35,8 +35,13 @@ def test_unrolled_layers_are_the_scanned_ones(scanned, remat):
     toy.assert_close(hidden_and_gradient(Decoder(CONFIG, unroll=True, remat=remat))(PARAMS), scanned)
 
 
-@pytest.mark.parametrize(("layers", "unroll", "loops"), [(3, None, 0), (3, False, 1), (UNROLLED_LAYERS + 1, None, 1)])
-def test_only_deep_models_are_scanned_on_a_cpu(layers, unroll, loops):
+@pytest.mark.parametrize(
+    ("layers", "unroll", "processes", "loops"),
+    [(2, None, 1, 0), (2, False, 1, 1), (3, None, 1, 1), (3, None, 2, 0)],
+)
+def test_only_deep_models_of_one_process_are_scanned_on_a_cpu(layers, unroll, processes, loops, monkeypatch):
+    monkeypatch.setattr("prerl_jax.models.decoder.UNROLLED_LAYERS", 2)
+    monkeypatch.setattr("jax.process_count", lambda: processes)
     config = DecoderConfig("qwen3", 16, 16, 32, layers, 4, 2, 8)
     model = Decoder(config, unroll=unroll)
     text = str(jax.make_jaxpr(model.hidden)(model.abstract_params(), TOKENS, POSITIONS, jnp.ones_like(TOKENS)))
