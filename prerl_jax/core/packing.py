@@ -24,15 +24,13 @@ def first_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
     if len(lengths) and lengths.max() > capacity:
         raise ValueError(f"A sequence of {lengths.max()} tokens does not fit in rows of {capacity}.")
     rows: list[list[int]] = []
-    space: list[int] = []
-    for i in np.argsort(-lengths, kind="stable"):
-        row = next((r for r, left in enumerate(space) if left >= lengths[i]), None)
-        if row is None:
+    space = np.full(len(lengths), capacity)  # of rows that there are, and after them of new ones
+    for i in np.argsort(-lengths, kind="stable").tolist():
+        row = int((space >= lengths[i]).argmax())
+        if row == len(rows):
             rows.append([])
-            space.append(capacity)
-            row = len(rows) - 1
-        rows[row].append(int(i))
-        space[row] -= int(lengths[i])
+        rows[row].append(i)
+        space[row] -= lengths[i]
     return rows
 
 
@@ -70,25 +68,26 @@ def pack(
         raise ValueError(f"{len(groups)} packed rows do not fit in {rows}.")
     if rows % microbatches:
         raise ValueError(f"{rows} rows do not divide into {microbatches} microbatches.")
-    order = _order(rows, microbatches)
     capacity = capacity or batch.weights.shape[1]
-    valid = batch.sequences.segments > 0
+    members = np.array([i for group in groups for i in group], np.int64)
+    number = np.array([k + 1 for group in groups for k in range(len(group))], np.int32)
+    valid = batch.sequences.segments[members] > 0
+    member, column = np.nonzero(valid)  # of every token, in the order in which they are laid
+    group = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    each = np.bincount(group[member], minlength=len(groups))
+    place = np.repeat(_order(rows, microbatches)[: len(groups)], each)
+    place = place, np.arange(len(member)) - np.repeat(np.cumsum(each) - each, each)
 
-    def lay(values: np.ndarray | None) -> np.ndarray | None:
-        if values is None:
-            return None
-        out = np.zeros((rows, capacity), values.dtype)
-        for r, members in zip(order, groups, strict=False):
-            joined = np.concatenate([values[i][valid[i]] for i in members])
-            out[r, : len(joined)] = joined
+    def put(tokens: np.ndarray) -> np.ndarray:
+        out = np.zeros((rows, capacity), tokens.dtype)
+        out[place] = tokens
         return out
 
-    numbers = np.zeros(batch.weights.shape, np.int32)
-    for members in groups:
-        for k, i in enumerate(members):
-            numbers[i] = k + 1
+    def lay(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else put(values[members[member], column])
+
     s = batch.sequences
-    sequences = Sequences(lay(s.tokens), lay(s.positions), lay(numbers), lay(s.mask))
+    sequences = Sequences(lay(s.tokens), lay(s.positions), put(number[member]), lay(s.mask))
     fields = [f.name for f in dataclasses.fields(batch) if f.name not in ("sequences", "critic")]
     return type(batch)(sequences=sequences, **{name: lay(getattr(batch, name)) for name in fields})
 
