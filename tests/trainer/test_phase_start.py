@@ -29,7 +29,7 @@ def test_the_steps_before_which_moments_begin_anew(monkeypatch, done, resets):
     run = types.SimpleNamespace(assembly=assembly, state=state)
     monkeypatch.setattr(loop_module, "reset_optimizer", lambda state, tx: found.append((loop.number, tx)) or state)
     monkeypatch.setattr(loop_module, "sample", lambda run, step, check: None)
-    monkeypatch.setattr(loop_module, "update", lambda run, step: None)
+    monkeypatch.setattr(loop_module, "update", lambda run, step, later: None)
     loop = Loop(run)
     while loop.index < len(PHASES):
         loop.step()
