@@ -137,7 +137,7 @@ def test_training_on_a_worker_outlives_the_connection(tmp_path):
     command = ["bash", script, "--on-worker", "--set", "a=(1, 2)"]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert first.stdout.readline() == "started -m prerl_jax.launch --set a=(1, 2)\n"
-    os.killpg(first.pid, signal.SIGHUP)
+    os.killpg(first.pid, signal.SIGTERM)  # SIGHUP is ignored under nohup
     first.wait()
     other = subprocess.run([*command, "more"], capture_output=True, text=True)
     assert (other.returncode, "other arguments (--set" in other.stderr) == (2, True)
