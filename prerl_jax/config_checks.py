@@ -46,9 +46,9 @@ def _validate_needs(config: TrainConfig) -> None:
         watched = any(guard.metric == "train/reference_kl" for guard in phase.guards)
         if phase.reference is not None and not (reading or watched):
             raise ValueError(
-                f"{what} has the reference {phase.reference}, and neither its objective nor its shape compares with "
-                "one: it would take memory and a forward pass for nothing. Use WithKL(objective, coefficient) or "
-                "KLPenalty(coefficient), or leave the reference out."
+                f"{what} has the reference {phase.reference}, and neither its objective, its shape nor a guard "
+                "compares with one: it would take memory and a forward pass for nothing. Use WithKL(objective, "
+                "coefficient), KLPenalty(coefficient) or a Guard on train/reference_kl, or leave the reference out."
             )
 
 

@@ -1,8 +1,9 @@
 """Overrides of single fields, `a.b.0.c=value`, typed by the annotations of the dataclasses that they reach into.
 
 A value is a Python literal, or a call of one of prerl_jax's own classes or recipes, such as
-`phases.0.weigh=SequenceSumNorm(scale=0.01)` or `phases=dsrl(warmup=5, total=60)`; where a string is expected the bare
-text will do. Nothing else is evaluated.
+`phases.0.weigh=SequenceSumNorm(scale=0.01)` or `phases=dsrl(warmup=5, total=60)`. Tuples, which recipes are, are joined
+by `+` or by stars: `phases=nsr_prerl(steps=8) + grpo(steps=52)`. Where a string is expected the bare text will do.
+Nothing else is evaluated.
 """
 
 from __future__ import annotations
@@ -62,10 +63,14 @@ def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
             value = _evaluate(operand, names)
             if isinstance(value, int | float):
                 return -value
+        case ast.BinOp(left, ast.Add(), right):
+            parts = _evaluate(left, names), _evaluate(right, names)
+            if all(isinstance(part, tuple) for part in parts):
+                return parts[0] + parts[1]
         case ast.Tuple(items):
-            return tuple(_evaluate(item, names) for item in items)
+            return tuple(_items(items, names))
         case ast.List(items):
-            return [_evaluate(item, names) for item in items]
+            return _items(items, names)
         case ast.Dict(keys, values) if None not in keys:
             return {_evaluate(k, names): _evaluate(v, names) for k, v in zip(keys, values, strict=True)}
         case ast.Name(name) if name in names:
@@ -78,7 +83,21 @@ def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
             if callable(called):
                 options = {k.arg: _evaluate(k.value, names) for k in keywords}
                 return called(*(_evaluate(a, names) for a in args), **options)
-    raise ValueError(f"{ast.unparse(node)!r} is neither a literal nor a call of a prerl_jax class or recipe")
+    raise ValueError(
+        f"{ast.unparse(node)!r} is neither a literal, nor a call of a prerl_jax class or recipe, nor tuples joined by +"
+    )
+
+
+def _items(nodes: Sequence[ast.expr], names: dict[str, Any]) -> list[Any]:
+    """The values of a tuple's or a list's elements, those of starred tuples each by itself."""
+    items = []
+    for node in nodes:
+        value = _evaluate(node.value if isinstance(node, ast.Starred) else node, names)
+        starred = isinstance(node, ast.Starred)
+        if starred and not isinstance(value, tuple):
+            raise ValueError(f"{ast.unparse(node)!r} puts a star before a {type(value).__name__}, which is no tuple")
+        items += value if starred else [value]
+    return items
 
 
 def _fits(value: Any, expected: Any) -> bool:

@@ -48,7 +48,10 @@ REFUSED = [
         r"'p' has a KL divergence in WithKL.*InitialModel\(\)",
     ),
     ({"shape": pj.KLPenalty(0.1)}, r"'p' has a KL divergence in KLPenalty.*PhaseStart\(\)"),
-    ({"reference": pj.PhaseStart()}, r"reference PhaseStart\(\), and neither its objective nor its shape.*KLPenalty"),
+    (
+        {"reference": pj.PhaseStart()},
+        r"reference PhaseStart\(\), and neither .* nor a guard .*a Guard on train/reference_kl",
+    ),
     (
         {"minibatches": 5},
         r"minibatches = 5, which do not divide the sampling.prompts = 24 .*\[1, 2, 3, 4, 6,",

@@ -23,6 +23,7 @@ from prerl_jax import (
     Warmup,
     dsrl,
     grpo,
+    prerl,
 )
 from prerl_jax.analysis.thought_patterns import Thought
 from prerl_jax.config import (
@@ -248,6 +249,9 @@ def test_what_fits_together_passes():
         ("phases.0.weigh=SequenceSumNorm(scale=0.01)", lambda c: c.phases[0].weigh, SequenceSumNorm(scale=0.01)),
         ("phases.0.terms=(Term(PostTrainSpace()),)", lambda c: c.phases[0].terms, (Term(PostTrainSpace()),)),
         ("phases=grpo(steps=3)", lambda c: c.phases, grpo(steps=3)),
+        ("phases=prerl(steps=1) + grpo(steps=3)", lambda c: c.phases, prerl(steps=1) + grpo(steps=3)),
+        ("phases=(*prerl(steps=1), Phase('rl', 3))", lambda c: c.phases, (*prerl(steps=1), Phase("rl", 3))),
+        ("phases=[*prerl(steps=1), *grpo(steps=3)]", lambda c: c.phases, prerl(steps=1) + grpo(steps=3)),
         ("sampling=SamplingSpec(prompts=2)", lambda c: c.sampling, SamplingSpec(prompts=2)),
     ],
 )
@@ -287,10 +291,13 @@ def test_an_override_sets_one_field(override, get, value):
         ("phases=(TokenMean(),)", r"expected tuple\[.*Phase, \.\.\.\], got tuple"),
         ("phases.0.weigh=SequenceSum()", r"'SequenceSum' is none of the names.*SequenceSumNorm"),
         ("phases.0.weigh=TokenMean(size=1)", r"expected Weigh.*unexpected keyword argument 'size'"),
-        ("seed=__import__('os').getpid()", r"expected int.*neither a literal nor a call"),
+        ("seed=__import__('os').getpid()", r"expected int.*neither a literal, nor a call"),
         ("seed=open('x')", r"'open' is none of the names"),
-        ("seed=(lambda: 1)()", r"neither a literal nor a call"),
-        ("seed=2**9", r"neither a literal nor a call"),
+        ("seed=(lambda: 1)()", r"neither a literal, nor a call"),
+        ("seed=2**9", r"neither a literal, nor a call"),
+        ("seed=1 + 2", r"'1 \+ 2' is neither .* nor tuples joined by \+"),
+        ("phases=grpo(steps=1) + 2", r"neither a literal, .* nor tuples joined by \+"),
+        ("phases=(*Phase('rl', 3),)", r"a star before a Phase, which is no tuple"),
         ("seed", r"write it as path=value"),
         ("=3", r"write it as path=value"),
         ("optimizer.b1=3", r"optimizer\.b1 is 3\.0"),

@@ -10,7 +10,7 @@ import tiny_run
 import toy
 from tiny_run import Died, Later, dying_engine, lines, state_at, timeless
 
-from prerl_jax import Above, EndPhase, Guard, Phase, RollBack, Warn, grpo, nsr_prerl
+from prerl_jax import Above, EndPhase, Guard, Phase, PhaseStart, RollBack, Warn, grpo, nsr_prerl
 from prerl_jax.config_checks import validate
 from prerl_jax.config_io import load_config
 from prerl_jax.runtime.checkpoints import Checkpoints
@@ -28,7 +28,18 @@ def tiny(*guards, second=(), **fields):
     return dataclasses.replace(config, phases=phases, alignment_every=0, **{"checkpoints": checkpoints} | fields)
 
 
-BACK = tiny(Guard("train/reward", Later(3), RollBack()), Guard("train/length", Above(0.0), Warn(), patience=2))
+def watching_its_divergence(config):
+    """The second phase warns when it has moved from where it began."""
+    first, second = config.phases
+    moved = Guard("train/reference_kl", Above(1e-8), Warn())
+    return dataclasses.replace(
+        config, phases=(first, dataclasses.replace(second, reference=PhaseStart(), guards=(moved,)))
+    )
+
+
+BACK = watching_its_divergence(
+    tiny(Guard("train/reward", Later(3), RollBack()), Guard("train/length", Above(0.0), Warn(), patience=2))
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +55,16 @@ def test_a_run_that_goes_back_says_so(undisturbed):
     records = lines(workdir)
     assert [r["phase"] for r in records] == ["base"] + ["nsr_prerl"] * 4 + ["grpo"] * 3
     assert [r["train/guard/train/reward/later"] for r in records[1:5]] == [0, 0, 0, 1]
-    assert not any("guard" in name for r in (records[0], *records[5:]) for name in r)
+    assert not any("guard" in name for name in records[0])
+    # The phase begins with what was rolled back to, so that at first it has moved by rounding alone.
+    assert [r["train/guard/train/reference_kl/above"] for r in records[5:]] == [0, 1, 2]
+    assert records[5]["train/reference_kl"] < 1e-10
     said = "guard train/reward later 3 at step 4 -> rolled back to step 2"
     warned = ["train/length above 0.0 at step 2"]
     assert [(row["at"], row["step"], row.get("ended"), row.get("warned")) for row in rows] == [
         ("base", 0, None, None),
         ("nsr_prerl", 4, said, warned),
-        ("grpo", 7, None, None),
+        ("grpo", 7, None, ["train/reference_kl above 1e-08 at step 6"]),
     ]
     assert f"nsr_prerl ended: {said}" in output
     assert "warning: guard train/length above 0.0 at step 2" in output
