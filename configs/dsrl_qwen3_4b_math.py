@@ -10,8 +10,9 @@ What it needs, relative to the working directory, or wherever the overrides say:
                                            --set model.path=FOLDER
     data/math_train.parquet                the 7,500 problems of MATH's training set in verl's schema, as the paper's
                                            published code ships them: --set data.train.path=FILE
-    data/aime_2024_20times.parquet         of the same code; each problem once, since evaluation samples by itself:
-                                           --set data.evaluation.path=FILE
+    data/aime_2024_20times.parquet,        of the same code; each problem once, since evaluation samples by itself:
+    data/aime_2025_20times.parquet,        --set 'data.evaluation.path=("FILE", "FILE")', or =FILE for one alone
+    data/amc2023_20times.parquet
 
 Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
 are 4 x 16 GB, 2 GB a chip; the cache of 128 responses of 8,192 tokens (147 kB a token) is 155 GB, 4.8 GB a chip; each
@@ -20,7 +21,7 @@ microbatch is one row a chip. Every 10 steps alignment takes two more gradients,
 alignment_prompts.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.26, GRPO 55.79, DSRL 57.54. The evaluation
-here is avg@20 on AIME 2024 alone, for watching the run, and is not that number.
+here is avg@20 on the three that the published code watches, of all and of each, and is not that number.
 
 6 epochs of 58 steps are 348 steps. The published code's warm-up of "20" makes 19 updates; this makes 20.
 """
@@ -46,7 +47,10 @@ def config() -> TrainConfig:
         model=ModelSpec(path="Qwen/Qwen3-4B", compute_dtype="bfloat16", remat="full"),
         data=DataSpec(
             train=ParquetProblems("data/math_train.parquet"),
-            evaluation=ParquetProblems("data/aime_2024_20times.parquet", deduplicate=True),
+            evaluation=ParquetProblems(
+                ("data/aime_2024_20times.parquet", "data/aime_2025_20times.parquet", "data/amc2023_20times.parquet"),
+                deduplicate=True,
+            ),
             template=ChatTemplate(arguments=(("enable_thinking", False),)),
             verifier=BoxedAnswer(),
             max_prompt_tokens=1024,

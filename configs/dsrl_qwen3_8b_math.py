@@ -12,7 +12,7 @@ are 4 x 33 GB, 4.1 GB a chip; the cache of 64 responses of 8,192 tokens (147 kB 
 microbatch is two rows for two chips. `--dry-run` prints what your slice would hold.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.62, GRPO 57.00, DSRL 58.47. The evaluation
-here is avg@20 on AIME 2024 alone, for watching the run, and is not that number.
+here is avg@20 on the three that the published code watches, of all and of each, and is not that number.
 """
 
 import dataclasses

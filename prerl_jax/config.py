@@ -192,7 +192,7 @@ class EvaluationSpec:
     top_p: float | None = None
     """As in `SamplingSpec`; nothing is trained on these samples."""
     limit: int | None = None
-    """Problems: the first so many; None is all."""
+    """Problems: the first so many of each source; None is all."""
     seed: int = 0
     """Of the samples: the same at every evaluation, so that two of them differ by the policy alone."""
     reflection: str = r"(?i)\bwait\b"

@@ -11,7 +11,7 @@ draws without replacement would give on average: unbiased, unlike "any of the fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -86,18 +86,39 @@ def evaluation_metrics(
             raise ValueError(f"{name} needs a value for every response: {np.shape(values)}, scores {scores.shape}")
     k = scores.shape[1]
     correct = np.sum(scores >= 1.0, axis=1)
-    metrics = {f"eval/avg@{k}": avg_at_k(scores)}
-    error = standard_error(scores)
-    if error is not None:
-        metrics[f"eval/avg@{k}_stderr"] = error
+    metrics = {f"eval/{what}": value for what, value in _average(scores).items()}
     metrics |= {f"eval/pass@{j}": pass_at_k(correct, k, j) for j in _drawn(k)}
     return metrics | {name: float(np.mean(values)) for name, values in means.items()}
+
+
+def metrics_by_source(scores: ArrayLike, sources: Sequence[str]) -> dict[str, float]:
+    """avg@k with its standard error and pass@k of each source's problems: `eval/SOURCE/avg@k` and so on.
+
+    Args:
+      scores: f[P, k], as in `evaluation_metrics`.
+      sources: P names; a problem without one counts under "unnamed".
+
+    Returns:
+      Nothing where all problems are of one source: that is what `evaluation_metrics` has.
+    """
+    names = np.array([source or "unnamed" for source in sources])
+    scores, distinct, metrics = _table(scores), dict.fromkeys(names.tolist()), {}
+    for name in distinct if len(distinct) > 1 else ():
+        of = scores[names == name]
+        metrics |= {f"eval/{name}/{what}": value for what, value in _average(of).items()}
+        metrics[f"eval/{name}/pass@{of.shape[1]}"] = float(np.mean((of >= 1.0).any(axis=1)))
+    return metrics
 
 
 def metric_names(samples: int) -> tuple[str, ...]:
     """The names that `evaluation_metrics` gives with so many samples a problem, but for that of the standard error."""
     means = ("eval/reflections", "eval/length", "eval/truncated")
     return (f"eval/avg@{samples}", *(f"eval/pass@{k}" for k in _drawn(samples)), *means)
+
+
+def _average(scores: np.ndarray) -> dict[str, float]:
+    k, error = scores.shape[1], standard_error(scores)
+    return {f"avg@{k}": avg_at_k(scores)} | ({} if error is None else {f"avg@{k}_stderr": error})
 
 
 def _drawn(samples: int) -> list[int]:
@@ -115,6 +136,14 @@ def by_k(kind: str, names: Iterable[str]) -> dict[int, str]:
     """{k: `eval/{kind}@k`} of those among metric names, k rising."""
     found = {int(match[1]): name for name in names if (match := re.fullmatch(rf"eval/{kind}@(\d+)", name))}
     return dict(sorted(found.items()))
+
+
+def by_source(name: str, names: Iterable[str]) -> dict[str, str]:
+    """{source: the name of it there} of an `eval/` metric of all problems: {"gsm8k": "eval/gsm8k/avg@8"}."""
+    what = name.removeprefix("eval/")
+    return {
+        one[len("eval/") : -len(what) - 1]: one for one in names if re.fullmatch(rf"eval/.+/{re.escape(what)}", one)
+    }
 
 
 def _table(scores: ArrayLike) -> np.ndarray:

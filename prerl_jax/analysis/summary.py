@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from prerl_jax.analysis.passk import widest
+from prerl_jax.analysis.passk import by_source, widest
 
 Row = dict[str, Any]
 """{"at": "base" or the phase's name, "step": n, then metric names: `eval/...`, `alignment/...`}."""
@@ -49,7 +50,10 @@ def summary_rows(
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Prints the rows as a table, and below it what guards did; what a row lacks is shown as "-"."""
+    """Prints the rows as a table, and below it what guards did; what a row lacks is shown as "-".
+
+    Problems of several sources get a second table, of the accuracy on each.
+    """
     console = console or Console()
     names = list(dict.fromkeys(name for row in rows for name in row))
     average, passed = widest("avg", names), widest("pass", names)
@@ -61,23 +65,38 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
     for heading in ("step", accuracy_heading, passed_heading, "reflections", "length", "alignment"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        accuracy = _number(row.get(average), 3)
-        if (error := row.get(f"{average}_stderr")) is not None:
-            accuracy += f" {spread} {_number(error, 3)}"
         table.add_row(
             str(row["at"]),
             str(row["step"]),
-            accuracy,
+            _with_error(row, average, spread),
             _number(row.get(passed), 3),
             _number(row.get("eval/reflections"), 2),
             _number(row.get("eval/length"), 1),
             _number(row.get("alignment/objective"), 3),
         )
     console.print(table)
+    if average and (sources := by_source(average, names)):
+        console.print(_source_table(rows, sources, spread))
     for row in rows:
         said = [f"ended: {row['ended']}"] if "ended" in row else []
         for text in said + [f"warned: {one}" for one in row.get("warned", ())]:
             console.print(f"{row['at']} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _source_table(rows: Sequence[Row], sources: Mapping[str, str], spread: str) -> Table:
+    """A line for each source, with its metric at each of the rows: sources may be many, phases are few."""
+    table = Table()
+    table.add_column("accuracy on", overflow="fold")
+    for row in rows:
+        table.add_column(f"{row['at']}\nstep {row['step']}", justify="right", overflow="fold")
+    for source, name in sources.items():
+        table.add_row(Text(source), *(_with_error(row, name, spread) for row in rows))
+    return table
+
+
+def _with_error(row: Row, name: str | None, spread: str) -> str:
+    error = row.get(f"{name}_stderr")
+    return _number(row.get(name), 3) + ("" if error is None else f" {spread} {_number(error, 3)}")
 
 
 def _number(value: float | None, digits: int) -> str:

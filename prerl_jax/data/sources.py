@@ -1,4 +1,4 @@
-"""Problems out of files: parquet in verl's schema, and JSON lines.
+"""Problems out of files, of one or several: parquet in verl's schema, and JSON lines.
 
 A row with an empty ground truth is an error in the data: every comparison with an empty answer is either impossible or,
 worse, a reward for nothing. Such rows are reported and left out. Anything else that is wrong with a file stops it here,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ REQUIRED_KEYS = ("prompt", "answer")
 
 @dataclasses.dataclass(frozen=True)
 class ParquetProblems:
-    """A parquet file in verl's schema.
+    """Parquet files in verl's schema.
 
     Columns: `prompt` (text, or a list of {role, content}) and `reward_model.ground_truth` are needed, `data_source` and
     `extra_info` are used where present; every other column joins the metadata, beside what `extra_info` holds.
-    `path` is a file, or "package:NAME/relative" for a file in an installed package. `deduplicate` keeps the first row
-    of each prompt: published evaluation files repeat every problem once a sample, while evaluation here samples
-    k times by itself.
+    `path` is a file, or "package:NAME/relative" for a file in an installed package, or a tuple of those: their problems
+    follow one another. `deduplicate` keeps the first row of each prompt: published evaluation files repeat every
+    problem once a sample, while evaluation here samples k times by itself.
     """
 
-    path: str
+    path: str | tuple[str, ...]
     deduplicate: bool = False
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
@@ -39,21 +39,22 @@ class ParquetProblems:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: not a parquet file, a column is missing, a row is malformed, or no problem is left.
+            ValueError: not a parquet file, a column is missing, a row is malformed, a file in which no problem is left,
+                or no file at all.
         """
-        return _collect(self.path, _parquet_rows(_existing(self.path)), self.deduplicate)
+        return _collect(self.path, _parquet_rows, self.deduplicate)
 
 
 @dataclasses.dataclass(frozen=True)
 class JsonlProblems:
-    """A file with one JSON object a line.
+    """Files with one JSON object a line.
 
     Keys: `prompt` (text, or a list of {role, content}) and `answer` are needed, `source` (text) and `metadata`
     (an object) may be there; every other key joins the metadata. Blank lines are skipped. `path` and `deduplicate` are
     those of `ParquetProblems`.
     """
 
-    path: str
+    path: str | tuple[str, ...]
     deduplicate: bool = False
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
@@ -61,9 +62,9 @@ class JsonlProblems:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a line is malformed (with its number), or no problem is left.
+            ValueError: a line is malformed (with its number), a file in which no problem is left, or no file at all.
         """
-        return _collect(self.path, _jsonl_rows(_existing(self.path)), self.deduplicate)
+        return _collect(self.path, _jsonl_rows, self.deduplicate)
 
 
 def _existing(path: str) -> Path:
@@ -74,19 +75,26 @@ def _existing(path: str) -> Path:
 
 
 def _collect(
-    path: str, rows: Iterable[tuple[str, Problem]], deduplicate: bool
+    path: str | tuple[str, ...], rows: Callable[[Path], Iterable[tuple[str, Problem]]], deduplicate: bool
 ) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    paths = (path,) if isinstance(path, str) else path
+    if not paths:
+        raise ValueError("the path of the problems is an empty tuple; name at least one file")
     problems, dropped, seen = [], [], set()
-    for where, problem in rows:
-        if not problem.answer.strip():
-            dropped.append(f"{where}: empty ground truth")
-        elif deduplicate and problem.prompt in seen:
-            dropped.append(f"{where}: the prompt of an earlier row")
-        else:
-            seen.add(problem.prompt)
-            problems.append(problem)
-    if not problems:
-        raise ValueError(f"{path} has no problem in it ({len(dropped)} rows dropped for an empty ground truth)")
+    for one in paths:
+        before, out = len(problems), len(dropped)
+        for where, problem in rows(_existing(one)):
+            where = where if len(paths) == 1 else f"{one}, {where}"
+            if not problem.answer.strip():
+                dropped.append(f"{where}: empty ground truth")
+            elif deduplicate and problem.prompt in seen:
+                dropped.append(f"{where}: the prompt of an earlier row")
+            else:
+                seen.add(problem.prompt)
+                problems.append(problem)
+        if len(problems) == before:
+            first = f", the first: {dropped[out]}" if len(dropped) > out else ""
+            raise ValueError(f"{one} has no problem in it ({len(dropped) - out} rows dropped{first})")
     return tuple(problems), tuple(dropped)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from typing import Any
 
 import jax
@@ -161,9 +162,18 @@ def assemble(config: TrainConfig, devices: list[jax.Device] | None = None) -> As
         stop_tokens=tuple(stop_tokens),
         pad_token=0 if pad is None else pad,
         train=train,
-        evaluation=evaluation[: config.evaluation.limit],
+        evaluation=_first_of_each_source(evaluation, config.evaluation.limit),
         notes=(*train_notes, *evaluation_notes),
     )
+
+
+def _first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> tuple[Example, ...]:
+    counts, kept = Counter(), []
+    for example in examples:
+        counts[example.problem.source] += 1
+        if limit is None or counts[example.problem.source] <= limit:
+            kept.append(example)
+    return tuple(kept)
 
 
 def _check_vocabulary(model: Decoder, examples: tuple[Example, ...], stop_tokens: tuple[int, ...], phases: Phases):

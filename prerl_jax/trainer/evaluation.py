@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from prerl_jax.analysis.passk import evaluation_metrics
+from prerl_jax.analysis.passk import evaluation_metrics, metrics_by_source
 from prerl_jax.analysis.thoughts import count_matches, count_thoughts
 from prerl_jax.config import EvaluationSpec
 from prerl_jax.core.types import Params, Prompts
@@ -68,6 +68,7 @@ def evaluate(programs: Programs, params: Params, verify: Pool | InProcess | None
     table = everyone[: len(examples) * spec.samples].reshape(len(examples), spec.samples, -1)
     rewards, lengths, cut, late, reflections, *thoughts = np.moveaxis(table, 2, 0)
     metrics = evaluation_metrics(rewards, lengths, cut, reflections)
+    metrics |= metrics_by_source(rewards, [example.problem.source for example in examples])
     for thought, counts in zip(spec.thoughts, thoughts, strict=True):
         metrics[f"eval/thoughts/{thought.name}"] = float(counts.mean())
     return metrics | {"time/late_verdicts_of_evaluation": float(late.sum())}

@@ -102,3 +102,24 @@ def test_widest_compares_k_as_a_number():
     names = ["eval/avg@8", "eval/avg@16", "eval/avg@16_stderr", "eval/pass@32", "train/accuracy"]
     assert passk.widest("avg", names) == "eval/avg@16"
     assert passk.widest("maj", names) is None
+
+
+def test_metrics_by_source_by_hand():
+    scores = [[1, 0], [0, 0], [1, 1], [0.5, 0]]
+    assert passk.metrics_by_source(scores, ["aime", "amc", "aime", ""]) == pytest.approx(
+        {
+            "eval/aime/avg@2": 0.75,
+            "eval/aime/avg@2_stderr": 0.25,
+            "eval/aime/pass@2": 1.0,
+            "eval/amc/avg@2": 0.0,
+            "eval/amc/pass@2": 0.0,
+            "eval/unnamed/avg@2": 0.25,
+            "eval/unnamed/pass@2": 0.0,  # half right is not right
+        }
+    )
+    assert passk.metrics_by_source(scores, ["aime"] * 4) == {}
+
+
+def test_by_source_finds_what_one_metric_is_in_each():
+    names = ["eval/avg@2", "eval/a/b/avg@2", "eval/a/b/avg@2_stderr", "eval/c/avg@2", "eval/c/avg@22", "train/avg@2"]
+    assert passk.by_source("eval/avg@2", names) == {"a/b": "eval/a/b/avg@2", "c": "eval/c/avg@2"}

@@ -101,3 +101,12 @@ def test_a_narrow_terminal_folds_the_name_and_keeps_the_numbers():
 def test_no_rows_and_no_evaluation_print_too():
     assert "accuracy" in printed([])
     assert cells(printed([{"at": "base", "step": 0}]), "base") == ["base", "0", *["-"] * 5]
+
+
+def test_a_second_table_has_the_accuracy_on_each_source():
+    text = printed(
+        [{**ROWS[0], "eval/aime/avg@8": 0.25, "eval/aime/avg@8_stderr": 0.125, "eval/amc/avg@8": 1}, ROWS[1]]
+    )
+    assert cells(text, "aime") == ["aime", "0.250 ± 0.125", "-"]
+    assert cells(text, "amc") == ["amc", "1.000", "-"]
+    assert "accuracy on" not in printed(ROWS)

@@ -185,6 +185,30 @@ def test_a_file_inside_an_installed_package(tmp_path, monkeypatch):
         JsonlProblems("package:shipped_problems/none.jsonl").load()
 
 
+def test_several_files_follow_one_another(tmp_path):
+    paths = tuple(str(tmp_path / f"{name}.jsonl") for name in "abc")
+    rows = [[("1+1", "2"), ("2+2", "")], [("3+3", "6"), ("1+1", "2")], [("4+4", "")]]
+    for path, pairs in zip(paths, rows, strict=True):
+        text = "\n".join(json.dumps({"prompt": prompt, "answer": answer, "source": path}) for prompt, answer in pairs)
+        Path(path).write_text(text)
+    problems, dropped = JsonlProblems(paths[:2]).load()
+    assert [(problem.prompt, problem.source) for problem in problems] == [
+        ("1+1", paths[0]),
+        ("3+3", paths[1]),
+        ("1+1", paths[1]),
+    ]
+    assert dropped == (f"{paths[0]}, line 2: empty ground truth",)
+    problems, dropped = JsonlProblems(paths[:2], deduplicate=True).load()
+    assert [problem.prompt for problem in problems] == ["1+1", "3+3"]
+    assert dropped[1] == f"{paths[1]}, line 2: the prompt of an earlier row"
+    with pytest.raises(ValueError, match=r"c\.jsonl has no problem in it \(1 rows dropped, the first: .*empty"):
+        JsonlProblems(paths).load()
+    with pytest.raises(FileNotFoundError, match="none"):
+        ParquetProblems((str(DATA / "math_sample.parquet"), "none")).load()
+    with pytest.raises(ValueError, match="at least one file"):
+        ParquetProblems(()).load()
+
+
 @pytest.mark.parametrize("source", [ParquetProblems, JsonlProblems])
 def test_no_such_file(tmp_path, source):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.x"):

@@ -161,6 +161,28 @@ def test_only_the_first_problems_up_to_the_limit():
     assert metrics["eval/truncated"] == pytest.approx(1 / 6)
 
 
+@dataclasses.dataclass(frozen=True)
+class OfThreeSources:
+    """Problems of the tiny run's source, of which every third is of another."""
+
+    count: int
+
+    def load(self):
+        problems, dropped = dataclasses.replace(tiny_run.config().data.evaluation, count=self.count).load()
+        return tuple(dataclasses.replace(p, source="abc"[i % 3]) for i, p in enumerate(problems)), dropped
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, [0, 1, 2, 3, 4]), (1, [0, 1, 2])])
+def test_the_accuracy_of_each_source_and_the_limit_of_each(limit, asked):
+    how = problems(5, limit=limit)
+    how["data"] = dataclasses.replace(how["data"], evaluation=OfThreeSources(5))
+    metrics, engine = evaluated(**how)
+    assert engine.ids == [asked]
+    found = {name: value for name, value in metrics.items() if name.count("/") == 2 and "thoughts" not in name}
+    expected = {f"eval/{source}/{what}": value for source in "abc" for what, value in (("avg@2", 0.5), ("pass@2", 1))}
+    assert found == expected | ({f"eval/{source}/avg@2_stderr": 0 for source in "ab"} if limit is None else {})
+
+
 @pytest.fixture
 def four_parts(monkeypatch):
     """A batch is split into four."""
