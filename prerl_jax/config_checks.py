@@ -124,7 +124,10 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
         )
     measured = config.alignment_prompts if config.alignment_every else 0
     if measured > sampling.prompts:
-        raise ValueError(f"alignment_prompts is {measured}, but a step has sampling.prompts = {sampling.prompts}.")
+        raise ValueError(
+            f"alignment_prompts is {measured}, but a step has sampling.prompts = {sampling.prompts}: set it to as many "
+            "or fewer, or alignment_every=0."
+        )
     if shards and measured % shards:
         raise ValueError(
             f"alignment_prompts = {measured} groups do not divide over the {shards} parts of the mesh (data x fsdp); "

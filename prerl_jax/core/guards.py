@@ -159,7 +159,8 @@ class EndPhase:
 class RollBack:
     """Ends the phase, with parameters and optimizer state of the last good checkpoint; steps and data go on.
 
-    That is the newest one from before the condition held at first, at the earliest the phase's beginning.
+    That is the newest one up to the parameters that were measured last without the condition holding: what lies between
+    two measurements is not known to be good. At the earliest it is the phase's beginning.
 
     Attributes:
       every: steps of the phase between checkpoints for this, beside those of `checkpoints.every`; 0 saves none.

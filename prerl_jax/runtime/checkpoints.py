@@ -42,14 +42,15 @@ __all__ = ["CheckpointError", "Checkpoints", "Restored", "restore_params", "rest
 log = logging.getLogger(__name__)
 
 
-def retained(records: Mapping[int, Record], keep_last: int, best: str | None, needed: int | None = None) -> set[int]:
-    """The steps to keep: the last `keep_last`, the best by metric `best`, phase boundaries, the last up to `needed`."""
+def retained(records: Mapping[int, Record], keep_last: int, best: str | None, needed: Sequence[int] = ()) -> set[int]:
+    """The steps to keep: the last `keep_last`, the best by `best`, phase boundaries, the last up to each `needed`."""
     keep = set(sorted(records)[-keep_last:]) | {step for step, record in records.items() if record.boundary}
     scores = {step: record.metrics.get(best) for step, record in records.items()} if best else {}
     scores = {step: score for step, score in scores.items() if score is not None and math.isfinite(score)}
     if scores:
         keep.add(max(scores, key=lambda step: (scores[step], -step)))
-    return keep | set(sorted(step for step in records if needed is not None and step <= needed)[-1:])
+    earlier = [[step for step in records if step <= limit] for limit in needed]
+    return keep | {max(steps) for steps in earlier if steps}
 
 
 class _Retention:
@@ -57,7 +58,7 @@ class _Retention:
 
     def __init__(self, records: Mapping[int, Record], keep_last: int, best: str | None):
         self._arguments = records, keep_last, best
-        self.needed: int | None = None
+        self.needed: Sequence[int] = ()
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         keep = retained(*self._arguments, self.needed)
@@ -179,7 +180,7 @@ class Checkpoints:
         extra: Mapping[str, Any],
         metrics: Mapping[str, float],
         boundary: bool,
-        needed: int | None = None,
+        needed: Sequence[int] = (),
     ) -> None:
         """Starts to write a checkpoint; the state may be donated as soon as this returns.
 
@@ -191,7 +192,7 @@ class Checkpoints:
             extra: what else a resume needs, as JSON: data position, config, phase. The same on every process.
             metrics: finite or not; `best` is looked up in them.
             boundary: whether a phase ends here: then it is kept for ever.
-            needed: until the next save, the newest checkpoint up to this step is kept.
+            needed: until the next save, the newest checkpoint up to each of these steps is kept.
 
         Raises:
             ValueError: this step is there already.

@@ -228,5 +228,5 @@ class Loop:
             run.checkpoints.wait()
         extra = {"data": step.position, "phase": self.index, "config": render(run.assembly.config)}
         extra["watch"] = run.watch.saved()
-        needed = None if step.ended else run.watch.needed(step.phase, step.number)
+        needed = () if step.ended else run.watch.needed(step.phase)
         run.checkpoints.save(step.number, run.state, extra, step.scalars, boundary=step.ended, needed=needed)

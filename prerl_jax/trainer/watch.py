@@ -31,7 +31,7 @@ class Decision:
     warned: tuple[str, ...]
     """Those that warn from this step on, and when."""
     good: int | None
-    """The newest step whose parameters are good, before the conditions held; only with RollBack."""
+    """The newest step whose parameters the guards have seen to be good; only with RollBack."""
     metrics: dict[str, float]
     """By guard: measurements in a row for which its condition has held."""
 
@@ -96,21 +96,21 @@ class Watch:
             shown[name] = max(shown.get(name, 0.0), float(held[guard]))
         return Decision(ends[0].reaction if ends else None, ended, warned, good, shown)
 
-    def needed(self, phase: Phase, number: int) -> int | None:
-        """The newest step that guards may still go back to, whatever the next one shows; None where none goes back."""
-        limits = []
-        for guard in phase.guards:
-            if isinstance(guard.reaction, RollBack):
-                limits.append(self._good(guard) if self._held(guard) else number - _measured_after(guard))
-        return min(limits, default=None)
+    def needed(self, phase: Phase) -> tuple[int, ...]:
+        """The newest step that each guard may still go back to, whatever the next one shows."""
+        return tuple({self._good(guard): None for guard in phase.guards if isinstance(guard.reaction, RollBack)})
 
     def _held(self, guard: Guard) -> int:
         return guard.held([value for _, value in self.values.get(guard.metric, ())])
 
     def _good(self, guard: Guard) -> int:
-        """The newest step after which the parameters were not such that the guard's condition, which holds, held."""
-        first, _ = self.values[guard.metric][-self._held(guard)]
-        return first - 1 - _measured_after(guard)
+        """The newest step after which the parameters were measured, and were not such that the condition held.
+
+        -1, before any step, where all that has been measured in the phase is bad, or nothing has been.
+        """
+        values = self.values.get(guard.metric, [])
+        good = values[: len(values) - self._held(guard)]
+        return good[-1][0] - _measured_after(guard) if good else -1
 
 
 def _measured_after(guard: Guard) -> int:

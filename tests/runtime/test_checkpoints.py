@@ -118,6 +118,12 @@ def test_the_earlier_of_equally_good_is_kept():
     assert retained(records, 1, "a") == {2, 4}
 
 
+def test_what_is_needed_is_kept():
+    records = {step: Record({}, {}, False, {}) for step in (2, 4, 6, 8, 10)}
+    assert retained(records, 1, None, (7, 5, 1)) == {4, 6, 10}
+    assert retained({}, 1, None, (7,)) == set()
+
+
 def test_retention_survives_restarts(opened):
     scores = {1: 0.2, 2: 0.9, 3: 0.1, 4: 0.3, 5: 0.95}
     first = opened(keep_last=1, best="a")

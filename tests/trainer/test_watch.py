@@ -73,10 +73,22 @@ def test_the_checkpoint_that_may_still_be_needed():
     """Without it a save would remove what the next step may go back to."""
     train, evaluated = Guard(ENTROPY, Above(2.0), RollBack(), 9), Guard(ACCURACY, Below(0.4), RollBack(), 9)
     for guard, expected in ((train, [10, 10, 12, 12, 12, 12]), (evaluated, [11, 12, 13, 13, 13, 13])):
-        needed = [watch(phase(guard), ROWS[:n])[0].needed(phase(guard), 10 + n) for n in range(1, 7)]
-        assert needed == expected
-    assert watch(phase(train, evaluated), ROWS[:3])[0].needed(phase(evaluated, train), 13) == 12
-    assert watch(phase(Guard(ENTROPY, Above(2.0), EndPhase())), ROWS[:1])[0].needed(phase(), 11) is None
+        needed = [watch(phase(guard), ROWS[:n])[0].needed(phase(guard)) for n in range(1, 7)]
+        assert needed == [(n,) for n in expected]
+    assert watch(phase(train, evaluated), ROWS[:3])[0].needed(phase(evaluated, train)) == (13, 12)
+    assert watch(phase(ended := Guard(ENTROPY, Above(2.0), EndPhase())), ROWS[:1])[0].needed(phase(ended)) == ()
+
+
+def test_what_lies_between_two_measurements_is_not_known_to_be_good():
+    """An evaluation of steps 12 and 15 alone, the second of them bad; without the first, of 15 alone."""
+    guard = Guard(ACCURACY, Below(0.4), RollBack())
+    rows = [{}, {ACCURACY: 0.5}, {}, {}, {ACCURACY: 0.3}]
+    _, decisions = watch(phase(guard), rows)
+    assert [d.good for d in decisions] == [None] * 4 + [12]
+    assert [watch(phase(guard), rows[:n])[0].needed(phase(guard)) for n in range(5)] == [(-1,)] * 2 + [(12,)] * 3
+    rows[1] = {}
+    assert watch(phase(guard), rows)[1][-1].good < 10, "the phase's beginning"
+    assert watch(phase(guard), rows, evaluated={ACCURACY: 0.5})[1][-1].good == 10
 
 
 def test_what_is_not_measured_does_not_count():
