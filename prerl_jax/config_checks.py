@@ -29,13 +29,15 @@ def _validate_phases(config: TrainConfig) -> None:
 
 def _validate_needs(config: TrainConfig) -> None:
     """What objectives and credits need is there, and samples are of the policy that they are scored under."""
-    cut = [f"sampling.{name} = {v}" for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None]
+    cut = {f"sampling.{name}": v for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None}
     for phase in config.phases:
         what, objective = f"phase {phase.name!r}", phase.objective
         if cut and any(getattr(objective, name, False) for name in ("uses_ratio", "needs_sampler")):
             raise ValueError(
-                f"{what} has an importance ratio under the full softmax in {objective}, and {' and '.join(cut)} sample "
-                "from another distribution. Set them to None, or use an objective without a ratio, such as Reinforce()."
+                f"{what} has an importance ratio under the full softmax in {objective}, and with "
+                f"{' and '.join(f'{name} = {v}' for name, v in cut.items())} responses are drawn from another "
+                f"distribution. Set {' and '.join(cut)} to None, or use an objective without a ratio, such as "
+                "Reinforce()."
             )
         reading = [part for part in (objective, phase.shape) if getattr(part, "needs_reference", False)]
         if reading and phase.reference is None:

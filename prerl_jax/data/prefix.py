@@ -19,7 +19,7 @@ def prefix_id(prefix: int | str | None, tokenizer: Any) -> int | None:
     """The prefix's token id, None for no prefix.
 
     Raises:
-        ValueError: the text is not one token, the id is outside the vocabulary, or "auto" finds no candidate.
+        ValueError: the text is not one known token, the id is outside the vocabulary, or "auto" finds no candidate.
     """
     if prefix is None:
         return None
@@ -28,15 +28,25 @@ def prefix_id(prefix: int | str | None, tokenizer: Any) -> int | None:
             raise ValueError(f"the prefix {prefix} is outside the tokenizer's {len(tokenizer)} tokens")
         return prefix
     if prefix != "auto":
-        ids = tokenizer(prefix, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise ValueError(f"the prefix {prefix!r} is {len(ids)} tokens, {ids}; it must be one token")
-        return ids[0]
+        return _one_token(prefix, tokenizer)
     candidates = (tokenizer.get_vocab().get(TURN_START), tokenizer.bos_token_id, tokenizer.eos_token_id)
     found = next((token for token in candidates if token is not None), None)
     if found is None:
         raise ValueError(f"the tokenizer has no {TURN_START}, BOS or EOS to stand before a response; name a prefix")
     return found
+
+
+def _one_token(text: str, tokenizer: Any) -> int:
+    remedy = 'it must be one token of the vocabulary: name another, a token by its id, None for none, or "auto"'
+    try:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    except Exception as error:  # of tokenizers without an unknown token, which have no class of their own
+        raise ValueError(f"the tokenizer does not know the prefix {text!r} ({error}); {remedy}") from error
+    if len(ids) != 1:
+        raise ValueError(f"the prefix {text!r} is {len(ids)} tokens, {ids}; {remedy}")
+    if ids[0] == tokenizer.unk_token_id and text != tokenizer.unk_token:
+        raise ValueError(f"the prefix {text!r} is the unknown token {tokenizer.unk_token!r}; {remedy}")
+    return ids[0]
 
 
 def resolve_prefix(phases: Phases, tokenizer: Any) -> Phases:

@@ -124,7 +124,10 @@ class Batching:
 
         What preparing has held against it already stays as it is.
         """
-        batch = global_rows(self.assembly.mesh, packed)
+        mesh, critic = self.assembly.mesh, packed.critic
+        batch = global_rows(mesh, dataclasses.replace(packed, critic=None))
+        if critic is not None:  # one row a rollout at most, where the policy has one for each of several terms
+            batch = dataclasses.replace(batch, critic=global_rows(mesh, critic))
         if reference is None or batch.ref_logprobs is not None:
             return batch
         return dataclasses.replace(batch, **self._scores(phase.temperature)(batch, {"ref_logprobs": reference}))

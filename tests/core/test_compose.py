@@ -38,6 +38,19 @@ def test_a_divergence_is_added_without_an_advantage_too(form):
     np.testing.assert_allclose(metrics["kl_ref"], penalty(jnp.asarray(LOGPROBS)), atol=1e-6)
 
 
+@pytest.mark.parametrize("coefficient", [0.1, -0.2])
+def test_entropy_is_raised_without_an_advantage_too(coefficient):
+    made, entropy = batch(), jnp.asarray([[0.5, 1.0, 2.0, 3.0]])
+    plain, slope, _ = loss_and_gradient(pj.ClippedPG(), LOGPROBS, made)
+    objective = pj.WithEntropy(pj.ClippedPG(), coefficient)
+    logprobs = jnp.asarray([LOGPROBS])
+    loss, _ = objective(logprobs, made, entropy=entropy)
+    np.testing.assert_allclose(loss[0] - plain, -coefficient * entropy[0], atol=1e-6)
+    by_both = jax.grad(lambda x, h: objective(x, made, entropy=h)[0].sum(), (0, 1))(logprobs, entropy)
+    np.testing.assert_allclose(by_both[0][0], slope, atol=1e-6)
+    np.testing.assert_allclose(by_both[1], jnp.full((1, 4), -coefficient))
+
+
 @pytest.mark.parametrize(("old", "weights"), [(None, [1, 2.0, np.exp(-1), 1]), (-2.5, None)])
 def test_the_samplers_ratio_is_capped_and_constant(old, weights):
     made = dataclasses.replace(batch(sampler_logprobs=SAMPLER), old_logprobs=None)

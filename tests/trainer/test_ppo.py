@@ -11,7 +11,7 @@ import tiny_run
 import toy
 from tiny_run import Died, dying_engine, lines, state_at, timeless
 
-from prerl_jax import nsr_prerl, ppo
+from prerl_jax import mixed, nsr_prerl, ppo
 from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.trainer.assembly import assemble
@@ -22,15 +22,16 @@ critic_update_norm critic_skipped"""
 
 
 def config() -> TrainConfig:
-    """A step of NSR-PreRL, which has no use for the critic, one that trains the critic alone, and two of PPO.
+    """A step in both spaces, which has no use for the critic, one that trains the critic alone, and two of PPO.
 
-    With what published PPO has: minibatches, several epochs, and a KL penalty on every token's reward.
+    With what published PPO has: minibatches, several epochs, and a KL penalty on every token's reward. The first step
+    has two rows a rollout, so that those of the critic are fewer than those of the policy.
     """
     tiny = tiny_run.config()
     return dataclasses.replace(
         tiny,
         name="tiny_ppo",
-        phases=nsr_prerl(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95, minibatches=2, epochs=2, kl=0.01),
+        phases=mixed(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95, minibatches=2, epochs=2, kl=0.01),
         critic=CriticSpec(OptimizerSpec(learning_rate=3e-3)),
         alignment_every=0,
         checkpoints=dataclasses.replace(tiny.checkpoints, keep_last=4),
@@ -68,7 +69,7 @@ def test_what_it_measures(finished):
 
 
 def test_who_moves_in_which_phase(finished, assembly):
-    """NSR-PreRL leaves the critic as it began, the warm-up the policy; bit for bit, moments included."""
+    """The first leaves the critic as it began, the warm-up the policy; bit for bit, moments included."""
     begun, warmed, trained = (state_at(finished.workdir, assembly, step) for step in (1, 2, 3))
     trunk = {name: leaf for name, leaf in assembly.load_params().items() if name != "unembed"}
     head = begun.critic.params["value_head"]
