@@ -6,6 +6,7 @@ Accuracy stands against steps and against compute. Phase boundaries are dashed, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -58,8 +59,8 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
     short = accuracy.removeprefix("eval/")
     for name, runs in arms.items():
         steps, compute, means = _mean_curve(runs, accuracy)
-        _band(axes[0], steps, means, styles[name], name)
-        _band(axes[1], compute / 1e9, means, styles[name], name)
+        _band(axes[0], steps, means, styles[name], name, most=1.0)
+        _band(axes[1], compute / 1e9, means, styles[name], name, most=1.0)
         _passes(axes[2], runs, styles[name])
         for panel, (*_, metric, factor) in zip(axes[3:], PANELS, strict=True):
             if all(any(record.get(metric) is not None for record in records) for records in runs.values()):
@@ -87,11 +88,13 @@ def _mean_curve(runs: Runs, metric: str, factor: float = 1.0) -> tuple[np.ndarra
     return np.array(steps), np.array(compute), [interval(factor * c.at_step(step) for c in curves) for step in steps]
 
 
-def _band(axes: Axes, places: np.ndarray, means: Sequence[Interval], style: dict, name: str) -> None:
+def _band(
+    axes: Axes, places: np.ndarray, means: Sequence[Interval], style: dict, name: str, most: float = math.inf
+) -> None:
     few = len(places) <= 25
     marks = {"marker": "o", "markersize": 3.2} if few else {}
     axes.plot(places, [m.mean for m in means], label=name, linewidth=1.6 if few else 1.1, zorder=3, **style, **marks)
-    low, high = [m.low for m in means], [m.high for m in means]
+    low, high = _drawn(means, most)
     axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=2)
 
 
@@ -100,10 +103,17 @@ def _passes(axes: Axes, runs: Runs, style: dict) -> None:
     ends = [final(records) for records in runs.values()]
     passed = by_k("pass", (name for end in ends for name in end))
     ks, means = list(passed), [interval(end[name] for end in ends) for name in passed.values()]
-    errors = [m.half for m in means] if len(ends) > 1 else None
-    axes.errorbar(ks, [m.mean for m in means], errors, linewidth=1.4, marker="o", markersize=3.2, capsize=2, **style)
+    centres = [m.mean for m in means]
+    low, high = _drawn(means, most=1.0)
+    errors = [centres - low, high - centres] if len(ends) > 1 else None
+    axes.errorbar(ks, centres, errors, linewidth=1.4, marker="o", markersize=3.2, capsize=2, **style)
     axes.set_xscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
+
+
+def _drawn(means: Sequence[Interval], most: float) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of intervals, within what the quantity can be: from 0 to `most`. Student's t knows no such bounds."""
+    return tuple(np.clip([getattr(m, end) for m in means], 0.0, most) for end in ("low", "high"))
 
 
 def _boundaries(axes: Axes, runs: Runs, colour: str) -> None:

@@ -34,11 +34,6 @@ class Interval:
     high: float
     count: int
 
-    @property
-    def half(self) -> float:
-        """Half of its width."""
-        return (self.high - self.low) / 2
-
 
 def interval(values: Iterable[float]) -> Interval:
     """The interval of the values of several seeds; a NaN or an infinity among them is an error, ValueError."""

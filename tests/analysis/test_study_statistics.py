@@ -16,7 +16,7 @@ def test_an_interval_of_five_seeds():
     half = T4 * math.sqrt(2.5) / math.sqrt(5)
     assert (found.mean, found.count) == (3.0, 5)
     assert (found.low, found.high) == pytest.approx((3 - half, 3 + half), rel=1e-9)
-    assert found.half == pytest.approx(half)
+    assert (found.high - found.low) / 2 == pytest.approx(half)
 
 
 def test_an_interval_of_two_seeds():

@@ -1,5 +1,6 @@
 """The table and the pictures of a study of two arms and two seeds, whose numbers are worked out by hand."""
 
+import numpy as np
 import pytest
 
 from prerl_jax.analysis.curves import phase_spans
@@ -136,3 +137,13 @@ def test_a_picture_shows_every_arm_against_steps_and_compute():
     assert phase_spans(ARMS["warmed"][0])[1] == ("rl", 2, 4)
     with pytest.raises(ValueError, match="unfinished"):
         study_figure(ARMS, "eval/avg@2")
+
+
+def test_intervals_are_drawn_within_what_a_share_can_be():
+    """Student's t of two seeds reaches far beyond [0, 1]."""
+    arms = {name: runs for name, runs in ARMS.items() if runs}
+    steps, compute, passed, entropy, *_ = study_figure(arms, "eval/avg@2").axes
+    ends = [path.vertices[:, 1] for axes in (steps, compute) for path in axes.collections[1].get_paths()]
+    ends += [np.array(segment)[:, 1] for segment in passed.containers[1].lines[2][0].get_segments()]
+    assert {(end.min(), end.max()) for end in ends} == {(0.0, 1.0)} | {(1.0, 1.0)}
+    assert entropy.collections[1].get_paths()[0].vertices[:, 1].max() > 0.39
