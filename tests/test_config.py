@@ -162,7 +162,7 @@ class OwnCredit:
         (
             {
                 "sampling": SamplingSpec(4, 1),
-                "phases": (reinforce(terms=(Term(PreTrainSpace()),), credit=OwnCredit()),),
+                "phases": (reinforce(terms=(Term(PostTrainSpace(), OwnCredit()), Term(PreTrainSpace()))),),
             },
             "group_size is 1, and phase 'reinforce'",
         ),
@@ -247,7 +247,7 @@ def test_what_fits_together_passes():
         ("phases.0.space.prefix=None", lambda c: c.phases[0].space.prefix, None),
         ("phases.1.learning_rate=3e-5", lambda c: c.phases[1].learning_rate, 3e-5),
         ("phases.0.weigh=SequenceSumNorm(scale=0.01)", lambda c: c.phases[0].weigh, SequenceSumNorm(scale=0.01)),
-        ("phases.0.terms=(Term(PostTrainSpace()),)", lambda c: c.phases[0].terms, (Term(PostTrainSpace()),)),
+        ("phases.1.terms=(Term(PostTrainSpace()),)", lambda c: c.phases[1].terms, (Term(PostTrainSpace()),)),
         ("phases=grpo(steps=3)", lambda c: c.phases, grpo(steps=3)),
         ("phases=prerl(steps=1) + grpo(steps=3)", lambda c: c.phases, prerl(steps=1) + grpo(steps=3)),
         ("phases=(*prerl(steps=1), Phase('rl', 3))", lambda c: c.phases, (*prerl(steps=1), Phase("rl", 3))),

@@ -47,7 +47,7 @@ class Phase:
     Attributes:
       name: stands in every line of the metrics; unique in a run.
       steps: rollout batches, skipped ones included; exactly so many, unless a guard ends the phase early.
-      space, credit, weigh: what is trained on, see Term; unused where there are `terms`.
+      space, credit, weigh: what is trained on, see Term; with `terms`, each of these has its own.
       objective: per-token loss.
       reset_optimizer: start the phase with fresh moments instead of carrying them over.
       learning_rate: a rate, or a Schedule over the steps of this phase; None for the run's.
@@ -91,6 +91,15 @@ class Phase:
             )
         if self.redraw < 0:
             raise ValueError(f"Phase {self.name!r} has redraw={self.redraw}; it must be 0 (no further draws) or more.")
+        own = {"space": self.space, "credit": self.credit, "weigh": self.weigh} if self.terms else {}
+        unused = [
+            f"{f.name}={own[f.name]}" for f in dataclasses.fields(self) if own.get(f.name, f.default) != f.default
+        ]
+        if unused:
+            raise ValueError(
+                f"Phase {self.name!r} has terms, and would not use its own {', '.join(unused)}. Set that of a term "
+                f"(terms.0.{unused[0].partition('=')[0]}), or leave the terms out."
+            )
         for term in self.parts:
             self._check(term)
 

@@ -203,6 +203,9 @@ def test_combinations_that_make_no_sense_are_refused():
             pj.Phase("p", 1, space, objective=pj.WithEntropy(corrected, 0.1))
     with pytest.raises(ValueError, match="another distribution"):
         pj.Phase("p", 1, objective=corrected, terms=(pj.Term(pj.PostTrainSpace()), pj.Term(pj.PreTrainSpace())))
+    (mixed,) = pj.mixed(steps=1)
+    with pytest.raises(ValueError, match=r"would not use its own credit=LeaveOneOut.*weigh=.*\(terms.0.credit\)"):
+        dataclasses.replace(mixed, credit=pj.LeaveOneOut(), weigh=pj.TokenMean(0.5))
     assert pj.Phase("p", 1, objective=corrected).parts == pj.grpo(steps=1)[0].parts
     for credit in (pj.Verdict(), pj.DropTruncated(pj.Verdict())):
         with pytest.raises(ValueError, match=r"shapes rewards by OverlongPenalty.*takes a reward for a verdict"):
