@@ -4,6 +4,7 @@ import dataclasses
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
@@ -13,8 +14,10 @@ from tiny_run import Died, Later, dying_engine, lines, state_at, timeless
 from prerl_jax import Above, EndPhase, Guard, Phase, PhaseStart, RollBack, Warn, grpo, nsr_prerl
 from prerl_jax.config_checks import validate
 from prerl_jax.config_io import load_config
+from prerl_jax.core.types import CriticState, TrainState
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.trainer import start
+from prerl_jax.trainer.rollback import rolled_back
 from prerl_jax.trainer.start import run
 from prerl_jax.trainer.watch import Watch
 
@@ -130,6 +133,32 @@ def test_the_checkpoint_to_go_back_to_is_kept(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run(tiny(guard, checkpoints=spec), tmp_path, console=tiny_run.quiet())
     assert kept == [(1, [1, 4])]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_going_back_takes_all_that_learns_and_none_of_the_counters(found):
+    """The critic as well; from a checkpoint, or, where there is none so early, from the beginning."""
+
+    def state(value, count):
+        arrays, counter = (jnp.full(3, value) for _ in range(4)), jnp.int32(count)
+        params, moments, critic, of_critic = arrays
+        return TrainState(counter, params, moments, jnp.uint32(count), counter, counter, CriticState(critic, of_critic))
+
+    now, then = state(1.0, 7), state(2.0, 4)
+    asked = []
+    checkpoints = types.SimpleNamespace(
+        steps=lambda: [2, 4, 6],
+        read=lambda abstract, newest: (
+            asked.append(newest) or (types.SimpleNamespace(state=then, step=4) if found else None)
+        ),
+    )
+    assembly = types.SimpleNamespace(abstract_state=lambda: None, critic=None)
+    run = types.SimpleNamespace(state=now, assembly=assembly, checkpoints=checkpoints, initial=lambda: then)
+    back, step = rolled_back(run, 5)
+    assert (asked, step) == ([5], 4 if found else 0)
+    np.testing.assert_array_equal(jax.tree.leaves((back.params, back.opt_state, back.critic)), np.full((4, 3), 2))
+    assert [int(n) for n in (back.step, back.rng, back.phase, back.phase_step)] == [7] * 4
+    assert all(array.is_deleted() for array in jax.tree.leaves((now.params, now.opt_state, now.critic)))
 
 
 REFUSED = [

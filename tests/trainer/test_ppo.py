@@ -11,10 +11,12 @@ import tiny_run
 import toy
 from tiny_run import Died, dying_engine, lines, state_at, timeless
 
-from prerl_jax import mixed, nsr_prerl, ppo
+from prerl_jax import Batch, Sequences, nsr_prerl, ppo
 from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
+from prerl_jax.core.types import ValueBatch
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.trainer.assembly import assemble
+from prerl_jax.trainer.batching import Batching
 from prerl_jax.trainer.start import run
 
 MEASURED = """value_loss value_clip_fraction value_mean return_mean explained_variance critic_grad_norm
@@ -22,16 +24,15 @@ critic_update_norm critic_skipped"""
 
 
 def config() -> TrainConfig:
-    """A step in both spaces, which has no use for the critic, one that trains the critic alone, and two of PPO.
+    """A step of NSR-PreRL, which has no use for the critic, one that trains the critic alone, and two of PPO.
 
-    With what published PPO has: minibatches, several epochs, and a KL penalty on every token's reward. The first step
-    has two rows a rollout, so that those of the critic are fewer than those of the policy.
+    With what published PPO has: minibatches, several epochs, and a KL penalty on every token's reward.
     """
     tiny = tiny_run.config()
     return dataclasses.replace(
         tiny,
         name="tiny_ppo",
-        phases=mixed(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95, minibatches=2, epochs=2, kl=0.01),
+        phases=nsr_prerl(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95, minibatches=2, epochs=2, kl=0.01),
         critic=CriticSpec(OptimizerSpec(learning_rate=3e-3)),
         alignment_every=0,
         checkpoints=dataclasses.replace(tiny.checkpoints, keep_last=4),
@@ -69,7 +70,7 @@ def test_what_it_measures(finished):
 
 
 def test_who_moves_in_which_phase(finished, assembly):
-    """The first leaves the critic as it began, the warm-up the policy; bit for bit, moments included."""
+    """NSR-PreRL leaves the critic as it began, the warm-up the policy; bit for bit, moments included."""
     begun, warmed, trained = (state_at(finished.workdir, assembly, step) for step in (1, 2, 3))
     trunk = {name: leaf for name, leaf in assembly.load_params().items() if name != "unembed"}
     head = begun.critic.params["value_head"]
@@ -112,6 +113,20 @@ def test_eight_devices_and_microbatches_compute_the_same(finished, tmp_path, mon
         for name, value in numbers.items():
             edge = 0.005 * name.endswith("clip_fraction")  # counts tokens, of which one may lie on the clip's edge
             np.testing.assert_allclose(value, theirs[name], rtol=2e-3, atol=2e-4 + edge, err_msg=name)
+
+
+def test_the_critics_rows_may_be_fewer_than_the_policys(assembly):
+    """In a run with a phase of two terms, each of which has a row for every rollout."""
+
+    def rows(count):
+        zeros = np.zeros((count, 3), np.int32)
+        return Sequences(zeros, zeros, zeros, zeros > 0), np.zeros((count, 3), np.float32)
+
+    (sequences, floats), (own, values) = rows(32), rows(16)
+    packed = Batch(sequences, floats, floats, critic=ValueBatch(own, *[values] * 3))
+    batch = Batching(assembly).anchored(assembly.phases[0], packed, None)
+    assert {x.shape for x in jax.tree.leaves(batch.critic)} == {(16, 3)}
+    assert {x.shape for x in jax.tree.leaves(dataclasses.replace(batch, critic=None))} == {(32, 3)}
 
 
 def test_begun_from_a_run_without_a_critic_or_with_one(finished, tmp_path):
