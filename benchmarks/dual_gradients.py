@@ -4,8 +4,8 @@
 
 The separate programs are what a user would write otherwise: the gradient of each phase's loss, in a jit of its own. The
 temporaries are those that the compiled program allocates besides its arguments and results; of the separate ones the
-larger counts. Against them stand the one program with the alignment of the objectives, and with that of the mean
-log-probabilities too, which needs two more gradients.
+larger counts, so the second is begun when the first is over. Against them stand the one program with the alignment of
+the objectives, and with that of the mean log-probabilities too, which needs two more gradients.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def compare(name: str, repetitions: int) -> list[Row]:
     apart, dual, full = [alone(phase) for phase in (PRE, POST)], together(False), together(True)
     seconds = interleaved(
         {
-            "apart": lambda: [program(params, rollouts) for program in apart],
+            "apart": lambda: [jax.block_until_ready(program(params, rollouts)) for program in apart],
             "dual": lambda: dual(params, rollouts),
             "full": lambda: full(params, rollouts),
         },

@@ -102,6 +102,15 @@ def split_floats(data: Any) -> tuple[list[Array], list[Array], Callable]:
     return *parts, merge
 
 
+def _read_first(normaliser: Array, logprobs: Array, metrics: dict[str, Array]) -> Array:
+    """The normaliser, but only once what else is read of the logits is there: what needs it may then overwrite them.
+
+    XLA:CPU drops `optimization_barrier`; that neither bound is ever passed it cannot foresee.
+    """
+    never = (logprobs > 1) | (metrics.get("entropy", 0.0) < -1)
+    return jnp.where(never, 0.0, normaliser)
+
+
 def _pass(terms, hidden, unembedding, tokens, split, count, *, temperature=1.0, chunk=None, entropy=False):
     """(losses, metrics, the cotangents of hidden, unembedding and floats of the first `count` losses)."""
     floats, others, merge = split
@@ -121,7 +130,7 @@ def _pass(terms, hidden, unembedding, tokens, split, count, *, temperature=1.0, 
         sums, pull, values = jax.vjp(summed, floats, logprobs, *([entropies] if entropy else []), has_aux=True)
         units = [tuple(jnp.full((), i == k, x.dtype) for i, x in enumerate(sums)) for k in range(count)]
         pulled = [pull(unit) for unit in units]
-        scored = Scored(states, targets, logits, normaliser, entropies)
+        scored = Scored(states, targets, logits, _read_first(normaliser, logprobs, values[1]), entropies)
         heads = pull_back(scored, unembedding, temperature, [p[1:] for p in pulled])
         totals = tuple(total + head[1] for total, head in zip(totals, heads, strict=True))
         return totals, (values, tuple((head[0], p[0]) for head, p in zip(heads, pulled, strict=True)))

@@ -21,8 +21,8 @@ from jax.custom_derivatives import SymbolicZero
 
 from prerl_jax.core.types import Array
 
-LOGITS_BUDGET = 1 << 25
-"""Logits held at once over all devices, when the chunk is chosen automatically: 128 MiB of float32."""
+LOGITS_BUDGET = 200 << 18
+"""Logits held at once over all devices, when the chunk is chosen automatically: 200 MiB of float32."""
 
 
 def chunk_length(rows: int, length: int, vocab: int, shards: int = 1) -> int:
@@ -96,19 +96,20 @@ _scores.defvjp(_scores_fwd, _scores_bwd, symbolic_zeros=True)
 
 
 def logits_of(hidden: Array, unembedding: Array, temperature: float) -> Array:
-    """f32[B, C, V], whatever the model computes in."""
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    logits = jnp.einsum("nd,dv->nv", flat, unembedding, preferred_element_type=jnp.float32)
-    logits = logits.reshape(*hidden.shape[:-1], -1)
+    """f32[B * C, V], whatever the model computes in.
+
+    A matrix throughout: where XLA:CPU sees the shape change, it does not compute in place what has the logits' size.
+    """
+    logits = jnp.einsum("nd,dv->nv", _flat(hidden), unembedding, preferred_element_type=jnp.float32)
     return logits if temperature == 1.0 else logits / temperature
 
 
 def statistics(logits: Array, targets: Array) -> tuple[Array, Array, Array]:
-    """(log-probability of the target, entropy, logsumexp), f32[B, C] each."""
+    """(log-probability of the target, entropy, logsumexp), f32[B, C] each, of logits f32[B * C, V]."""
     normaliser = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    entropy = normaliser - jnp.sum(jnp.exp(logits - normaliser[..., None]) * logits, axis=-1)
-    return chosen - normaliser, entropy, normaliser
+    chosen = jnp.take_along_axis(logits, targets.reshape(-1, 1), axis=-1)[:, 0]
+    entropy = normaliser - jnp.sum(jnp.exp(logits - normaliser[:, None]) * logits, axis=-1)
+    return tuple(x.reshape(targets.shape) for x in (chosen - normaliser, entropy, normaliser))
 
 
 class Scored(NamedTuple):
@@ -119,7 +120,7 @@ class Scored(NamedTuple):
     targets: Array
     """i32[B, C]."""
     logits: Array
-    """f32[B, C, V]."""
+    """f32[B * C, V]."""
     normaliser: Array
     """f32[B, C]."""
     entropy: Array
@@ -135,30 +136,33 @@ def pull_back(
     """
     hidden, targets, logits, normaliser, entropy = scored
     dtype, wide = hidden.dtype, {"preferred_element_type": jnp.float32}
-    logprobs = logits - normaliser[..., None]
+    logprobs = logits - normaliser.reshape(-1, 1)
     p = jnp.exp(logprobs)
-    residual = (jnp.arange(logits.shape[-1]) == targets[..., None]) - p
+    residual = (jnp.arange(logits.shape[-1]) == targets.reshape(-1, 1)) - p
 
     def to_hidden(d_logits):
-        found = jnp.einsum("nv,dv->nd", d_logits.reshape(-1, d_logits.shape[-1]), unembedding, **wide)
-        return found.reshape(hidden.shape)
+        return jnp.einsum("nv,dv->nd", d_logits, unembedding, **wide).reshape(hidden.shape)
 
     def to_unembedding(states, d_logits):
-        states, d_logits = (x.astype(dtype).reshape(-1, x.shape[-1]) for x in (states, d_logits))
-        return jnp.einsum("nd,nv->dv", states, d_logits, **wide)
+        return jnp.einsum("nd,nv->dv", _flat(states.astype(dtype)), d_logits, **wide)
 
     found = []
     shared, shared_hidden = residual.astype(dtype), None
     for d_logprobs, *d_entropy in cotangents:
-        weight = d_logprobs[..., None] / temperature
+        weight = d_logprobs / temperature
         if d_entropy:
-            slope = d_entropy[0][..., None] / temperature * p * (logprobs + entropy[..., None])
-            d_logits = (weight * residual - slope).astype(dtype)
+            slope = (d_entropy[0] / temperature).reshape(-1, 1) * p * (logprobs + entropy.reshape(-1, 1))
+            d_logits = (weight.reshape(-1, 1) * residual - slope).astype(dtype)
             found.append((to_hidden(d_logits).astype(dtype), to_unembedding(hidden, d_logits)))
         else:
             shared_hidden = to_hidden(shared) if shared_hidden is None else shared_hidden
+            weight = weight[..., None]
             found.append(((weight * shared_hidden).astype(dtype), to_unembedding(weight * hidden, shared)))
     return found
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
 
 
 def over_chunks(step: Callable, carry: Any, arrays: Any, chunk: int) -> tuple[Any, Any]:

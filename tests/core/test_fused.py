@@ -141,3 +141,20 @@ def test_the_declaration_changes_nothing_but_the_way():
         for o in (objective, General(objective))
     )
     toy.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("metrics", [(), ("entropy",)], ids=["loss alone", "entropy a metric"])
+def test_a_chunk_of_logits_is_held_once(metrics):
+    """What XLA:CPU would not do of itself: it overwrites them with their cotangent."""
+    rows, length, width, vocab, chunk = 4, 25, 8, 1 << 14, 8
+
+    def loss(hidden, unembedding, tokens, weights):
+        terms = lambda logprobs, entropy, w: ((w * logprobs,), dict.fromkeys(metrics, entropy))  # noqa: E731
+        return fused_loss(terms, hidden, unembedding, tokens, weights, chunk=chunk)
+
+    shapes = ((rows, length, width), jnp.float32), ((width, vocab), jnp.float32)
+    shapes = *shapes, ((rows, length), jnp.int32), ((rows, length), jnp.float32)
+    program = jax.jit(jax.grad(loss, (0, 1), has_aux=True)).lower(*(jax.ShapeDtypeStruct(*s) for s in shapes))
+    temporaries = program.compile().memory_analysis().temp_size_in_bytes
+    logits, gradient = 4 * rows * chunk * vocab, 4 * width * vocab
+    assert logits <= temporaries < 1.1 * (logits + gradient)

@@ -76,8 +76,8 @@ def test_logits_are_float32_whatever_the_model_computes_in():
     ("rows", "length", "vocab", "shards", "expected"),
     [
         (4, 16, 100, 1, 16),  # all of it fits
-        (64, 4096, 1 << 17, 1, 4),  # 2^25 / 2^23
-        (64, 4096, 1 << 17, 8, 32),
+        (64, 4096, 1 << 17, 1, 6),  # 200 * 2^18 / 2^23
+        (64, 4096, 1 << 17, 8, 50),
         (1024, 4096, 1 << 17, 1, 1),  # not even one token fits: one at a time
         (0, 16, 100, 1, 16),
     ],
