@@ -1,4 +1,5 @@
-"""What a phase needs in preparing beside rewards reaches it in a run: a key, the steps done, which were truncated."""
+"""What a phase needs beside rewards reaches it in a run: a key, the steps done, which were truncated, its own rate and
+temperature."""
 
 import dataclasses
 
@@ -10,9 +11,11 @@ from tiny_run import Died, dying_engine, lines, state_at, timeless
 import prerl_jax as pj
 from prerl_jax.trainer.start import run
 
+TERM = pj.Term(pj.PostTrainSpace(), coefficient=pj.Linear(1.0, 0.0, 1))
+OWN = {"temperature": 0.8, "learning_rate": pj.Linear(0.0, 3e-4, 1)}
 PHASES = (
-    pj.Phase("dropout", 2, pj.PromptDropout(0.5), pj.DropTruncated(pj.ConstantBaseline(0.5))),
-    pj.Phase("fading", 2, terms=(pj.Term(pj.PostTrainSpace(), coefficient=pj.Linear(1.0, 0.0, 1)),)),
+    pj.Phase("dropout", 2, pj.PromptDropout(0.5), pj.DropTruncated(pj.ConstantBaseline(0.5)), **OWN),
+    pj.Phase("fading", 2, terms=(TERM,), **OWN),
 )
 
 
@@ -34,3 +37,6 @@ def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, assembly):
         assert record["train/grad_norm"] > 0
     assert (third["train/skipped"], fourth["train/skipped"]) == (0, 1), "the coefficient is 1, then 0"
     assert fourth["train/kept"] == 0
+    moved = [record["train/update_norm"] > 0 for record in (first, second, third)]
+    assert moved == [False, True, False], "the rate of each phase's first step is 0"
+    assert 0 < third["train/logprob_gap"] < 1e-5, "trained at the temperature that was sampled at"
