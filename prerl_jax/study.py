@@ -7,7 +7,8 @@ Every run is one of `prerl_jax.launch`, a process of its own. The study's folder
     FIGURE.png                                  accuracy against steps and compute, pass@k, entropy, length, reflections
 
 The same command again goes on where it stopped: finished runs are not run again, interrupted ones resume. Arms and
-seeds may be added; a run whose config has changed is refused.
+seeds may be added; a run whose config has changed is refused, and so is one that still goes on, since a study that was
+killed (SIGKILL) leaves behind what it had started.
 
 --jobs N runs N at a time, each on its share of the processor's cores: for machines whose devices processes can share,
 not for a TPU.
@@ -19,6 +20,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import queue
@@ -28,6 +30,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from prerl_jax.analysis.study_figures import study_figure
 from prerl_jax.analysis.study_statistics import Record
@@ -79,6 +82,25 @@ class Cell:
         records = read_metrics(self.workdir)
         return f"at step {records[-1]['step']}" if records else "new"
 
+    def lock(self, log: IO[str]) -> None:
+        """Takes its open log for one process: whoever writes into it keeps the lock, the starter's end included.
+
+        Raises StudyError where a process has it.
+        """
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyError(
+                f"{self.name} is being run already, by another study command or by what a killed one left behind. Wait "
+                f"until it ends, or end it: a process of `prerl_jax.launch --workdir {self.workdir}`."
+            ) from error
+
+    def check_free(self) -> None:
+        """StudyError where a process runs it."""
+        if self.log.is_file():
+            with self.log.open("a") as log:
+                self.lock(log)
+
     def guards(self) -> list[str]:
         """What guards did in a finished run, in words, phase by phase."""
         said = []
@@ -98,7 +120,7 @@ class Cell:
 
 
 class StudyError(RuntimeError):
-    """Some runs failed; the message says which, and where their logs are."""
+    """Runs failed, or cannot be started; the message says which, and where to look."""
 
 
 def cells(study: Study, out: Path) -> list[Cell]:
@@ -122,13 +144,16 @@ def run_study(study: Study, out: Path, jobs: int = 1) -> None:
 
     Raises:
       ValueError: runs that are there were started with other configs; nothing has been run then.
-      StudyError: runs failed; the others are finished and in the table.
+      StudyError: runs failed, and the others are finished and in the table; or a process of before runs one of them,
+        and nothing has been run.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; it must be 1 or more.")
     out = out.absolute()
     grid = cells(study, out)
     left = [cell for cell in grid if not cell.finished]
+    for cell in left:
+        cell.check_free()
     print(f"{len(grid)} runs in {out}, {len(left)} of them to run, {jobs} at a time", flush=True)
     failed = _run_all(left, jobs)
     write_results(study, grid, out)
@@ -174,6 +199,7 @@ def _run(cell: Cell, places: queue.SimpleQueue[set[int]], running: set[subproces
     place, start = places.get(), time.monotonic()
     try:
         with cell.log.open("a") as log:
+            cell.lock(log)
             process = subprocess.Popen(command(cell), stdout=log, stderr=subprocess.STDOUT)
             running.add(process)
             _pin(process.pid, place)

@@ -1,8 +1,10 @@
 """The study command: what it runs, what it does not run again, what it refuses, and what it writes."""
 
 import dataclasses
+import fcntl
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -118,6 +120,21 @@ def test_an_interrupted_study_ends_its_runs(fake, monkeypatch, tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
     assert not (fake / "b" / "seed0.log").exists()
+
+
+def test_a_run_that_a_killed_study_left_behind_is_not_started_twice(fake):
+    """Whoever holds the log as its standard output holds the run, though the study that started it is gone."""
+    log = fake / "a" / "seed1.log"
+    log.parent.mkdir(parents=True)
+    with log.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        left = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)
+    with pytest.raises(study.StudyError, match=r"a seed 1 is being run already.*workdir .*seed1"):
+        study.run_study(tiny("a"), fake)
+    assert not (fake / "a" / "seed0.log").exists()
+    left.communicate()
+    study.run_study(tiny("a"), fake)
+    assert times_run(fake, "a", 1) == 1
 
 
 @pytest.mark.parametrize(
