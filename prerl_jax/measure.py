@@ -98,6 +98,7 @@ def measure(
     if gradients:
         metrics |= jax.device_get(_gradients(assembly, pre, post)(params, on_mesh))
     names = buckets.names(alignment.mask.shape[1])
+    thoughts = count_thoughts(sampled.responses, config.evaluation.thoughts)
     report = {
         "config": config.name,
         "model": config.model.path,
@@ -107,7 +108,7 @@ def measure(
         "groups": groups,
         **_summary(sampled, alignment),
         "metrics": dict(sorted(metrics.items())),
-        "thoughts": {name: float(counts.mean()) for name, counts in count_thoughts(sampled.responses).items()},
+        "thoughts": {name: float(counts.mean()) for name, counts in thoughts.items()},
         "tokens_by": _by_bucket(names, tables["cosine"].count),
         **{f"{quantity}_by": _by_bucket(names, table.mean) for quantity, table in tables.items()},
     }

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from prerl_jax.analysis.passk import by_source, widest
 
+THOUGHTS = "eval/thoughts/"
+"""What the metrics of thoughts begin with."""
 Row = dict[str, Any]
 """{"at": "base" or the phase's name, "step": n, then metric names: `eval/...`, `alignment/...`}."""
 
@@ -52,7 +54,8 @@ def summary_rows(
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
     """Prints the rows as a table, and below it what guards did; what a row lacks is shown as "-".
 
-    Problems of several sources get a second table, of the accuracy on each.
+    A second table has the thoughts per response, of the kinds that any row has any of; problems of several sources get
+    one of the accuracy on each.
     """
     console = console or Console()
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -75,22 +78,26 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
             _number(row.get("alignment/objective"), 3),
         )
     console.print(table)
+    if thoughts := [name for name in names if name.startswith(THOUGHTS) and any(row.get(name) for row in rows)]:
+        counted = {name.removeprefix(THOUGHTS): [_number(row.get(name), 2) for row in rows] for name in thoughts}
+        console.print(_by_row(rows, "thoughts per response", counted))
     if average and (sources := by_source(average, names)):
-        console.print(_source_table(rows, sources, spread))
+        on_each = {source: [_with_error(row, name, spread) for row in rows] for source, name in sources.items()}
+        console.print(_by_row(rows, "accuracy on", on_each))
     for row in rows:
         said = [f"ended: {row['ended']}"] if "ended" in row else []
         for text in said + [f"warned: {one}" for one in row.get("warned", ())]:
             console.print(f"{row['at']} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _source_table(rows: Sequence[Row], sources: Mapping[str, str], spread: str) -> Table:
-    """A line for each source, with its metric at each of the rows: sources may be many, phases are few."""
+def _by_row(rows: Sequence[Row], heading: str, lines: Mapping[str, Sequence[str]]) -> Table:
+    """A line for each name, with its cells, one for each of the rows: names may be many, phases are few."""
     table = Table()
-    table.add_column("accuracy on", overflow="fold")
+    table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_column(f"{row['at']}\nstep {row['step']}", justify="right", overflow="fold")
-    for source, name in sources.items():
-        table.add_row(Text(source), *(_with_error(row, name, spread) for row in rows))
+    for name, cells in lines.items():
+        table.add_row(Text(name), *cells)
     return table
 
 

@@ -40,9 +40,10 @@ class Thought:
             raise ValueError(f"{self} needs a name, and at least one pattern.")
 
 
-SENTENCE = r"(?:^[ \t#*>_-]*(?:\d+[.)][ \t]*)?|[.!?:…][\"')\]*_]*\s+)"
-"""Where a sentence or a line begins."""
-CLAUSE = r"(?:^[ \t#*>_-]*(?:\d+[.)][ \t]*)?|[.!?:;,…—\u2013(][\"')\]*_]*\s*|\s--?\s+)"
+_START = r"^[ \t#*>_-]*(?:\d+[.)][ \t]*)?|</?[a-z]+>\s*|\\(?:text(?:bf|it)|emph)\{"
+SENTENCE = rf"(?:{_START}|[.!?:…][\"')\]*_]*\s+)"
+"""Where a sentence or a line begins, after a tag such as <think>, and in what LaTeX stresses."""
+CLAUSE = rf"(?:{_START}|[.!?:;,…—\u2013(][\"')\]*_]*\s*|\s--?\s+)"
 """Where a clause begins: there, or after a comma, a bracket or a dash."""
 OPENING = rf"(?:{CLAUSE}|\b(?:but|and|oh|no|so|ah|ok|okay|well|yes|hm+)\s+)"
 """Where a thought may break in: there, or after such a word."""
@@ -121,9 +122,10 @@ _CHECK = r"(?:(?:double|cross)[- ]?check|(?:re-?)?check|(?:re-?)?verify|confirm|
 _RESULT = r"(?:answer|work|result|solution|calculation|computation|arithmetic|reasoning|math|steps?)"
 VERIFICATION = _spaced(
     rf"{_WE} (?:now |just |quickly |also |then )?{_CHECK}(?! (?:in|out|off)\b)",
-    r"to (?:double[- ]?check|verify)",
+    r"to (?:double[- ]?check|verify)(?! (?:his|her|their)\b)",
+    rf"{_WE} see (?:if|whether)",
     rf"{SENTENCE}to (?:check|confirm)(?! (?:in|out|off)\b)",
-    rf"{SENTENCE}(?:check|verification|verify)\s*:(?!\s*\$\d)",
+    rf"{SENTENCE}(?:(?:quick )?check|verification|verify)\s*:(?!\s*\$\d)",
     rf"{SENTENCE}(?:checking|verifying|double[- ]checking)(?! (?:in|out|off)\b)",
     rf"{SENTENCE}(?:now )?(?:check|verify|confirm) (?:that|if|whether|this|it)",
     rf"{_CHECK} (?:my|our|the|this|that|your) (?:\w+ )?{_RESULT}",

@@ -110,3 +110,13 @@ def test_a_second_table_has_the_accuracy_on_each_source():
     assert cells(text, "aime") == ["aime", "0.250 ± 0.125", "-"]
     assert cells(text, "amc") == ["amc", "1.000", "-"]
     assert "accuracy on" not in printed(ROWS)
+
+
+def test_a_second_table_has_the_thoughts_that_there_are():
+    names = ("eval/thoughts/reflection", "eval/thoughts/transition", "eval/thoughts/subgoal")
+    thoughts = [dict(zip(names, counts, strict=True)) for counts in ((0.25, 0.0, 0.0), (1.5, 0.125, 0.0))]
+    text = printed([row | counted for row, counted in zip(ROWS, thoughts, strict=True)])
+    assert cells(text, "reflection") == ["reflection", "0.25", "1.50"]
+    assert cells(text, "transition") == ["transition", "0.00", "0.12"]
+    assert "subgoal" not in text
+    assert "thoughts per response" not in printed(ROWS)

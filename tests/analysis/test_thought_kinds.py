@@ -71,6 +71,8 @@ LABELLED = [
     ("To check, substitute x = 2 back into the equation. It checks out.", {V: 3}),
     ("Checking the answer: 5*5=25. This checks out", {V: 2}),
     ("Please check your work and verify this result.", {V: 2}),
+    ("Let's see if 7 divides 91. Let's see: it does.", {V: 1}),
+    ("Quick check: 3+4=7. Ann has to double-check her bags.", {V: 1}),
     # backtracking
     ("That's not right. Let me start over.", {B: 2}),
     ("No, this is wrong; it doesn't work.", {B: 2}),
@@ -79,6 +81,10 @@ LABELLED = [
     ("Never mind. Scratch that!", {B: 2}),
     ("It is wrong to divide by 0.", {}),
     # several, and none
+    ("<think>Hmm, 3 < 4, wait.</think>Check: 7", {R: 2, V: 1}),
+    (r"\textbf{Wait.} $W_{\text{wait}} = 3$. \textbf{Case 1:} \emph{However}, $\text{Check: } x$", {R: 1, E: 1, T: 1}),
+    ("1. Ann waits.\n2. Ben awaits a cheque in the waiting room.\n(a) Who was first? (b) Check 104 is for $7.", {}),
+    ("In the first hour he drives 40 miles; first he stops, then he drives. Check total: $60.", {}),
     (
         "Wait, that's not right. Let me double-check: 17+5 is 22, not 21.\nAlternatively, count up.",
         {R: 1, B: 1, V: 1, T: 1},

@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 
 from prerl_jax import measure
+from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +16,8 @@ def measured(tmp_path_factory, finished):
     """Of the model that a run ended with."""
     out = tmp_path_factory.mktemp("measure") / "new" / "folder"
     config = dataclasses.replace(tiny_run.config(), alignment_logprob=False)
+    mine = (*THOUGHTS[:2], Thought("anything", (r".+",)))
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, thoughts=mine))
     with pytest.MonkeyPatch.context() as patch:
         tiny_run.on_one_device(patch)
         return out, measure.measure(config, out, init_from=f"{finished.workdir}@4", groups=3, gradients=True)
@@ -41,7 +44,7 @@ def test_files_and_numbers(measured):
     assert sum(report["tokens_by"]["position"].values()) == report["tokens"]
     assert report["cosine_by"]["position"]["0"] == pytest.approx(tokens["cosine"][:, 0].mean(), rel=1e-5)
     assert {"alignment/objective", "alignment/objective_by_group/mlp"} <= set(metrics)
-    assert set(report["thoughts"]) >= {"reflection", "verification"}
+    assert set(report["thoughts"]) == {"transition", "reflection", "anything"}  # those of the config
 
 
 def test_the_trainer_and_the_sampler_agree(measured):
