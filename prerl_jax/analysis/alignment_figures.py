@@ -188,7 +188,7 @@ def _draw_map(
     for k, n in itertools.product(range(len(rows)), range(len(columns))):
         if np.isfinite(means[k, n]):
             ink = _ink(image.cmap(image.norm(means[k, n])))
-            axes.text(n, k, f"{means[k, n]:.2f}", ha="center", va="center", fontsize=7, color=ink)
+            axes.text(n, k, f"{means[k, n]:z.2f}", ha="center", va="center", fontsize=7, color=ink)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylabel(LABELS[by[0]], fontsize=9, color=INK)
