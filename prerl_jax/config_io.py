@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import itertools
 import math
 import sys
 import traceback
@@ -247,5 +248,15 @@ def difference(old: Any, new: Any, path: str = "") -> list[str]:
     elif type(old) is type(new) is tuple and len(old) == len(new):
         pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
     else:
-        return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+        return [] if old == new else [f"{path}: {' -> '.join(_where_they_part(repr(old), repr(new)))}"]
     return [line for name, a, b in pairs for line in difference(a, b, f"{path}.{name}" if path else name)]
+
+
+def _where_they_part(old: str, new: str) -> list[str]:
+    """Both texts; of long ones a stretch of each, from shortly before the first character in which they differ."""
+    if max(len(old), len(new)) <= 2 * _WIDTH:
+        return [old, new]
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False))
+    start = max(0, len(list(same)) - _WIDTH // 4)
+    end = start + _WIDTH
+    return ["..." * (start > 0) + text[start:end] + "..." * (len(text) > end) for text in (old, new)]

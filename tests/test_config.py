@@ -466,6 +466,13 @@ def test_configs_load_from_a_source_tree_that_is_not_installed(tmp_path):
 # --- difference
 
 
+def test_of_long_values_the_difference_shows_where_they_part():
+    old, new = 300 * "a" + "b" + 300 * "c", 300 * "a" + 301 * "c"
+    (line,) = difference((old,), (new,))
+    start = "..." + 30 * "a"
+    assert line == f"0: {start}b{89 * 'c'}... -> {start}{90 * 'c'}..."
+
+
 def test_the_difference_names_the_innermost_fields():
     assert difference(CONFIG, CONFIG) == []
     new = apply_overrides(CONFIG, ["seed=1", "phases.1.steps=4", "data.template=PlainText()"])
