@@ -5,25 +5,26 @@ cos_G = <a_G, b_G> / (|a_G| |b_G|)         G: the leaves whose path matches, thr
 
 from __future__ import annotations
 
-import re
-
 import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.types import Array, Params
 
 Groups = tuple[tuple[str, str], ...]
-"""(name, regular expression) pairs, tried in order on a leaf's path ("layers.attention.q")."""
+"""(name, text) pairs, tried in order: whether the text is in a leaf's path, written as "^.layers.attention.q$". A group
+may have several."""
 
 DECODER_GROUPS: Groups = (
-    ("norm", r"norm"),
-    ("embedding", r"^embed\b"),
-    ("unembedding", r"^unembed\b"),
-    ("attention_q", r"\battention\.q"),
-    ("attention_k", r"\battention\.k"),
-    ("attention_v", r"\battention\.v"),
-    ("attention_o", r"\battention\.o"),
-    ("mlp", r"\bmlp\."),
+    ("norm", "norm"),
+    ("embedding", "^.embed$"),
+    ("embedding", "^.embed."),
+    ("unembedding", "^.unembed$"),
+    ("unembedding", "^.unembed."),
+    ("attention_q", ".attention.q"),
+    ("attention_k", ".attention.k"),
+    ("attention_v", ".attention.v"),
+    ("attention_o", ".attention.o"),
+    ("mlp", ".mlp."),
 )
 """Of the decoders that come with the package, biases with their matrices; a tied embedding is "embedding"."""
 
@@ -37,8 +38,8 @@ def cosine_by_group(a: Params, b: Params, groups: Groups = DECODER_GROUPS) -> di
     there = set()
 
     def add(path, x, y):
-        where = jax.tree_util.keystr(path, simple=True, separator=".")
-        name = next((name for name, pattern in groups if re.search(pattern, where)), "other")
+        where = f"^.{jax.tree_util.keystr(path, simple=True, separator='.')}$"
+        name = next((name for name, text in groups if text in where), "other")
         there.add(name)
         sums[name] += jnp.stack([jnp.vdot(x, y), jnp.vdot(x, x), jnp.vdot(y, y)])
 
