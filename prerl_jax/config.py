@@ -222,7 +222,7 @@ class EvaluationSpec:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the `eval/` metrics, but for that of the standard error."""
-        return (*metric_names(self.samples), *(f"eval/thoughts/{thought.name}" for thought in self.thoughts))
+        return (*metric_names(self.samples), *(thought.metric for thought in self.thoughts))
 
 
 @dataclasses.dataclass(frozen=True)

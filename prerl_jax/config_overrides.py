@@ -92,8 +92,8 @@ def _items(nodes: Sequence[ast.expr], names: dict[str, Any]) -> list[Any]:
     """The values of a tuple's or a list's elements, those of starred tuples each by itself."""
     items = []
     for node in nodes:
-        value = _evaluate(node.value if isinstance(node, ast.Starred) else node, names)
         starred = isinstance(node, ast.Starred)
+        value = _evaluate(node.value if starred else node, names)
         if starred and not isinstance(value, tuple):
             raise ValueError(f"{ast.unparse(node)!r} puts a star before a {type(value).__name__}, which is no tuple")
         items += value if starred else [value]

@@ -84,10 +84,7 @@ def evaluation_metrics(
     for name, values in means.items():
         if np.shape(values) != scores.shape:
             raise ValueError(f"{name} needs a value for every response: {np.shape(values)}, scores {scores.shape}")
-    k = scores.shape[1]
-    correct = np.sum(scores >= 1.0, axis=1)
-    metrics = {f"eval/{what}": value for what, value in _average(scores).items()}
-    metrics |= {f"eval/pass@{j}": pass_at_k(correct, k, j) for j in _drawn(k)}
+    metrics = _of_scores("eval", scores, _drawn(scores.shape[1]))
     return metrics | {name: float(np.mean(values)) for name, values in means.items()}
 
 
@@ -104,9 +101,7 @@ def metrics_by_source(scores: ArrayLike, sources: Sequence[str]) -> dict[str, fl
     names = np.array([source or "unnamed" for source in sources])
     scores, distinct, metrics = _table(scores), dict.fromkeys(names.tolist()), {}
     for name in distinct if len(distinct) > 1 else ():
-        of = scores[names == name]
-        metrics |= {f"eval/{name}/{what}": value for what, value in _average(of).items()}
-        metrics[f"eval/{name}/pass@{of.shape[1]}"] = float(np.mean((of >= 1.0).any(axis=1)))
+        metrics |= _of_scores(f"eval/{name}", scores[names == name], (scores.shape[1],))
     return metrics
 
 
@@ -116,9 +111,11 @@ def metric_names(samples: int) -> tuple[str, ...]:
     return (f"eval/avg@{samples}", *(f"eval/pass@{k}" for k in _drawn(samples)), *means)
 
 
-def _average(scores: np.ndarray) -> dict[str, float]:
-    k, error = scores.shape[1], standard_error(scores)
-    return {f"avg@{k}": avg_at_k(scores)} | ({} if error is None else {f"avg@{k}_stderr": error})
+def _of_scores(kind: str, scores: np.ndarray, draws: Iterable[int]) -> dict[str, float]:
+    """`kind/avg@k` with its standard error, and `kind/pass@j` for so many draws j."""
+    k, error, correct = scores.shape[1], standard_error(scores), np.sum(scores >= 1.0, axis=1)
+    metrics = {f"{kind}/avg@{k}": avg_at_k(scores)} | ({} if error is None else {f"{kind}/avg@{k}_stderr": error})
+    return metrics | {f"{kind}/pass@{j}": pass_at_k(correct, k, j) for j in draws}
 
 
 def _drawn(samples: int) -> list[int]:

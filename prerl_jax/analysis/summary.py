@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from prerl_jax.analysis.passk import by_source, widest
+from prerl_jax.analysis.thought_patterns import METRICS
 
-THOUGHTS = "eval/thoughts/"
-"""What the metrics of thoughts begin with."""
 Row = dict[str, Any]
 """{"at": "base" or the phase's name, "step": n, then metric names: `eval/...`, `alignment/...`}."""
 
@@ -78,8 +77,8 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
             _number(row.get("alignment/objective"), 3),
         )
     console.print(table)
-    if thoughts := [name for name in names if name.startswith(THOUGHTS) and any(row.get(name) for row in rows)]:
-        counted = {name.removeprefix(THOUGHTS): [_number(row.get(name), 2) for row in rows] for name in thoughts}
+    if thoughts := [name for name in names if name.startswith(METRICS) and any(row.get(name) for row in rows)]:
+        counted = {name.removeprefix(METRICS): [_number(row.get(name), 2) for row in rows] for name in thoughts}
         console.print(_by_row(rows, "thoughts per response", counted))
     if average and (sources := by_source(average, names)):
         on_each = {source: [_with_error(row, name, spread) for row in rows] for source, name in sources.items()}

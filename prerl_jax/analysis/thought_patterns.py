@@ -21,6 +21,8 @@ import dataclasses
 import re
 
 Strings = tuple[str, ...]
+METRICS = "eval/thoughts/"
+"""What the metrics of thoughts begin with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Thought:
     def __post_init__(self):
         if not self.name or not self.patterns:
             raise ValueError(f"{self} needs a name, and at least one pattern.")
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that an evaluation has of it: the mean number in a response."""
+        return METRICS + self.name
 
 
 _START = r"^[ \t#*>_-]*(?:\d+[.)][ \t]*)?|</?[a-z]+>\s*|\\(?:text(?:bf|it)|emph)\{"

@@ -91,17 +91,21 @@ class Phase:
             )
         if self.redraw < 0:
             raise ValueError(f"Phase {self.name!r} has redraw={self.redraw}; it must be 0 (no further draws) or more.")
-        own = {"space": self.space, "credit": self.credit, "weigh": self.weigh} if self.terms else {}
-        unused = [
-            f"{f.name}={own[f.name]}" for f in dataclasses.fields(self) if own.get(f.name, f.default) != f.default
-        ]
-        if unused:
-            raise ValueError(
-                f"Phase {self.name!r} has terms, and would not use its own {', '.join(unused)}. Set that of a term "
-                f"(terms.0.{unused[0].partition('=')[0]}), or leave the terms out."
-            )
+        if self.terms:
+            self._check_own_unset()
         for term in self.parts:
             self._check(term)
+
+    def _check_own_unset(self) -> None:
+        """What each term has of its own, the phase beside it would not use."""
+        of_terms = [f for f in dataclasses.fields(self) if f.name in ("space", "credit", "weigh")]
+        unused = {f.name: own for f in of_terms if (own := getattr(self, f.name)) != f.default}
+        if unused:
+            raise ValueError(
+                f"Phase {self.name!r} has terms, and would not use its own "
+                f"{', '.join(f'{name}={own}' for name, own in unused.items())}. Set that of a term "
+                f"(terms.0.{next(iter(unused))}), or leave the terms out."
+            )
 
     def _check(self, term: Term) -> None:
         if self.redraw and not getattr(term.credit, "compares_groups", False):

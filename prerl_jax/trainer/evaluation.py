@@ -70,7 +70,7 @@ def evaluate(programs: Programs, params: Params, verify: Pool | InProcess | None
     metrics = evaluation_metrics(rewards, lengths, cut, reflections)
     metrics |= metrics_by_source(rewards, [example.problem.source for example in examples])
     for thought, counts in zip(spec.thoughts, thoughts, strict=True):
-        metrics[f"eval/thoughts/{thought.name}"] = float(counts.mean())
+        metrics[thought.metric] = float(counts.mean())
     return metrics | {"time/late_verdicts_of_evaluation": float(late.sum())}
 
 

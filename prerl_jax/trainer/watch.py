@@ -98,7 +98,7 @@ class Watch:
 
     def needed(self, phase: Phase) -> tuple[int, ...]:
         """The newest step that each guard may still go back to, whatever the next one shows."""
-        return tuple({self._good(guard): None for guard in phase.guards if isinstance(guard.reaction, RollBack)})
+        return tuple(self._good(guard) for guard in phase.guards if isinstance(guard.reaction, RollBack))
 
     def _held(self, guard: Guard) -> int:
         return guard.held([value for _, value in self.values.get(guard.metric, ())])
