@@ -4,18 +4,25 @@
 
 Where the loss of a token depends on that token alone, its cotangents are known as soon as its log-probability is. So
 the forward pass takes the gradient too, and the backward pass only scales it: three products with the vocabulary, where
-keeping nothing costs four, and no [B, T, V] array.
+keeping nothing costs four, and no [B, T, V] array. With z = h W / temperature and y the target,
+
+    d log p / d h = (W_y - sum_v p_v W_v) / temperature
+    H = -log p - sum_v p_v (z_v - z_y) = -log p + h . d log p / d h
+
+so that the entropy, which every run watches, comes with the gradient. The products are taken of (p - onehot) before it
+is divided by the softmax's sum: each exponential is computed once, and where p is near 1 nothing cancels.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.logprobs import Scored, chunk_length, logits_of, over_chunks, pull_back, statistics
+from prerl_jax.core.logprobs import Scored, chunk_length, logits_of, over_chunks, pull_back, statistics, to_unembedding
 from prerl_jax.core.types import Array
 
 Terms = Callable[[Array, Array, Any], tuple[tuple[Array, ...], dict[str, Array]]]
@@ -102,13 +109,43 @@ def split_floats(data: Any) -> tuple[list[Array], list[Array], Callable]:
     return *parts, merge
 
 
-def _read_first(normaliser: Array, logprobs: Array, metrics: dict[str, Array]) -> Array:
-    """The normaliser, but only once what else is read of the logits is there: what needs it may then overwrite them.
+def _read_first(normaliser: Array, never: Array) -> Array:
+    """The normaliser, once `never` is known, which is false: what needs it may overwrite what `never` was read of.
 
-    XLA:CPU drops `optimization_barrier`; that neither bound is ever passed it cannot foresee.
+    XLA:CPU drops `optimization_barrier`; that the bound in `never` is not passed it cannot foresee.
     """
-    never = (logprobs > 1) | (metrics.get("entropy", 0.0) < -1)
     return jnp.where(never, 0.0, normaliser)
+
+
+def _with_gradient(states, unembedding, logits, targets, temperature):
+    """(log-probabilities, entropies, pull) of a chunk, with most of its gradient computed already.
+
+    `pull` gives, of the log-probabilities' cotangents f32[B, C], those of (states [B, C, D], unembedding f32[D, V]).
+    """
+    wide = {"preferred_element_type": jnp.float32}
+    rows = states.reshape(-1, states.shape[-1])
+    chosen = jnp.take_along_axis(logits, targets.reshape(-1, 1), axis=-1)
+    largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    largest = _read_first(largest, chosen > largest)
+    is_target = jnp.arange(logits.shape[-1]) == targets.reshape(-1, 1)
+    others = jnp.where(is_target, 0.0, jnp.exp(logits - largest))
+    rest = others.sum(axis=-1, keepdims=True)
+    total = rest + jnp.exp(chosen - largest)
+    surplus = jnp.where(is_target, -rest, others).astype(states.dtype)  # total (p - onehot)
+    to_hidden = jnp.einsum("nv,dv->nd", surplus, unembedding, **wide) / total
+    logprobs = chosen - largest - jnp.log(total)
+    if states.dtype == jnp.float32:
+        entropies = -logprobs - jnp.sum(rows * to_hidden, axis=-1, keepdims=True) / temperature
+    else:  # from rounded products it would have their noise, times the logits' size
+        normaliser = chosen - logprobs
+        entropies = normaliser - jnp.sum(jnp.exp(logits - normaliser) * logits, axis=-1, keepdims=True)
+
+    def pull(d_logprobs):
+        weight = -d_logprobs.reshape(-1, 1) / temperature
+        d_states = (weight * to_hidden).astype(states.dtype).reshape(states.shape)
+        return d_states, to_unembedding((weight / total * rows).astype(states.dtype), surplus)
+
+    return logprobs.reshape(targets.shape), jax.lax.stop_gradient(entropies.reshape(targets.shape)), pull
 
 
 def _pass(terms, hidden, unembedding, tokens, split, count, *, temperature=1.0, chunk=None, entropy=False):
@@ -120,7 +157,13 @@ def _pass(terms, hidden, unembedding, tokens, split, count, *, temperature=1.0, 
     def step(totals, x):
         states, targets, floats, others = x
         logits = logits_of(states, unembedding, temperature)
-        logprobs, entropies, normaliser = statistics(logits, targets)
+        if count and not entropy:
+            logprobs, entropies, to_both = _with_gradient(states, unembedding, logits, targets, temperature)
+        else:
+            logprobs, entropies, normaliser = statistics(logits, targets)
+            normaliser = _read_first(normaliser, (logprobs > 1) | (entropies < -1))
+            scored = Scored(states, targets, logits, normaliser, entropies)
+            to_both = functools.partial(pull_back, scored, unembedding, temperature)
 
         def summed(floats, logprobs, *with_entropy):
             seen = with_entropy[0] if entropy else jax.lax.stop_gradient(entropies)
@@ -130,8 +173,7 @@ def _pass(terms, hidden, unembedding, tokens, split, count, *, temperature=1.0, 
         sums, pull, values = jax.vjp(summed, floats, logprobs, *([entropies] if entropy else []), has_aux=True)
         units = [tuple(jnp.full((), i == k, x.dtype) for i, x in enumerate(sums)) for k in range(count)]
         pulled = [pull(unit) for unit in units]
-        scored = Scored(states, targets, logits, _read_first(normaliser, logprobs, values[1]), entropies)
-        heads = pull_back(scored, unembedding, temperature, [p[1:] for p in pulled])
+        heads = [to_both(*p[1:]) for p in pulled]
         totals = tuple(total + head[1] for total, head in zip(totals, heads, strict=True))
         return totals, (values, tuple((head[0], p[0]) for head, p in zip(heads, pulled, strict=True)))
 

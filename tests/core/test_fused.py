@@ -30,6 +30,15 @@ def linear(logprobs, entropy, data):
     return (data[0] * logprobs, data[0] ** 2 * jnp.sin(logprobs)), {"logprob": logprobs, "entropy": entropy}
 
 
+def watched(logprobs, entropy, data):
+    """A loss of the log-probabilities alone; entropies are metrics."""
+    weights, tokens = data
+    return (weights * (logprobs**2 + tokens),), {"both": logprobs * entropy, "entropy": entropy}
+
+
+LOSSES = {"of both": (squares, True), "of log-probabilities": (watched, False)}
+
+
 def plain(terms, temperature, k=0):
     """The k-th loss by plain differentiation of all logits."""
 
@@ -43,10 +52,10 @@ def plain(terms, temperature, k=0):
     return total
 
 
-def fused(temperature, chunk):
+def fused(temperature, chunk, terms=squares, entropy=True):
     def total(hidden, unembedding, weights):
-        settings = {"temperature": temperature, "chunk": chunk, "entropy": True}
-        return fused_loss(squares, hidden, unembedding, TOKENS, (weights, TOKENS), **settings)
+        settings = {"temperature": temperature, "chunk": chunk, "entropy": entropy}
+        return fused_loss(terms, hidden, unembedding, TOKENS, (weights, TOKENS), **settings)
 
     return total
 
@@ -62,15 +71,16 @@ def test_rows_of_one_token_have_nothing_to_predict(chunk):
 
 
 @pytest.mark.parametrize(("chunk", "temperature"), [(1, 0.7), (3, 1.0), (None, 1.5)])
-def test_value_and_gradient_of_everything_that_it_depends_on(chunk, temperature):
+@pytest.mark.parametrize(("terms", "entropy"), LOSSES.values(), ids=LOSSES)
+def test_value_and_gradient_of_everything_that_it_depends_on(terms, entropy, chunk, temperature):
     """Of the hidden states, of the unembedding, and of the float arrays that the loss reads."""
-    args = HIDDEN, UNEMBEDDING, WEIGHTS
+    args, loss = (HIDDEN, UNEMBEDDING, WEIGHTS), fused(temperature, chunk, terms, entropy)
     found, wanted = (
         jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True))(*args)
-        for f in (fused(temperature, chunk), plain(squares, temperature))
+        for f in (loss, plain(terms, temperature))
     )
     toy.assert_close(found, wanted, rtol=2e-5, atol=2e-5)
-    toy.assert_close(jax.jit(fused(temperature, chunk))(*args), wanted[0], rtol=2e-5, atol=2e-5)
+    toy.assert_close(jax.jit(loss)(*args), wanted[0], rtol=2e-5, atol=2e-5)
 
 
 def test_the_gradient_is_scaled_by_what_comes_from_outside():
@@ -80,11 +90,12 @@ def test_the_gradient_is_scaled_by_what_comes_from_outside():
     toy.assert_close(scaled(fused(1.0, 3)), scaled(plain(squares, 1.0)), rtol=1e-4, atol=1e-6)
 
 
-def test_the_gradient_of_the_gradient_is_right_and_forward_mode_is_refused():
+@pytest.mark.parametrize(("terms", "entropy"), LOSSES.values(), ids=LOSSES)
+def test_the_gradient_of_the_gradient_is_right_and_forward_mode_is_refused(terms, entropy):
     def norm(f):
         return jax.jit(jax.grad(lambda w: (jax.grad(lambda h: f(h, w, WEIGHTS)[0])(HIDDEN) ** 2).sum()))(UNEMBEDDING)
 
-    toy.assert_close(norm(fused(1.0, 3)), norm(plain(squares, 1.0)), rtol=1e-3, atol=1e-3)
+    toy.assert_close(norm(fused(1.0, 3, terms, entropy)), norm(plain(terms, 1.0)), rtol=1e-3, atol=1e-3)
     with pytest.raises(TypeError, match="custom_vjp"):
         jax.jvp(lambda h: fused(1.0, 3)(h, UNEMBEDDING, WEIGHTS)[0], (HIDDEN,), (HIDDEN,))
 
@@ -111,6 +122,35 @@ def test_bfloat16_is_summed_in_float32():
             np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=0.02, atol=0.02 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_certain_tokens(dtype):
+    """Where p is near 1, all that is left are the others' probabilities; and a token of probability 0."""
+    hidden, gaps = jnp.ones((1, 2, 1), dtype), jnp.asarray([[0.0, -8.0, -10.0, -100.0]], dtype)
+    loss = lambda h, w, target: fused_loss(  # noqa: E731
+        lambda logprobs, entropy, data: ((logprobs,), {"entropy": entropy}), h, w, jnp.asarray([[0, target]]), None
+    )
+    (value, metrics), (d_hidden, d_gaps) = jax.value_and_grad(loss, (0, 1), has_aux=True)(hidden, gaps, 0)
+    total = 1 + np.exp(-8.0) + np.exp(-10.0)
+    p = np.exp([-8.0, -10.0]) / total
+    entropy = np.log(total) + (p * [8, 10]).sum()
+    rtol = 1e-2 if dtype == "bfloat16" else 1e-5
+    np.testing.assert_allclose(value, -np.log(total), atol=1e-7)
+    np.testing.assert_allclose(metrics["entropy"], entropy, rtol=1e-3)
+    np.testing.assert_allclose(d_gaps[0, :3].astype("float32"), [p.sum(), *-p], rtol=rtol)
+    np.testing.assert_allclose(d_hidden[0, 0].astype("float32"), [(p * [8, 10]).sum()], rtol=rtol)
+    value, (_, d_gaps) = jax.value_and_grad(lambda h, w: loss(h, w, 3)[0], (0, 1))(hidden, gaps)
+    np.testing.assert_allclose(value, -100 - np.log(total), rtol=1e-6)
+    np.testing.assert_allclose(d_gaps[0].astype("float32"), [-1 / total, *-p, 1], rtol=rtol)
+
+
+def test_the_entropy_in_bfloat16_is_that_of_the_logits():
+    """Not that of the gradient's rounded products, which is off by their rounding times the logits."""
+    half, unembedding = HIDDEN.astype(jnp.bfloat16), 4 * UNEMBEDDING.astype(jnp.bfloat16)
+    function = jax.jit(jax.grad(fused(1.0, 3, watched, entropy=False), has_aux=True))
+    wide = (half.astype(jnp.float32), unembedding.astype(jnp.float32), WEIGHTS)
+    toy.assert_close(function(half, unembedding, WEIGHTS)[1], plain(watched, 1.0)(*wide)[1], rtol=2e-5, atol=2e-5)
+
+
 def test_on_a_mesh():
     """Rows over data, the vocabulary over tensor."""
     mesh = make_mesh(MeshSpec(data=2, tensor=4))
@@ -118,8 +158,9 @@ def test_on_a_mesh():
     args = [
         jax.device_put(x, NamedSharding(mesh, s)) for x, s in zip((HIDDEN, UNEMBEDDING, WEIGHTS), specs, strict=True)
     ]
-    function = jax.jit(jax.value_and_grad(fused(0.7, 3), argnums=(0, 1), has_aux=True))
-    toy.assert_close(function(*args), function(HIDDEN, UNEMBEDDING, WEIGHTS), atol=1e-5)
+    for terms, entropy in LOSSES.values():
+        function = jax.jit(jax.value_and_grad(fused(0.7, 3, terms, entropy), argnums=(0, 1), has_aux=True))
+        toy.assert_close(function(*args), function(HIDDEN, UNEMBEDDING, WEIGHTS), atol=1e-5)
 
 
 @dataclasses.dataclass(frozen=True)
