@@ -117,6 +117,10 @@ def test_split_files(folder):
     shutil.copy(folder / "a.safetensors", folder / "b.safetensors")
     with pytest.raises(ValueError, match=rf"promises the tensor '{names[1]}' in 'b.safetensors'"):
         load_model(folder)
+    for wrong in ({}, {"weight_map": []}, {"weight_map": {names[0]: 1}}):
+        (folder / "model.safetensors.index.json").write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match=r"index\.json has no weight_map"):
+            load_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +192,7 @@ def test_config_and_weights_that_do_not_fit(folder):
         lambda data: b"\xff" * 8 + data[8:],
         lambda data: data.replace(b'"shape":[97,48]', b'"shape":[97,49]'),
         lambda data: data.replace(b'"shape":[97,48]', b'"shapo":[97,48]'),
+        lambda data: data.replace(b"[0,18624]", b'[0,"862"]'),
     ],
 )
 def test_damaged_files_are_named(folder, damage):
