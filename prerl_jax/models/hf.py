@@ -102,7 +102,9 @@ def _open_folder(path: Path) -> dict[str, Stored]:
         return safetensors_file.read_file(path / SINGLE)
     if not (path / INDEX).is_file():
         raise FileNotFoundError(f"{path} has neither {SINGLE} nor {INDEX}; other weight formats are not read.")
-    files = _read_json(path / INDEX).get("weight_map", {})
+    files = _read_json(path / INDEX).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise ValueError(f"{path / INDEX} has no weight_map of tensor names to file names: {str(files)[:80]}.")
     stored = {}
     for file in sorted(set(files.values())):
         if not (path / file).is_file():

@@ -29,31 +29,31 @@ def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) 
     family = raw.get("model_type")
     _refuse_unknown(raw, family)
     c = DEFAULTS[family] | raw
-    heads, width = _need(c, "num_attention_heads"), _need(c, "hidden_size")
+    heads, width = _count(c, "num_attention_heads"), _count(c, "hidden_size")
     theta, scaling = _rope(c)
-    bias = True if family == "qwen2" else bool(c.get("attention_bias", False))
+    bias = True if family == "qwen2" else _switch(c, "attention_bias")
 
     def token(key):
         return c.get(key) if c.get(key) is not None else generation.get(key)
 
     return DecoderConfig(
         model_type=family,
-        vocab_size=_need(c, "vocab_size"),
+        vocab_size=_count(c, "vocab_size"),
         hidden_size=width,
-        intermediate_size=_need(c, "intermediate_size"),
-        num_layers=_need(c, "num_hidden_layers"),
+        intermediate_size=_count(c, "intermediate_size"),
+        num_layers=_count(c, "num_hidden_layers"),
         num_heads=heads,
-        num_kv_heads=c.get("num_key_value_heads") or heads,
-        head_dim=c.get("head_dim") or width // heads,
+        num_kv_heads=_count(c, "num_key_value_heads", heads),
+        head_dim=_count(c, "head_dim", width // heads),
         rope_theta=theta,
         rope_scaling=scaling,
-        rms_norm_eps=float(c.get("rms_norm_eps", 1e-6)),
-        tied=bool(c.get("tie_word_embeddings", False)),
+        rms_norm_eps=_positive("rms_norm_eps", c.get("rms_norm_eps", 1e-6)),
+        tied=_switch(c, "tie_word_embeddings"),
         qk_norm=family == "qwen3",
         qkv_bias=bias,
         output_bias=bias and family != "qwen2",
-        mlp_bias=family == "llama" and bool(c.get("mlp_bias", False)),
-        max_position_embeddings=c["max_position_embeddings"],
+        mlp_bias=family == "llama" and _switch(c, "mlp_bias"),
+        max_position_embeddings=_count(c, "max_position_embeddings"),
         bos_token_id=token("bos_token_id"),
         eos_token_ids=_ids(generation.get("eos_token_id"), c.get("eos_token_id")),
         pad_token_id=token("pad_token_id"),
@@ -61,24 +61,47 @@ def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) 
     )
 
 
-def _need(config: dict[str, Any], key: str) -> Any:
-    if config.get(key) is None:
+def _count(config: dict[str, Any], key: str, default: int | None = None) -> int:
+    """A whole number of 1 or more; the default where there is none."""
+    value = default if config.get(key) is None else config[key]
+    if value is None:
         raise ValueError(f"config.json has no {key!r}.")
-    return config[key]
+    if type(value) is not int or value < 1:
+        raise ValueError(f"config.json has {key} = {value!r}; it must be a whole number of 1 or more.")
+    return value
+
+
+def _switch(config: dict[str, Any], key: str) -> bool:
+    value = config.get(key)
+    if not isinstance(value, bool | None):
+        raise ValueError(f"config.json has {key} = {value!r}; it must be true or false.")
+    return bool(value)
+
+
+def _positive(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise ValueError(f"config.json has {name} = {value!r}; it must be a number above 0.")
+    return float(value)
 
 
 def _ids(*choices: int | list[int] | None) -> tuple[int, ...]:
     """The first choice that is given, as a tuple."""
     chosen = next((c for c in choices if c is not None), ())
-    return (chosen,) if isinstance(chosen, int) else tuple(chosen)
+    ids = tuple(chosen) if isinstance(chosen, list | tuple) else (chosen,)
+    if not all(type(i) is int for i in ids):
+        raise ValueError(f"eos_token_id = {chosen!r}; it must be a token's number, or a list of them.")
+    return ids
 
 
 def _refuse_unknown(raw: dict[str, Any], family: Any) -> None:
-    if family not in ARCHITECTURES:
+    if not isinstance(family, str) or family not in ARCHITECTURES:
         raise ValueError(f"Unknown model_type {family!r}; the decoder does {', '.join(ARCHITECTURES)}.")
     named = raw.get("architectures") or [ARCHITECTURES[family]]
     if named != [ARCHITECTURES[family]]:
         raise ValueError(f"Unknown architecture {named} of model_type {family!r}; it does {ARCHITECTURES[family]!r}.")
+    for key in ("rope_scaling", "rope_parameters"):
+        if not isinstance(raw.get(key), dict | None):
+            raise ValueError(f"config.json has {key} = {raw[key]!r}; it must be an object or null.")
     rope = (raw.get("rope_scaling") or {}) | (raw.get("rope_parameters") or {})
     partial = rope.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
     refused = {
@@ -100,7 +123,8 @@ def _refuse_sliding_window(raw: dict[str, Any]) -> None:
     if other:
         raise ValueError(f"config.json has layer_types {other}; the decoder does 'full_attention' only.")
     in_use = raw.get("use_sliding_window") and raw.get("sliding_window", 4096) is not None
-    if in_use and raw.get("layer_types") is None and raw.get("max_window_layers", 28) < _need(raw, "num_hidden_layers"):
+    in_use = in_use and raw.get("max_window_layers", 28) < _count(raw, "num_hidden_layers")
+    if in_use and raw.get("layer_types") is None:
         raise ValueError(
             f"config.json has sliding_window = {raw.get('sliding_window', 4096)} in use (use_sliding_window = true), "
             f"which the decoder does not do."
@@ -118,7 +142,8 @@ def _rope(c: dict[str, Any]) -> tuple[float, Llama3Rope | LinearRope | None]:
 
 def _rope_block(block: dict[str, Any], c: dict[str, Any]) -> tuple[float, Llama3Rope | LinearRope | None]:
     kind = block.get("rope_type", block.get("type", "default"))
-    theta = float(block.get("rope_theta") or c.get("rope_theta") or 10000.0)
+    theta = next((t for t in (block.get("rope_theta"), c.get("rope_theta")) if t is not None), 10000.0)
+    theta = _positive("rope_theta", theta)
     defaults = {"original_max_position_embeddings": c["max_position_embeddings"]}
     keys = {"default": (), "linear": ("factor",), "llama3": LLAMA3_KEYS}.get(kind)
     nested = [key for key, value in block.items() if isinstance(value, dict)]
@@ -128,6 +153,8 @@ def _rope_block(block: dict[str, Any], c: dict[str, Any]) -> tuple[float, Llama3
     if missing:
         raise ValueError(f"config.json's {kind} rope scaling has no {missing}.")
     values = [(defaults | block)[key] for key in keys]
+    for key, value in zip(keys, values, strict=True):
+        _positive(f"{kind} rope scaling with {key}", value)
     match kind:
         case "linear":
             return theta, LinearRope(*values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def read_file(path: Path) -> dict[str, Stored]:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             spans = {
-                name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"]) for name, entry in header.items()
+                name: (entry["dtype"], tuple(entry["shape"]), *map(operator.index, entry["data_offsets"]))
+                for name, entry in header.items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is corrupt: its header is no safetensors header ({error!r}).") from error
