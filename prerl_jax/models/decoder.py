@@ -179,7 +179,7 @@ class Decoder:
         params = self.decoding(params)
         group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
         positions = jnp.repeat(cache.prompt_mask.sum(axis=1, dtype=jnp.int32), group_size) + lengths
-        rotation = rope.rotations(positions, self._freqs)
+        rotation = self._rotations(positions)
         columns = jax.tree.leaves(cache.key)[0].shape[-1]
         valid, column = valid_columns(columns, lengths, clock), clock % columns
 
@@ -242,6 +242,9 @@ class Decoder:
             return held
         return tuple(jax.tree.map(lambda part, i=i: part[i], held) for i in range(self.config.num_layers))
 
+    def _rotations(self, positions):
+        return (rope.rotations_once if self._on_cpu else rope.rotations)(positions, self._freqs)
+
     def _norm(self, params, x):
         return rms_norm(x, params["final_norm"].astype(self.compute_dtype), self.config.rms_norm_eps)
 
@@ -258,7 +261,7 @@ class Decoder:
         return self._constrain(x, *axes), carry
 
     def _layers(self, params, x, positions, attend):
-        rotation = rope.rotations(positions, self._freqs)
+        rotation = self._rotations(positions)
 
         def body(x, weights):
             return self._apply(weights, x, rotation, attend)

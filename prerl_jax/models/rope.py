@@ -50,6 +50,17 @@ def rotations(positions: jax.Array, freqs: np.ndarray) -> tuple[jax.Array, jax.A
     return jnp.cos(angles), jnp.sin(angles)
 
 
+def rotations_once(positions: jax.Array, freqs: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """What `rotations` returns, as arrays that XLA:CPU computes once: from a loop of two steps, cos and then sin.
+
+    It fuses them into what they turn otherwise, and takes both anew for every element of every head of every layer
+    that is written out. An optimization barrier does not help: XLA:CPU (jax 0.10) drops it before it fuses.
+    """
+    angles = positions[..., None].astype(jnp.float32) * freqs
+    both = jax.lax.map(lambda first: jax.lax.cond(first, jnp.cos, jnp.sin, angles), jnp.array([True, False]))
+    return both[0], both[1]
+
+
 def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
     """`x` [..., heads, head_dim] turned by its position's angles (cos, sin) [..., head_dim / 2]."""
     cos, sin = (r[..., None, :].astype(x.dtype) for r in rotation)

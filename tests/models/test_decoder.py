@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import toy
 
+from prerl_jax.models import rope
 from prerl_jax.models.decoder import REMAT, Decoder
 from prerl_jax.models.layers import DecoderConfig
 
@@ -35,6 +36,13 @@ def test_unrolled_layers_are_the_scanned_ones(scanned, remat):
     toy.assert_close(hidden_and_gradient(Decoder(CONFIG, unroll=True, remat=remat))(PARAMS), scanned)
 
 
+def test_rotations_taken_once_are_the_rotations():
+    freqs = rope.frequencies(8, 100.0, None)
+    angles = np.asarray(POSITIONS)[..., None] * freqs
+    for found in (rope.rotations(POSITIONS, freqs), jax.jit(rope.rotations_once)(POSITIONS, freqs)):
+        toy.assert_close(found, (np.cos(angles), np.sin(angles)))
+
+
 @pytest.mark.parametrize(
     ("layers", "unroll", "processes", "loops"),
     [(2, None, 1, 0), (2, False, 1, 1), (3, None, 1, 1), (3, None, 2, 0)],
@@ -45,4 +53,4 @@ def test_only_deep_models_of_one_process_are_scanned_on_a_cpu(layers, unroll, pr
     config = DecoderConfig("qwen3", 16, 16, 32, layers, 4, 2, 8)
     model = Decoder(config, unroll=unroll)
     text = str(jax.make_jaxpr(model.hidden)(model.abstract_params(), TOKENS, POSITIONS, jnp.ones_like(TOKENS)))
-    assert text.count("scan[") == loops
+    assert text.count("scan[") == loops + 1, "cos and sin are taken in a loop of their own"
