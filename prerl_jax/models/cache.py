@@ -21,6 +21,8 @@ from prerl_jax.models.attention import MASKED
 
 Array = jax.Array
 CACHE_DTYPES = (None, "bfloat16", "int8")
+LINE = 16
+"""float32 columns that fill a cache line of 64 bytes."""
 
 
 @jax.tree_util.register_dataclass
@@ -56,6 +58,14 @@ class Cache:
 def head_bytes(size: int, dtype: Any, compute_dtype: Any) -> int:
     """Bytes that a key or a value of one head takes, as `hold` stores it."""
     return size + 4 if dtype == "int8" else size * jnp.dtype(dtype or compute_dtype).itemsize
+
+
+def whole_lines(columns: int) -> int:
+    """So many columns or up to 15 more: a ring whose rows of keys begin where a line of the cache does.
+
+    Scores of 2 x 32 by 32 x 53, read from memory, took XLA:CPU 1.7 times as long as of 2 x 32 by 32 x 64.
+    """
+    return -(-columns // LINE) * LINE
 
 
 def hold(x: Array, axis: int, dtype: Any) -> Held:

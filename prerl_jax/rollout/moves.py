@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.types import Array
-from prerl_jax.models.cache import Cache, Held
+from prerl_jax.models.cache import Cache
 from prerl_jax.rollout.slots import Slots
 
 Ring = tuple[Array, Any, Any]
@@ -36,11 +36,18 @@ def with_ring(slots: Slots, ring: Ring) -> Slots:
 
 
 def grown(ring: Ring, rings: tuple[int, ...]) -> Ring:
-    """One of the next length, with the same contents."""
+    """One of the next length, with the same contents, turned so that the oldest column is the first."""
     clock, key, value = ring
     old = columns_of(key)
-    columns, turned = rings[rings.index(old) + 1], clock % old
-    return jnp.full_like(clock, old), _longer(key, turned, columns, -1), _longer(value, turned, columns, -2)
+    turned = clock % old
+    return longer((jnp.full_like(clock, old), _turned(key, turned, -1), _turned(value, turned, -2)), rings)
+
+
+def longer(ring: Ring, rings: tuple[int, ...]) -> Ring:
+    """One of the next length, of a ring whose oldest column is the first: with room for more after the newest."""
+    clock, key, value = ring
+    columns = rings[rings.index(columns_of(key)) + 1]
+    return clock, _padded(key, columns, -1), _padded(value, columns, -2)
 
 
 def taken(slots: Slots, which: Array, prompt: Array, parts: int) -> Slots:
@@ -85,15 +92,14 @@ def cache_of_slots(cache: Cache, slots: int, columns: int) -> Cache:
     return Cache(*prompts, like(cache.prompt_key, -1), like(cache.prompt_value, -2))
 
 
-def _longer(ring: Any, turned: Array, columns: int, axis: int) -> Any:
-    """The ring turned so that its oldest column is the first, with room for more after the newest."""
+def _turned(ring: Any, turned: Array, axis: int) -> Any:
+    return jax.tree.map(lambda x: jnp.roll(x, -turned, axis=axis), ring)
 
-    def longer(held: Held) -> Held:
-        def part(x: Array, axis: int) -> Array:
-            pad = [(0, 0)] * x.ndim
-            pad[axis] = (0, columns - x.shape[axis])
-            return jnp.pad(jnp.roll(x, -turned, axis=axis), pad)
 
-        return jax.tree.map(lambda x: part(x, axis), held)
+def _padded(ring: Any, columns: int, axis: int) -> Any:
+    def padded(x: Array) -> Array:
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (0, columns - x.shape[axis])
+        return jnp.pad(x, pad)
 
-    return jax.tree.map(longer, ring, is_leaf=lambda x: isinstance(x, Held))
+    return jax.tree.map(padded, ring)

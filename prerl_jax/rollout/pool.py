@@ -29,6 +29,7 @@ import jax
 import numpy as np
 
 from prerl_jax.core.types import Array, Params, Prompts, Rollouts
+from prerl_jax.models.cache import whole_lines
 from prerl_jax.rollout.moves import columns_of, ring_of, with_ring
 from prerl_jax.rollout.pool_programs import (
     Assignment,
@@ -76,7 +77,7 @@ def make_pool(
       slots: rows at once; None, or more than there are, for one a row. Must divide over the parts of the mesh.
       chunk: tokens between two looks at what has finished, at most.
       rings: lengths of the responses' cache, rising; the last is enough for `max_new_tokens`. Each is a program more.
-        None: `max_new_tokens` and thirds of it, down to SHORTEST_RING.
+        None: `max_new_tokens` and thirds of it, down to SHORTEST_RING, see `whole_lines`.
       shrink: numbers of slots to go on with when no row waits, falling. Each is a program more. None: halves of the
         slots down to a sixteenth and FEWEST_SLOTS, where responses have FEWEST_ROOM tokens or more; with several
         rings a quarter and a sixteenth, so that going on needs no more memory than a longer ring does.
@@ -103,9 +104,9 @@ def make_pool(
 
 def _rings(needed: int) -> tuple[int, ...]:
     # Thirds: attention reads a whole ring, and so, of full rows, half as much again as it must; of quarters, 0.6.
-    rings = [needed]
+    rings = [whole_lines(needed)]
     while -(-rings[0] // 3) >= SHORTEST_RING:
-        rings.insert(0, -(-rings[0] // 3))
+        rings.insert(0, whole_lines(-(-rings[0] // 3)))
     return tuple(rings)
 
 

@@ -137,7 +137,7 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
 
         slots, drawn = decode_chunk(
             slots,
-            shape.chunk,
+            (shape.chunk,),
             first=lambda: of_parts(store.hidden, given.prompt, parts),
             fresh=given.fresh,
             decode=lambda s: model.decode_slots(weights, s.cache, s.token, s.count - 1, s.clock),

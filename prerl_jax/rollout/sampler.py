@@ -1,8 +1,10 @@
 """Sampling responses y ~ pi(.|x): one prefill a prompt, then one compiled loop for all samples of all prompts.
 
 The samples of a prompt share its part of the cache; the loop carries the cache and updates it in place, and ends when
-every row has stopped. Sample j of prompt i draws its t-th token with fold_in(key, id_i, j, t): what a row says does not
-depend on which rows share its call. `rollout.pool` samples the same without waiting for the longest row.
+every row has stopped. Long responses take two loops, the first with a ring of half the length: attention reads all of a
+ring, and so, for full rows, 1.5 times what it must instead of twice. Sample j of prompt i draws its t-th token with
+fold_in(key, id_i, j, t): what a row says does not depend on which rows share its call. `rollout.pool` samples the same
+without waiting for the longest row.
 """
 
 from __future__ import annotations
@@ -14,8 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.types import Array, Model, Params, Prompts, Rollouts
-from prerl_jax.models.cache import CACHE_DTYPES
+from prerl_jax.models.cache import CACHE_DTYPES, whole_lines
+from prerl_jax.rollout.moves import longer, ring_of, with_ring
 from prerl_jax.rollout.slots import Slots, decode_chunk, empty, make_draw, row_keys
+
+SHORTEST_HALF = 32
+"""A ring of fewer columns saves less than it takes to compile a second loop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +77,8 @@ def make_sampler(
     def sample(params: Params, prompts: Prompts, key: Array) -> Rollouts:
         params = cast(params, model)
         rows, length = prompts.prompt.shape[0] * group_size, config.max_new_tokens
-        hidden, cache = prefill(model, params, prompts, group_size, max(length - 1, 1), config.cache_dtype)
+        rings = _rings(max(length - 1, 1), model)
+        hidden, cache = prefill(model, params, prompts, group_size, rings[0], config.cache_dtype)
         weights = decoding(params, model)
         keys = row_keys(key, *identities(prompts, group_size))
 
@@ -80,7 +87,7 @@ def make_sampler(
 
         _, drawn = decode_chunk(
             empty(rows, cache, done=False),
-            length - 1,
+            (*rings[:-1], length - 1),
             first=lambda: jnp.repeat(hidden, group_size, axis=0),
             fresh=None,
             decode=decode,
@@ -88,6 +95,7 @@ def make_sampler(
             more=lambda slots: ~slots.done.all(),
             limit=length,
             stop_tokens=config.stop_tokens,
+            longer=lambda slots: with_ring(slots, longer(ring_of(slots), rings)),
         )
         return Rollouts(
             prompt=jnp.repeat(tokens_of(prompts), group_size, axis=0),
@@ -99,6 +107,15 @@ def make_sampler(
         )
 
     return jax.jit(sample)
+
+
+def _rings(needed: int, model: Model) -> tuple[int, ...]:
+    """Columns of the responses' cache in each loop; one loop for a model whose cache may be anything."""
+    if not hasattr(model, "decode_slots"):
+        return (needed,)
+    whole = whole_lines(needed)
+    half = whole_lines(-(-whole // 2))
+    return (half, whole) if half >= SHORTEST_HALF else (whole,)
 
 
 def cast(params: Params, model: Model) -> Params:

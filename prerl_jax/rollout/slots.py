@@ -8,6 +8,7 @@ says depends neither on its slot nor on when it got it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -93,7 +94,7 @@ def make_draw(
 
 def decode_chunk(
     slots: Slots,
-    steps: int,
+    stages: tuple[int, ...],
     *,
     first: Callable[[], Array],
     fresh: Array | None,
@@ -102,12 +103,13 @@ def decode_chunk(
     more: Callable[[Slots], Array],
     limit: int,
     stop_tokens: tuple[int, ...],
+    longer: Callable[[Slots], Slots] | None = None,
 ) -> tuple[Slots, Drawn]:
-    """Draws first tokens, then decodes at most `steps` tokens of every slot, as long as `more`.
+    """Draws first tokens, then decodes at most C tokens of every slot, as long as `more`.
 
     Args:
       slots: those of fresh rows have count 0.
-      steps: C.
+      stages: rising numbers of tokens, the last of them C: a loop is compiled for each.
       first: the hidden states [S, D] that fresh rows draw their first token from.
       fresh: bool[S]; None for all.
       decode: slots -> (hidden [S, D] after their last tokens, the cache with these).
@@ -115,9 +117,10 @@ def decode_chunk(
       more: slots -> bool[], whether to go on.
       limit: tokens that end a row.
       stop_tokens: a row ends with any of these.
+      longer: slots -> slots with a longer ring, for the next stage; None where there is one.
     """
     rows = slots.token.shape[0]
-    shape = (rows, steps + 1)
+    shape = (rows, stages[-1] + 1)
     drawn = Drawn(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool))
 
     def record(slots: Slots, drawn: Drawn, hidden: Array, active: Array, column: Array) -> tuple[Slots, Drawn]:
@@ -145,6 +148,9 @@ def decode_chunk(
         slots = dataclasses.replace(slots, cache=cache, clock=slots.clock + 1)
         return step + 1, *record(slots, drawn, hidden, ~slots.done, step + 1)
 
-    carry = (jnp.zeros((), jnp.int32), slots, drawn)
-    _, slots, drawn = jax.lax.while_loop(lambda c: (c[0] < steps) & more(c[1]), body, carry)
+    step = jnp.zeros((), jnp.int32)
+    for stage, end in enumerate(stages):
+        slots = longer(slots) if stage else slots
+        go_on = functools.partial(lambda end, carry: (carry[0] < end) & more(carry[1]), end)
+        step, slots, drawn = jax.lax.while_loop(go_on, body, (step, slots, drawn))
     return slots, drawn

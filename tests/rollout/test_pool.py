@@ -73,6 +73,16 @@ def test_the_pool_says_what_the_sampler_says(shape, sampled):
     assert (len(spans) == 2) == before_and_after, "the device waits between chunks only where rows wait for a slot"
 
 
+def test_the_sampler_goes_on_in_a_longer_ring():
+    """Of 80 tokens, 48 are fed to the first one; the pool has one of 80 columns throughout."""
+    settings = pj.SamplerConfig(80, stop_tokens=(3,))
+    found = toy.to_numpy(pj.make_sampler(MODEL, settings, G)(PARAMS, prompts(), KEY))
+    lengths = found.response_mask.sum(axis=1)
+    assert (lengths < 49).any()
+    assert (lengths == 80).any()
+    assert_same_rollouts(make_pool(MODEL, settings, G)(PARAMS, prompts(), KEY), found)
+
+
 @pytest.mark.parametrize(
     ("spec", "slots"), [(MeshSpec(data=2, fsdp=4), 8), (MeshSpec(data=2, fsdp=2, tensor=2), None)], ids=str
 )
@@ -204,8 +214,8 @@ def test_short_responses_get_one_program():
     def shape(length, slots=None) -> PoolShape:
         return make_pool(MODEL, pj.SamplerConfig(length), slots=slots).programs(256)[0]
 
-    assert (shape(64).rings, shape(64).shrink, shape(64).shared) == ((63,), (), True)
-    assert (shape(128).rings, shape(128).shrink) == ((127,), (128, 64, 32, 16))
+    assert (shape(64).rings, shape(64).shrink, shape(64).shared) == ((64,), (), True)
+    assert (shape(128).rings, shape(128).shrink) == ((128,), (128, 64, 32, 16))
     assert shape(128, 32).shrink == (16, 8), "no fewer than FEWEST_SLOTS"
-    assert (shape(8192, 128).rings, shape(8192, 128).shrink) == ((911, 2731, 8191), (32, 8))
+    assert (shape(8192, 128).rings, shape(8192, 128).shrink) == ((912, 2736, 8192), (32, 8))
     assert not shape(8192, 128).shared
