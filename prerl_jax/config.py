@@ -152,8 +152,8 @@ class OptimizerSpec:
     """Largest global gradient norm; None does not clip."""
 
     def __post_init__(self) -> None:
-        if not callable(self.learning_rate):
-            _at_least(0, self, "optimizer.", "learning_rate")
+        if not callable(self.learning_rate) and not 0 <= self.learning_rate < float("inf"):
+            raise ValueError(f"optimizer.learning_rate is {self.learning_rate}; it must be 0 or more, and finite.")
         for field in ("b1", "b2"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"optimizer.{field} is {getattr(self, field)}; it must be at least 0 and below 1.")

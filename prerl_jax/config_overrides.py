@@ -82,10 +82,24 @@ def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
             called = _evaluate(function, names)
             if callable(called):
                 options = {k.arg: _evaluate(k.value, names) for k in keywords}
-                return called(*(_evaluate(a, names) for a in args), **options)
+                return _typed(called(*(_evaluate(a, names) for a in args), **options))
     raise ValueError(
         f"{ast.unparse(node)!r} is neither a literal, nor a call of a prerl_jax class or recipe, nor tuples joined by +"
     )
+
+
+def _typed(made: Any) -> Any:
+    """What a call made; ValueError where a field of a dataclass is not of its type, which Python does not look at."""
+    if isinstance(made, tuple):
+        return tuple(map(_typed, made))
+    for field in dataclasses.fields(made) if dataclasses.is_dataclass(made) else ():
+        value, expected = getattr(made, field.name), typing.get_type_hints(type(made)).get(field.name, Any)
+        if field.init and not _fits(value, expected):
+            raise ValueError(
+                f"{type(made).__name__}.{field.name}: expected {_describe(expected)}, got {type(value).__name__} "
+                f"{value!r}"
+            )
+    return made
 
 
 def _items(nodes: Sequence[ast.expr], names: dict[str, Any]) -> list[Any]:

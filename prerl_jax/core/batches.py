@@ -72,6 +72,7 @@ def make_prepare(
         rows: Array | None = None,
     ) -> Batch:
         del params
+        _check_shapes(rollouts)
         length = response_length or rollouts.response.shape[1]
         scored = {"old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs}
         _check_scored(phase, scored)
@@ -107,6 +108,21 @@ def make_layout(phase: Phase) -> Callable[[Rollouts], Batch]:
         return concatenate([Batch(sequences, one, one) for sequences, one in zip(terms, ones, strict=True)])
 
     return layout
+
+
+def _check_shapes(rollouts: Rollouts) -> None:
+    """Raises ValueError where there is no row, or arrays do not match: broadcast, they would give other advantages."""
+    rows, length = (*rollouts.response.shape, 0, 0)[:2]
+    prompt, response = (rows, *rollouts.prompt.shape[1:2]), (rows, length)
+    expected = {"prompt": prompt, "prompt_mask": prompt, "response": response, "response_mask": response}
+    expected |= {"rewards": (rows,), "logprobs": response, "truncated": (rows,)}
+    shapes = {name: jnp.shape(x) for name in expected if (x := getattr(rollouts, name)) is not None}
+    wrong = [f"{name} of shape {shape}" for name, shape in shapes.items() if shape != expected[name]]
+    if wrong or not rows:
+        raise ValueError(
+            f"Rollouts of {rows} responses of {length} tokens have {', '.join(wrong) or 'no row'}; prompt is [B, P], "
+            "response and logprobs are [B, R], as are their masks, and rewards are [B], with B of 1 or more."
+        )
 
 
 def _check_scored(phase: Phase, scored: dict[str, Array | None]) -> None:

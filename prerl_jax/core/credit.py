@@ -32,6 +32,11 @@ def _check_keep(credit: object) -> None:
         raise ValueError(f"{type(credit).__name__}.keep must be one of {KEEP}, got {credit.keep!r}.")
 
 
+def _check_scale(weigh: object) -> None:
+    if not 0 <= weigh.scale < float("inf"):
+        raise ValueError(f"{type(weigh).__name__}.scale is {weigh.scale}; it must be 0 or more, and finite.")
+
+
 @dataclasses.dataclass(frozen=True)
 class GroupRelative:
     """Advantage relative to the group's mean (GRPO); contiguous blocks of `group_size` rows are a group.
@@ -47,6 +52,8 @@ class GroupRelative:
 
     def __post_init__(self):
         _check_keep(self)
+        if self.normalize_std in KEEP:
+            raise ValueError(f"GroupRelative's first argument is normalize_std; write keep={self.normalize_std!r}.")
 
     def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]:
         """rewards f32[B] -> (advantages f32[B], keep bool[B]).
@@ -222,6 +229,9 @@ class TokenMean:
 
     scale: float = 1.0
 
+    def __post_init__(self):
+        _check_scale(self)
+
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, _ = _kept_tokens(mask, keep)
         return _share(tokens, tokens.sum(), self.scale)
@@ -232,6 +242,9 @@ class SequenceMeanTokenMean:
     """The mean over kept sequences of their token means."""
 
     scale: float = 1.0
+
+    def __post_init__(self):
+        _check_scale(self)
 
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, lengths = _kept_tokens(mask, keep)
@@ -244,6 +257,9 @@ class SequenceMeanTokenSum:
 
     scale: float = 1.0
 
+    def __post_init__(self):
+        _check_scale(self)
+
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, lengths = _kept_tokens(mask, keep)
         return _share(tokens, (lengths > 0).sum(), self.scale)
@@ -255,6 +271,9 @@ class SequenceSumNorm:
 
     scale: float = 1.0
 
+    def __post_init__(self):
+        _check_scale(self)
+
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, _ = _kept_tokens(mask, keep)
         return self.scale * tokens / response_length
@@ -265,6 +284,9 @@ class SequenceMeanSumNorm:
     """The mean over kept sequences of their token sums, each divided by the maximum response length R."""
 
     scale: float = 1.0
+
+    def __post_init__(self):
+        _check_scale(self)
 
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, lengths = _kept_tokens(mask, keep)

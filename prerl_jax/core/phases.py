@@ -82,8 +82,15 @@ class Phase:
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"Phase {self.name!r} has {self.steps} steps; it needs at least 1. Leave it out instead.")
-        if not self.temperature > 0:
-            raise ValueError(f"Phase {self.name!r} trains at temperature {self.temperature}; it must be positive.")
+        if self.steps % 1:
+            raise ValueError(f"Phase {self.name!r} has {self.steps} steps; it needs a whole number of them.")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(
+                f"Phase {self.name!r} trains at temperature {self.temperature}; it must be positive, and finite."
+            )
+        rate = self.learning_rate
+        if rate is not None and not callable(rate) and not 0 <= rate < float("inf"):
+            raise ValueError(f"Phase {self.name!r} has learning_rate {rate}; it must be 0 or more, and finite.")
         if self.epochs < 1 or self.minibatches < 1:
             raise ValueError(
                 f"Phase {self.name!r} has epochs={self.epochs} and minibatches={self.minibatches}; both must be 1 or "

@@ -45,6 +45,9 @@ class PreTrainSpace:
     prefix: int | str | None = "auto"
     given_prompt: ClassVar[bool] = False
 
+    def __post_init__(self):
+        _check_prefix(self)
+
     def __call__(self, rollouts: Rollouts) -> Sequences:
         _check_resolved(self)
         tokens, valid = rollouts.response, rollouts.response_mask
@@ -77,6 +80,7 @@ class PromptDropout:
     def __post_init__(self):
         if not 0 <= self.share <= 1:
             raise ValueError(f"PromptDropout.share is a probability, got {self.share}.")
+        _check_prefix(self)
 
     def __call__(self, rollouts: Rollouts, *, key: Array) -> Sequences:
         _check_resolved(self)
@@ -88,6 +92,11 @@ class PromptDropout:
         prompt = jnp.where(dropped, 0 if self.prefix is None else self.prefix, prompt)
         mask = jnp.where(dropped, last & (self.prefix is not None), mask)
         return PostTrainSpace()(dataclasses.replace(rollouts, prompt=prompt, prompt_mask=mask))
+
+
+def _check_prefix(space: PreTrainSpace | PromptDropout) -> None:
+    if not isinstance(space.prefix, str | None) and space.prefix < 0:
+        raise ValueError(f"{type(space).__name__}.prefix is {space.prefix}; a token id is 0 or more.")
 
 
 def _check_resolved(space: PreTrainSpace | PromptDropout) -> None:

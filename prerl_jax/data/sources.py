@@ -104,7 +104,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Problem]]:
 
     try:
         table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a readable parquet file: {error}") from error
     _require_columns(path, table.schema)
     for index, row in enumerate(table.to_pylist()):
@@ -130,6 +130,8 @@ def _require_columns(path: Path, schema: Any) -> None:
 def _from_verl(row: dict[str, Any]) -> Problem:
     rest = {name: value for name, value in row.items() if name not in ("prompt", "reward_model", "data_source")}
     extra = rest.pop("extra_info", None)
+    if not isinstance(row.get("data_source"), str | None):
+        raise ValueError(f"`data_source` must be text, got {row['data_source']!r}")
     return Problem(
         prompt=parse_prompt(row["prompt"]),
         answer=parse_answer((row["reward_model"] or {}).get("ground_truth")),
@@ -145,7 +147,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Problem]]:
                 continue
             try:
                 problem = _from_json(json.loads(line.decode("utf-8-sig")))
-            except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors too
+            except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors too
                 raise ValueError(f"{path}, line {number}: {error}") from error
             yield f"line {number}", problem
 

@@ -178,6 +178,24 @@ def test_settings_that_make_no_sense_are_refused():
         pj.Verdict(positive=0.0)
     with pytest.raises(ValueError, match="this batch has only one"):
         pj.BatchNormalized()(jnp.zeros(1), 1)
+    with pytest.raises(ValueError, match="write keep='negative'"):
+        pj.GroupRelative("negative")
+
+
+@pytest.mark.parametrize("scale", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "weigh",
+    [
+        pj.TokenMean,
+        pj.SequenceMeanTokenMean,
+        pj.SequenceMeanTokenSum,
+        pj.SequenceSumNorm,
+        pj.SequenceMeanSumNorm,
+    ],
+)
+def test_a_scale_that_makes_no_sense_is_refused(weigh, scale):
+    with pytest.raises(ValueError, match=rf"{weigh.__name__}\.scale is {scale}; it must be 0 or more, and finite"):
+        weigh(scale)
 
 
 # Four rows of 3, 1, 0 and 2 tokens

@@ -71,6 +71,13 @@ def test_spaces_trace_and_keep_the_order_of_rows(name):
     toy.assert_same_bits(jax.jit(space)(jax.tree.map(lambda a: a[order], ROLLOUTS)), expected)
 
 
+def test_a_prefix_below_0_is_refused():
+    with pytest.raises(ValueError, match=r"PreTrainSpace\.prefix is -1; a token id is 0 or more"):
+        pj.PreTrainSpace(-1)
+    with pytest.raises(ValueError, match=r"PromptDropout\.prefix is -2"):
+        pj.PromptDropout(0.5, -2)
+
+
 @pytest.mark.parametrize("prefix", ["auto", "<s>"])
 def test_a_prefix_without_an_id_is_refused(prefix):
     with pytest.raises(ValueError, match=r"no token id yet.*resolve_prefix"):

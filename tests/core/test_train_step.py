@@ -26,6 +26,29 @@ def batch_of(phase=PHASE, rollouts=None, model=MODEL):
     return pj.make_prepare(model, phase, 4)(None, rollouts)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rewards": jnp.zeros((8, 1))}, r"8 responses of 5 tokens have rewards of shape \(8, 1\);"),
+        ({"rewards": jnp.zeros(12)}, r"rewards of shape \(12,\)"),
+        ({"response_mask": jnp.ones((8, 4), bool)}, r"response_mask of shape \(8, 4\)"),
+        ({"prompt": jnp.ones((4, 3), jnp.int32)}, r"prompt of shape \(4, 3\)"),
+        ({"truncated": jnp.ones((8, 1), bool)}, r"truncated of shape \(8, 1\)"),
+        ({"response": jnp.ones(8, jnp.int32)}, r"response of shape \(8,\)"),
+    ],
+)
+def test_rollouts_whose_arrays_do_not_match_are_refused(change, says):
+    """In P(y) nobody looks at the prompts, and rewards [B, 1] would have advantage 0, each in a group of its own."""
+    rollouts = dataclasses.replace(toy.rollouts(), **change)
+    with pytest.raises(ValueError, match=says):
+        pj.make_prepare(MODEL, pj.nsr_prerl(steps=1, prefix=1)[0], 4)(None, rollouts)
+
+
+def test_rollouts_without_a_row_are_refused():
+    with pytest.raises(ValueError, match=r"0 responses of 5 tokens have no row"):
+        pj.make_prepare(MODEL, PHASE, 4)(None, jax.tree.map(lambda x: x[:0], toy.rollouts()))
+
+
 def fresh(phase_step=0):
     """A state with moments, some steps into a run."""
     state = pj.init_state(MODEL.init(), TX, jax.random.key(0))

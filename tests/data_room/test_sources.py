@@ -99,6 +99,24 @@ def test_not_a_parquet_file(tmp_path):
         ParquetProblems(str(tmp_path / "text.parquet")).load()
 
 
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    rows = [{"prompt": "2+2=", "reward_model": {"ground_truth": "4"}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bad.parquet", compression="none", use_dictionary=False)
+    whole = (tmp_path / "bad.parquet").read_bytes()
+    length = (4).to_bytes(4, "little") + b"2+2="  # before a text stands its length
+    assert whole.count(length) == 1
+    (tmp_path / "bad.parquet").write_bytes(whole.replace(length, b"\xff\xff\xff\x7f2+2="))
+    with pytest.raises(ValueError, match=r"bad\.parquet is not a readable parquet file"):
+        ParquetProblems(str(tmp_path / "bad.parquet")).load()
+
+
+def test_the_name_of_a_data_set_is_text(tmp_path):
+    rows = [{"prompt": "a", "reward_model": {"ground_truth": "4"}, "data_source": 5}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bad.parquet")
+    with pytest.raises(ValueError, match=r"bad\.parquet, row 0: `data_source` must be text, got 5"):
+        ParquetProblems(str(tmp_path / "bad.parquet")).load()
+
+
 def test_jsonl():
     (first, second, third), dropped = JsonlProblems(str(DATA / "sample.jsonl")).load()
     assert (first.prompt, first.answer, first.source) == ("What is 2 + 2?", "4", "hand")
@@ -143,6 +161,7 @@ GOOD = b'{"prompt": "a\xe2\x80\xa8b", "answer": "4"}\n'  # a Unicode line separa
         (b"{", "line 2: "),
         (b"\xff\xfe", "line 2: "),
         (b"[1]", "line 2: expected a JSON object, got a list"),
+        (b"[" * 100_000, "line 2: "),
         (b'{"prompt": "a"}', r"line 2: the keys \['answer'\] are missing"),
         (b'{"prompt": "", "answer": "1"}', "line 2: the prompt is empty"),
         (b'{"prompt": {"role": "user"}, "answer": "1"}', "line 2: the prompt is a dict"),
