@@ -14,6 +14,7 @@ from prerl_jax import Batch, Prompts, Rollouts, Sequences, dsrl, ppo
 from prerl_jax.config import CriticSpec
 from prerl_jax.config_io import load_config
 from prerl_jax.core.types import ValueBatch
+from prerl_jax.models.cache import whole_lines
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, make_mesh
@@ -122,7 +123,7 @@ def test_sampler(programs):
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(assembly.mesh, PartitionSpec()))
     pool = dataclasses.replace(programs.engine(assembly.phases[1]), shrink=(96,))
     compiled = dict(pool.compile(params, prompts, key))
-    columns = assembly.config.sampling.max_new_tokens - 1
+    columns = whole_lines(assembly.config.sampling.max_new_tokens - 1)
     assert list(compiled) == ["prefill", f"decode_chunk/{columns}", "fewer_slots/96"]
     assert "while" in compiled[f"decode_chunk/{columns}"].as_text()
     cache = jax.tree.leaves(compiled["fewer_slots/96"].output_shardings)
