@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from prerl_jax.data import Batches, make_batches
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
 from prerl_jax.runtime.distributed import require_same, require_shared, together
 from prerl_jax.runtime.goodput import Goodput
+from prerl_jax.runtime.lock import locked
 from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
 from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import at_phase, create_state
@@ -66,7 +68,8 @@ def run(
       profile: the first of the steps that are traced into the workdir's profile/; None for none.
 
     Raises:
-      ValueError: the config does not fit the devices, the model, the data or the workdir, or processes differ in it.
+      ValueError: the config does not fit the devices, the model, the data or the workdir, or processes differ in it;
+        another run is writing into the workdir.
       OtherProcessError: another process has raised an error.
       CheckpointError: a checkpoint cannot be read or written.
     """
@@ -93,13 +96,23 @@ def run(
         assembly = assemble(config)
     require_shared(workdir)
     programs, spec, data = Programs(assembly, make_engine), config.checkpoints, config.data
-    checkpoints = Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)
     with (
-        contextlib.closing(checkpoints),
+        _alone(workdir, main),
+        contextlib.closing(Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)) as checkpoints,
         open_verify(data.verifier, data.verify_workers, data.verify_timeout) as verify,
     ):
         watch = _go(programs, checkpoints, verify, workdir, began or source, console, tracer)
     return _finish(workdir, console, main, watch)
+
+
+@contextlib.contextmanager
+def _alone(workdir: Path, main: bool) -> Iterator[None]:
+    """Keeps other runs out of the workdir; of this run's processes, the one that writes does."""
+    with contextlib.ExitStack() as held:
+        with together(f"taking {workdir} for this run"):
+            if main:
+                held.enter_context(locked(workdir))
+        yield
 
 
 def _go(

@@ -51,6 +51,21 @@ def test_where_a_run_began_is_kept(begin, finished, tmp_path):
             run(tiny_run.config(), tmp_path / "workdir", init_from=different)
 
 
+def test_two_runs_do_not_share_a_workdir(begin, tmp_path):
+    def second(work):
+        with pytest.raises(ValueError, match=rf"another run is writing into {tmp_path}/workdir\. Wait until it ends"):
+            run(tiny_run.config(), tmp_path / "workdir", console=tiny_run.quiet())
+
+    begin(check=second)
+    begin()  # the one that died keeps nobody out
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "workdir").touch()
+    with pytest.raises(ValueError, match=rf"cannot use {tmp_path}/workdir as a workdir: .*File exists"):
+        run(tiny_run.config(), tmp_path / "workdir", console=tiny_run.quiet())
+
+
 def test_a_run_that_began_from_its_model_does_not_take_another_s_parameters(begin, finished, tmp_path):
     begin(init_from=str(finished.workdir))  # it left no checkpoint: this was no beginning
     assert "begun from" not in begin(saves=True)
