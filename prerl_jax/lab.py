@@ -7,6 +7,7 @@ uses: maximum likelihood is a policy gradient with every advantage 1,  loss = -s
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from prerl_jax.core.train_step import init_state, make_train_step
 from prerl_jax.core.types import Batch, Sequences
 from prerl_jax.data.lab import Corpus, make_tokenizer
 from prerl_jax.models.decoder import Decoder
-from prerl_jax.models.hf import save_hf
+from prerl_jax.models.hf import require_empty, save_hf
 from prerl_jax.models.layers import DecoderConfig
 
 ROW_PER_DIGIT = 32
@@ -68,7 +69,12 @@ def corpus_batch(corpus: Corpus, tokenizer, rng: np.random.Generator, rows: int)
 
 
 def pretrain(corpus: Corpus, *, layers: int, width: int, steps: int, rows: int, learning_rate: float, seed: int):
-    """(model, params, tokenizer) after `steps` of maximum likelihood; ValueError if 32 does not divide the width."""
+    """(model, params, tokenizer) after `steps` of maximum likelihood.
+
+    Raises ValueError if 32 does not divide the width, and for no layer, step or row.
+    """
+    if min(layers, steps, rows) < 1:
+        raise ValueError(f"There must be at least 1 layer, step and row; got {layers}, {steps} and {rows}.")
     if width < 32 or width % 32:
         raise ValueError(f"The width must be a multiple of 32, two query heads of 16 to a key head; got {width}.")
     tokenizer = make_tokenizer()
@@ -85,8 +91,8 @@ def pretrain(corpus: Corpus, *, layers: int, width: int, steps: int, rows: int, 
     return model, state.params, tokenizer
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command line; see the module's docstring."""
+def main(argv: list[str] | None = None) -> int:
+    """The command line, see the module's docstring; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m prerl_jax.lab", description="Pre-train the lab's base model.")
     parser.add_argument("out", type=Path, help="folder to write, in Hugging Face format")
     parser.add_argument("--digits", type=int, default=2, help="of the numbers that are added")
@@ -99,18 +105,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    model, params, tokenizer = pretrain(
-        Corpus(args.digits, args.wrong, args.reflect),
-        layers=args.layers,
-        width=args.width,
-        steps=args.steps,
-        rows=args.rows,
-        learning_rate=args.learning_rate,
-        seed=args.seed,
-    )
-    save_hf(args.out, model, params, tokenizer)
+    try:
+        require_empty(args.out)  # before minutes of training
+        model, params, tokenizer = pretrain(
+            Corpus(args.digits, args.wrong, args.reflect),
+            layers=args.layers,
+            width=args.width,
+            steps=args.steps,
+            rows=args.rows,
+            learning_rate=args.learning_rate,
+            seed=args.seed,
+        )
+        save_hf(args.out, model, params, tokenizer)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"wrote {sum(p.size for p in jax.tree.leaves(params)):,} parameters to {args.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

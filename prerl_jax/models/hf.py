@@ -153,8 +153,7 @@ def save_hf(path: str | Path, model: Decoder, params: Params, tokenizer: Any = N
         raise ValueError(f"save_hf writes {[str(d) for d in safetensors_file.DTYPES.values()]}, not {dtype}.")
     raw, generation = config_json(dataclasses.replace(model.config, dtype=str(dtype)))
     leaves = _checked_leaves(model, params)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} exists and is not empty; give another folder or remove it first.")
+    require_empty(path)
     if jax.process_index() == 0:
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         try:
@@ -173,6 +172,12 @@ def save_hf(path: str | Path, model: Decoder, params: Params, tokenizer: Any = N
             _gather(leaf)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("save_hf")
+
+
+def require_empty(path: Path) -> None:
+    """Raises FileExistsError where `save_hf` would overwrite something."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists and is not empty; give another folder or remove it first.")
 
 
 def _checked_leaves(model: Decoder, params: Params) -> dict[layout.Path, Any]:

@@ -48,6 +48,8 @@ def describe(config: TrainConfig, console: Console | None = None, devices: int |
 
 def _imagine_devices(config: TrainConfig, devices: int | None) -> None:
     """So many CPU devices, or as many as the mesh names, so that a laptop can describe a slice."""
+    if devices is not None and devices < 1:
+        raise ValueError(f"--devices {devices}: there must be at least 1 device to describe.")
     sizes = dataclasses.astuple(config.mesh)
     if devices is None and -1 in sizes:
         return

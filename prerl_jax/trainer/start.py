@@ -213,6 +213,12 @@ def _rephased(assembly: Assembly, state: TrainState, watch: Watch) -> TrainState
     """
     ended = {name: ended["steps"] for name, ended in watch.ended.items()}
     phases = [dataclasses.replace(phase, steps=ended.get(phase.name, phase.steps)) for phase in assembly.phases]
+    total = sum(phase.steps for phase in phases)
+    if int(state.step) > total:
+        raise ValueError(
+            f"the workdir's newest checkpoint is of step {int(state.step)}, and the new config has {total} steps: give "
+            "its phases more, or begin another run with another --workdir."
+        )
     return at_phase(state, assembly.mesh, *locate(tuple(phases), int(state.step)))
 
 

@@ -125,6 +125,8 @@ def test_a_slice_that_is_not_here(tmp_path):
 def test_devices_come_too_late_or_without_a_dry_run(capsys):
     assert launch.main(["--config", COMMAND[-1], "--dry-run", "--devices", "7"]) == 1
     assert "7 devices cannot be imagined: this program has used its 8" in capsys.readouterr().err
+    assert launch.main(["--config", COMMAND[-1], "--dry-run", "--devices", "0"]) == 1
+    assert "--devices 0: there must be at least 1" in capsys.readouterr().err
     assert launch.main(["--config", COMMAND[-1], "--devices", "8"]) == 1
     assert "--devices is for --dry-run" in capsys.readouterr().err
 

@@ -122,6 +122,10 @@ def test_a_phase_that_was_ended_stays_ended_under_another_config(monkeypatch):
         phases = Phase("first", 5), Phase("second", second), Phase("third", 2)
         assembly = types.SimpleNamespace(phases=phases, mesh=None)
         assert start._rephased(assembly, types.SimpleNamespace(step=step), watch) == place
+    with pytest.raises(
+        ValueError, match=r"checkpoint is of step 9, and the new config has 8 steps: give its phases more"
+    ):
+        start._rephased(assembly, types.SimpleNamespace(step=9), watch)
 
 
 def test_the_checkpoint_to_go_back_to_is_kept(tmp_path, monkeypatch):
