@@ -158,6 +158,7 @@ def _from_json(row: Any) -> Problem:
     missing = [key for key in REQUIRED_KEYS if key not in row]
     if missing:
         raise ValueError(f"the keys {missing} are missing; it has {sorted(row)}")
+    json.dumps(row, ensure_ascii=False).encode()  # half a character, as \ud800 is, could not be written by the run
     rest = {key: value for key, value in row.items() if key not in ("prompt", "answer", "source", "metadata")}
     metadata, source = row.get("metadata") or {}, row.get("source") or ""
     if not isinstance(metadata, dict) or not isinstance(source, str):

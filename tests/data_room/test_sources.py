@@ -166,6 +166,7 @@ GOOD = b'{"prompt": "a\xe2\x80\xa8b", "answer": "4"}\n'  # a Unicode line separa
         (b'{"prompt": "", "answer": "1"}', "line 2: the prompt is empty"),
         (b'{"prompt": {"role": "user"}, "answer": "1"}', "line 2: the prompt is a dict"),
         (b'{"prompt": [{"role": "user", "content": null}], "answer": "1"}', "line 2: a message must be"),
+        (rb'{"prompt": "a", "answer": "\ud800"}', "line 2: .*surrogates not allowed"),
         (b'{"prompt": "a", "answer": ["1"]}', "line 2: the ground truth is a list"),
         (b'{"prompt": "a", "answer": true}', "line 2: the ground truth is a bool"),
         (b'{"prompt": "a", "answer": "1", "metadata": [1]}', "line 2: `metadata` must be an object"),
