@@ -2,9 +2,10 @@
 
     python benchmarks/roofline.py [--quick] [--repetitions 5]
 
-The machine is measured first: multiply-adds of a large float32 product in XLA, and bytes of a sum of two large arrays
-(two read, one written). A train step's FLOPs are the model's (`models/flops.py`): matrices, attention on and below the
-diagonal, unembedding, forward once and backward twice; softmax, norms and AdamW count nothing but take their time.
+The machine is measured in the same rounds: multiply-adds of a large float32 product in XLA, and bytes of a sum of two
+large arrays (two read, one written). A train step's FLOPs are the model's (`models/flops.py`): matrices, attention on
+and below the diagonal, unembedding, forward once and backward twice; softmax, norms and AdamW count nothing but take
+their time.
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ def main() -> None:
     case, repetitions = ("tiny", 1) if options.quick else ("smollm2", options.repetitions)
     products = {f"matmul {side}": matmul(side) for side in (QUICK_SIDES if options.quick else SIDES)}
     add, moved = stream(QUICK_ELEMENTS if options.quick else ELEMENTS)
-    seconds = interleaved({name: call for name, (call, _) in products.items()} | {"stream": add}, 4 * repetitions)
-    rate = max(flops / seconds[name] for name, (_, flops) in products.items())
-    bandwidth = moved / seconds["stream"]
     step, step_flops, tokens = train(case)
-    train_seconds = interleaved({"train": step}, repetitions, warmup=2)["train"]
+    work = {name: call for name, (call, _) in products.items()} | {"stream": add, "train": step}
+    seconds = interleaved(work, repetitions, warmup=2)
+    rate = max(flops / seconds[name] for name, (_, flops) in products.items())
+    bandwidth, train_seconds = moved / seconds["stream"], seconds["train"]
     print(f"\nthis machine: {rate / 1e9:.0f} GFLOP/s (float32 matmul), {bandwidth / 1e9:.1f} GB/s")
     reached = step_flops / train_seconds
     note = f"{reached / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s, {tokens / train_seconds:,.0f} tokens/s"

@@ -47,18 +47,18 @@ CASES = {
 }
 
 
-def matmul_rate(size: int = 1536, repetitions: int = 7) -> float:
-    """FLOPs a second of a product of square float32 matrices."""
+def matmul(size: int) -> tuple[Callable[[], object], float]:
+    """(a product of square float32 matrices, its FLOPs)."""
     square = jax.random.normal(jax.random.key(0), (size, size))
     product = jax.jit(lambda a: a @ a)
-    return 2 * size**3 / interleaved({"matmul": lambda: product(square)}, repetitions)["matmul"]
+    return lambda: product(square), 2.0 * size**3
 
 
-def bandwidth(megabytes: int = 512, repetitions: int = 7) -> float:
-    """Bytes a second that are read: the sum of an array along its first axis."""
+def stream(megabytes: int) -> tuple[Callable[[], object], float]:
+    """(the sum of an array along its first axis, the bytes that are read)."""
     array = jnp.ones((megabytes * 1024, 256))
     total = jax.jit(lambda a: a.sum(axis=0))
-    return array.nbytes / interleaved({"read": lambda: total(array)}, repetitions)["read"]
+    return lambda: total(array), float(array.nbytes)
 
 
 def bound(config: DecoderConfig, params: Params, case: Case, rate: float, read: float) -> tuple[float, str]:
@@ -74,8 +74,9 @@ def bound(config: DecoderConfig, params: Params, case: Case, rate: float, read: 
     return seconds[binds], binds
 
 
-def decode_rows(cases: list[str], repetitions: int = 3, quick: bool = False) -> Iterator[Row]:
-    """A row of each case; the machine is measured between them, since it drifts."""
+def decode_rows(cases: list[str], repetitions: int = 5, quick: bool = False) -> Iterator[Row]:
+    """A row of each case; the machine, which drifts, is measured in the same rounds."""
+    (product, flops), (read, size) = matmul(256 if quick else 1536), stream(8 if quick else 512)
     for name in cases:
         case = CASES[name]
         config, params = case.load()
@@ -85,14 +86,13 @@ def decode_rows(cases: list[str], repetitions: int = 3, quick: bool = False) -> 
             sample = pj.make_sampler(Decoder(config), pj.SamplerConfig(new), GROUP)
             return lambda: sample(params, prompts, jax.random.key(0))
 
-        before = matmul_rate(256 if quick else 1536), bandwidth(8 if quick else 512)
-        seconds = interleaved({"all": call(case.new), "one": call(1)}, repetitions)
-        after = matmul_rate(256 if quick else 1536), bandwidth(8 if quick else 512)
-        rate, read = (max(pair) for pair in zip(before, after, strict=True))
+        work = {"all": call(case.new), "one": call(1), "product": product, "read": read}
+        seconds = interleaved(work, repetitions)
+        rate, bandwidth = flops / seconds["product"], size / seconds["read"]
         step = (seconds["all"] - seconds["one"]) / (case.new - 1)
-        least, binds = bound(config, params, case, rate, read)
+        least, binds = bound(config, params, case, rate, bandwidth)
         note = f"{case.rows / step:,.0f} of {case.rows / least:,.0f} tokens/s by {binds}"
-        machine = f"{rate / 1e9:,.0f} GFLOP/s, {read / 1e9:,.1f} GB/s"
+        machine = f"{rate / 1e9:,.0f} GFLOP/s, {bandwidth / 1e9:,.1f} GB/s"
         yield Row(f"roofline/decode/{name}", least / step, ">= 0.6", f"{note} ({machine})")
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tiny model alone, once")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=[name for name in CASES if name != "tiny"])
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
     keep_freed_memory()
     if options.quick:
