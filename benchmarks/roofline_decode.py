@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import models
+from roofline import matmul
 from timing import Row, interleaved, report
 
 import prerl_jax as pj
@@ -45,13 +46,6 @@ CASES = {
     "lab_256": Case(lambda: (models.LAB, models.random_params(models.LAB)), 256, 8, 55),
     "tiny": Case(lambda: (models.TINY, models.random_params(models.TINY)), 16, 4, 12),
 }
-
-
-def matmul(size: int) -> tuple[Callable[[], object], float]:
-    """(a product of square float32 matrices, its FLOPs)."""
-    square = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(lambda a: a @ a)
-    return lambda: product(square), 2.0 * size**3
 
 
 def stream(megabytes: int) -> tuple[Callable[[], object], float]:

@@ -14,6 +14,7 @@ from prerl_jax.analysis.passk import metric_names
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.analysis.thoughts import count_thoughts
 from prerl_jax.core.phases import Phase
+from prerl_jax.core.schedules import check_rate
 from prerl_jax.core.types import Schedule
 from prerl_jax.data import ChatTemplate, PlainText, Source
 from prerl_jax.data.prompts import TOO_LONG
@@ -152,8 +153,7 @@ class OptimizerSpec:
     """Largest global gradient norm; None does not clip."""
 
     def __post_init__(self) -> None:
-        if not callable(self.learning_rate) and not 0 <= self.learning_rate < float("inf"):
-            raise ValueError(f"optimizer.learning_rate is {self.learning_rate}; it must be 0 or more, and finite.")
+        check_rate("optimizer.learning_rate is", self.learning_rate)
         for field in ("b1", "b2"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"optimizer.{field} is {getattr(self, field)}; it must be at least 0 and below 1.")

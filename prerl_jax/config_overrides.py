@@ -92,8 +92,11 @@ def _typed(made: Any) -> Any:
     """What a call made; ValueError where a field of a dataclass is not of its type, which Python does not look at."""
     if isinstance(made, tuple):
         return tuple(map(_typed, made))
-    for field in dataclasses.fields(made) if dataclasses.is_dataclass(made) else ():
-        value, expected = getattr(made, field.name), typing.get_type_hints(type(made)).get(field.name, Any)
+    if not dataclasses.is_dataclass(made):
+        return made
+    hints = typing.get_type_hints(type(made))
+    for field in dataclasses.fields(made):
+        value, expected = getattr(made, field.name), hints.get(field.name, Any)
         if field.init and not _fits(value, expected):
             raise ValueError(
                 f"{type(made).__name__}.{field.name}: expected {_describe(expected)}, got {type(value).__name__} "

@@ -22,7 +22,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.logprobs import Scored, chunk_length, logits_of, over_chunks, pull_back, statistics, to_unembedding
+from prerl_jax.core.logprobs import (
+    Scored,
+    chunk_length,
+    entropy_of,
+    logits_of,
+    over_chunks,
+    pull_back,
+    statistics,
+    to_hidden,
+)
+from prerl_jax.core.products import weight_gradient
 from prerl_jax.core.types import Array
 
 Terms = Callable[[Array, Array, Any], tuple[tuple[Array, ...], dict[str, Array]]]
@@ -112,7 +122,8 @@ def split_floats(data: Any) -> tuple[list[Array], list[Array], Callable]:
 def _read_first(normaliser: Array, never: Array) -> Array:
     """The normaliser, once `never` is known, which is false: what needs it may overwrite what `never` was read of.
 
-    XLA:CPU drops `optimization_barrier`; that the bound in `never` is not passed it cannot foresee.
+    XLA:CPU drops `optimization_barrier` before it lays out memory; that the bound in `never` is not passed it cannot
+    foresee.
     """
     return jnp.where(never, 0.0, normaliser)
 
@@ -122,7 +133,6 @@ def _with_gradient(states, unembedding, logits, targets, temperature):
 
     `pull` gives, of the log-probabilities' cotangents f32[B, C], those of (states [B, C, D], unembedding f32[D, V]).
     """
-    wide = {"preferred_element_type": jnp.float32}
     rows = states.reshape(-1, states.shape[-1])
     chosen = jnp.take_along_axis(logits, targets.reshape(-1, 1), axis=-1)
     largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
@@ -132,18 +142,17 @@ def _with_gradient(states, unembedding, logits, targets, temperature):
     rest = others.sum(axis=-1, keepdims=True)
     total = rest + jnp.exp(chosen - largest)
     surplus = jnp.where(is_target, -rest, others).astype(states.dtype)  # total (p - onehot)
-    to_hidden = jnp.einsum("nv,dv->nd", surplus, unembedding, **wide) / total
+    slope = to_hidden(surplus, unembedding) / total  # -temperature d log p / d h
     logprobs = chosen - largest - jnp.log(total)
     if states.dtype == jnp.float32:
-        entropies = -logprobs - jnp.sum(rows * to_hidden, axis=-1, keepdims=True) / temperature
+        entropies = -logprobs - jnp.sum(rows * slope, axis=-1, keepdims=True) / temperature
     else:  # from rounded products it would have their noise, times the logits' size
-        normaliser = chosen - logprobs
-        entropies = normaliser - jnp.sum(jnp.exp(logits - normaliser) * logits, axis=-1, keepdims=True)
+        entropies = entropy_of(logits, (chosen - logprobs)[:, 0])
 
     def pull(d_logprobs):
         weight = -d_logprobs.reshape(-1, 1) / temperature
-        d_states = (weight * to_hidden).astype(states.dtype).reshape(states.shape)
-        return d_states, to_unembedding((weight / total * rows).astype(states.dtype), surplus)
+        d_states = (weight * slope).astype(states.dtype).reshape(states.shape)
+        return d_states, weight_gradient((weight / total * rows).astype(states.dtype), surplus, jnp.float32)
 
     return logprobs.reshape(targets.shape), jax.lax.stop_gradient(entropies.reshape(targets.shape)), pull
 

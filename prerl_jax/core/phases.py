@@ -15,6 +15,7 @@ from prerl_jax.core.credit import GroupRelative, TokenMean
 from prerl_jax.core.guards import Guard
 from prerl_jax.core.objectives import ClippedPG
 from prerl_jax.core.references import Reference
+from prerl_jax.core.schedules import check_rate
 from prerl_jax.core.spaces import PostTrainSpace
 from prerl_jax.core.types import Array, Credit, Objective, Schedule, Shape, Space, TrainState, Weigh
 
@@ -88,9 +89,8 @@ class Phase:
             raise ValueError(
                 f"Phase {self.name!r} trains at temperature {self.temperature}; it must be positive, and finite."
             )
-        rate = self.learning_rate
-        if rate is not None and not callable(rate) and not 0 <= rate < float("inf"):
-            raise ValueError(f"Phase {self.name!r} has learning_rate {rate}; it must be 0 or more, and finite.")
+        if self.learning_rate is not None:
+            check_rate(f"Phase {self.name!r} has learning_rate", self.learning_rate)
         if self.epochs < 1 or self.minibatches < 1:
             raise ValueError(
                 f"Phase {self.name!r} has epochs={self.epochs} and minibatches={self.minibatches}; both must be 1 or "

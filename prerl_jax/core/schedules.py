@@ -23,6 +23,12 @@ def _check(schedule: Linear | Cosine | Warmup, *rates: float) -> None:
         raise ValueError(f"{schedule} needs 1 step or more, and rates that are 0 or more and finite.")
 
 
+def check_rate(what: str, rate: float | Schedule) -> None:
+    """Raises ValueError, saying `what` has it, for a rate that is a number below 0 or not finite."""
+    if not callable(rate) and not 0 <= rate < float("inf"):
+        raise ValueError(f"{what} {rate}; it must be 0 or more, and finite.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Linear:
     """From `start` to `end` in a straight line over `steps` steps, and `end` from there on."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from prerl_jax.core.products import weight_gradient
 from prerl_jax.models import rope
 from prerl_jax.models.rope import LinearRope, Llama3Rope
 
@@ -85,20 +86,7 @@ def _product(x, weights):
 
 def _product_bwd(operands, d_y):
     x, weights = operands
-    d_weights = jax.lax.platform_dependent(x, d_y, cpu=_turned_first, default=lambda x, d_y: x.T @ d_y)
-    return d_y @ weights.T, d_weights
-
-
-def _turned_first(x, d_y):
-    """x.T @ d_y, the smaller of them transposed beforehand.
-
-    Left to itself XLA:CPU has the product take x as it is, which its fast kernels do not: of tokens by 512 features and
-    tokens by 128, that takes twice as long.
-    """
-    turn = jax.lax.optimization_barrier
-    if x.shape[1] <= d_y.shape[1]:
-        return turn(x.T) @ d_y
-    return turn(turn(d_y.T) @ x).T
+    return d_y @ weights.T, weight_gradient(x, d_y)
 
 
 _product.defvjp(lambda x, weights: (x @ weights, (x, weights)), _product_bwd)

@@ -8,7 +8,6 @@ says depends neither on its slot nor on when it got it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +49,12 @@ class Drawn:
     """f32[S, C + 1]."""
     mask: Array
     """bool[S, C + 1], where something was drawn."""
+
+    @staticmethod
+    def nothing(slots: int, columns: int) -> Drawn:
+        """With every column still to be put."""
+        shape = (slots, columns)
+        return Drawn(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool))
 
     def put(self, column: Array | int, token: Array, logprob: Array, active: Array) -> Drawn:
         """With a column of what active slots drew."""
@@ -120,8 +125,7 @@ def decode_chunk(
       longer: slots -> slots with a longer ring, for the next stage; None where there is one.
     """
     rows = slots.token.shape[0]
-    shape = (rows, stages[-1] + 1)
-    drawn = Drawn(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool))
+    drawn = Drawn.nothing(rows, stages[-1] + 1)
 
     def record(slots: Slots, drawn: Drawn, hidden: Array, active: Array, column: Array) -> tuple[Slots, Drawn]:
         token, logprob = draw(hidden, slots.count)
@@ -132,8 +136,7 @@ def decode_chunk(
         return dataclasses.replace(slots, token=token, count=count, done=slots.done | (active & ends)), drawn
 
     def begin(small: Slots, drawn: Drawn) -> tuple[Slots, Drawn]:
-        active = jnp.ones(rows, bool) if fresh is None else fresh
-        return record(small, drawn, first(), active, 0)
+        return record(small, drawn, first(), jnp.ones(rows, bool) if fresh is None else fresh, 0)
 
     small = dataclasses.replace(slots, cache=None)
     if fresh is None:
@@ -151,6 +154,6 @@ def decode_chunk(
     step = jnp.zeros((), jnp.int32)
     for stage, end in enumerate(stages):
         slots = longer(slots) if stage else slots
-        go_on = functools.partial(lambda end, carry: (carry[0] < end) & more(carry[1]), end)
-        step, slots, drawn = jax.lax.while_loop(go_on, body, (step, slots, drawn))
+        carry = step, slots, drawn
+        step, slots, drawn = jax.lax.while_loop(lambda c, end=end: (c[0] < end) & more(c[1]), body, carry)
     return slots, drawn
