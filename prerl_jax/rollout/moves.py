@@ -75,6 +75,22 @@ def of_parts(tree: Any, index: Array, parts: int) -> Any:
     return jax.tree.map(of, tree)
 
 
+def first_active(slots: Slots, count: int, parts: int) -> Array:
+    """i32[count], of each part so many slots, within it: those that are not done, and others."""
+    done = slots.done.reshape(parts, -1)
+    return jnp.argsort(done, axis=1, stable=True)[:, : count // parts].reshape(-1).astype(jnp.int32)
+
+
+def put_parts(tree: Any, taken: Any, index: Array, parts: int) -> Any:
+    """Arrays [parts * n, ...] with rows `index` i32[parts * m] of each part from arrays [parts * m, ...]."""
+
+    def of(x: Array, new: Array) -> Array:
+        apart, new = (a.reshape(parts, -1, *a.shape[1:]) for a in (x, new))
+        return jax.vmap(lambda a, i, b: a.at[i].set(b))(apart, index.reshape(parts, -1), new).reshape(x.shape)
+
+    return jax.tree.map(of, tree, taken)
+
+
 def cache_of_slots(cache: Cache, slots: int, columns: int) -> Cache:
     """Room for so many slots, each with a prompt of its own, like a cache of prompts; with nothing in it."""
 

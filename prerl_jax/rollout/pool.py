@@ -7,7 +7,8 @@ device never waits for the host. While rows wait, it waits until the host has sa
 The prompts are prefilled once a group. With a slot for every row, a group's slots share their prompt's keys and values;
 with fewer, every slot has a copy of its prompt's, made when a row begins: sharing would tie a group's slots together
 until its last row has ended. The ring of the responses' cache starts short and grows when a row needs it; when no row
-waits, what is still active goes on in fewer slots.
+waits, what is still active goes on in fewer slots. Short responses have one program for all of that: when no more than
+the tail is active, an eighth of the slots, it is decoded to the end in one chunk.
 
 Token t of sample j of prompt i is drawn with fold_in(key, i, j, t): rows say what `make_sampler` has them say, whatever
 the slots, the chunks and the refills, but for ties within rounding.
@@ -53,7 +54,7 @@ AHEAD = 2
 """Chunks that the device has been given, when no row waits."""
 SHORTEST_RING = 512
 FEWEST_ROOM = 128
-"""Responses shorter than these are not worth a program more: rings of other lengths, fewer slots."""
+"""Responses shorter than these are not worth a program more, for fewer slots: they have a tail."""
 FEWEST_SLOTS = 8
 """Nor are fewer slots than these: the weights are read once for all of them."""
 
@@ -67,6 +68,7 @@ def make_pool(
     chunk: int = 16,
     rings: tuple[int, ...] | None = None,
     shrink: tuple[int, ...] | None = None,
+    tail: int | None = None,
 ) -> Pool:
     """An engine that decodes `slots` rows at once, however many there are.
 
@@ -81,16 +83,25 @@ def make_pool(
       shrink: numbers of slots to go on with when no row waits, falling. Each is a program more. None: halves of the
         slots down to a sixteenth and FEWEST_SLOTS, where responses have FEWEST_ROOM tokens or more; with several
         rings a quarter and a sixteenth, so that going on needs no more memory than a longer ring does.
+      tail: when no row waits and no more slots are active, these are decoded to their ends in one chunk, which needs a
+        second ring of so many; 0 for never. It goes without `shrink` and with one ring. None: an eighth of the slots,
+        where responses have fewer than FEWEST_ROOM tokens and that is at least FEWEST_SLOTS.
 
-    Raises ValueError for numbers below 1, slots that do not divide over the mesh, and rings that are too short.
+    Raises ValueError for numbers below these, slots that do not divide over the mesh, rings that are too short, and a
+    tail beside several rings or `shrink`.
     """
-    for name, value in (("group_size", group_size), ("slots", slots), ("chunk", chunk)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    for name, value, least in (
+        ("group_size", group_size, 1),
+        ("slots", slots, 1),
+        ("chunk", chunk, 1),
+        ("tail", tail, 0),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
     if not hasattr(model, "decode_slots"):
         raise ValueError(f"{type(model).__name__} has no decode_slots, which a pool needs; sample with make_sampler.")
     parts = 1 if model.mesh is None else batch_shards(model.mesh)
-    for count in (slots or parts, *(shrink or ())):
+    for count in (slots or parts, *(shrink or ()), tail or 0):
         if count % parts:
             raise ValueError(
                 f"{count} slots do not divide over the {parts} parts of the mesh (data x fsdp); use a multiple."
@@ -99,7 +110,11 @@ def make_pool(
     rings = _rings(needed) if rings is None else tuple(min(ring, needed) for ring in rings)
     if not rings or rings[-1] < needed or list(rings) != sorted(set(rings)) or rings[0] < 1:
         raise ValueError(f"rings {rings} must rise to at least max_new_tokens - 1 = {needed} columns.")
-    return Pool(model, config, group_size, slots, chunk, rings, shrink)
+    if tail and (len(rings) > 1 or shrink):
+        raise ValueError(
+            f"A tail ({tail}) is decoded in one ring and ends all: not beside rings {rings}, shrink {shrink}."
+        )
+    return Pool(model, config, group_size, slots, chunk, rings, shrink, tail)
 
 
 def _rings(needed: int) -> tuple[int, ...]:
@@ -126,6 +141,7 @@ class Pool:
     chunk: int
     rings: tuple[int, ...]
     shrink: tuple[int, ...] | None
+    tail: int | None
     _clock: _Clock = dataclasses.field(default_factory=lambda: _Clock(), compare=False, repr=False)
     reports_finished = True
 
@@ -138,13 +154,19 @@ class Pool:
         """What so many rows, over all processes, are sampled with."""
         slots = rows if self.slots is None else min(rows, self.slots)
         parts = 1 if self.model.mesh is None else batch_shards(self.model.mesh)
-        shrink = self.shrink
+        shrink, tail = self.shrink, self.tail
+        short = self.config.max_new_tokens < FEWEST_ROOM
         if shrink is None:
-            some = [slots // d // parts * parts for d in ((2, 4, 8, 16) if len(self.rings) == 1 else (4, 16))]
-            long = self.config.max_new_tokens >= FEWEST_ROOM
-            shrink = tuple(n for n in some if n >= FEWEST_SLOTS) if long else ()
+            parts_of = () if short or tail else (2, 4, 8, 16) if len(self.rings) == 1 else (4, 16)
+            some = (slots // n // parts * parts for n in parts_of)
+            shrink = tuple(n for n in some if n >= FEWEST_SLOTS)
         shrink = tuple(n for n in sorted(set(shrink), reverse=True) if n < slots)
-        shape = PoolShape(self.group_size, slots, parts, slots == rows, self.chunk, self.rings, shrink)
+        if tail is None:
+            tail = slots // 8 // parts * parts
+            tail = tail if short and len(self.rings) == 1 and not shrink and tail >= FEWEST_SLOTS else 0
+        shape = PoolShape(
+            self.group_size, slots, parts, slots == rows, self.chunk, self.rings, shrink, min(tail, slots)
+        )
         config = dataclasses.replace(self.config, temperature=float(self.config.temperature > 0))
         return shape, _programs(self.model, config, shape)
 

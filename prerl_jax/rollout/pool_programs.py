@@ -18,9 +18,18 @@ from jax.sharding import NamedSharding
 from prerl_jax.core.types import Array, Params, Prompts
 from prerl_jax.models.cache import Cache
 from prerl_jax.models.partitioning import partition_spec
-from prerl_jax.rollout.moves import Ring, cache_of_slots, columns_of, grown, of_parts, taken
+from prerl_jax.rollout.moves import (
+    Ring,
+    cache_of_slots,
+    columns_of,
+    first_active,
+    grown,
+    of_parts,
+    put_parts,
+    taken,
+)
 from prerl_jax.rollout.sampler import SamplerConfig, cast, decoding, prefill
-from prerl_jax.rollout.slots import Drawn, Slots, decode_chunk, empty, make_draw, row_keys
+from prerl_jax.rollout.slots import Drawn, Slots, begin, empty, go_on, make_draw, make_end, row_keys
 from prerl_jax.runtime.mesh import batch_sharding, replicated
 
 
@@ -85,6 +94,9 @@ class PoolShape:
     """Columns of the responses' cache, rising: the next is taken when a row needs it."""
     shrink: tuple[int, ...]
     """Numbers of slots, falling, to go on with when no row waits and no more are active."""
+    tail: int = 0
+    """When no row waits and no more slots are active, these are decoded to their ends at once, in a chunk of their
+    own; 0 for never. With one ring only."""
     refill: int = 8
     """A chunk ends early when one slot in so many could be refilled."""
 
@@ -124,30 +136,10 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
     def chunk(
         weights: Params, store: Store, slots: Slots, given: Assignment, key: Array, temperature: Array
     ) -> tuple[Slots, Told]:
-        slots = _begun(store, slots, given, parts)
-        room = columns_of(slots.cache.key)
-        keys = row_keys(key, given.id, given.sample)
-        warmth = temperature if config.temperature else None
-
-        def more(slots: Slots) -> Array:
-            done = slots.done.reshape(parts, -1).sum(axis=1)
-            fillable = jnp.minimum(done, given.waiting).sum()
-            enough = max(1, slots.done.shape[0] // shape.refill)
-            return ~slots.done.all() & (_longest(slots) <= room) & (fillable < enough)
-
-        slots, drawn = decode_chunk(
-            slots,
-            (shape.chunk,),
-            first=lambda: of_parts(store.hidden, given.prompt, parts),
-            fresh=given.fresh,
-            decode=lambda s: model.decode_slots(weights, s.cache, s.token, s.count - 1, s.clock),
-            draw=make_draw(model.unembedding(weights), keys, warmth, config.top_k, config.top_p),
-            more=more,
-            limit=config.max_new_tokens,
-            stop_tokens=config.stop_tokens,
-        )
-        active = (~slots.done).reshape(parts, -1).sum(axis=1)
-        status = jnp.stack([active.sum(), active.max(), _longest(slots), given.waiting.sum()]).astype(jnp.int32)
+        how = _Chunk(model, config, shape, weights, store, given, key, temperature)
+        slots, drawn = how.decode(_begun(store, slots, given, parts))
+        active = (~slots.done).sum()
+        status = jnp.stack([active, _most(slots, parts), _longest(slots), given.waiting.sum()]).astype(jnp.int32)
         return places.slots(slots), Told(places.rows(drawn), places.rows(slots.done), places.whole(status))
 
     def grow(ring: Ring) -> Ring:
@@ -209,8 +201,82 @@ class _Places:
         return jax.lax.with_sharding_constraint(x, rows)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Chunk:
+    """What a call of `Programs.decode` decodes its slots with."""
+
+    model: Any
+    config: SamplerConfig
+    shape: PoolShape
+    weights: Params
+    store: Store
+    given: Assignment
+    key: Array
+    temperature: Array
+
+    def decode(self, slots: Slots) -> tuple[Slots, Drawn]:
+        """Some tokens of every slot; or, once there is but the tail, all of its."""
+        if not self.shape.tail:
+            return self._some(slots)
+        return jax.lax.cond(self._at_tail(slots) & ~self.given.fresh.any(), self._tail, self._some, slots)
+
+    def _some(self, slots: Slots) -> tuple[Slots, Drawn]:
+        room, enough = columns_of(slots.cache.key), max(1, slots.done.shape[0] // self.shape.refill)
+
+        def more(slots: Slots) -> Array:
+            done = slots.done.reshape(self.shape.parts, -1).sum(axis=1)
+            fillable = jnp.minimum(done, self.given.waiting).sum()
+            return ~slots.done.all() & (_longest(slots) <= room) & (fillable < enough) & ~self._at_tail(slots)
+
+        def hidden() -> Array:
+            return of_parts(self.store.hidden, self.given.prompt, self.shape.parts)
+
+        how = self._how(self.given.id, self.given.sample)
+        slots, drawn = begin(slots, self._columns, hidden, self.given.fresh, how["draw"], how["end"])
+        return go_on(slots, drawn, jnp.int32(0), self.shape.chunk, more=more, **how)[:2]
+
+    def _tail(self, slots: Slots) -> tuple[Slots, Drawn]:
+        """The ring is left as it was: no one reads it again."""
+        parts, rows = self.shape.parts, (self.given.prompt, self.given.id, self.given.sample)
+        which = first_active(slots, self.shape.tail, parts)
+        prompt, ids, samples = of_parts(rows, which, parts)
+        drawn = Drawn.nothing(self.shape.tail, self._columns)
+        few = taken(slots, which, prompt, parts)
+        # From -1, for no first token takes column 0.
+        _, drawn, _ = go_on(
+            few, drawn, jnp.int32(-1), self._columns - 1, more=lambda few: ~few.done.all(), **self._how(ids, samples)
+        )
+        nothing = Drawn.nothing(slots.done.shape[0], self._columns)
+        return dataclasses.replace(slots, done=jnp.ones_like(slots.done)), put_parts(nothing, drawn, which, parts)
+
+    def _at_tail(self, slots: Slots) -> Array:
+        if not self.shape.tail:
+            return jnp.zeros((), bool)
+        return (self.given.waiting.sum() == 0) & (_most(slots, self.shape.parts) * self.shape.parts <= self.shape.tail)
+
+    @property
+    def _columns(self) -> int:
+        chunk = self.shape.chunk + 1
+        return max(chunk, self.config.max_new_tokens) if self.shape.tail else chunk
+
+    def _how(self, ids: Array, samples: Array) -> dict[str, Callable]:
+        """`decode`, `draw` and `end` of `go_on`, for slots of rows with these ids and samples i32[S]."""
+        keys, warmth = row_keys(self.key, ids, samples), self.temperature if self.config.temperature else None
+        draw = make_draw(self.model.unembedding(self.weights), keys, warmth, self.config.top_k, self.config.top_p)
+
+        def decode(slots: Slots) -> tuple[Array, Any]:
+            return self.model.decode_slots(self.weights, slots.cache, slots.token, slots.count - 1, slots.clock)
+
+        return {"decode": decode, "draw": draw, "end": make_end(self.config.max_new_tokens, self.config.stop_tokens)}
+
+
 def _longest(slots: Slots) -> Array:
     return jnp.where(slots.done, 0, slots.count).max()
+
+
+def _most(slots: Slots, parts: int) -> Array:
+    """i32[], active slots of the part that has most."""
+    return (~slots.done).reshape(parts, -1).sum(axis=1).max()
 
 
 def _begun(store: Store, slots: Slots, given: Assignment, parts: int) -> Slots:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from prerl_jax.core.types import Array, Model, Params, Prompts, Rollouts
 from prerl_jax.models.cache import CACHE_DTYPES, whole_lines
 from prerl_jax.rollout.moves import longer, ring_of, with_ring
-from prerl_jax.rollout.slots import Slots, decode_chunk, empty, make_draw, row_keys
+from prerl_jax.rollout.slots import Slots, begin, empty, go_on, make_draw, make_end, row_keys
 
 SHORTEST_HALF = 32
 """A ring of fewer columns saves less than it takes to compile a second loop."""
@@ -85,18 +85,17 @@ def make_sampler(
         def decode(slots: Slots) -> tuple[Array, object]:
             return model.decode(weights, slots.cache, slots.token, slots.clock)
 
-        _, drawn = decode_chunk(
-            empty(rows, cache, done=False),
-            (*rings[:-1], length - 1),
-            first=lambda: jnp.repeat(hidden, group_size, axis=0),
-            fresh=None,
-            decode=decode,
-            draw=make_draw(model.unembedding(params), keys, config.traced_temperature, config.top_k, config.top_p),
-            more=lambda slots: ~slots.done.all(),
-            limit=length,
-            stop_tokens=config.stop_tokens,
-            longer=lambda slots: with_ring(slots, longer(ring_of(slots), rings)),
-        )
+        draw = make_draw(model.unembedding(params), keys, config.traced_temperature, config.top_k, config.top_p)
+        end = make_end(length, config.stop_tokens)
+        slots = empty(rows, cache, done=False)
+        carry = *begin(slots, length, lambda: jnp.repeat(hidden, group_size, axis=0), None, draw, end), jnp.int32(0)
+        how = {"decode": decode, "draw": draw, "end": end, "more": lambda slots: ~slots.done.all()}
+        for columns in rings:
+            slots, drawn, step = carry
+            if columns != rings[0]:
+                slots = with_ring(slots, longer(ring_of(slots), rings))
+            carry = go_on(slots, drawn, step, min(columns, length - 1), **how)
+        drawn = carry[1]
         return Rollouts(
             prompt=jnp.repeat(tokens_of(prompts), group_size, axis=0),
             prompt_mask=jnp.repeat(prompts.prompt_mask, group_size, axis=0),

@@ -1,4 +1,4 @@
-"""Decoding a few tokens for every slot: what the sampler and the pool have in common.
+"""Decoding tokens for every slot, one after the other: what the sampler and the pool have in common.
 
 A slot holds one row at a time. It draws the first token of a fresh row from the prompt's last hidden state, and every
 further one after the last was fed. Token t of sample j of prompt i is drawn with fold_in(key, i, j, t), so what a row
@@ -19,6 +19,7 @@ from prerl_jax.rollout.draw import categorical, truncate
 
 Decode = Callable[["Slots"], tuple[Array, Any]]
 Draw = Callable[[Array, Array], tuple[Array, Array]]
+End = Callable[[Array, Array], Array]
 
 
 @jax.tree_util.register_dataclass
@@ -41,14 +42,14 @@ class Slots:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """What a chunk of C steps drew: in column 0 the first tokens of fresh rows, then one token a step."""
+    """What a call drew: in column 0 the first tokens of fresh rows, then one token a step, of C - 1."""
 
     tokens: Array
-    """i32[S, C + 1], 0 where nothing was drawn."""
+    """i32[S, C], 0 where nothing was drawn."""
     logprobs: Array
-    """f32[S, C + 1]."""
+    """f32[S, C]."""
     mask: Array
-    """bool[S, C + 1], where something was drawn."""
+    """bool[S, C], where something was drawn."""
 
     @staticmethod
     def nothing(slots: int, columns: int) -> Drawn:
@@ -97,63 +98,74 @@ def make_draw(
     return draw
 
 
-def decode_chunk(
-    slots: Slots,
-    stages: tuple[int, ...],
-    *,
-    first: Callable[[], Array],
-    fresh: Array | None,
-    decode: Decode,
-    draw: Draw,
-    more: Callable[[Slots], Array],
-    limit: int,
-    stop_tokens: tuple[int, ...],
-    longer: Callable[[Slots], Slots] | None = None,
-) -> tuple[Slots, Drawn]:
-    """Draws first tokens, then decodes at most C tokens of every slot, as long as `more`.
+def make_end(limit: int, stop_tokens: tuple[int, ...]) -> End:
+    """end(token i32[S], count i32[S]) -> bool[S]: a row ends with any of these tokens, or with so many."""
+    stops = jnp.asarray(stop_tokens, jnp.int32)
+    return lambda token, count: jnp.isin(token, stops) | (count >= limit)
 
-    Args:
-      slots: those of fresh rows have count 0.
-      stages: rising numbers of tokens, the last of them C: a loop is compiled for each.
-      first: the hidden states [S, D] that fresh rows draw their first token from.
-      fresh: bool[S]; None for all.
-      decode: slots -> (hidden [S, D] after their last tokens, the cache with these).
-      draw: see `make_draw`.
-      more: slots -> bool[], whether to go on.
-      limit: tokens that end a row.
-      stop_tokens: a row ends with any of these.
-      longer: slots -> slots with a longer ring, for the next stage; None where there is one.
+
+def begin(
+    slots: Slots, columns: int, hidden: Callable[[], Array], fresh: Array | None, draw: Draw, end: End
+) -> tuple[Slots, Drawn]:
+    """Draws the first tokens of fresh rows, bool[S] or None for all, from hidden() [S, D]; their count is 0.
+
+    The second result has so many columns, of which this is the first.
     """
     rows = slots.token.shape[0]
-    drawn = Drawn.nothing(rows, stages[-1] + 1)
+    small, nothing = dataclasses.replace(slots, cache=None), Drawn.nothing(rows, columns)
 
-    def record(slots: Slots, drawn: Drawn, hidden: Array, active: Array, column: Array) -> tuple[Slots, Drawn]:
-        token, logprob = draw(hidden, slots.count)
-        count = slots.count + active
-        ends = jnp.isin(token, jnp.asarray(stop_tokens, jnp.int32)) | (count >= limit)
-        drawn = drawn.put(column, token, logprob, active)
-        token = jnp.where(active, token, slots.token)
-        return dataclasses.replace(slots, token=token, count=count, done=slots.done | (active & ends)), drawn
+    def first(small: Slots, drawn: Drawn) -> tuple[Slots, Drawn]:
+        active = jnp.ones(rows, bool) if fresh is None else fresh
+        return _record(small, drawn, 0, hidden(), active, draw, end)
 
-    def begin(small: Slots, drawn: Drawn) -> tuple[Slots, Drawn]:
-        return record(small, drawn, first(), jnp.ones(rows, bool) if fresh is None else fresh, 0)
-
-    small = dataclasses.replace(slots, cache=None)
     if fresh is None:
-        small, drawn = begin(small, drawn)
+        small, drawn = first(small, nothing)
     else:
-        small, drawn = jax.lax.cond(fresh.any(), begin, lambda *same: same, small, drawn)
-    slots = dataclasses.replace(small, cache=slots.cache)
+        small, drawn = jax.lax.cond(fresh.any(), first, lambda *same: same, small, nothing)
+    return dataclasses.replace(small, cache=slots.cache), drawn
 
-    def body(carry: tuple[Array, Slots, Drawn]) -> tuple[Array, Slots, Drawn]:
-        step, slots, drawn = carry
+
+def go_on(
+    slots: Slots,
+    drawn: Drawn,
+    step: Array,
+    last: int,
+    *,
+    decode: Decode,
+    draw: Draw,
+    end: End,
+    more: Callable[[Slots], Array],
+) -> tuple[Slots, Drawn, Array]:
+    """Decodes one token after the other of every slot that is not done.
+
+    Args:
+      slots: as they are.
+      drawn: what this call draws in its n-th step goes to column n.
+      step: i32[], steps done before.
+      last: steps that may be done in all.
+      decode: slots -> (hidden [S, D] after their last tokens, the cache with these).
+      draw: see `make_draw`.
+      end: see `make_end`.
+      more: slots -> bool[], whether to go on.
+
+    Returns: the slots, what was drawn, and the steps done.
+    """
+
+    def body(carry: tuple[Slots, Drawn, Array]) -> tuple[Slots, Drawn, Array]:
+        slots, drawn, step = carry
         hidden, cache = decode(slots)
         slots = dataclasses.replace(slots, cache=cache, clock=slots.clock + 1)
-        return step + 1, *record(slots, drawn, hidden, ~slots.done, step + 1)
+        return *_record(slots, drawn, step + 1, hidden, ~slots.done, draw, end), step + 1
 
-    step = jnp.zeros((), jnp.int32)
-    for stage, end in enumerate(stages):
-        slots = longer(slots) if stage else slots
-        carry = step, slots, drawn
-        step, slots, drawn = jax.lax.while_loop(lambda c, end=end: (c[0] < end) & more(c[1]), body, carry)
-    return slots, drawn
+    return jax.lax.while_loop(lambda c: (c[2] < last) & more(c[0]), body, (slots, drawn, step))
+
+
+def _record(
+    slots: Slots, drawn: Drawn, column: Array | int, hidden: Array, active: Array, draw: Draw, end: End
+) -> tuple[Slots, Drawn]:
+    """Draws a token of every active slot, and puts it in a column."""
+    token, logprob = draw(hidden, slots.count)
+    count = slots.count + active
+    drawn = drawn.put(column, token, logprob, active)
+    done = slots.done | (active & end(token, count))
+    return dataclasses.replace(slots, token=jnp.where(active, token, slots.token), count=count, done=done), drawn

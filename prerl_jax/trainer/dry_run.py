@@ -146,7 +146,8 @@ def _memory_table(assembly: Assembly) -> Table:
 def _caches(assembly: Assembly) -> dict[str, int]:
     """Bytes on one device of keys and values while sampling.
 
-    A cache that is moved, into a longer ring or into fewer slots, lies beside the one that it is moved to.
+    A cache that is moved, into a longer ring or into fewer slots, lies beside the one that it is moved to; the tail's
+    is of fewer slots.
     """
     config, model, sampling = assembly.config, assembly.model, assembly.config.sampling
     programs, prompt = Programs(assembly), config.data.max_prompt_tokens
@@ -163,7 +164,7 @@ def _caches(assembly: Assembly) -> dict[str, int]:
         own = 0 if shape.shared else prompt  # where rows wait for slots, each holds a prompt of its own
         held = cache(shape.slots, own + sampling.max_new_tokens)
         moved = [cache(shape.slots, ring) for ring in shape.rings[-2:-1]]
-        moved += [cache(fewer, prompt + sampling.max_new_tokens) for fewer in shape.shrink[:1]]
+        moved += [cache(n, prompt + sampling.max_new_tokens) for n in (*shape.shrink[:1], shape.tail) if n]
         return shape.slots, held, max(moved, default=0)
 
     samples, asked = evaluation_shape(assembly)

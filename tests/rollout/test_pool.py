@@ -1,5 +1,7 @@
 """The pool says what the sampler says, whatever its slots, chunks, rings and refills, and tells of every row once."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,9 @@ POOLS = {
         "shrink": (4, 2, 1),
     },
     "one slot": {"slots": 1, "chunk": 64},
+    "a tail": {"chunk": 7, "tail": 24},
+    "refills and a tail": {"slots": 6, "chunk": 3, "tail": 4},
+    "a tail of all slots, from the first token on": {"chunk": 64, "tail": 32},
 }
 
 
@@ -84,22 +89,52 @@ def test_the_sampler_goes_on_in_a_longer_ring():
 
 
 @pytest.mark.parametrize(
-    ("spec", "slots"), [(MeshSpec(data=2, fsdp=4), 8), (MeshSpec(data=2, fsdp=2, tensor=2), None)], ids=str
+    ("spec", "slots", "shapes"),
+    [
+        (MeshSpec(data=2, fsdp=4), 8, {"rings": (12, 29), "shrink": (8,)}),
+        (MeshSpec(data=2, fsdp=2, tensor=2), None, {"rings": (12, 29), "shrink": (8,)}),
+        (MeshSpec(data=2, fsdp=2, tensor=2), None, {"tail": 24}),
+        (MeshSpec(data=2, fsdp=4), 16, {"tail": 16}),
+    ],
+    ids=str,
 )
-def test_on_eight_devices(spec, slots, sampled):
+def test_on_eight_devices(spec, slots, shapes, sampled):
     mesh = make_mesh(spec)
     model = Decoder(CONFIG, mesh=mesh)
-    pool = make_pool(model, SETTINGS, G, slots=slots, chunk=9, rings=(12, 29), shrink=(8,))
+    pool = make_pool(model, SETTINGS, G, slots=slots, chunk=9, **shapes)
     given = global_rows(mesh, toy.to_numpy(prompts(ids=np.arange(Q))))
     params = jax.device_put(PARAMS, model.shardings())
     found = pool(params, given, KEY)
     assert found.response.sharding.is_equivalent_to(batch_sharding(mesh), 2)
     assert_same_rollouts(found, sampled)
     _, programs = pool.programs(Q * G)
-    shapes = 2 if slots else 3  # of slots and rings that were met; never one for the shardings
-    assert programs.decode._cache_size() <= shapes
+    # Of slots and rings that were met; never one for the shardings.
+    most = 1 if "tail" in shapes else 2 if slots else 3
+    assert programs.decode._cache_size() <= most
     pool(params, given, KEY)
-    assert (programs.prefill._cache_size(), programs.decode._cache_size() <= shapes) == (1, True)
+    assert (programs.prefill._cache_size(), programs.decode._cache_size() <= most) == (1, True)
+
+
+def test_the_tail_is_decoded_at_once(sampled, monkeypatch):
+    """In one chunk after those that it takes until no more than the tail is active."""
+    lengths = np.sort(sampled.response_mask.sum(axis=1))
+
+    def chunks(tail: int) -> int:
+        pool, told = make_pool(MODEL, SETTINGS, G, chunk=4, tail=tail), []
+        shape, programs = pool.programs(Q * G)
+
+        def decode(*args):
+            slots, new = programs.decode(*args)
+            told.append(new)
+            return slots, new
+
+        monkeypatch.setattr(type(pool), "programs", lambda *_: (shape, dataclasses.replace(programs, decode=decode)))
+        pool(PARAMS, prompts(), KEY)
+        monkeypatch.undo()
+        return sum(bool(new.drawn.mask.any()) for new in told)
+
+    assert chunks(0) == -(-(lengths[-1] - 1) // 4)
+    assert chunks(20) == -(-(lengths[-21] - 1) // 4) + 1 < chunks(0)
 
 
 def test_temperatures_share_programs_and_greedy_has_its_own():
@@ -190,6 +225,9 @@ def test_the_book():
         ({"group_size": 0}, "group_size must be at least 1, got 0"),
         ({"rings": (4, 8)}, r"rings \(4, 8\) must rise to at least .* = 29"),
         ({"rings": (12, 4, 40)}, "must rise"),
+        ({"tail": -1}, "tail must be at least 0, got -1"),
+        ({"tail": 8, "rings": (12, 29)}, r"A tail \(8\) .* not beside rings \(12, 29\)"),
+        ({"tail": 8, "shrink": (8,)}, r"A tail \(8\) .* shrink \(8,\)"),
     ],
 )
 def test_pools_that_make_no_sense_are_refused(fields, message):
@@ -199,8 +237,9 @@ def test_pools_that_make_no_sense_are_refused(fields, message):
 
 def test_slots_divide_over_the_mesh():
     model = Decoder(CONFIG, mesh=make_mesh(MeshSpec(data=2, fsdp=4)))
-    with pytest.raises(ValueError, match="12 slots do not divide over the 8 parts"):
-        make_pool(model, SETTINGS, slots=12)
+    for fields in ({"slots": 12}, {"tail": 12}):
+        with pytest.raises(ValueError, match="12 slots do not divide over the 8 parts"):
+            make_pool(model, SETTINGS, **fields)
     with pytest.raises(ValueError, match="3 prompts do not divide over the 8 parts"):
         make_pool(model, SETTINGS)(PARAMS, jax.tree.map(lambda x: x[:3], prompts()), KEY)
 
@@ -214,8 +253,9 @@ def test_short_responses_get_one_program():
     def shape(length, slots=None) -> PoolShape:
         return make_pool(MODEL, pj.SamplerConfig(length), slots=slots).programs(256)[0]
 
-    assert (shape(64).rings, shape(64).shrink, shape(64).shared) == ((64,), (), True)
-    assert (shape(128).rings, shape(128).shrink) == ((128,), (128, 64, 32, 16))
+    assert (shape(64).rings, shape(64).shrink, shape(64).tail, shape(64).shared) == ((64,), (), 32, True)
+    assert shape(64, 32).tail == 0, "no fewer than FEWEST_SLOTS"
+    assert (shape(128).rings, shape(128).shrink, shape(128).tail) == ((128,), (128, 64, 32, 16), 0)
     assert shape(128, 32).shrink == (16, 8), "no fewer than FEWEST_SLOTS"
     assert (shape(8192, 128).rings, shape(8192, 128).shrink) == ((912, 2736, 8192), (32, 8))
     assert not shape(8192, 128).shared
