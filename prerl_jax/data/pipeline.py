@@ -81,6 +81,7 @@ def make_batches(size: int, *, batch: int, seed: int, process_index: int = 0, pr
     # Shuffle comes before batch and repeat: then each epoch is one reshuffled permutation, and no batch spans two.
     dataset = grain.MapDataset.range(size).seed(seed).shuffle().batch(batch, drop_remainder=True).repeat()
     dataset = dataset.map(lambda indices: np.asarray(indices[mine], np.int32))
-    # The indices are in memory: no worker processes, no threads, nothing read ahead of the saved position.
-    options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    # A thread has the next batch ready: of few problems an index takes a millisecond, for they are shuffled by a cipher
+    # of 16 bits, tried until it says one of them. The position is still that of the batches taken.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     return Batches(iter(dataset.to_iter_dataset(options)), {"size": size, "batch": batch, "seed": seed})

@@ -84,10 +84,12 @@ def test_a_foreign_state_is_refused(change):
         batches.set_state({})
 
 
-def test_no_threads_are_started():
-    before = threading.active_count()
-    take(make_batches(50, batch=5, seed=0), 30)
-    assert threading.active_count() == before
+def test_one_thread_has_the_next_batch_ready_and_the_position_does_not_count_it():
+    before = set(threading.enumerate())
+    batches = make_batches(50, batch=5, seed=0)
+    take(batches, 30)
+    assert len(set(threading.enumerate()) - before) == 1
+    assert batches.position == 30
 
 
 @pytest.mark.parametrize(
