@@ -133,7 +133,7 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
         slots = empty(shape.slots, cache, done=True)
         return decoding(params, model), places.rows(store), places.slots(slots)
 
-    def chunk(
+    def decode_chunk(
         weights: Params, store: Store, slots: Slots, given: Assignment, key: Array, temperature: Array
     ) -> tuple[Slots, Told]:
         how = _Chunk(model, config, shape, weights, store, given, key, temperature)
@@ -142,21 +142,19 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
         status = jnp.stack([active, _most(slots, parts), _longest(slots), given.waiting.sum()]).astype(jnp.int32)
         return places.slots(slots), Told(places.rows(drawn), places.rows(slots.done), places.whole(status))
 
-    def grow(ring: Ring) -> Ring:
+    def longer_ring(ring: Ring) -> Ring:
         clock, *held = grown(ring, shape.rings)
         return places.whole(clock), *places.rows(held)
 
-    def shrink(slots: Slots, which: Array, prompt: Array) -> Slots:
+    def fewer_slots(slots: Slots, which: Array, prompt: Array) -> Slots:
         return places.slots(taken(slots, which, prompt, parts))
 
-    return _jitted(model, start, chunk, grow, shrink)
+    start.__name__ = "prefill"
+    return _jitted(model, start, decode_chunk, longer_ring, fewer_slots)
 
 
 def _jitted(model: Any, start: Callable, chunk: Callable, grow: Callable, shrink: Callable) -> Programs:
-    """The functions of `Programs` as programs with their names, whose rings lie as decoding reads them."""
-    names = {"prefill": start, "decode_chunk": chunk, "longer_ring": grow, "fewer_slots": shrink}
-    for name, function in names.items():
-        function.__name__ = name
+    """The functions of `Programs` as programs, whose rings lie as decoding reads them."""
     key, value = _ring_formats(model)
     slots = Slots(None, None, None, None, Cache(None, None, None, key, value))
     return Programs(
