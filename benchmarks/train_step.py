@@ -52,7 +52,7 @@ def _random(config: DecoderConfig) -> Callable[[], tuple[DecoderConfig, Params]]
 
 
 CASES = {
-    "smollm2": Case("smollm2", models.smollm2, models.smollm2_as_qwen3, 8, 256, warmup=1),
+    "smollm2": Case("smollm2", models.smollm2, models.smollm2_as_qwen3, 8, 256, warmup=3),
     "lab": Case("lab", _random(models.LAB), lambda: models.LAB, 128, 62, warmup=4),
     "tiny": Case("tiny", _random(models.TINY), lambda: models.TINY, 4, 16, warmup=1),
 }
