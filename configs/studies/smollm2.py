@@ -26,12 +26,11 @@ STEPS = 20
 
 
 def with_phases(phases: Phases) -> TrainConfig:
-    """SmolLM2's config with other phases; activations are kept, which its rows are short enough for."""
+    """SmolLM2's config with other phases."""
     base = load_config("smollm2_135m")
     return dataclasses.replace(
         base,
         name="smollm2",
-        model=dataclasses.replace(base.model, remat="none"),
         phases=phases,
         evaluation=EvaluationSpec(every=5, samples=8),
         checkpoints=dataclasses.replace(base.checkpoints, every=5, keep_last=1),
