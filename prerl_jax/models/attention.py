@@ -3,7 +3,7 @@
     y_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s        over s <= t of t's own segment
 
 `attend` is the one place where a row's attention is chosen. "xla" is plain operations, in blocks of queries against the
-keys up to the block's end. Those of long rows are rematerialised in the backward pass, so that no [T, T] array of scores
+keys up to the block's end. Long rows' blocks are rematerialised in the backward pass, so that no [T, T] array of scores
 is kept. "splash" is the Pallas kernel of `models/splash.py` and runs on TPUs. GPUs take "xla": cuDNN's attention
 knows a row's length but neither left padding nor segments, except as an array of [T, T] that it is there to avoid.
 Padding attends to nothing; its output is finite and unused.
