@@ -29,7 +29,7 @@ MASKED = -1e30
 QUERY_BLOCK = 512
 """Queries done at once in rows longer than twice this."""
 FEWEST_QUERIES, BLOCKS = 64, 4
-"""Shorter rows are done in so many blocks, of this many queries or more: of four, 0.6 of the scores are computed."""
+"""Shorter rows are done in even blocks, four at most, of no fewer queries: of four, 0.6 of the scores are computed."""
 SPANS = 8
 """Into how many lengths of keys a long row's blocks are sorted, at most: each is compiled, so there are few."""
 
@@ -102,7 +102,7 @@ def _attend_in_blocks(query, key, value, segments):
 
 def _attend_in_few_blocks(query, key, value, segments):
     length = query.shape[1]
-    size = max(FEWEST_QUERIES, -(-length // BLOCKS))
+    size = -(-length // max(1, min(BLOCKS, length // FEWEST_QUERIES)))
     out = []
     for start in range(0, length, size):
         end = min(start + size, length)

@@ -1,6 +1,7 @@
 """Attention against a plain softmax of all scores: in blocks, by the TPU's kernel (interpreted), on a mesh."""
 
 import functools
+import itertools
 import types
 
 import jax
@@ -30,7 +31,8 @@ def arrays():
 def plain(q, k, v, segments):
     k, v = (jnp.repeat(x, H // N, axis=2) for x in (k, v))
     scores = jnp.einsum("bthk,bshk->bhts", q, k) * K**-0.5
-    causal = jnp.arange(T)[:, None] >= jnp.arange(T)
+    at = jnp.arange(q.shape[1])
+    causal = at[:, None] >= at
     allowed = causal & (segments[:, :, None] == segments[:, None, :])
     return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(jnp.where(allowed[:, None], scores, -jnp.inf)), v)
 
@@ -55,6 +57,25 @@ def test_in_blocks(monkeypatch, arrays, block):
     monkeypatch.setattr(attention, "QUERY_BLOCK", block)
     monkeypatch.setattr(attention, "SPANS", 3)
     assert_equal_to_plain(functools.partial(attention.attend, backend="xla"), arrays)
+
+
+@pytest.mark.parametrize(
+    ("length", "queries"),
+    [(1, [1]), (2, [2]), (9, [5, 4]), (15, [5, 5, 5]), (17, [5, 5, 5, 2]), (66, [17, 17, 17, 15]), (200, [50] * 4)],
+)
+def test_short_rows_in_even_blocks(monkeypatch, arrays, length, queries):
+    """Four at most, of 4 queries or more, each against the keys up to its end."""
+    monkeypatch.setattr(attention, "FEWEST_QUERIES", 4)
+    done, block = [], attention._attend_block
+
+    def told(query, key, *rest):
+        done.append((query.shape[1], key.shape[1]))
+        return block(query, key, *rest)
+
+    monkeypatch.setattr(attention, "_attend_block", told)
+    cut = jax.tree.map(lambda x: x[:, :length], arrays)
+    assert_equal_to_plain(functools.partial(attention.attend, backend="xla"), cut)
+    assert done[: len(queries)] == list(zip(queries, itertools.accumulate(queries), strict=True))
 
 
 @pytest.mark.parametrize(("block", "sizes"), [(128, (1, 1, 1)), (256, (1, 1, 1)), (128, (1, 2, 2))])
