@@ -48,7 +48,8 @@ OnFinished = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 `rows` are numbers of this process's rows of the call: sample j of its prompt i is i * group_size + j. Responses are
 right-padded with 0; the arrays are the callee's to keep. It is called on the thread that samples, while the device
-decodes the next chunk, so it should be quick: give the work to another thread. What it raises ends the call.
+decodes the next chunk, so it should be quick: give the work to another thread. Rows of a tail are told when its last
+one has ended. What it raises ends the call.
 """
 AHEAD = 2
 """Chunks that the device has been given, when no row waits."""
@@ -77,15 +78,16 @@ def make_pool(
       config: how to sample. Pools that differ in temperature alone share their programs, but for greedy ones.
       group_size: samples a prompt.
       slots: rows at once; None, or more than there are, for one a row. Must divide over the parts of the mesh.
-      chunk: tokens between two looks at what has finished, at most.
+      chunk: tokens between two looks at what has finished, at most; but a tail is one chunk.
       rings: lengths of the responses' cache, rising; the last is enough for `max_new_tokens`. Each is a program more.
         None: `max_new_tokens` and thirds of it, down to SHORTEST_RING, see `whole_lines`.
       shrink: numbers of slots to go on with when no row waits, falling. Each is a program more. None: halves of the
         slots down to a sixteenth and FEWEST_SLOTS, where responses have FEWEST_ROOM tokens or more; with several
-        rings a quarter and a sixteenth, so that going on needs no more memory than a longer ring does.
+        rings a quarter and a sixteenth, so that going on needs no more memory than a longer ring does. (): never.
       tail: when no row waits and no more slots are active, these are decoded to their ends in one chunk, which needs a
-        second ring of so many; 0 for never. It goes without `shrink` and with one ring. None: an eighth of the slots,
-        where responses have fewer than FEWEST_ROOM tokens and that is at least FEWEST_SLOTS.
+        second ring of so many, and results of `max_new_tokens` for all slots at every chunk; 0 for never. It goes
+        without `shrink` and with one ring. None: an eighth of the slots, where `shrink` is None too, responses have
+        fewer than FEWEST_ROOM tokens and that is at least FEWEST_SLOTS.
 
     Raises ValueError for numbers below these, slots that do not divide over the mesh, rings that are too short, and a
     tail beside several rings or `shrink`.
@@ -154,21 +156,25 @@ class Pool:
         """What so many rows, over all processes, are sampled with."""
         slots = rows if self.slots is None else min(rows, self.slots)
         parts = 1 if self.model.mesh is None else batch_shards(self.model.mesh)
-        shrink, tail = self.shrink, self.tail
-        short = self.config.max_new_tokens < FEWEST_ROOM
-        if shrink is None:
-            parts_of = () if short or tail else (2, 4, 8, 16) if len(self.rings) == 1 else (4, 16)
-            some = (slots // n // parts * parts for n in parts_of)
-            shrink = tuple(n for n in some if n >= FEWEST_SLOTS)
-        shrink = tuple(n for n in sorted(set(shrink), reverse=True) if n < slots)
-        if tail is None:
-            tail = slots // 8 // parts * parts
-            tail = tail if short and len(self.rings) == 1 and not shrink and tail >= FEWEST_SLOTS else 0
-        shape = PoolShape(
-            self.group_size, slots, parts, slots == rows, self.chunk, self.rings, shrink, min(tail, slots)
-        )
+        shrink, tail = self._ending(slots, parts)
+        shape = PoolShape(self.group_size, slots, parts, slots == rows, self.chunk, self.rings, shrink, tail)
         config = dataclasses.replace(self.config, temperature=float(self.config.temperature > 0))
         return shape, _programs(self.model, config, shape)
+
+    def _ending(self, slots: int, parts: int) -> tuple[tuple[int, ...], int]:
+        """(shrink, tail): what is done when no row waits, as `make_pool` was told or as fits the responses."""
+
+        def shares(*divisors: int) -> tuple[int, ...]:
+            found = (slots // divisor // parts * parts for divisor in divisors)
+            return tuple(n for n in found if n >= FEWEST_SLOTS)
+
+        shrink, tail = self.shrink, self.tail
+        if shrink is None and not tail:
+            short = self.config.max_new_tokens < FEWEST_ROOM
+            if short and tail is None and len(self.rings) == 1:
+                tail = max(shares(8), default=0)
+            shrink = () if short else shares(2, 4, 8, 16) if len(self.rings) == 1 else shares(4, 16)
+        return tuple(n for n in sorted(set(shrink or ()), reverse=True) if n < slots), min(tail or 0, slots)
 
     def __call__(self, params: Params, prompts: Prompts, key: Array, on_finished: OnFinished | None = None) -> Rollouts:
         """Samples; `on_finished` hears of rows as they end, see `OnFinished`.

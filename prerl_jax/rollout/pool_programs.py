@@ -89,7 +89,7 @@ class PoolShape:
     shared: bool
     """Whether there is a slot for every row: then a group shares its prompt's part of the cache."""
     chunk: int
-    """Tokens that are decoded between two looks at what has finished, at most."""
+    """Tokens that are decoded between two looks at what has finished, at most; but for the tail."""
     rings: tuple[int, ...]
     """Columns of the responses' cache, rising: the next is taken when a row needs it."""
     shrink: tuple[int, ...]

@@ -172,12 +172,25 @@ def test_a_smaller_cache_is_close(dtype, tolerance):
     assert error.max() < tolerance
 
 
-def test_layers_in_a_loop_are_layers_apart():
+@pytest.mark.parametrize(
+    "shapes", [{"slots": 8, "rings": (4, 29), "shrink": (4,)}, {"tail": 16}, {"slots": 8, "tail": 4}]
+)
+def test_layers_in_a_loop_are_layers_apart(shapes):
     """With a cache in int8, refilled, grown and in fewer slots; rounding to int8 makes rounding errors larger."""
     settings = pj.SamplerConfig(R, stop_tokens=(3, 11), cache_dtype="int8")
     expected = toy.to_numpy(pj.make_sampler(MODEL, settings, G)(PARAMS, prompts(), KEY))
-    pool = make_pool(Decoder(CONFIG, unroll_decode=False), settings, G, slots=8, chunk=5, rings=(4, 29), shrink=(4,))
+    pool = make_pool(Decoder(CONFIG, unroll_decode=False), settings, G, chunk=5, **shapes)
     assert_same_rollouts(pool(PARAMS, prompts(), KEY), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_k": 5, "top_p": 0.9}])
+def test_the_tail_that_short_responses_have(settings):
+    """Of 64 rows it is the last 8; they say what the sampler has them say, however they are drawn."""
+    settings = pj.SamplerConfig(R, stop_tokens=(3, 11), **settings)
+    pool, group = make_pool(MODEL, settings, 16, chunk=2), 16
+    assert pool.programs(64)[0].tail == 8
+    expected = toy.to_numpy(pj.make_sampler(MODEL, settings, group)(PARAMS, prompts(), KEY))
+    assert_same_rollouts(pool(PARAMS, prompts(), KEY), expected)
 
 
 def test_the_book():
@@ -255,6 +268,7 @@ def test_short_responses_get_one_program():
 
     assert (shape(64).rings, shape(64).shrink, shape(64).tail, shape(64).shared) == ((64,), (), 32, True)
     assert shape(64, 32).tail == 0, "no fewer than FEWEST_SLOTS"
+    assert make_pool(MODEL, pj.SamplerConfig(64), shrink=()).programs(256)[0].tail == 0, "all slots, if told to"
     assert (shape(128).rings, shape(128).shrink, shape(128).tail) == ((128,), (128, 64, 32, 16), 0)
     assert shape(128, 32).shrink == (16, 8), "no fewer than FEWEST_SLOTS"
     assert (shape(8192, 128).rings, shape(8192, 128).shrink) == ((912, 2736, 8192), (32, 8))

@@ -82,6 +82,16 @@ def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path,
     assert moved("sampling.slots=8") == mib(8 * 67, 4 * prompt + 8 * (200 + 67))
 
 
+def test_a_tail_has_a_cache_of_its_own(monkeypatch, capsys, tmp_path, assembly):
+    """Of 64 rows, an eighth."""
+    status, printed = dry_run(monkeypatch, capsys, tmp_path, "sampling.prompts=16")
+    assert status == 0
+    config, model = assembly.config, assembly.model.config
+    token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * 4
+    tail = 8 * (config.data.max_prompt_tokens + config.sampling.max_new_tokens) * token / 2**20
+    assert numbers(printed.out, "beside it, while it is moved") == [f"{tail:,.1f}"]
+
+
 def test_a_reference_and_updates(monkeypatch, capsys, tmp_path, assembly):
     phase = ["phases.1.epochs=2", "phases.1.minibatches=4", "phases.1.reference=PhaseStart()"]
     more = ["phases.1.shape=KLPenalty(0.1)", 'model.compute_dtype="bfloat16"']

@@ -121,9 +121,12 @@ def test_sampler(programs):
         rows(programs, shape, jnp.int32), rows(programs, shape, bool), rows(programs, shape[:1], jnp.int32)
     )
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(assembly.mesh, PartitionSpec()))
-    pool = dataclasses.replace(programs.engine(assembly.phases[1]), shrink=(96,))
-    compiled = dict(pool.compile(params, prompts, key))
     columns = whole_lines(assembly.config.sampling.max_new_tokens - 1)
+    short = programs.engine(assembly.phases[1])
+    assert short.programs(192)[0].tail == 24
+    compiled = dict(short.compile(params, prompts, key))
+    assert list(compiled) == ["prefill", f"decode_chunk/{columns}"], "the tail is in the chunk's program"
+    compiled = dict(dataclasses.replace(short, shrink=(96,)).compile(params, prompts, key))
     assert list(compiled) == ["prefill", f"decode_chunk/{columns}", "fewer_slots/96"]
     assert "while" in compiled[f"decode_chunk/{columns}"].as_text()
     cache = jax.tree.leaves(compiled["fewer_slots/96"].output_shardings)
