@@ -62,7 +62,7 @@ def main() -> None:
     add, moved = stream(QUICK_ELEMENTS if options.quick else ELEMENTS)
     step, step_flops, tokens = train(case)
     work = {name: call for name, (call, _) in products.items()} | {"stream": add, "train": step}
-    seconds = interleaved(work, repetitions, warmup=2)
+    seconds = interleaved(work, repetitions, CASES[case].warmup)
     rate = max(flops / seconds[name] for name, (_, flops) in products.items())
     bandwidth, train_seconds = moved / seconds["stream"], seconds["train"]
     print(f"\nthis machine: {rate / 1e9:.0f} GFLOP/s (float32 matmul), {bandwidth / 1e9:.1f} GB/s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import gc
 import json
@@ -30,10 +31,12 @@ class Row:
 def interleaved(work: Mapping[str, Callable[[], object]], repetitions: int, warmup: int = 1) -> dict[str, float]:
     """Median seconds of each, A B A B ..., so that a drift of the machine meets all of them alike.
 
-    What a call returns is waited for. The first `warmup` rounds, compilation among them, do not count.
+    What a call returns is waited for. The first `warmup` rounds, compilation among them, do not count. Memory that the
+    contenders of an earlier comparison have left to glibc goes back to the system first.
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     gc.collect()
+    getattr(ctypes.CDLL(None), "malloc_trim", bool)(0)
     for repetition in range(-warmup, repetitions):
         for name, call in work.items():
             start = time.perf_counter()
