@@ -9,7 +9,7 @@ measures differ, so both are named.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +71,7 @@ def make_dual_gradients(
 
     def dual(params: Params, rollouts: Rollouts) -> tuple[Params, Params, Metrics]:
         pre_gradients, _ = gradients(pre, params, rollouts)
-        post_gradients, sums = gradients(post, params, after(pre_gradients, rollouts))
+        post_gradients, sums = after(pre_gradients, functools.partial(gradients, post), params, rollouts)
         found = {}
         kinds = (("objective", ""), ("logprob", "logprob_"))
         for (name, prefix), *both in zip(kinds, pre_gradients, post_gradients, strict=False):
@@ -83,13 +83,17 @@ def make_dual_gradients(
     return dual
 
 
-def after(values: Any, rollouts: Rollouts) -> Rollouts:
-    """The rollouts, but only once the values are there; else what both computations need is held at once.
+def after(values: Any, function: Callable, *args: Any) -> Any:
+    """`function(*args)`, but only once the values are there; else what both computations need is held at once.
 
-    XLA:CPU drops `optimization_barrier` before it schedules, so this is a sum with a 0 that it cannot foresee.
+    XLA:CPU drops `optimization_barrier` before it schedules, and fills the buffers of loops with zeros ahead of all: so
+    this is the branch of a condition that it cannot foresee, which always holds.
     """
-    zero = (optax.tree.norm(values) < 0).astype(jnp.int32)
-    return dataclasses.replace(rollouts, prompt=rollouts.prompt + zero, response=rollouts.response + zero)
+
+    def never(*args: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
+
+    return jax.lax.cond(optax.tree.norm(values) < 0, never, function, *args)
 
 
 def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:

@@ -162,7 +162,7 @@ class Programs:
 
         def align(params: Params, rollouts: Rollouts) -> Metrics:
             metrics = dual(params, rollouts)[2]
-            return metrics | measure(params, after(metrics, rollouts))
+            return metrics | after(metrics, measure, params, rollouts)
 
         return jax.jit(align, out_shardings=replicated(self.assembly.mesh))
 
