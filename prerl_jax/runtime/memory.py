@@ -2,7 +2,10 @@
 
 By default glibc gives gigabytes back to the kernel at the end of a step and takes them again, page by page, at the
 start of the next. With SmolLM2-135M, 8 x 256 tokens on one core of a virtual machine, that was 3.7 s of system time in
-a step of 15.2 s, and 12 s of 24 s where another job of the process ran in between; kept, it was none.
+a step of 15.2 s, and 12 s of 24 s where another job of the process ran in between; kept, it was none once the heap had
+grown. It grows in the first steps, since glibc does not always fit a block of gigabytes into the hole that it has left:
+to 9.5 GiB by the third with remat "dots", whose temporaries are 2.2 GiB, and now and then with "none", to 17.1 GiB, of
+4.8 GiB. Where memory is short, GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0 kept the latter to 12.3.
 """
 
 from __future__ import annotations
