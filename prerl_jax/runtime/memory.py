@@ -5,7 +5,8 @@ start of the next. With SmolLM2-135M, 8 x 256 tokens on one core of a virtual ma
 a step of 15.2 s, and 12 s of 24 s where another job of the process ran in between; kept, it was none once the heap had
 grown. It grows in the first steps, since glibc does not always fit a block of gigabytes into the hole that it has left:
 to 9.5 GiB by the third with remat "dots", whose temporaries are 2.2 GiB, and now and then with "none", to 17.1 GiB, of
-4.8 GiB. Where memory is short, GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0 kept the latter to 12.3.
+4.8 GiB. Where memory is short: GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0, with which the latter
+stayed below 12.4 GiB.
 """
 
 from __future__ import annotations
