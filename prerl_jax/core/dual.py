@@ -93,6 +93,7 @@ def after(values: Any, function: Callable, *args: Any) -> Any:
     def never(*args: Any) -> Any:
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
 
+    function = jax.jit(function)  # traced once, for its shapes and for the branch
     return jax.lax.cond(optax.tree.norm(values) < 0, never, function, *args)
 
 
