@@ -168,13 +168,13 @@ class Pool:
             found = (slots // divisor // parts * parts for divisor in divisors)
             return tuple(n for n in found if n >= FEWEST_SLOTS)
 
-        shrink, tail = self.shrink, self.tail
-        if shrink is None and not tail:
-            short = self.config.max_new_tokens < FEWEST_ROOM
-            if short and tail is None and len(self.rings) == 1:
+        shrink, tail, one_ring = self.shrink or (), self.tail or 0, len(self.rings) == 1
+        if self.shrink is None and not tail:
+            if self.config.max_new_tokens >= FEWEST_ROOM:
+                shrink = shares(2, 4, 8, 16) if one_ring else shares(4, 16)
+            elif self.tail is None and one_ring:
                 tail = max(shares(8), default=0)
-            shrink = () if short else shares(2, 4, 8, 16) if len(self.rings) == 1 else shares(4, 16)
-        return tuple(n for n in sorted(set(shrink or ()), reverse=True) if n < slots), min(tail or 0, slots)
+        return tuple(sorted({n for n in shrink if n < slots}, reverse=True)), min(tail, slots)
 
     def __call__(self, params: Params, prompts: Prompts, key: Array, on_finished: OnFinished | None = None) -> Rollouts:
         """Samples; `on_finished` hears of rows as they end, see `OnFinished`.

@@ -176,7 +176,7 @@ def test_a_smaller_cache_is_close(dtype, tolerance):
     "shapes", [{"slots": 8, "rings": (4, 29), "shrink": (4,)}, {"tail": 16}, {"slots": 8, "tail": 4}]
 )
 def test_layers_in_a_loop_are_layers_apart(shapes):
-    """With a cache in int8, refilled, grown and in fewer slots; rounding to int8 makes rounding errors larger."""
+    """With a cache in int8, refilled, grown, shrunk, with a tail; rounding to int8 makes rounding errors larger."""
     settings = pj.SamplerConfig(R, stop_tokens=(3, 11), cache_dtype="int8")
     expected = toy.to_numpy(pj.make_sampler(MODEL, settings, G)(PARAMS, prompts(), KEY))
     pool = make_pool(Decoder(CONFIG, unroll_decode=False), settings, G, chunk=5, **shapes)
@@ -187,8 +187,9 @@ def test_layers_in_a_loop_are_layers_apart(shapes):
 def test_the_tail_that_short_responses_have(settings):
     """Of 64 rows it is the last 8; they say what the sampler has them say, however they are drawn."""
     settings = pj.SamplerConfig(R, stop_tokens=(3, 11), **settings)
-    pool, group = make_pool(MODEL, settings, 16, chunk=2), 16
-    assert pool.programs(64)[0].tail == 8
+    group = 8
+    pool = make_pool(MODEL, settings, group, chunk=2)
+    assert pool.programs(Q * group)[0].tail == 8
     expected = toy.to_numpy(pj.make_sampler(MODEL, settings, group)(PARAMS, prompts(), KEY))
     assert_same_rollouts(pool(PARAMS, prompts(), KEY), expected)
 
