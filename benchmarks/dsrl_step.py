@@ -131,7 +131,7 @@ def lab_rollouts(quick: bool) -> tuple[Decoder, Params, Rollouts, int]:
 def smollm2_rollouts() -> tuple[Decoder, Params, Rollouts, int]:
     """SmolLM2-135M on 4 x 8 random rows of 128 + 32 tokens, every other one right."""
     config, params = models.smollm2()
-    return Decoder(config), params, models.random_rollouts(config, 4, GROUP, 128, 32), config.bos_token_id
+    return models.trained(config), params, models.random_rollouts(config, 4, GROUP, 128, 32), config.bos_token_id
 
 
 def packed(model: Decoder, rollouts: Rollouts, phase: pj.Phase, every: bool) -> Batch:

@@ -17,24 +17,23 @@ import models
 from timing import Row, interleaved, report
 
 import prerl_jax as pj
-from prerl_jax.models.decoder import Decoder
 from prerl_jax.runtime.memory import keep_freed_memory
 
 GROUP = 8
 PRE, POST = pj.nsr_prerl(steps=1, prefix=0)[0], pj.grpo(steps=1)[0]
 SIZES = {
-    "lab": (lambda: (models.LAB, models.random_params(models.LAB)), "none", 16, 8, 54),
-    "smollm2": (models.smollm2, "dots", 1, 64, 192),
-    "tiny": (lambda: (models.TINY, models.random_params(models.TINY)), "none", 2, 4, 12),
+    "lab": (lambda: (models.LAB, models.random_params(models.LAB)), 16, 8, 54),
+    "smollm2": (models.smollm2, 1, 64, 192),
+    "tiny": (lambda: (models.TINY, models.random_params(models.TINY)), 2, 4, 12),
 }
-"""(architecture and parameters, remat as in its config, prompts, tokens of a prompt, tokens of a response)."""
+"""(architecture and parameters, prompts, tokens of a prompt, tokens of a response)."""
 
 
 def compare(name: str, repetitions: int) -> list[Row]:
     """One model's rows of the table."""
-    load, remat, prompts, prompt, response = SIZES[name]
+    load, prompts, prompt, response = SIZES[name]
     config, params = load()
-    model, rollouts = Decoder(config, remat=remat), models.random_rollouts(config, prompts, GROUP, prompt, response)
+    model, rollouts = models.trained(config), models.random_rollouts(config, prompts, GROUP, prompt, response)
 
     def alone(phase):
         def gradient(params, rollouts):

@@ -11,7 +11,7 @@ import numpy as np
 
 from prerl_jax import Batch, Prompts, Rollouts, Sequences, load_model, save_hf
 from prerl_jax.core.types import Params
-from prerl_jax.models.decoder import Decoder
+from prerl_jax.models.decoder import UNROLLED_LAYERS, Decoder
 from prerl_jax.models.hf import read_config
 from prerl_jax.models.layers import DecoderConfig
 
@@ -35,6 +35,11 @@ LAB = DecoderConfig(
 )
 TINY = dataclasses.replace(LAB, vocab_size=64, hidden_size=32, intermediate_size=64, num_layers=2, head_dim=8)
 """For --quick."""
+
+
+def trained(config: DecoderConfig) -> Decoder:
+    """The model as the configs train it on CPUs: remat is "dots" where layers are scanned over."""
+    return Decoder(config, remat="dots" if config.num_layers > UNROLLED_LAYERS else "none")
 
 
 def random_params(config: DecoderConfig, seed: int = 0) -> Params:

@@ -48,7 +48,7 @@ def train(name: str):
     batch = models.dense_batch(config, case.rows, case.length)
     lengths = np.full(case.rows, case.length)
     flops = training_flops(config, lengths, float(batch.sequences.mask.sum()))
-    return ours(case, config, params, batch), flops, case.rows * case.length
+    return ours(config, params, batch), flops, case.rows * case.length
 
 
 def main() -> None:

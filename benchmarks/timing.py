@@ -36,7 +36,9 @@ def interleaved(work: Mapping[str, Callable[[], object]], repetitions: int, warm
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     gc.collect()
-    getattr(ctypes.CDLL(None), "malloc_trim", bool)(0)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     for repetition in range(-warmup, repetitions):
         for name, call in work.items():
             start = time.perf_counter()

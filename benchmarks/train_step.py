@@ -27,7 +27,6 @@ from timing import Row, interleaved, report
 
 import prerl_jax as pj
 from prerl_jax.core.types import Batch, Params
-from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.memory import keep_freed_memory
 
@@ -45,8 +44,6 @@ class Case:
     rows: int
     length: int
     warmup: int
-    remat: str = "none"
-    """Of ours: "dots" where layers are scanned over, as configs/smollm2_135m.py has it."""
 
 
 def _random(config: DecoderConfig) -> Callable[[], tuple[DecoderConfig, Params]]:
@@ -54,16 +51,16 @@ def _random(config: DecoderConfig) -> Callable[[], tuple[DecoderConfig, Params]]
 
 
 CASES = {
-    "smollm2": Case("smollm2", models.smollm2, models.smollm2_as_qwen3, 8, 256, warmup=3, remat="dots"),
+    "smollm2": Case("smollm2", models.smollm2, models.smollm2_as_qwen3, 8, 256, warmup=3),
     "lab": Case("lab", _random(models.LAB), lambda: models.LAB, 128, 62, warmup=4),
     "tiny": Case("tiny", _random(models.TINY), lambda: models.TINY, 4, 16, warmup=1),
 }
 
 
-def ours(case: Case, config: DecoderConfig, params: Params, batch: Batch) -> Callable[[], object]:
+def ours(config: DecoderConfig, params: Params, batch: Batch) -> Callable[[], object]:
     """One call is one step; the state is donated."""
     tx = pj.adamw(RATE, weight_decay=DECAY, clip=CLIP)
-    step = jax.jit(pj.make_train_step(Decoder(config, remat=case.remat), tx, pj.ClippedPG()), donate_argnums=0)
+    step = jax.jit(pj.make_train_step(models.trained(config), tx, pj.ClippedPG()), donate_argnums=0)
     box = [pj.init_state(jax.tree.map(jnp.array, params), tx, jax.random.key(0))]
 
     def call():
@@ -127,7 +124,7 @@ def against(case: Case, peer: str, options: argparse.Namespace) -> Row:
             return Row(name, None, TARGETS[peer], f"not measured: {error}")
         config, params = case.load() if peer == "pytorch" else _as_qwen3(case)
         batch = models.dense_batch(config, case.rows, case.length)
-        work = {"ours": ours(case, config, params, batch), peer: theirs}
+        work = {"ours": ours(config, params, batch), peer: theirs}
         seconds = interleaved(work, options.repetitions, case.warmup)
     rates = {who: case.rows * case.length / value for who, value in seconds.items()}
     figures = ", ".join(f"{who} {rate:,.0f} tokens/s" for who, rate in rates.items())
