@@ -31,7 +31,7 @@ EXTRAS = {
     "parity": ["torch>=2.13.0", "accelerate>=1.15.0"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "cuda": ["jax[cuda13]>=0.10.2"],
-    # For a UserFunction that calls math_verify; the package's own verifiers need nothing.
+    # For a FunctionVerifier that calls math_verify; the package's own verifiers need nothing.
     "verify": ["math-verify>=0.9.0"],
 }
 

@@ -34,7 +34,7 @@ from timing import Row, interleaved, report
 import prerl_jax as pj
 from prerl_jax.analysis.console import Progress
 from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 from prerl_jax.core.types import Array, Batch, Params, Rollouts
 from prerl_jax.data import make_batches
 from prerl_jax.models.decoder import Decoder
@@ -42,9 +42,9 @@ from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.memory import keep_freed_memory
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
-from prerl_jax.trainer.assembly import Assembly, assemble
 from prerl_jax.trainer.loop import Loop, Run
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.trainer.steps import Step
 
 RATE, DECAY, CLIP, GROUP = 1e-6, 0.01, 1.0, 8
@@ -60,24 +60,24 @@ def lab(prompts: int, steps: int, kind: str) -> TrainConfig:
         config,
         data=dataclasses.replace(config.data, train=dataclasses.replace(config.data.train, count=prompts)),
         phases=(pj.dsrl(warmup=steps, total=2 * steps)[KINDS.index(kind)],),
-        sampling=dataclasses.replace(config.sampling, prompts=prompts, group_size=GROUP),
-        optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, weight_decay=DECAY, clip=CLIP),
+        sampling=dataclasses.replace(config.sampling, prompts_per_step=prompts, group_size=GROUP),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, weight_decay=DECAY, max_grad_norm=CLIP),
         alignment_every=0,
     )
 
 
 @contextlib.contextmanager
-def stepping(assembly: Assembly) -> Iterator[Callable[[], Step]]:
+def stepping(setup: Setup) -> Iterator[Callable[[], Step]]:
     """The loop's own next step, waited for, its metrics written."""
-    config, tx = assembly.config, assembly.optimizer(assembly.phases[0])
-    state = create_state(assembly.load_params(), tx, assembly.mesh, config.seed)
-    batches = make_batches(len(assembly.train), batch=config.sampling.prompts, seed=config.seed)
+    config, tx = setup.config, setup.optimizer(setup.phases[0])
+    state = create_state(setup.load_params(), tx, setup.mesh, config.seed)
+    batches = make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.closing(MetricsWriter(folder)) as writer,
         contextlib.closing(Checkpoints(f"{folder}/checkpoints", keep_last=1, best=None)) as checkpoints,
     ):
-        run = Run(Programs(assembly), state, batches, writer, checkpoints, Progress(0, enabled=False))
+        run = Run(Programs(setup), state, batches, writer, checkpoints, Progress(0, enabled=False))
         with Loop(run) as loop:
 
             def step() -> Step:
@@ -91,14 +91,14 @@ def stepping(assembly: Assembly) -> Iterator[Callable[[], Step]]:
 def against_trl(options: argparse.Namespace) -> list[Row]:
     """Our steps per second over TRL's."""
     rounds, target = WARMUP + options.repetitions, {"warmup": "", "rl": ">= 1.5"}
-    assemblies = {kind: assemble(lab(4 if options.quick else 24, rounds, kind)) for kind in KINDS}
+    assemblies = {kind: set_up(lab(4 if options.quick else 24, rounds, kind)) for kind in KINDS}
     seconds, scalars = {"warmup": [], "rl": []}, {"warmup": [], "rl": []}
     try:
         import trl_peer
     except ModuleNotFoundError as error:
         return [Row(f"dsrl_step/{kind}/trl", None, bound, f"not measured: {error}") for kind, bound in target.items()]
     with contextlib.ExitStack() as stack:
-        steps = {kind: stack.enter_context(stepping(assembly)) for kind, assembly in assemblies.items()}
+        steps = {kind: stack.enter_context(stepping(setup)) for kind, setup in assemblies.items()}
 
         def ours() -> None:
             for kind, step in steps.items():
@@ -122,10 +122,10 @@ def against_trl(options: argparse.Namespace) -> list[Row]:
 
 def lab_rollouts(quick: bool) -> tuple[Decoder, Params, Rollouts, int]:
     """(the lab's model, its parameters, verified rollouts of one step, the prefix of P(y))."""
-    assembly = assemble(lab(4 if quick else 24, 1, "warmup"))
-    with stepping(assembly) as step:
+    setup = set_up(lab(4 if quick else 24, 1, "warmup"))
+    with stepping(setup) as step:
         rollouts = step().rollouts
-    return assembly.model, assembly.load_params(), rollouts, assembly.phases[0].space.prefix
+    return setup.model, setup.load_params(), rollouts, setup.phases[0].space.prefix
 
 
 def smollm2_rollouts() -> tuple[Decoder, Params, Rollouts, int]:
@@ -144,7 +144,7 @@ def packed(model: Decoder, rollouts: Rollouts, phase: pj.Phase, every: bool) -> 
 
 def our_update(model: Decoder, params: Params, batch: Batch, objective: pj.Objective) -> Callable[[], object]:
     """One call is one train step."""
-    tx = pj.adamw(RATE, weight_decay=DECAY, clip=CLIP)
+    tx = pj.adamw(RATE, weight_decay=DECAY, max_grad_norm=CLIP)
     step = jax.jit(pj.make_train_step(model, tx, objective), donate_argnums=0)
     box = [pj.init_state(jax.tree.map(jnp.array, params), tx, jax.random.key(0))]
 
@@ -157,7 +157,7 @@ def our_update(model: Decoder, params: Params, batch: Batch, objective: pj.Objec
 
 def published_update(model: Decoder, params: Params, pre: Batch, post: Batch, objectives: tuple) -> Callable:
     """One call scores all samples in both spaces, and then takes both losses' gradient and a step."""
-    tx, score = pj.adamw(RATE, weight_decay=DECAY, clip=CLIP), jax.jit(pj.make_score(model))
+    tx, score = pj.adamw(RATE, weight_decay=DECAY, max_grad_norm=CLIP), jax.jit(pj.make_score(model))
     losses = [pj.make_loss(model, objective) for objective in objectives]
 
     def update(params: Params, moments: optax.OptState, pre: Batch, post: Batch, zero: Array):

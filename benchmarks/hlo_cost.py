@@ -41,7 +41,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class RewardShaping:
     dtype: str
     dims: tuple[int, ...]
     on_chip: bool
@@ -58,7 +58,7 @@ class Shape:
 @dataclasses.dataclass(frozen=True)
 class Instruction:
     name: str
-    shapes: tuple[Shape, ...]
+    shapes: tuple[RewardShaping, ...]
     opcode: str
     operands: tuple[str, ...]
     attributes: str
@@ -244,10 +244,10 @@ def _closing(text: str, start: int) -> int:
     raise ValueError(f"unbalanced: {text[start : start + 80]}")
 
 
-def _shapes(text: str) -> tuple[Shape, ...]:
+def _shapes(text: str) -> tuple[RewardShaping, ...]:
     pattern = r"([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?"
     return tuple(
-        Shape(dtype, tuple(int(d) for d in dims.split(",") if d), "S(1)" in layout)
+        RewardShaping(dtype, tuple(int(d) for d in dims.split(",") if d), "S(1)" in layout)
         for dtype, dims, layout in re.findall(pattern, text)
     )
 

@@ -25,7 +25,7 @@ from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.flops import causal_pairs, forward_flops
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.rollout.pool import make_pool
+from prerl_jax.rollout.continuous import make_pool
 from prerl_jax.runtime.mesh import batch_sharding, batch_shards
 from prerl_jax.runtime.state import abstract_state, bytes_per_device
 

@@ -59,7 +59,7 @@ CASES = {
 
 def ours(config: DecoderConfig, params: Params, batch: Batch) -> Callable[[], object]:
     """One call is one step; the state is donated."""
-    tx = pj.adamw(RATE, weight_decay=DECAY, clip=CLIP)
+    tx = pj.adamw(RATE, weight_decay=DECAY, max_grad_norm=CLIP)
     step = jax.jit(pj.make_train_step(models.trained(config), tx, pj.ClippedPG()), donate_argnums=0)
     box = [pj.init_state(jax.tree.map(jnp.array, params), tx, jax.random.key(0))]
 

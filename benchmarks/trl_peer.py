@@ -14,7 +14,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from prerl_jax.data.problems import Problem, as_text
 from prerl_jax.models.location import resolve
-from prerl_jax.trainer.assembly import Assembly
+from prerl_jax.trainer.setup import Setup
 
 
 class Clock(TrainerCallback):
@@ -32,21 +32,21 @@ class Clock(TrainerCallback):
         self._between()
 
 
-def grpo_steps(assembly: Assembly, steps: int, threads: int, between: Callable[[], None]) -> tuple[list[float], dict]:
+def grpo_steps(setup: Setup, steps: int, threads: int, between: Callable[[], None]) -> tuple[list[float], dict]:
     """Trains for so many steps of the assembly's config, calling `between` after each.
 
     One update for each rollout, GRPO's loss without KL, our verifier. Returns the seconds of the steps, and the means
     of rewards and of lengths in tokens.
     """
     torch.set_num_threads(threads)
-    config, verifier = assembly.config, assembly.config.data.verifier
-    problems = [example.problem for example in assembly.train]
+    config, verifier = setup.config, setup.config.data.verifier
+    problems = [example.problem for example in setup.train]
     rewards, lengths = [], []
 
     def reward(prompts, completions, completion_ids, answer, **_):
         said = zip(prompts, answer, completions, strict=True)
         found = [verifier(Problem(prompt, truth), response) for prompt, truth, response in said]
-        ended = [ids[-1] in assembly.stop_tokens for ids in completion_ids]
+        ended = [ids[-1] in setup.stop_tokens for ids in completion_ids]
         rewards.append(np.mean(np.multiply(found, ended)))
         lengths.append(np.mean([len(ids) for ids in completion_ids]))
         return [value * end for value, end in zip(found, ended, strict=True)]
@@ -55,7 +55,7 @@ def grpo_steps(assembly: Assembly, steps: int, threads: int, between: Callable[[
     clock, tokenizer = Clock(between), AutoTokenizer.from_pretrained(path, padding_side="left")
     rows = {"prompt": [as_text(p.prompt) for p in problems], "answer": [p.answer for p in problems]}
     theirs = tokenizer(rows["prompt"])["input_ids"]
-    if theirs != [list(example.tokens) for example in assembly.train]:
+    if theirs != [list(example.tokens) for example in setup.train]:
         raise RuntimeError("TRL's prompts are other tokens than ours.")
     with tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
@@ -79,7 +79,7 @@ def settings(config, steps: int, folder: str) -> GRPOConfig:
         bf16=False,
         gradient_checkpointing=False,
         max_steps=steps,
-        per_device_train_batch_size=sampling.prompts * sampling.group_size,
+        per_device_train_batch_size=sampling.prompts_per_step * sampling.group_size,
         num_generations=sampling.group_size,
         max_completion_length=sampling.max_new_tokens,
         temperature=1.0,
@@ -90,7 +90,7 @@ def settings(config, steps: int, folder: str) -> GRPOConfig:
         learning_rate=optimizer.learning_rate,
         lr_scheduler_type="constant",
         weight_decay=optimizer.weight_decay,
-        max_grad_norm=optimizer.clip,
+        max_grad_norm=optimizer.max_grad_norm,
         logging_strategy="no",
         save_strategy="no",
         eval_strategy="no",

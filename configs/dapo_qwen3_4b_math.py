@@ -19,18 +19,20 @@ import dataclasses
 
 from prerl_jax import Warmup, dapo
 from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 
 
 def config() -> TrainConfig:
     base = load_config("dsrl_qwen3_4b_math")
     (phase,) = dapo(steps=350, overlong_buffer=4096)
-    phase = dataclasses.replace(phase, minibatches=16, redraw=3, learning_rate=Warmup(20, then=1e-6))
+    phase = dataclasses.replace(phase, minibatches=16, max_resamples=3, learning_rate=Warmup(20, then=1e-6))
     return dataclasses.replace(
         base,
         name="dapo_qwen3_4b_math",
         phases=(phase,),
-        sampling=dataclasses.replace(base.sampling, prompts=512, group_size=16, max_new_tokens=20480, slots=96),
+        sampling=dataclasses.replace(
+            base.sampling, prompts_per_step=512, group_size=16, max_new_tokens=20480, slots=96
+        ),
         optimizer=dataclasses.replace(base.optimizer, weight_decay=0.1),
         microbatches=256,
         alignment_every=0,

@@ -18,7 +18,7 @@ here is avg@20 on the three that the published code watches, of all and of each,
 import dataclasses
 
 from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 from prerl_jax.runtime.mesh import MeshSpec
 
 

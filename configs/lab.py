@@ -40,7 +40,7 @@ def config() -> TrainConfig:
             max_prompt_tokens=8,
         ),
         phases=dsrl(warmup=10, total=60),
-        sampling=SamplingSpec(prompts=24, group_size=8, max_new_tokens=64),
+        sampling=SamplingSpec(prompts_per_step=24, group_size=8, max_new_tokens=64),
         optimizer=OptimizerSpec(learning_rate=1e-4),
         evaluation=EvaluationSpec(every=10, samples=8, reflection="wait"),
         checkpoints=CheckpointSpec(every=10, best="eval/avg@8"),

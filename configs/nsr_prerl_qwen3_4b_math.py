@@ -14,7 +14,7 @@ import dataclasses
 
 from prerl_jax import nsr_prerl
 from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 
 
 def config() -> TrainConfig:

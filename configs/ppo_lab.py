@@ -15,7 +15,7 @@ import dataclasses
 
 from prerl_jax import ppo
 from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 
 
 def config() -> TrainConfig:

@@ -20,7 +20,7 @@ import dataclasses
 
 from prerl_jax import ppo
 from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 
 
 def config() -> TrainConfig:
@@ -29,7 +29,7 @@ def config() -> TrainConfig:
         base,
         name="ppo_qwen3_4b_math",
         phases=ppo(steps=348, critic_warmup=10, gamma=1.0, lam=1.0, minibatches=4),
-        critic=CriticSpec(OptimizerSpec(learning_rate=1e-5, weight_decay=0.01, clip=1.0), value_clip=0.5),
+        critic=CriticSpec(OptimizerSpec(learning_rate=1e-5, weight_decay=0.01, max_grad_norm=1.0), value_clip=0.5),
         sampling=dataclasses.replace(base.sampling, slots=128),
         alignment_every=0,
     )

@@ -13,7 +13,7 @@ import dataclasses
 
 from prerl_jax import psr_rl
 from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 
 
 def config() -> TrainConfig:

@@ -46,7 +46,7 @@ def config() -> TrainConfig:
             max_prompt_tokens=160,
         ),
         phases=dsrl(warmup=3, total=8),
-        sampling=SamplingSpec(prompts=8, group_size=8, max_new_tokens=48),
+        sampling=SamplingSpec(prompts_per_step=8, group_size=8, max_new_tokens=48),
         optimizer=OptimizerSpec(learning_rate=1e-5),
         evaluation=EvaluationSpec(every=0, samples=4),
         checkpoints=CheckpointSpec(every=0, best=None),

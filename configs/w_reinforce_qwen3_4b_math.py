@@ -6,7 +6,7 @@ Command, on every worker of the slice (launch/tpu_vm.sh does that):
 
 Model and data as in dsrl_qwen3_4b_math.py. The rest is that of the published run: 1,024 x 8 responses of up to 31,744
 tokens a step, wrong ones at advantage -1 and right ones at 0.1, no baseline, PPO clip 0.2, entropy bonus 0.001, four
-minibatches of 256 questions, AdamW at 1e-6, 20 epochs of 7 steps. `--set phases.0.credit=Verdict(keep="negative")`
+minibatches of 256 questions, AdamW at 1e-6, 20 epochs of 7 steps. `--set phases.0.advantage=BinaryAdvantage(keep="negative")`
 makes it NSR, and `"positive"` PSR.
 
 Hardware: written for 32 chips of 95 GB (TPU v5p-64), not run on any. The cache of 64 responses of 32,768 tokens
@@ -19,19 +19,19 @@ import dataclasses
 
 from prerl_jax import ClippedPG, WithEntropy, w_reinforce
 from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 
 
 def config() -> TrainConfig:
     base = load_config("dsrl_qwen3_4b_math")
     (phase,) = w_reinforce(steps=140, positive=0.1)
-    phase = dataclasses.replace(phase, objective=WithEntropy(ClippedPG(dual=None), 0.001), minibatches=4)
+    phase = dataclasses.replace(phase, objective=WithEntropy(ClippedPG(dual_clip=None), 0.001), minibatches=4)
     return dataclasses.replace(
         base,
         name="w_reinforce_qwen3_4b_math",
         data=dataclasses.replace(base.data, too_long="drop"),
         phases=(phase,),
-        sampling=dataclasses.replace(base.sampling, prompts=1024, max_new_tokens=31744, slots=64),
+        sampling=dataclasses.replace(base.sampling, prompts_per_step=1024, max_new_tokens=31744, slots=64),
         evaluation=dataclasses.replace(base.evaluation, every=7),
         checkpoints=dataclasses.replace(base.checkpoints, every=7),
         microbatches=256,

@@ -1,31 +1,48 @@
 """Reinforcement learning in pre-train space: policy gradients of log P(y) and of log P(y|x), and what joins them."""
 
+from prerl_jax.alignment.buckets import Buckets
+from prerl_jax.alignment.gradients import make_dual_gradients
+from prerl_jax.alignment.measurements import make_probability_statistics, make_space_measurements
+from prerl_jax.alignment.tokens import make_token_alignment
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.analysis.thoughts import count_thoughts, find_thoughts, thoughts_before_and_after
-from prerl_jax.config_study import Arm, Figure, Study
-from prerl_jax.core.anchors import make_anchor
-from prerl_jax.core.batches import make_layout, make_prepare, make_score
-from prerl_jax.core.compose import LogprobFloor, TruncatedIS, WithEntropy, WithKL
-from prerl_jax.core.credit import (
+from prerl_jax.config.study import Arm, Figure, Study
+from prerl_jax.core.advantages import (
+    GAE,
     BatchNormalized,
+    BinaryAdvantage,
     ConstantBaseline,
+    DropTruncated,
     GroupRelative,
     LeaveOneOut,
-    SequenceMeanSumNorm,
+)
+from prerl_jax.core.aggregation import (
     SequenceMeanTokenMean,
     SequenceMeanTokenSum,
-    SequenceSumNorm,
+    SequenceMeanTokenSumNorm,
+    SequenceSumTokenSumNorm,
     TokenMean,
-    Verdict,
 )
-from prerl_jax.core.dual import make_dual_gradients
-from prerl_jax.core.gae import GAE
-from prerl_jax.core.guards import Above, Below, EndPhase, Fell, Grew, Guard, Plateau, RollBack, Rose, Shrank, Warn
+from prerl_jax.core.batches import make_layout, make_prepare
+from prerl_jax.core.compose import LogprobFloor, TruncatedIS, WithEntropy, WithKL
+from prerl_jax.core.guards import (
+    Above,
+    Below,
+    EndPhase,
+    FellBy,
+    FellToRatio,
+    Guard,
+    Plateau,
+    RollBack,
+    RoseBy,
+    RoseToRatio,
+    Warn,
+)
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.packing import bucket, pack, plan, unpack
-from prerl_jax.core.phases import Phase, Term, advance, phase_at
+from prerl_jax.core.phases import InitialModel, Phase, PhaseStart, Term, advance, phase_at
 from prerl_jax.core.recipes import (
     WARMUP_GUARDS,
     cispo,
@@ -49,36 +66,32 @@ from prerl_jax.core.recipes import (
     rloo,
     w_reinforce,
 )
-from prerl_jax.core.references import InitialModel, PhaseStart
+from prerl_jax.core.reward_shaping import KLPenalty, OverlongPenalty
 from prerl_jax.core.schedules import Cosine, Linear, Warmup
-from prerl_jax.core.shaping import DropTruncated, KLPenalty, OverlongPenalty
-from prerl_jax.core.space_measurements import make_space_measurements
+from prerl_jax.core.scoring import make_score, make_score_old_and_reference
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
-from prerl_jax.core.statistics import make_probability_statistics
-from prerl_jax.core.token_alignment import make_token_alignment
-from prerl_jax.core.token_buckets import Buckets
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.types import (
+    AdvantageEstimator,
     Batch,
-    Credit,
+    LossAggregation,
     Model,
     Objective,
     Prompts,
+    RewardShaping,
     Rollouts,
     Schedule,
     Sequences,
-    Shape,
     Space,
     TrainState,
-    Weigh,
 )
 from prerl_jax.data.prefix import resolve_prefix
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.tokenizer import load_tokenizer
+from prerl_jax.rollout.continuous import make_pool
 from prerl_jax.rollout.engine import Engine
-from prerl_jax.rollout.pool import make_pool
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 
 __all__ = [
@@ -88,23 +101,24 @@ __all__ = [
     "THOUGHTS",
     "WARMUP_GUARDS",
     "Above",
+    "AdvantageEstimator",
     "Arm",
     "Batch",
     "BatchNormalized",
     "Below",
+    "BinaryAdvantage",
     "Buckets",
     "ClippedPG",
     "ConstantBaseline",
     "Cosine",
-    "Credit",
     "Decoder",
     "DecoderConfig",
     "DropTruncated",
     "EndPhase",
     "Engine",
-    "Fell",
+    "FellBy",
+    "FellToRatio",
     "Figure",
-    "Grew",
     "GroupRelative",
     "Guard",
     "InitialModel",
@@ -112,6 +126,7 @@ __all__ = [
     "LeaveOneOut",
     "Linear",
     "LogprobFloor",
+    "LossAggregation",
     "Model",
     "Objective",
     "OverlongPenalty",
@@ -123,18 +138,18 @@ __all__ = [
     "PromptDropout",
     "Prompts",
     "Reinforce",
+    "RewardShaping",
     "RollBack",
     "Rollouts",
-    "Rose",
+    "RoseBy",
+    "RoseToRatio",
     "SamplerConfig",
     "Schedule",
-    "SequenceMeanSumNorm",
     "SequenceMeanTokenMean",
     "SequenceMeanTokenSum",
-    "SequenceSumNorm",
+    "SequenceMeanTokenSumNorm",
+    "SequenceSumTokenSumNorm",
     "Sequences",
-    "Shape",
-    "Shrank",
     "Space",
     "Study",
     "Term",
@@ -142,10 +157,8 @@ __all__ = [
     "TokenMean",
     "TrainState",
     "TruncatedIS",
-    "Verdict",
     "Warmup",
     "Warn",
-    "Weigh",
     "WithEntropy",
     "WithKL",
     "adamw",
@@ -162,7 +175,6 @@ __all__ = [
     "init_state",
     "load_model",
     "load_tokenizer",
-    "make_anchor",
     "make_dual_gradients",
     "make_layout",
     "make_loss",
@@ -171,6 +183,7 @@ __all__ = [
     "make_probability_statistics",
     "make_sampler",
     "make_score",
+    "make_score_old_and_reference",
     "make_space_measurements",
     "make_token_alignment",
     "make_train_step",

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import jax
 
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import read_config, save_hf
 from prerl_jax.models.tokenizer import load_tokenizer
-from prerl_jax.runtime.checkpoints import CheckpointError, restore_params
+from prerl_jax.runtime.checkpoints import restore_params
+from prerl_jax.runtime.step_files import CheckpointError
 
 
 def export(

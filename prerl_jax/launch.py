@@ -10,7 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from prerl_jax.config_io import apply_overrides, load_config
+from prerl_jax.config.io import load_config
+from prerl_jax.config.overrides import apply_overrides
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,17 +43,17 @@ def main(argv: list[str] | None = None) -> int:
         config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
         workdir = args.workdir or Path("runs") / config.name
         if args.dry_run:  # of any mesh, on any machine: no other process is waited for
-            from prerl_jax.trainer.dry_run import describe
+            from prerl_jax.trainer.dry_run import dry_run
 
-            describe(config, devices=args.devices)
+            dry_run(config, devices=args.devices)
             return 0
         if args.devices is not None:
             raise ValueError("--devices is for --dry-run; a run takes the devices that are there.")
         enable_cache()  # before anything compiles
         keep_freed_memory()  # before JAX starts its threads
         initialize()  # before anything touches a device
-        from prerl_jax.runtime.checkpoints import CheckpointError
         from prerl_jax.runtime.metrics import MetricsError
+        from prerl_jax.runtime.step_files import CheckpointError
         from prerl_jax.trainer.start import run
     except (ValueError, OSError, ImportError, StartUpError) as error:
         return _fail(error)

@@ -24,25 +24,27 @@ from typing import Any
 import jax
 import numpy as np
 
+from prerl_jax.alignment.buckets import AXES, Buckets, bucketed, token_alignment_metrics
+from prerl_jax.alignment.gradients import make_dual_gradients
+from prerl_jax.alignment.measurements import make_probability_statistics
+from prerl_jax.alignment.tokens import TokenAlignment, make_token_alignment
 from prerl_jax.analysis.alignment_figures import alignment_figure, gap_heat_map
 from prerl_jax.analysis.thoughts import count_thoughts
-from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import apply_overrides, load_config
-from prerl_jax.core.dual import make_dual_gradients
+from prerl_jax.config.io import load_config
+from prerl_jax.config.overrides import apply_overrides
+from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase
-from prerl_jax.core.statistics import make_probability_statistics
-from prerl_jax.core.token_alignment import TokenAlignment, make_token_alignment
-from prerl_jax.core.token_buckets import AXES, Buckets, bucketed, token_alignment_metrics
 from prerl_jax.core.types import Params, Rollouts
 from prerl_jax.data import left_pad
+from prerl_jax.evaluation.sampling import collect, texts, truncated
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
-from prerl_jax.runtime.checkpoints import CheckpointError, restore_params
+from prerl_jax.runtime.checkpoints import restore_params
 from prerl_jax.runtime.mesh import batch_shards, global_rows
 from prerl_jax.runtime.metrics import MetricsError, write_json
-from prerl_jax.trainer.assembly import Assembly, assemble
-from prerl_jax.trainer.collect import collect, texts, truncated
+from prerl_jax.runtime.step_files import CheckpointError
 from prerl_jax.trainer.programs import alignment_phases
+from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.verify import verify_all
 
 LONGEST_MAP = 1500
@@ -83,20 +85,20 @@ def measure(
 
     Raises ValueError where the config, the checkpoint or the number of groups does not fit.
     """
-    assembly, buckets = assemble(config), buckets or Buckets()
+    setup, buckets = set_up(config), buckets or Buckets()
     groups = config.alignment_prompts if groups is None else groups
-    if not 1 <= groups <= len(assembly.train) or groups % batch_shards(assembly.mesh):
+    if not 1 <= groups <= len(setup.train) or groups % batch_shards(setup.mesh):
         raise ValueError(
-            f"{groups} groups cannot be measured: there are {len(assembly.train)} problems, and their number must be a "
-            f"multiple of the {batch_shards(assembly.mesh)} shards of the batch. Choose another --groups."
+            f"{groups} groups cannot be measured: there are {len(setup.train)} problems, and their number must be a "
+            f"multiple of the {batch_shards(setup.mesh)} shards of the batch. Choose another --groups."
         )
-    params = assembly.load_params() if init_from is None else _restored(assembly, init_from)
-    pre, post = alignment_phases(assembly)
-    sampled = _sample(assembly, params, post, groups)
-    on_mesh = global_rows(assembly.mesh, sampled.rollouts)
-    alignment, tables, metrics = jax.device_get(_program(assembly, pre, post, buckets)(params, on_mesh))
+    params = setup.load_params() if init_from is None else _restored(setup, init_from)
+    pre, post = alignment_phases(setup)
+    sampled = _sample(setup, params, post, groups)
+    on_mesh = global_rows(setup.mesh, sampled.rollouts)
+    alignment, tables, metrics = jax.device_get(_program(setup, pre, post, buckets)(params, on_mesh))
     if gradients:
-        metrics |= jax.device_get(_gradients(assembly, pre, post)(params, on_mesh))
+        metrics |= jax.device_get(_gradients(setup, pre, post)(params, on_mesh))
     names = buckets.names(alignment.mask.shape[1])
     thoughts = count_thoughts(sampled.responses, config.evaluation.thoughts)
     report = {
@@ -113,57 +115,57 @@ def measure(
         **{f"{quantity}_by": _by_bucket(names, table.mean) for quantity, table in tables.items()},
     }
     out = Path(out).absolute()
-    _write(out, assembly, sampled, alignment, report)
+    _write(out, setup, sampled, alignment, report)
     title = f"{config.name}, {init_from or config.model.path}: {len(sampled.responses)} responses"
     alignment_figure(tables, names, f"{title}, {report['accuracy']:.0%} right").savefig(out / "alignment.png", dpi=110)
     return report
 
 
-def _restored(assembly: Assembly, init_from: str) -> Params:
+def _restored(setup: Setup, init_from: str) -> Params:
     folder, _, step = init_from.rpartition("@")
     if not step.isdigit():  # an @ may belong to the folder's name
         folder, step = init_from, ""
     checkpoints = Path(folder).absolute() / "checkpoints"
-    return restore_params(checkpoints, assembly.model.abstract_params(), int(step) if step else None).state
+    return restore_params(checkpoints, setup.model.abstract_params(), int(step) if step else None).state
 
 
-def _sample(assembly: Assembly, params: Params, phase: Phase, groups: int) -> Sampled:
+def _sample(setup: Setup, params: Params, phase: Phase, groups: int) -> Sampled:
     """Groups of the first training problems, sampled and verified as in training."""
-    config, group_size = assembly.config, assembly.config.sampling.group_size
+    config, group_size = setup.config, setup.config.sampling.group_size
     settings = SamplerConfig(
         max_new_tokens=config.sampling.max_new_tokens,
         temperature=phase.temperature,
         top_k=config.sampling.top_k,
         top_p=config.sampling.top_p,
-        stop_tokens=assembly.stop_tokens,
+        stop_tokens=setup.stop_tokens,
         cache_dtype=config.sampling.cache_dtype,
     )
-    examples = assembly.train[:groups]
-    prompts = left_pad(examples, config.data.max_prompt_tokens, assembly.pad_token)
+    examples = setup.train[:groups]
+    prompts = left_pad(examples, config.data.max_prompt_tokens, setup.pad_token)
     prompts = dataclasses.replace(prompts, ids=np.arange(groups, dtype=np.int32))
-    engine, key = make_sampler(assembly.model, settings, group_size), jax.random.PRNGKey(config.seed)
-    rollouts = collect(engine, params, prompts, key, assembly.mesh)
+    engine, key = make_sampler(setup.model, settings, group_size), jax.random.PRNGKey(config.seed)
+    rollouts = collect(engine, params, prompts, key, setup.mesh)
     lengths = rollouts.response_mask.sum(axis=1)
-    responses = texts(rollouts.response, lengths, assembly.decode)
-    cut = truncated(rollouts.response, lengths, assembly.stop_tokens)
+    responses = texts(rollouts.response, lengths, setup.decode)
+    cut = truncated(rollouts.response, lengths, setup.stop_tokens)
     problems = [example.problem for example in examples for _ in range(group_size)]
     rewards = verify_all(config.data.verifier, problems, responses, cut)
-    asked = assembly.decode([list(example.tokens) for example in examples for _ in range(group_size)])
+    asked = setup.decode([list(example.tokens) for example in examples for _ in range(group_size)])
     return Sampled(dataclasses.replace(rollouts, rewards=rewards), asked, responses, cut)
 
 
-def _program(assembly: Assembly, pre: Phase, post: Phase, buckets: Buckets):
+def _program(setup: Setup, pre: Phase, post: Phase, buckets: Buckets):
     """(params, rollouts) -> (TokenAlignment, {"cosine", "marginal_gap": Bucketed}, metrics), one jit."""
-    model = assembly.model
+    model = setup.model
     spaces, temperature = {"pre": pre.space, "post": post.space}, post.temperature
 
     @jax.jit
     def program(params: Params, rollouts: Rollouts):
         rows, length = rollouts.response.shape
-        chunk = chunk_length(4 * rows, length, model.config.vocab_size, batch_shards(assembly.mesh))
+        chunk = chunk_length(4 * rows, length, model.config.vocab_size, batch_shards(setup.mesh))
         alignment = make_token_alignment(model, pre.space, post.space, temperature, chunk)(params, rollouts)
         statistics = make_probability_statistics(
-            model, spaces, assembly.stop_tokens, temperature=temperature, chunk=chunk
+            model, spaces, setup.stop_tokens, temperature=temperature, chunk=chunk
         )(params, rollouts)
         fields = ("cosine", "marginal_gap")
         tables = {name: bucketed(getattr(alignment, name), alignment, buckets) for name in fields}
@@ -173,17 +175,17 @@ def _program(assembly: Assembly, pre: Phase, post: Phase, buckets: Buckets):
     return program
 
 
-def _gradients(assembly: Assembly, pre: Phase, post: Phase):
+def _gradients(setup: Setup, pre: Phase, post: Phase):
     """(params, rollouts) -> cosines of the two objectives' gradients: over all, by layer, by kind of parameter."""
-    config = assembly.config
+    config = setup.config
 
     @jax.jit
     def program(params: Params, rollouts: Rollouts):
         rows, length = rollouts.response.shape
         tokens = length + rollouts.prompt.shape[1]
-        chunk = chunk_length(rows, tokens, assembly.model.config.vocab_size, batch_shards(assembly.mesh))
+        chunk = chunk_length(rows, tokens, setup.model.config.vocab_size, batch_shards(setup.mesh))
         settings = {"logprob_alignment": config.alignment_logprob, "chunk": chunk}
-        dual = make_dual_gradients(assembly.model, pre, post, config.sampling.group_size, **settings)
+        dual = make_dual_gradients(setup.model, pre, post, config.sampling.group_size, **settings)
         return dual(params, rollouts)[2]
 
     return program
@@ -209,7 +211,7 @@ def _by_bucket(names: dict[str, Any], values: Callable[[str], Any]) -> dict[str,
     return {axis: dict(zip(names[axis], np.asarray(values(axis)).tolist(), strict=True)) for axis in AXES}
 
 
-def _write(out: Path, assembly: Assembly, sampled: Sampled, alignment: TokenAlignment, report: dict[str, Any]) -> None:
+def _write(out: Path, setup: Setup, sampled: Sampled, alignment: TokenAlignment, report: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "measurement.json", report)
     arrays = {field.name: getattr(alignment, field.name) for field in dataclasses.fields(alignment)}
@@ -220,12 +222,12 @@ def _write(out: Path, assembly: Assembly, sampled: Sampled, alignment: TokenAlig
         picture.unlink(missing_ok=True)
         scored = alignment.mask[:, :LONGEST_MAP].sum(axis=1) * rows
         if scored.any():  # the response of that kind that shows most tokens
-            _heat_map(assembly, sampled, alignment, int(np.argmax(scored)), name).savefig(picture, dpi=130)
+            _heat_map(setup, sampled, alignment, int(np.argmax(scored)), name).savefig(picture, dpi=130)
 
 
-def _heat_map(assembly: Assembly, sampled: Sampled, alignment: TokenAlignment, row: int, name: str):
+def _heat_map(setup: Setup, sampled: Sampled, alignment: TokenAlignment, row: int, name: str):
     shown = np.flatnonzero(alignment.mask[row])[:LONGEST_MAP]
-    tokens = [assembly.tokenizer.decode([int(token)]) for token in sampled.rollouts.response[row, shown]]
+    tokens = [setup.tokenizer.decode([int(token)]) for token in sampled.rollouts.response[row, shown]]
     asked = " ".join(sampled.prompts[row].split())
     asked = asked if len(asked) <= TITLE else f"... {asked[4 - TITLE :]}"
     gap = alignment.marginal_gap[row]

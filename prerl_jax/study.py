@@ -35,9 +35,9 @@ from typing import IO
 from prerl_jax.analysis.study_figures import study_figure
 from prerl_jax.analysis.study_statistics import Record
 from prerl_jax.analysis.study_table import markdown, study_table
-from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import difference, load_config, render
-from prerl_jax.config_study import Figure, Study, load_study
+from prerl_jax.config.io import difference, load_config, render
+from prerl_jax.config.schema import TrainConfig
+from prerl_jax.config.study import Figure, Study, load_study
 from prerl_jax.runtime.metrics import MetricsError, read_metrics, write_json, write_text
 
 TAIL = 2000

@@ -9,13 +9,14 @@ import pytest
 
 import prerl_jax as pj
 from prerl_jax.config import CriticSpec, OptimizerSpec, SamplingSpec
-from prerl_jax.config_checks import validate
-from prerl_jax.config_io import apply_overrides, load_config
+from prerl_jax.config.checks import validate
+from prerl_jax.config.io import load_config
+from prerl_jax.config.overrides import apply_overrides
 from prerl_jax.core import recipes
 
 DOCS = (Path(__file__).parent.parent / "docs" / "algorithms.md").read_text("utf-8")
 LAB = load_config("lab")
-CUT = SamplingSpec(prompts=24, group_size=8, max_new_tokens=64, top_p=0.9)
+CUT = SamplingSpec(prompts_per_step=24, group_size=8, max_new_tokens=64, top_p=0.9)
 
 
 def config(*, sampling=LAB.sampling, critic=None, **phase):
@@ -36,29 +37,32 @@ REFUSED = [
     ({"sampling": CUT}, r"'p' has an importance ratio .*ClippedPG.*sampling.top_p = 0.9 .*Reinforce\(\)"),
     ({"sampling": CUT, "objective": pj.WithEntropy(pj.GSPO(), 0.1)}, "importance ratio"),
     ({"sampling": CUT, "objective": pj.TruncatedIS(pj.Reinforce())}, "importance ratio"),
-    ({"credit": pj.GAE()}, r"'p' has the credit GAE.*no critic\. Set critic=CriticSpec\(\), .* GroupRelative\(\)"),
+    ({"advantage": pj.GAE()}, r"'p' has the credit GAE.*no critic\. Set critic=CriticSpec\(\), .* GroupRelative\(\)"),
     ({"critic": CriticSpec()}, r"no phase reads its values.*credit GAE\(\), as ppo.*or set critic=None"),
-    ({"critic": CriticSpec(), "credit": Valued()}, r"Valued.* does not say what the critic learns.*targets\(rollouts"),
     (
-        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "critic": CriticSpec(), "credit": pj.GAE()},
+        {"critic": CriticSpec(), "advantage": Valued()},
+        r"Valued.* does not say what the critic learns.*targets\(rollouts",
+    ),
+    (
+        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "critic": CriticSpec(), "advantage": pj.GAE()},
         r"group_size is 1 and alignment_every 5.*Set alignment_every=0",
     ),
     (
         {"objective": pj.WithKL(pj.Reinforce(), 0.1)},
         r"'p' has a KL divergence in WithKL.*InitialModel\(\)",
     ),
-    ({"shape": pj.KLPenalty(0.1)}, r"'p' has a KL divergence in KLPenalty.*PhaseStart\(\)"),
+    ({"reward_shaping": pj.KLPenalty(0.1)}, r"'p' has a KL divergence in KLPenalty.*PhaseStart\(\)"),
     (
         {"reference": pj.PhaseStart()},
         r"reference PhaseStart\(\), and neither .* nor a guard .*a Guard on train/reference_kl",
     ),
     (
         {"minibatches": 5},
-        r"minibatches = 5, which do not divide the sampling.prompts = 24 .*\[1, 2, 3, 4, 6,",
+        r"minibatches = 5, which do not divide the sampling.prompts_per_step = 24 .*\[1, 2, 3, 4, 6,",
     ),
-    ({"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.LeaveOneOut()}, "group_size is 1"),
+    ({"sampling": dataclasses.replace(LAB.sampling, group_size=1), "advantage": pj.LeaveOneOut()}, "group_size is 1"),
     (
-        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.BatchNormalized(True)},
+        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "advantage": pj.BatchNormalized(True)},
         "group_size is 1",
     ),
 ]
@@ -75,14 +79,14 @@ def test_what_a_run_cannot_do_is_refused_when_the_config_is_read(changes, says):
     [
         {"sampling": CUT, "objective": pj.Reinforce()},
         {"objective": pj.TruncatedIS(pj.CISPO())},
-        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.BatchNormalized()},
-        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "credit": pj.Verdict(positive=0.1)},
-        {"shape": pj.OverlongPenalty(16)},
-        {"credit": pj.DropTruncated(pj.GAE()), "critic": CriticSpec(value_clip=None)},
-        {"shape": pj.KLPenalty(0.1, shape=pj.OverlongPenalty(16)), "reference": pj.InitialModel()},
+        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "advantage": pj.BatchNormalized()},
+        {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "advantage": pj.BinaryAdvantage(positive=0.1)},
+        {"reward_shaping": pj.OverlongPenalty(16)},
+        {"advantage": pj.DropTruncated(pj.GAE()), "critic": CriticSpec(value_clip=None)},
+        {"reward_shaping": pj.KLPenalty(0.1, reward_shaping=pj.OverlongPenalty(16)), "reference": pj.InitialModel()},
         {"objective": pj.WithKL(pj.GSPO(), 0.1), "reference": pj.PhaseStart(), "epochs": 2, "minibatches": 4},
         {"terms": pj.mixed(steps=1, pretrain=pj.Linear(0.1, 0.0, 5))[0].terms},
-        {"space": pj.PromptDropout(0.5), "credit": pj.DropTruncated(pj.GroupRelative())},
+        {"space": pj.PromptDropout(0.5), "advantage": pj.DropTruncated(pj.GroupRelative())},
     ],
 )
 def test_what_fits_together_passes(changes):
@@ -126,6 +130,6 @@ def test_the_documented_phases_build():
     (code,) = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
     names = {}
     exec(code, names)
-    assert names["rloo"].credit.keep == "negative"
+    assert names["rloo"].advantage.keep == "negative"
     assert names["gspo"].objective.needs_reference
     assert len(names["mixed"].terms) == 2

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from prerl_jax import export
-from prerl_jax.config_io import load_config, render
+from prerl_jax.config.io import load_config, render
 from prerl_jax.core.train_step import init_state
 from prerl_jax.data.lab import make_tokenizer
 from prerl_jax.lab import architecture

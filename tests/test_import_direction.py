@@ -26,7 +26,7 @@ LIGHT = ("torch", "transformers", "grain", "orbax", "matplotlib", "tensorboardX"
 
 
 def room_of(module: str) -> str:
-    """prerl_jax.data.lab -> data, prerl_jax.config_io -> config, prerl_jax -> the facade."""
+    """prerl_jax.data.lab -> data, prerl_jax.config.io -> config, prerl_jax -> the facade."""
     parts = module.split(".")
     return FACADE if len(parts) == 1 else ROOM_OF_FILE.get(parts[1], parts[1])
 

@@ -37,7 +37,7 @@ def test_configs_load_from_a_wheel_in_any_directory(built, tmp_path):
         [
             "import sys",
             f"sys.path.insert(0, {str(built)!r})",
-            "from prerl_jax import config_io",
+            "from prerl_jax.config import io as config_io",
             f"assert config_io.__file__.startswith({str(built)!r}), config_io.__file__",
             "print([config_io.load_config(n).name for n in config_io.config_names()] == config_io.config_names())",
         ]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from prerl_jax import export, launch
-from prerl_jax.config_io import apply_overrides, load_config
+from prerl_jax.config.io import load_config
+from prerl_jax.config.overrides import apply_overrides
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -12,8 +12,8 @@ import pytest
 import tiny_run
 
 from prerl_jax import study
-from prerl_jax.config_io import load_config, render
-from prerl_jax.config_study import Arm, Figure, Study, load_study
+from prerl_jax.config.io import load_config, render
+from prerl_jax.config.study import Arm, Figure, Study, load_study
 
 STUDIES = sorted((Path(__file__).resolve().parent.parent / "configs" / "studies").glob("[a-z]*.py"))
 CONFIG = tiny_run.config()
@@ -35,7 +35,7 @@ ONE = """
 import dataclasses
 import tiny_run
 from prerl_jax import grpo
-from prerl_jax.config_study import Arm, Study
+from prerl_jax.config.study import Arm, Study
 
 def study():
     config = dataclasses.replace(tiny_run.config(), phases=grpo(steps=1), alignment_every=0)

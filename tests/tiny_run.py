@@ -17,11 +17,11 @@ from rich.console import Console
 
 from prerl_jax import dsrl, launch
 from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 from prerl_jax.models import decoder
-from prerl_jax.rollout.pool import make_pool
+from prerl_jax.rollout.continuous import make_pool
 from prerl_jax.runtime.checkpoints import restore_state
-from prerl_jax.trainer import assembly as assembly_module
+from prerl_jax.trainer import setup as assembly_module
 
 decoder.UNROLLED_LAYERS = 0  # compiled in less time, and as on TPUs
 FOLDER = Path(__file__).resolve().parent
@@ -40,7 +40,7 @@ def config() -> TrainConfig:
             evaluation=dataclasses.replace(lab.data.evaluation, count=4),
         ),
         phases=dsrl(warmup=2, total=4),
-        sampling=dataclasses.replace(lab.sampling, prompts=4, group_size=4, max_new_tokens=32),
+        sampling=dataclasses.replace(lab.sampling, prompts_per_step=4, group_size=4, max_new_tokens=32),
         optimizer=dataclasses.replace(lab.optimizer, learning_rate=3e-4),
         evaluation=dataclasses.replace(lab.evaluation, every=0, samples=2),
         checkpoints=dataclasses.replace(lab.checkpoints, every=1, keep_last=2, best=None),
@@ -109,9 +109,9 @@ def timeless(workdir: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines(workdir)]
 
 
-def state_at(workdir: Path, assembly, step: int | None = None):
+def state_at(workdir: Path, setup, step: int | None = None):
     """The train state of a checkpoint, as numpy."""
-    return jax.tree.map(np.asarray, restore_state(workdir / "checkpoints", assembly.abstract_state(), step).state)
+    return jax.tree.map(np.asarray, restore_state(workdir / "checkpoints", setup.abstract_state(), step).state)
 
 
 def on_one_device(patch) -> None:

@@ -17,8 +17,8 @@ import dataclasses
 
 from prerl_jax import WARMUP_GUARDS, dsrl
 from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import load_config
-from prerl_jax.config_study import Arm, Figure, Study
+from prerl_jax.config.io import load_config
+from prerl_jax.config.study import Arm, Figure, Study
 
 RL = 50
 WARMUPS = (10, 20, 40)

@@ -29,7 +29,7 @@ from prerl_jax import (
     w_reinforce,
 )
 from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 
 STEPS = 60
 SEEDS = tuple(range(5))
@@ -42,7 +42,7 @@ def with_phases(phases) -> TrainConfig:
     A critic, where a phase reads its values, learns ten times as fast as the policy, as in the published baselines.
     """
     lab = load_config("lab")
-    valued = any(isinstance(phase.credit, GAE) for phase in phases)
+    valued = any(isinstance(phase.advantage, GAE) for phase in phases)
     return dataclasses.replace(
         lab,
         name="paper_lab",

@@ -18,8 +18,8 @@ import dataclasses
 
 from prerl_jax import dsrl, grpo
 from prerl_jax.config import EvaluationSpec, TrainConfig
-from prerl_jax.config_io import load_config
-from prerl_jax.config_study import Arm, Figure, Study
+from prerl_jax.config.io import load_config
+from prerl_jax.config.study import Arm, Figure, Study
 from prerl_jax.core.phases import Phases
 
 STEPS = 20

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prerl_jax.core.token_buckets import Bucketed
+from prerl_jax.alignment.buckets import Bucketed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

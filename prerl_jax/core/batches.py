@@ -9,32 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.advantages import estimate_advantages
 from prerl_jax.core.critic import value_batch
-from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.phases import Phase, Term
-from prerl_jax.core.shaping import credited
 from prerl_jax.core.spaces import response_part
 from prerl_jax.core.types import Array, Batch, Model, Params, Rollouts, Sequences, Space
-
-
-def make_score(
-    model: Model, temperature: float = 1.0, *, chunk: int | None = None
-) -> Callable[[Params, Sequences], Array]:
-    """score(params, sequences) -> log-probability of every token, f32[B, T]; 0 where the mask is False."""
-
-    def score(params: Params, sequences: Sequences) -> Array:
-        return score_with_entropy(model, params, sequences, temperature, chunk)[0]
-
-    return score
-
-
-def score_with_entropy(
-    model: Model, params: Params, sequences: Sequences, temperature: float, chunk: int | None
-) -> tuple[Array, Array]:
-    """(log-probabilities, entropies), f32[B, T] each; 0 where the mask is False."""
-    hidden = model.hidden(params, sequences.tokens, sequences.positions, sequences.segments)
-    scored = token_logprobs(hidden, model.unembedding(params), sequences.tokens, temperature=temperature, chunk=chunk)
-    return tuple(jnp.where(sequences.mask, x, 0.0) for x in scored)
 
 
 def make_prepare(
@@ -50,7 +29,7 @@ def make_prepare(
       old_logprobs, ref_logprobs f32[terms * B, T], scored on the rows of `make_layout` before the step's first update:
         a KL penalty in the reward; and they become the batch's. Those of the policy do so where a phase has several
         updates: otherwise they are None, and the current ones serve.
-      rows i32[N], the rollouts of a minibatch. Credit is given over all of them first, weights are normalised over
+      rows i32[N], the rollouts of a minibatch. AdvantageEstimator is given over all of them first, weights are normalised over
         these; the batch has N rows a term.
 
     Args:
@@ -81,16 +60,16 @@ def make_prepare(
             sequences = _laid_out(term.space, rollouts, key, number)
             own = {n: _of_term(x, number, sequences) for n, x in scored.items() if x is not None}
             shaped = _shaped(phase, rollouts, length, own)
-            advantages, keep = credited(term.credit, shaped, group_size, values)
+            advantages, keep = estimate_advantages(term.advantage, shaped, group_size, values)
             coefficient = _coefficient(term, phase_step)
             if phase.updates == 1:
                 own.pop("old_logprobs", None)
             whole = _term_batch(term, rollouts, sequences, advantages, own)
             batch, keep_rows, *of_critic = _take(rows, (whole, keep, shaped, values))
-            weights = coefficient * term.weigh(batch.sequences.mask, keep_rows, length)
+            weights = coefficient * term.aggregation(batch.sequences.mask, keep_rows, length)
             batches.append(dataclasses.replace(batch, weights=weights))
-            if critic is None and term.credit == phase.valued:
-                critic = value_batch(term.credit, *of_critic, keep_rows)
+            if critic is None and term.advantage == phase.valued:
+                critic = value_batch(term.advantage, *of_critic, keep_rows)
         return dataclasses.replace(concatenate(batches), critic=critic)
 
     return prepare
@@ -129,7 +108,7 @@ def _check_scored(phase: Phase, scored: dict[str, Array | None]) -> None:
     missing = [name for name in phase.scored_before if scored[name] is None]
     if missing:
         raise ValueError(
-            f"Phase {phase.name!r} has {phase.updates} updates a step and the shape {phase.shape}: pass "
+            f"Phase {phase.name!r} has {phase.updates} updates a step and the shape {phase.reward_shaping}: pass "
             f"prepare(..., {', '.join(f'{n}=x' for n in missing)}), scored on the rows of make_layout(phase)."
         )
 
@@ -150,15 +129,15 @@ def _of_term(values: Array, number: int, sequences: Sequences) -> Array:
 
 def _shaped(phase: Phase, rollouts: Rollouts, length: int, own: dict[str, Array]) -> Rollouts:
     """The rollouts with the rewards that credit is computed from."""
-    if phase.shape is None:
+    if phase.reward_shaping is None:
         return rollouts
     extra = {}
-    if getattr(phase.shape, "needs_reference", False):
+    if getattr(phase.reward_shaping, "needs_reference", False):
         if "ref_logprobs" not in own:
-            raise ValueError(f"{phase.shape} compares with a reference: pass prepare(..., ref_logprobs=x).")
+            raise ValueError(f"{phase.reward_shaping} compares with a reference: pass prepare(..., ref_logprobs=x).")
         wide = rollouts.response.shape[1]
         extra = {"logprobs": own["old_logprobs"][:, -wide:], "reference": own["ref_logprobs"][:, -wide:]}
-    return dataclasses.replace(rollouts, rewards=phase.shape(rollouts, length, **extra))
+    return dataclasses.replace(rollouts, rewards=phase.reward_shaping(rollouts, length, **extra))
 
 
 def _take(rows: Array | None, tree: Any) -> Any:

@@ -1,6 +1,6 @@
 """Objectives around objectives: a KL term, an entropy bonus, the sampler's importance weight, a floor.
 
-    WithKL        l + coefficient * D(pi, pi_ref), D one of the divergences of `kl`
+    WithKL        l + beta * D(pi, pi_ref), D one of the divergences of `kl`
     WithEntropy   l - coefficient * H(pi)
     TruncatedIS   l * sg(min(pi_old / pi_sampler, cap))             (Yao et al. 2025, TIS)
     LogprobFloor  sg(l) where A < 0 and log pi < floor, l elsewhere
@@ -18,8 +18,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.kl import FORMS, divergence
-from prerl_jax.core.objectives import LOG_RATIO_LIMIT, log_ratio
+from prerl_jax.core.kl import ESTIMATORS, LOG_RATIO_LIMIT, divergence
+from prerl_jax.core.objectives import log_ratio
 from prerl_jax.core.types import Array, Batch, Objective
 
 
@@ -50,20 +50,20 @@ class WithKL(_Around):
 
     Attributes:
       objective: what it is added to.
-      coefficient: of the divergence.
-      form: "unbiased", "k1", "k2" or "k3", see `kl`; as a loss, "k1" has no gradient in expectation.
+      beta: coefficient of the divergence.
+      estimator: "unbiased", "k1", "k2" or "k3", see `kl`; as a loss, "k1" has no gradient in expectation.
     """
 
     objective: Objective
-    coefficient: float
-    form: str = "unbiased"
+    beta: float
+    estimator: str = "unbiased"
     skips_zero_advantage: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.form not in FORMS or not self.coefficient >= 0:
+        if self.estimator not in ESTIMATORS or not self.beta >= 0:
             raise ValueError(
-                f"WithKL needs a form of {FORMS} and a coefficient >= 0, got {self.form!r} and {self.coefficient}."
+                f"WithKL needs an estimator of {ESTIMATORS} and beta >= 0, got {self.estimator!r} and {self.beta}."
             )
 
     def __call__(self, logprobs: Array, batch: Batch, *, entropy: Array | None = None):
@@ -71,11 +71,11 @@ class WithKL(_Around):
         if batch.ref_logprobs is None:
             raise ValueError(
                 "WithKL compares with a reference policy, and batch.ref_logprobs is None. Fill them in, for instance "
-                "by make_anchor(model)(batch, reference=params), or leave the KL term out."
+                "by make_score_old_and_reference(model)(batch, reference=params), or leave the KL term out."
             )
         loss, metrics = self._inside(logprobs, batch, entropy)
-        penalty = divergence(self.form, logprobs, batch.ref_logprobs, log_ratio(logprobs, batch))
-        return loss + self.coefficient * penalty, metrics | {"kl_ref": penalty}
+        penalty = divergence(self.estimator, logprobs, batch.ref_logprobs, log_ratio(logprobs, batch))
+        return loss + self.beta * penalty, metrics | {"kl_ref": penalty}
 
 
 @dataclasses.dataclass(frozen=True)

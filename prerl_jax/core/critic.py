@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prerl_jax.core.credit import TokenMean
-from prerl_jax.core.gae import clipped_value_loss
+from prerl_jax.core.aggregation import TokenMean
+from prerl_jax.core.microbatches import accumulate, by_parts
 from prerl_jax.core.spaces import PostTrainSpace, response_part
-from prerl_jax.core.train_step import CriticStep, Metrics, accumulate, by_parts, update
-from prerl_jax.core.types import Array, Credit, Critic, CriticState, Params, Rollouts, ValueBatch
+from prerl_jax.core.train_step import CriticStep, Metrics, update
+from prerl_jax.core.types import AdvantageEstimator, Array, Critic, CriticState, Params, Rollouts, ValueBatch
 
 
 def rollout_values(critic: Critic, params: Params, rollouts: Rollouts, microbatches: int = 1) -> Array:
@@ -35,7 +35,7 @@ def rollout_values(critic: Critic, params: Params, rollouts: Rollouts, microbatc
     return found[:, rollouts.prompt.shape[1] :]
 
 
-def value_batch(credit: Credit, rollouts: Rollouts, values: Array, keep: Array) -> ValueBatch:
+def value_batch(advantage: AdvantageEstimator, rollouts: Rollouts, values: Array, keep: Array) -> ValueBatch:
     """The critic's rows, one a rollout, T = P + R.
 
     Args:
@@ -45,7 +45,7 @@ def value_batch(credit: Credit, rollouts: Rollouts, values: Array, keep: Array) 
       keep: bool[B]: what the credit leaves out, the critic does not learn from either.
     """
     sequences = PostTrainSpace()(rollouts)
-    laid = {"targets": credit.targets(rollouts, values), "old_values": values}
+    laid = {"targets": advantage.targets(rollouts, values), "old_values": values}
     weights = TokenMean()(sequences.mask, keep, rollouts.response.shape[1])
     return ValueBatch(sequences, weights, **{n: response_part(sequences, rollouts, v) for n, v in laid.items()})
 
@@ -114,3 +114,19 @@ def make_critic_step(
         }
 
     return step
+
+
+def clipped_value_loss(values: Array, old_values: Array, targets: Array, clip: float | None = 0.2) -> Array:
+    """The critic's loss by token, of the shape of `values`, differentiable by them.
+
+    Args:
+      values: f32[...], of the critic being trained.
+      old_values: f32[...], of the critic that the targets were made with.
+      targets: f32[...], see `gae`.
+      clip: how far a value is rewarded for moving away from its old one; None for any distance.
+    """
+    plain = (values - targets) ** 2
+    if clip is None:
+        return plain / 2
+    bounded = (old_values + jnp.clip(values - old_values, -clip, clip) - targets) ** 2
+    return jnp.where(bounded > plain, bounded, plain) / 2  # not maximum: equal ones would share the gradient

@@ -32,8 +32,8 @@ from prerl_jax.core.logprobs import (
     statistics,
     to_hidden,
 )
-from prerl_jax.core.products import weight_gradient
 from prerl_jax.core.types import Array
+from prerl_jax.core.xla_cpu import weight_gradient
 
 Terms = Callable[[Array, Array, Any], tuple[tuple[Array, ...], dict[str, Array]]]
 """(logprobs f32[B, C], entropy f32[B, C], data of [B, C]) -> (losses f32[B, C], several; metrics f32[B, C])."""

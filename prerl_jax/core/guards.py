@@ -4,8 +4,8 @@ A guard is data: the metric that it watches, a condition on that metric's measur
 a reaction. It trips when its condition has held for `patience` measurements in a row.
 
     Below, Above   m_n < value,  m_n > value
-    Fell, Rose     m_n < m_1 - by,  m_n > m_1 + by
-    Shrank, Grew   m_n < share m_1,  m_n > times m_1
+    FellBy, RoseBy             m_n < m_1 - amount,  m_n > m_1 + amount
+    FellToRatio, RoseToRatio   m_n < ratio m_1,  m_n > ratio m_1
     Plateau        of the last `patience` measurements none is above max(those before) + min_delta, and none below
                    min(those before) - min_delta: neither a new height nor a new depth
 
@@ -68,55 +68,55 @@ class Above:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fell:
-    """The metric is more than `by` below the phase's first value."""
+class FellBy:
+    """The metric is more than `amount` below the phase's first value."""
 
-    by: float
-
-    def __post_init__(self):
-        _finite(self)
-
-    def __call__(self, values: Sequence[float]) -> bool:
-        return values[-1] < values[0] - self.by
-
-
-@dataclasses.dataclass(frozen=True)
-class Rose:
-    """The metric is more than `by` above the phase's first value."""
-
-    by: float
+    amount: float
 
     def __post_init__(self):
         _finite(self)
 
     def __call__(self, values: Sequence[float]) -> bool:
-        return values[-1] > values[0] + self.by
+        return values[-1] < values[0] - self.amount
 
 
 @dataclasses.dataclass(frozen=True)
-class Shrank:
+class RoseBy:
+    """The metric is more than `amount` above the phase's first value."""
+
+    amount: float
+
+    def __post_init__(self):
+        _finite(self)
+
+    def __call__(self, values: Sequence[float]) -> bool:
+        return values[-1] > values[0] + self.amount
+
+
+@dataclasses.dataclass(frozen=True)
+class FellToRatio:
     """The metric, a positive one, is below this share of the phase's first value."""
 
-    share: float
+    ratio: float
 
     def __post_init__(self):
-        _positive(self, "share")
+        _positive(self, "ratio")
 
     def __call__(self, values: Sequence[float]) -> bool:
-        return values[-1] < self.share * values[0]
+        return values[-1] < self.ratio * values[0]
 
 
 @dataclasses.dataclass(frozen=True)
-class Grew:
+class RoseToRatio:
     """The metric, a positive one, is above so many times the phase's first value."""
 
-    times: float
+    ratio: float
 
     def __post_init__(self):
-        _positive(self, "times")
+        _positive(self, "ratio")
 
     def __call__(self, values: Sequence[float]) -> bool:
-        return values[-1] > self.times * values[0]
+        return values[-1] > self.ratio * values[0]
 
 
 @dataclasses.dataclass(frozen=True)

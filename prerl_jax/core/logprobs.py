@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from prerl_jax.core.products import weight_gradient
 from prerl_jax.core.types import Array
+from prerl_jax.core.xla_cpu import weight_gradient
 
 LOGITS_BUDGET = 200 << 18
 """Logits held at once over all devices, when the chunk is chosen automatically: 200 MiB of float32."""

@@ -18,10 +18,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.segments import segment_mean
+from prerl_jax.core.kl import LOG_RATIO_LIMIT
 from prerl_jax.core.types import Array, Batch
-
-LOG_RATIO_LIMIT = 20.0
 
 
 def log_ratio(logprobs: Array, batch: Batch) -> Array:
@@ -31,9 +29,11 @@ def log_ratio(logprobs: Array, batch: Batch) -> Array:
 
 
 def _check_range(objective: ClippedPG | GSPO | CISPO) -> None:
-    low, high = objective.low, objective.high
+    low, high = objective.clip_low, objective.clip_high
     if not ((low is None or 0 <= low < 1) and high >= 0):
-        raise ValueError(f"{type(objective).__name__} needs 0 <= low < 1 and high >= 0, got low={low}, high={high}.")
+        raise ValueError(
+            f"{type(objective).__name__} needs 0 <= clip_low < 1 and clip_high >= 0, got clip_low={low}, clip_high={high}."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,26 +41,28 @@ class ClippedPG:
     """The clipped policy gradient of PPO, with an optional dual clip for negative advantages.
 
     Attributes:
-      low: the ratio is clipped at 1 - low.
-      high: and at 1 + high.
-      dual: for a negative advantage A the loss is at most -A * dual; None for no such bound.
+      clip_low: the ratio is clipped at 1 - clip_low.
+      clip_high: and at 1 + clip_high.
+      dual_clip: for a negative advantage A the loss is at most -A * dual_clip; None for no such bound.
     """
 
-    low: float = 0.2
-    high: float = 0.2
-    dual: float | None = 10.0
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = 10.0
     skips_zero_advantage: ClassVar[bool] = True
     elementwise: ClassVar[bool] = True
     uses_ratio: ClassVar[bool] = True
 
     def __post_init__(self):
         _check_range(self)
-        if self.dual is not None and self.dual <= 1:
-            raise ValueError(f"ClippedPG.dual bounds the ratio from above and must exceed 1, got {self.dual}.")
+        if self.dual_clip is not None and self.dual_clip <= 1:
+            raise ValueError(
+                f"ClippedPG.dual_clip bounds the ratio from above and must exceed 1, got {self.dual_clip}."
+            )
 
     def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         log_rho = log_ratio(logprobs, batch)
-        loss, metrics = clipped_loss(batch.advantages, jnp.exp(log_rho), self.low, self.high, self.dual)
+        loss, metrics = clipped_loss(batch.advantages, jnp.exp(log_rho), self.clip_low, self.clip_high, self.dual_clip)
         return loss, metrics | {"kl_old": -log_rho}
 
 
@@ -84,12 +86,12 @@ class GSPO:
     With one advantage a sequence and SequenceMeanTokenMean, loss and gradient are GSPO's.
 
     Attributes:
-      low: the ratio is clipped at 1 - low.
-      high: and at 1 + high. Means of log-ratios are small, and so are these.
+      clip_low: the ratio is clipped at 1 - clip_low.
+      clip_high: and at 1 + clip_high. Means of log-ratios are small, and so are these.
     """
 
-    low: float = 3e-4
-    high: float = 4e-4
+    clip_low: float = 3e-4
+    clip_high: float = 4e-4
     skips_zero_advantage: ClassVar[bool] = True
     uses_ratio: ClassVar[bool] = True
 
@@ -102,7 +104,7 @@ class GSPO:
         trained = batch.sequences.mask & (batch.weights != 0)
         mean = jnp.clip(segment_mean(gap, batch.sequences.segments, trained), -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
         ratio = jnp.exp(mean + (logprobs - now))
-        loss, metrics = clipped_loss(batch.advantages, ratio, self.low, self.high)
+        loss, metrics = clipped_loss(batch.advantages, ratio, self.clip_low, self.clip_high)
         return loss, metrics | {"kl_old": -gap}
 
 
@@ -111,12 +113,12 @@ class CISPO:
     """The policy gradient weighted by a clipped ratio: no token is left without a gradient.
 
     Attributes:
-      low: the weight is at least 1 - low; None for no such bound.
-      high: and at most 1 + high.
+      clip_low: the weight is at least 1 - clip_low; None for no such bound.
+      clip_high: and at most 1 + clip_high.
     """
 
-    low: float | None = None
-    high: float = 4.0
+    clip_low: float | None = None
+    clip_high: float = 4.0
     skips_zero_advantage: ClassVar[bool] = True
     elementwise: ClassVar[bool] = True
     uses_ratio: ClassVar[bool] = True
@@ -127,7 +129,7 @@ class CISPO:
     def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         log_rho = jax.lax.stop_gradient(log_ratio(logprobs, batch))
         ratio = jnp.exp(log_rho)
-        weight = jnp.clip(ratio, None if self.low is None else 1 - self.low, 1 + self.high)
+        weight = jnp.clip(ratio, None if self.clip_low is None else 1 - self.clip_low, 1 + self.clip_high)
         metrics = {"ratio": ratio, "clip_fraction": (weight != ratio).astype(jnp.float32), "kl_old": -log_rho}
         return -batch.advantages * weight * logprobs, metrics
 
@@ -141,3 +143,23 @@ class Reinforce:
 
     def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         return -batch.advantages * logprobs, {"ratio": jnp.exp(log_ratio(logprobs, batch))}
+
+
+def segment_mean(values: Array, segments: Array, chosen: Array) -> Array:
+    """For every token the mean of `values` over the chosen tokens of its segment.
+
+    Args:
+      values: f32[B, T].
+      segments: i32[B, T], as in Sequences: 1, 2, ... within a row, 0 for padding; at most T.
+      chosen: bool[B, T], the tokens that the mean is over; what stands elsewhere is not read.
+
+    Returns: f32[B, T], 0 for segments without a chosen token and at padding. Gradients flow.
+    """
+
+    def row(values: Array, segments: Array, chosen: Array) -> Array:
+        count = values.shape[0] + 1
+        total = jax.ops.segment_sum(jnp.where(chosen, values, 0.0), segments, count)
+        number = jax.ops.segment_sum(chosen.astype(values.dtype), segments, count)
+        return (total / jnp.maximum(number, 1.0))[segments]
+
+    return jnp.where(segments > 0, jax.vmap(row)(values, segments, chosen & (segments > 0)), 0.0)

@@ -20,17 +20,17 @@ def adamw(
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.01,
-    clip: float | None = 1.0,
+    max_grad_norm: float | None = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer of one phase.
 
     Args:
       learning_rate: a rate, or a schedule over `phase_step`, the steps done in the current phase, which the train step
         passes to `update`.
-      clip: global norm that gradients are clipped to; None for no clipping.
+      max_grad_norm: global norm that gradients are clipped to; None for no clipping.
     """
     return optax.chain(
-        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm),
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         optax.add_decayed_weights(weight_decay),
         _scale_by_phase_rate(learning_rate),

@@ -11,13 +11,35 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from prerl_jax.core.credit import GroupRelative, TokenMean
+from prerl_jax.core.advantages import GroupRelative
+from prerl_jax.core.aggregation import TokenMean
 from prerl_jax.core.guards import Guard
 from prerl_jax.core.objectives import ClippedPG
-from prerl_jax.core.references import Reference
 from prerl_jax.core.schedules import check_rate
 from prerl_jax.core.spaces import PostTrainSpace
-from prerl_jax.core.types import Array, Credit, Objective, Schedule, Shape, Space, TrainState, Weigh
+from prerl_jax.core.types import (
+    AdvantageEstimator,
+    Array,
+    LossAggregation,
+    Objective,
+    RewardShaping,
+    Schedule,
+    Space,
+    TrainState,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialModel:
+    """The model that the run began with: the config's, or that of the checkpoint it was begun from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseStart:
+    """The model as it was when the phase began; in the first phase, the initial model."""
+
+
+Reference = InitialModel | PhaseStart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +54,8 @@ class Term:
     """
 
     space: Space
-    credit: Credit = GroupRelative()
-    weigh: Weigh = TokenMean()
+    advantage: AdvantageEstimator = GroupRelative()
+    aggregation: LossAggregation = TokenMean()
     coefficient: float | Schedule = 1.0
 
     def __post_init__(self):
@@ -54,30 +76,30 @@ class Phase:
       learning_rate: a rate, or a Schedule over the steps of this phase; None for the run's.
       temperature: of sampling, and of the log-probabilities that are trained.
       terms: the parts of a mixed objective.
-      shape: what rewards become before credit is given; None leaves them.
-      reference: the policy that the objective's or the shape's KL divergence is from; None where neither has one.
+      reward_shaping: what rewards become before credit is given; None leaves them.
+      reference: the policy that the objective's or the reward shaping's KL divergence is from; None where neither has one.
       epochs: how often each rollout is trained on.
       minibatches: parts that the groups of a step are split into at random, anew in every epoch, with an update each.
         More updates than one are held against the policy before the first, which is scored beforehand.
-      redraw: further draws of prompts at most, until no group's rewards are all equal; what is missing then stays.
+      max_resamples: further draws of prompts at most, until no group's rewards are all equal; what is missing then stays.
       guards: what is watched after every step, and may end the phase.
     """
 
     name: str
     steps: int
     space: Space = PostTrainSpace()
-    credit: Credit = GroupRelative(normalize_std=True, keep="all")
-    objective: Objective = ClippedPG(low=0.2, high=0.2, dual=10.0)
-    weigh: Weigh = TokenMean(scale=1.0)
+    advantage: AdvantageEstimator = GroupRelative(normalize_std=True, keep="all")
+    objective: Objective = ClippedPG(clip_low=0.2, clip_high=0.2, dual_clip=10.0)
+    aggregation: LossAggregation = TokenMean(scale=1.0)
     reset_optimizer: bool = False
     learning_rate: float | Schedule | None = None
     temperature: float = 1.0
     terms: tuple[Term, ...] = ()
-    shape: Shape | None = None
+    reward_shaping: RewardShaping | None = None
     reference: Reference | None = None
     epochs: int = 1
     minibatches: int = 1
-    redraw: int = 0
+    max_resamples: int = 0
     guards: tuple[Guard, ...] = ()
 
     def __post_init__(self):
@@ -96,8 +118,10 @@ class Phase:
                 f"Phase {self.name!r} has epochs={self.epochs} and minibatches={self.minibatches}; both must be 1 or "
                 "more."
             )
-        if self.redraw < 0:
-            raise ValueError(f"Phase {self.name!r} has redraw={self.redraw}; it must be 0 (no further draws) or more.")
+        if self.max_resamples < 0:
+            raise ValueError(
+                f"Phase {self.name!r} has max_resamples={self.max_resamples}; it must be 0 (no further draws) or more."
+            )
         if self.terms:
             self._check_own_unset()
         for term in self.parts:
@@ -105,7 +129,7 @@ class Phase:
 
     def _check_own_unset(self) -> None:
         """What each term has of its own, the phase beside it would not use."""
-        of_terms = [f for f in dataclasses.fields(self) if f.name in ("space", "credit", "weigh")]
+        of_terms = [f for f in dataclasses.fields(self) if f.name in ("space", "advantage", "aggregation")]
         unused = {f.name: own for f in of_terms if (own := getattr(self, f.name)) != f.default}
         if unused:
             raise ValueError(
@@ -115,14 +139,14 @@ class Phase:
             )
 
     def _check(self, term: Term) -> None:
-        if self.redraw and not getattr(term.credit, "compares_groups", False):
+        if self.max_resamples and not getattr(term.advantage, "compares_groups", False):
             raise ValueError(
-                f"Phase {self.name!r} draws again for groups whose rewards are all equal, and {term.credit} learns "
-                "from them, too: it does not compare a response with its group. Set redraw=0, or use another credit."
+                f"Phase {self.name!r} draws again for groups whose rewards are all equal, and {term.advantage} learns "
+                "from them, too: it does not compare a response with its group. Set max_resamples=0, or use another credit."
             )
-        if getattr(term.credit, "needs_values", False) and term.credit != self.valued:
+        if getattr(term.advantage, "needs_values", False) and term.advantage != self.valued:
             raise ValueError(
-                f"Phase {self.name!r} has two credits that read a critic's values, {self.valued} and {term.credit}, "
+                f"Phase {self.name!r} has two credits that read a critic's values, {self.valued} and {term.advantage}, "
                 "and the critic would have two targets. Use the same in both terms, or a credit without a critic."
             )
         if getattr(self.objective, "needs_sampler", False) and not getattr(term.space, "given_prompt", False):
@@ -130,21 +154,21 @@ class Phase:
                 f"Phase {self.name!r} weighs tokens by the sampler's probability of them, and {term.space} scores "
                 "another distribution than was sampled from. Use PostTrainSpace(), or leave TruncatedIS out."
             )
-        if self.shape is not None and getattr(term.credit, "judges", False):
+        if self.reward_shaping is not None and getattr(term.advantage, "judges", False):
             raise ValueError(
-                f"Phase {self.name!r} shapes rewards by {self.shape}, and {term.credit} takes a reward for a verdict: "
+                f"Phase {self.name!r} shapes rewards by {self.reward_shaping}, and {term.advantage} takes a reward for a verdict: "
                 "a right response could pass for a wrong one. Leave the shape out, or use another credit."
             )
 
     @property
     def parts(self) -> tuple[Term, ...]:
         """The terms, a plain phase being a mixture of one."""
-        return self.terms or (Term(self.space, self.credit, self.weigh),)
+        return self.terms or (Term(self.space, self.advantage, self.aggregation),)
 
     @property
-    def valued(self) -> Credit | None:
+    def valued(self) -> AdvantageEstimator | None:
         """The credit that reads a critic's values, of which a phase has no two different ones; None without."""
-        return next((term.credit for term in self.parts if getattr(term.credit, "needs_values", False)), None)
+        return next((term.advantage for term in self.parts if getattr(term.advantage, "needs_values", False)), None)
 
     @property
     def updates(self) -> int:
@@ -158,7 +182,7 @@ class Phase:
         Those of the policy for a KL divergence in the reward and for several updates, those of the reference for the
         first of these; or for both, since rows that are scored once need not be scored with every update.
         """
-        in_reward = getattr(self.shape, "needs_reference", False)
+        in_reward = getattr(self.reward_shaping, "needs_reference", False)
         if not in_reward and self.updates == 1:
             return ()
         return ("old_logprobs",) if self.reference is None else ("old_logprobs", "ref_logprobs")

@@ -9,51 +9,48 @@ from __future__ import annotations
 
 import dataclasses
 
-from prerl_jax.core.credit import (
+from prerl_jax.core.advantages import (
+    GAE,
     BatchNormalized,
+    BinaryAdvantage,
     ConstantBaseline,
+    DropTruncated,
     GroupRelative,
     LeaveOneOut,
-    SequenceMeanSumNorm,
-    SequenceMeanTokenMean,
-    SequenceMeanTokenSum,
-    TokenMean,
-    Verdict,
 )
-from prerl_jax.core.gae import GAE
-from prerl_jax.core.guards import Fell, Grew, Guard, RollBack, Rose, Shrank, Warn
+from prerl_jax.core.aggregation import SequenceMeanTokenMean, SequenceMeanTokenSum, SequenceMeanTokenSumNorm, TokenMean
+from prerl_jax.core.guards import FellBy, FellToRatio, Guard, RollBack, RoseBy, RoseToRatio, Warn
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
-from prerl_jax.core.phases import Phase, Phases, Term
-from prerl_jax.core.references import InitialModel
-from prerl_jax.core.shaping import DropTruncated, KLPenalty, OverlongPenalty
+from prerl_jax.core.phases import InitialModel, Phase, Phases, Term
+from prerl_jax.core.reward_shaping import KLPenalty, OverlongPenalty
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
 from prerl_jax.core.types import Schedule
 
 PRETRAIN_SCALE = 0.01
 """The published coefficient on losses in pre-train space. Under Adam it mostly disarms the gradient clipping."""
 WARMUP_GUARDS = (
-    Guard("train/logprob", Fell(0.25), RollBack()),
-    Guard("train/unsolved_groups", Rose(0.2), RollBack(), patience=2),
-    Guard("train/accuracy", Fell(0.15), RollBack(), patience=2),
-    Guard("train/entropy", Grew(1.5), Warn()),
-    Guard("train/entropy", Shrank(0.66), Warn()),
-    Guard("train/length", Grew(2.0), Warn()),
-    Guard("train/length", Shrank(0.5), Warn()),
+    Guard("train/logprob", FellBy(0.25), RollBack()),
+    Guard("train/unsolved_groups", RoseBy(0.2), RollBack(), patience=2),
+    Guard("train/accuracy", FellBy(0.15), RollBack(), patience=2),
+    Guard("train/entropy", RoseToRatio(1.5), Warn()),
+    Guard("train/entropy", FellToRatio(0.66), Warn()),
+    Guard("train/length", RoseToRatio(2.0), Warn()),
+    Guard("train/length", FellToRatio(0.5), Warn()),
 )
 """What NSR-PreRL is watched by: docs/guards.md has what each of them saw in the lab, and when."""
 
 
 def _rl(name: str, steps: int, keep: str, high: float) -> Phase:
-    return Phase(name, steps, PostTrainSpace(), GroupRelative(True, keep), ClippedPG(low=0.2, high=high))
+    return Phase(name, steps, PostTrainSpace(), GroupRelative(True, keep), ClippedPG(clip_low=0.2, clip_high=high))
 
 
 def _prerl(name: str, steps: int, keep: str, prefix: int | str | None) -> Phase:
-    weigh = TokenMean(scale=PRETRAIN_SCALE)
-    return Phase(name, steps, PreTrainSpace(prefix), GroupRelative(False, keep), ClippedPG(), weigh)
+    aggregation = TokenMean(scale=PRETRAIN_SCALE)
+    return Phase(name, steps, PreTrainSpace(prefix), GroupRelative(False, keep), ClippedPG(), aggregation)
 
 
-def _by_verdict(name: str, steps: int, credit: Verdict) -> Phase:
-    return Phase(name, steps, credit=credit, objective=ClippedPG(dual=None))
+def _by_verdict(name: str, steps: int, advantage: BinaryAdvantage) -> Phase:
+    return Phase(name, steps, advantage=advantage, objective=ClippedPG(dual_clip=None))
 
 
 def grpo(*, steps: int) -> Phases:
@@ -101,61 +98,64 @@ def dsrl(*, warmup: int, total: int, prefix: int | str | None = "auto", guards: 
 
 def dr_grpo(*, steps: int) -> Phases:
     """Dr.GRPO: no standard deviation in the advantage, no length in the mean."""
-    how = {"credit": GroupRelative(normalize_std=False), "weigh": SequenceMeanSumNorm()}
-    return (Phase("dr_grpo", steps, objective=ClippedPG(dual=None), **how),)
+    how = {"advantage": GroupRelative(normalize_std=False), "aggregation": SequenceMeanTokenSumNorm()}
+    return (Phase("dr_grpo", steps, objective=ClippedPG(dual_clip=None), **how),)
 
 
-def dapo(*, steps: int, overlong_buffer: int, filter_truncated: bool = False, redraw: int = 3) -> Phases:
+def dapo(*, steps: int, overlong_buffer: int, filter_truncated: bool = False, max_resamples: int = 3) -> Phases:
     """DAPO: clip-higher, token mean, dynamic sampling, and an overlong penalty over the last `overlong_buffer` tokens.
 
-    `filter_truncated` leaves truncated responses out. `redraw` bounds the further draws of a step, see `Phase`.
+    `filter_truncated` leaves truncated responses out. `max_resamples` bounds the further draws of a step, see `Phase`.
     """
-    credit = DropTruncated(GroupRelative()) if filter_truncated else GroupRelative()
-    how = {"objective": ClippedPG(low=0.2, high=0.28, dual=None), "shape": OverlongPenalty(overlong_buffer)}
-    return (Phase("dapo", steps, credit=credit, redraw=redraw, **how),)
+    advantage = DropTruncated(GroupRelative()) if filter_truncated else GroupRelative()
+    how = {
+        "objective": ClippedPG(clip_low=0.2, clip_high=0.28, dual_clip=None),
+        "reward_shaping": OverlongPenalty(overlong_buffer),
+    }
+    return (Phase("dapo", steps, advantage=advantage, max_resamples=max_resamples, **how),)
 
 
 def reinforce(*, steps: int, baseline: float = 0.0) -> Phases:
     """REINFORCE: reward minus a constant, times the log-probability of the whole response."""
-    how = {"credit": ConstantBaseline(baseline), "objective": Reinforce(), "weigh": SequenceMeanTokenSum()}
+    how = {"advantage": ConstantBaseline(baseline), "objective": Reinforce(), "aggregation": SequenceMeanTokenSum()}
     return (Phase("reinforce", steps, **how),)
 
 
 def rloo(*, steps: int) -> Phases:
     """REINFORCE with the mean of the group's other responses as the baseline."""
-    how = {"credit": LeaveOneOut(), "objective": Reinforce(), "weigh": SequenceMeanTokenSum()}
+    how = {"advantage": LeaveOneOut(), "objective": Reinforce(), "aggregation": SequenceMeanTokenSum()}
     return (Phase("rloo", steps, **how),)
 
 
 def reinforce_pp(*, steps: int, group_baseline: bool = False) -> Phases:
     """REINFORCE++: rewards normalised over the batch; with `group_baseline`, after the group's mean is taken off."""
     name = "reinforce_pp_baseline" if group_baseline else "reinforce_pp"
-    return (Phase(name, steps, credit=BatchNormalized(group_baseline), objective=ClippedPG(dual=None)),)
+    return (Phase(name, steps, advantage=BatchNormalized(group_baseline), objective=ClippedPG(dual_clip=None)),)
 
 
-def gspo(*, steps: int, low: float = 3e-4, high: float = 4e-4) -> Phases:
+def gspo(*, steps: int, clip_low: float = 3e-4, clip_high: float = 4e-4) -> Phases:
     """GSPO: one ratio a sequence, clipped in its own small range."""
-    return (Phase("gspo", steps, objective=GSPO(low, high), weigh=SequenceMeanTokenMean()),)
+    return (Phase("gspo", steps, objective=GSPO(clip_low, clip_high), aggregation=SequenceMeanTokenMean()),)
 
 
-def cispo(*, steps: int, high: float = 4.0) -> Phases:
+def cispo(*, steps: int, clip_high: float = 4.0) -> Phases:
     """CISPO: the ratio is a clipped weight, and no token is left without a gradient."""
-    return (Phase("cispo", steps, objective=CISPO(high=high)),)
+    return (Phase("cispo", steps, objective=CISPO(clip_high=clip_high)),)
 
 
 def psr(*, steps: int) -> Phases:
     """Right responses alone, by their reward: what `psr_rl` selects by the advantage."""
-    return (_by_verdict("psr", steps, Verdict(keep="positive")),)
+    return (_by_verdict("psr", steps, BinaryAdvantage(keep="positive")),)
 
 
 def nsr(*, steps: int) -> Phases:
     """Wrong responses alone, by their reward, groups that are all wrong included: unlike `nsr_rl`."""
-    return (_by_verdict("nsr", steps, Verdict(keep="negative")),)
+    return (_by_verdict("nsr", steps, BinaryAdvantage(keep="negative")),)
 
 
 def w_reinforce(*, steps: int, positive: float = 0.1) -> Phases:
     """Weighted REINFORCE: wrong responses at advantage -1, right ones at `positive`."""
-    return (_by_verdict("w_reinforce", steps, Verdict(positive=positive)),)
+    return (_by_verdict("w_reinforce", steps, BinaryAdvantage(positive=positive)),)
 
 
 def ppo(
@@ -164,8 +164,8 @@ def ppo(
     critic_warmup: int = 0,
     gamma: float = 1.0,
     lam: float = 1.0,
-    low: float = 0.2,
-    high: float = 0.2,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
     minibatches: int = 1,
     epochs: int = 1,
     kl: float | None = None,
@@ -176,10 +176,10 @@ def ppo(
     policy no token, so exactly no update. `kl` is the coefficient of the divergence from the initial model that each
     token's reward has taken off. A step has `minibatches` * `epochs` updates.
     """
-    how = {"credit": GAE(gamma, lam), "objective": ClippedPG(low, high, dual=None)}
+    how = {"advantage": GAE(gamma, lam), "objective": ClippedPG(clip_low, clip_high, dual_clip=None)}
     how |= {"minibatches": minibatches, "epochs": epochs}
-    how |= {} if kl is None else {"shape": KLPenalty(kl), "reference": InitialModel()}
-    warmup = (Phase("critic_warmup", critic_warmup, weigh=TokenMean(scale=0.0), **how),) if critic_warmup else ()
+    how |= {} if kl is None else {"reward_shaping": KLPenalty(kl), "reference": InitialModel()}
+    warmup = (Phase("critic_warmup", critic_warmup, aggregation=TokenMean(scale=0.0), **how),) if critic_warmup else ()
     return (*warmup, Phase("ppo", steps, **how))
 
 

@@ -170,7 +170,7 @@ class Space(Protocol):
     def __call__(self, rollouts: Rollouts) -> Sequences: ...
 
 
-class Credit(Protocol):
+class AdvantageEstimator(Protocol):
     """(rewards f32[B], group_size) -> (advantages f32[B], or f32[B, R] by token; keep bool[B]).
 
     `needs_values = True` asks for a call with (rollouts, values f32[B, R] of a critic) instead, and declares a method
@@ -182,7 +182,7 @@ class Credit(Protocol):
     def __call__(self, rewards: Array, group_size: int) -> tuple[Array, Array]: ...
 
 
-class Shape(Protocol):
+class RewardShaping(Protocol):
     """(rollouts, response_length) -> the rewards that credits are computed from, f32[B], or f32[B, R] by token.
 
     Metrics show the rollouts' own. `needs_reference = True` asks for the keywords `logprobs` and `reference`, both
@@ -192,7 +192,7 @@ class Shape(Protocol):
     def __call__(self, rollouts: Rollouts, response_length: int) -> Array: ...
 
 
-class Weigh(Protocol):
+class LossAggregation(Protocol):
     """(mask bool[B, T], keep bool[B], response_length) -> weights f32[B, T]."""
 
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array: ...

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prerl_jax.models import rope
-from prerl_jax.models.decoder import DecoderConfig
+from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.layout import Stored
 from prerl_jax.models.rope import LinearRope, Llama3Rope
 

@@ -23,8 +23,9 @@ from jax.sharding import Mesh
 
 from prerl_jax.core.types import Params
 from prerl_jax.models import gguf, layout, safetensors_file
-from prerl_jax.models.decoder import Decoder, DecoderConfig
+from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf_config import config_json, parse_config
+from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.layout import Stored
 from prerl_jax.models.location import resolve
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prerl_jax.models.decoder import DecoderConfig
+from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.rope import LinearRope, Llama3Rope
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from prerl_jax.core.products import weight_gradient
+from prerl_jax.core.xla_cpu import weight_gradient
 from prerl_jax.models import rope
 from prerl_jax.models.rope import LinearRope, Llama3Rope
 

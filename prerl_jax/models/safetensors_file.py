@@ -18,7 +18,7 @@ import numpy as np
 
 from prerl_jax.models.layout import Stored
 
-Shape = tuple[int, ...]
+RewardShaping = tuple[int, ...]
 DTYPES = {"F32": jnp.dtype("float32"), "F16": jnp.dtype("float16"), "BF16": jnp.dtype("bfloat16")}
 
 

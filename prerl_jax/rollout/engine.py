@@ -13,7 +13,7 @@ class Engine(Protocol):
     Rewards are zero. `logprobs` must be those of the policy at the sampling temperature, before any truncation of the
     distribution: they are compared with the trainer's own. Sample j of a prompt is number `first_sample + j`.
 
-    `reports_finished = True` declares that it takes `on_finished`, see `pool.OnFinished`. One that knows when the
+    `reports_completed = True` declares that it takes `on_complete`, see `pool.OnComplete`. One that knows when the
     device has waited within its last call says so in `idle`, see `Pool.idle`: `time/wait` counts it.
     """
 

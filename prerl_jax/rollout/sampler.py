@@ -3,7 +3,7 @@
 The samples of a prompt share its part of the cache; the loop carries the cache and updates it in place, and ends when
 every row has stopped. Long responses take two loops, the first with a ring of half the length: attention reads all of a
 ring, and so, for full rows, 1.5 times what it must instead of twice. Sample j of prompt i draws its t-th token with
-fold_in(key, id_i, j, t): what a row says does not depend on which rows share its call. `rollout.pool` samples the same
+fold_in(key, id_i, j, t): what a row says does not depend on which rows share its call. `rollout.continuous` samples the same
 without waiting for the longest row.
 """
 
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from prerl_jax.core.types import Array, Model, Params, Prompts, Rollouts
 from prerl_jax.models.cache import CACHE_DTYPES, whole_lines
-from prerl_jax.rollout.moves import longer, ring_of, with_ring
-from prerl_jax.rollout.slots import Slots, begin, empty, go_on, make_draw, make_end, row_keys
+from prerl_jax.rollout.cache_rings import longer, ring_of, with_ring
+from prerl_jax.rollout.decode import Slots, begin, empty, go_on, make_draw, make_end, row_keys
 
 SHORTEST_HALF = 32
 """A ring of fewer columns saves less than it takes to compile a second loop."""

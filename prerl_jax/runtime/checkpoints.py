@@ -31,7 +31,7 @@ from prerl_jax.runtime.step_files import (
     Record,
     Restored,
     committed_steps,
-    describe,
+    fingerprint,
     read_newest,
     read_record,
     save_args,
@@ -207,7 +207,7 @@ class Checkpoints:
         there -= later
         if step in there:
             raise ValueError(f"there is a checkpoint of step {step} in {self._directory} already.")
-        record = Record(describe(state), metrics, bool(boundary), extra)
+        record = Record(fingerprint(state), metrics, bool(boundary), extra)
         try:
             if self._manager is None:
                 self._manager = self._open()

@@ -84,7 +84,7 @@ def _checksums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: _checksum(leaf) for name, leaf in leaves.items()}
 
 
-def describe(tree: Any) -> dict[str, Any]:
+def fingerprint(tree: Any) -> dict[str, Any]:
     """Name -> [shape, dtype, checksum] of every array of a tree; one program for all arrays on the same devices."""
     leaves, groups, sums = _named(tree), {}, {}
     for name, leaf in leaves.items():
@@ -214,7 +214,7 @@ def read_step(path: epath.Path, *, state: TrainState | None = None, params: Para
         failure = DamagedError(f"{type(error).__name__}: {error}")
     # Checksums of arrays that several processes hold are computed together: first, all must have their parts.
     _agree(failure)
-    wrong = [name for name, entry in describe(tree).items() if entry[2] != record.leaves[name][2]]
+    wrong = [name for name, entry in fingerprint(tree).items() if entry[2] != record.leaves[name][2]]
     if wrong:
         raise DamagedError(f"the checksums of {', '.join(wrong[:8])} do not match")
     return Restored(int(path.name), tree["params"] if state is None else tree, record.extra)

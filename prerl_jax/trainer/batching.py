@@ -22,16 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prerl_jax.core.anchors import make_anchor
 from prerl_jax.core.batches import make_layout, make_prepare
 from prerl_jax.core.objectives import Reinforce
 from prerl_jax.core.packing import pack, plan, unpack
 from prerl_jax.core.phases import Phase
+from prerl_jax.core.scoring import make_score_old_and_reference
 from prerl_jax.core.train_step import Metrics, trained_tokens
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, ValueBatch
 from prerl_jax.runtime.mesh import batch_sharding, global_rows, local_rows, replicated
-from prerl_jax.trainer.assembly import Assembly
 from prerl_jax.trainer.critic import with_values
+from prerl_jax.trainer.setup import Setup
 
 SHUFFLE = 0x73687566
 """Folded into a step's key of preparing, gives that of the order of groups: a number that no term has."""
@@ -39,7 +39,7 @@ SHUFFLE = 0x73687566
 COUNTS = frozenset({"train/tokens", "train/skipped", "train/critic_skipped"})
 OF_UPDATES = frozenset(
     f"train/{name}" for what in ("", "critic_") for name in (f"{what}grad_norm", f"{what}update_norm")
-) | {"train/loss", "train/kept", "train/computed", "train/value_loss", "train/value_clip_fraction"}
+) | {"train/loss", "train/kept_fraction", "train/trained_fraction", "train/value_loss", "train/value_clip_fraction"}
 
 Given = dict[str, Any]
 """What `make_prepare`'s function takes by keyword, all but rows."""
@@ -61,8 +61,8 @@ class Kind:
 class Batching:
     """Makes each program at its first use."""
 
-    def __init__(self, assembly: Assembly):
-        self.assembly = assembly
+    def __init__(self, setup: Setup):
+        self.setup = setup
         self._prepare = functools.cache(self._program)
         self._lay_out = functools.cache(self._layout)
         self._scores = functools.cache(self._anchor)
@@ -70,8 +70,8 @@ class Batching:
     @functools.cached_property
     def shape(self) -> tuple[int, int]:
         """(rows, tokens of a row) of an unpacked batch: as many and as long as those of any phase."""
-        rollouts, key = _abstract_rollouts(self.assembly), jax.random.PRNGKey(0)
-        layouts = [functools.partial(make_layout(phase), key=key) for phase in self.assembly.phases]
+        rollouts, key = _abstract_rollouts(self.setup), jax.random.PRNGKey(0)
+        layouts = [functools.partial(make_layout(phase), key=key) for phase in self.setup.phases]
         shapes = [jax.eval_shape(layout, rollouts).weights.shape for layout in layouts]
         return tuple(map(max, zip(*shapes, strict=True)))
 
@@ -85,7 +85,7 @@ class Batching:
             None in a run without a critic; and what `score` has returned.
           update: its number within the step.
         """
-        number = np.int32(self.assembly.phases.index(phase))
+        number = np.int32(self.setup.phases.index(phase))
         return self._prepare(Kind.of(phase))(rollouts, number, given, np.int32(update))
 
     def score(
@@ -100,12 +100,12 @@ class Batching:
             return {}, np.zeros(0, np.int64)
         local = local_rows(self._lay_out(phase)(rollouts, key))
         groups, valid = plan(local, Reinforce(), self.shape[1]), local.sequences.segments > 0
-        batch = global_rows(self.assembly.mesh, self._packed(local, groups, self.shape))
+        batch = global_rows(self.setup.mesh, self._packed(local, groups, self.shape))
         named = {"old_logprobs": policy, "ref_logprobs": reference}
         found = self._scores(phase.temperature)(batch, {name: named[name] for name in phase.scored_before})
-        parts = self.shape[0] // self.assembly.part_rows
+        parts = self.shape[0] // self.setup.part_rows
         back = {n: unpack(values, groups, valid, microbatches=parts) for n, values in local_rows(found).items()}
-        return global_rows(self.assembly.mesh, back), np.tile(valid[valid.any(axis=1)].sum(axis=1), len(back))
+        return global_rows(self.setup.mesh, back), np.tile(valid[valid.any(axis=1)].sum(axis=1), len(back))
 
     def pack(self, phase: Phase, batch: Batch) -> Batch:
         """This process's rows of an unpacked batch on the mesh, packed into as many, used ones first; numpy.
@@ -124,7 +124,7 @@ class Batching:
 
         What preparing has held against it already stays as it is.
         """
-        mesh, critic = self.assembly.mesh, packed.critic
+        mesh, critic = self.setup.mesh, packed.critic
         batch = global_rows(mesh, dataclasses.replace(packed, critic=None))
         if critic is not None:  # one row a rollout at most, where the policy has one for each of several terms
             batch = dataclasses.replace(batch, critic=global_rows(mesh, critic))
@@ -134,11 +134,11 @@ class Batching:
 
     def _packed(self, local: Batch | ValueBatch, groups: list[list[int]], shape: tuple[int, int]) -> Any:
         rows, length = shape
-        return pack(local, groups, rows // jax.process_count(), length, microbatches=rows // self.assembly.part_rows)
+        return pack(local, groups, rows // jax.process_count(), length, microbatches=rows // self.setup.part_rows)
 
     def _program(self, kind: Kind) -> Callable[..., tuple[Batch, Metrics]]:
         """(rollouts, number of the phase, given, number of the update) -> (unpacked batch, statistics)."""
-        sampling, mesh, phases = self.assembly.config.sampling, self.assembly.mesh, self.assembly.phases
+        sampling, mesh, phases = self.setup.config.sampling, self.setup.mesh, self.setup.phases
         alike = [phase for phase in phases if Kind.of(phase) == kind]
         branches = [functools.partial(self._batch, phase) for phase in alike]
         places = np.asarray([alike.index(phase) if phase in alike else 0 for phase in phases], np.int32)
@@ -147,7 +147,7 @@ class Batching:
             rows = None
             if kind.minibatches > 1:
                 order = jax.random.fold_in(given["key"], SHUFFLE)
-                rows = minibatch(order, update, kind.minibatches, sampling.prompts, sampling.group_size)
+                rows = minibatch(order, update, kind.minibatches, sampling.prompts_per_step, sampling.group_size)
             batch, statistics = jax.lax.switch(jnp.asarray(places)[number], branches, rollouts, given, rows)
             return batch, statistics | rollout_statistics(rollouts, sampling.group_size)
 
@@ -155,7 +155,7 @@ class Batching:
 
     def _batch(self, phase: Phase, rollouts: Rollouts, given: Given, rows: Array | None) -> tuple[Batch, Metrics]:
         """What a phase makes of rollouts, as long as the batches of all."""
-        make = make_prepare(self.assembly.model, phase, self.assembly.config.sampling.group_size)
+        make = make_prepare(self.setup.model, phase, self.setup.config.sampling.group_size)
         terms, mine = len(phase.parts), (rollouts, given["values"])
         batch, of_values = with_values(make({}, rollouts, **given), *mine)
         if rows is not None:  # the values were those of all; the batch is a part
@@ -165,8 +165,8 @@ class Batching:
             batch = dataclasses.replace(batch, sampler_logprobs=jnp.zeros_like(batch.weights))
         trained = trained_tokens(batch, phase.objective).any(axis=1)
         statistics = of_values | {
-            "train/kept": (batch.weights != 0).any(axis=1).reshape(terms, -1).any(axis=0).mean(),
-            "train/computed": trained.reshape(terms, -1).any(axis=0).mean(),
+            "train/kept_fraction": (batch.weights != 0).any(axis=1).reshape(terms, -1).any(axis=0).mean(),
+            "train/trained_fraction": trained.reshape(terms, -1).any(axis=0).mean(),
         }
         return dataclasses.replace(_filled(batch, self.shape, phase.minibatches), critic=critic), statistics
 
@@ -174,20 +174,20 @@ class Batching:
         def lay_out(rollouts: Rollouts, key: Array) -> Batch:
             return _filled(make_layout(phase)(rollouts, key=key), self.shape, 1)
 
-        return jax.jit(lay_out, out_shardings=batch_sharding(self.assembly.mesh))
+        return jax.jit(lay_out, out_shardings=batch_sharding(self.setup.mesh))
 
     def _anchor(self, temperature: float) -> Callable[[Batch, dict[str, Params]], dict[str, Array]]:
         """(packed batch on the mesh, name of a field -> parameters) -> name -> f32[rows, T]."""
-        assembly = self.assembly
+        setup = self.setup
 
         def anchor(batch: Batch, given: dict[str, Params]) -> dict[str, Array]:
             rows, length = batch.weights.shape
-            how = {"microbatches": rows // assembly.part_rows, "chunk": assembly.chunk(length)}
-            fill = make_anchor(assembly.model, temperature, **how)
+            how = {"microbatches": rows // setup.part_rows, "chunk": setup.chunk(length)}
+            fill = make_score_old_and_reference(setup.model, temperature, **how)
             found = fill(batch, old=given.get("old_logprobs"), reference=given.get("ref_logprobs"))
             return {name: getattr(found, name) for name in given}
 
-        return jax.jit(anchor, out_shardings=batch_sharding(assembly.mesh))
+        return jax.jit(anchor, out_shardings=batch_sharding(setup.mesh))
 
 
 def minibatch(key: Array, update: Array, minibatches: int, prompts: int, group_size: int) -> Array:
@@ -243,9 +243,9 @@ def _filled(batch: Batch, shape: tuple[int, int], minibatches: int) -> Batch:
     return jax.tree.map(lambda x: jnp.pad(x, [(0, a - b) for a, b in zip(whole, x.shape, strict=True)]), batch)
 
 
-def _abstract_rollouts(assembly: Assembly) -> Rollouts:
-    config = assembly.config
-    rows = config.sampling.prompts * config.sampling.group_size
+def _abstract_rollouts(setup: Setup) -> Rollouts:
+    config = setup.config
+    rows = config.sampling.prompts_per_step * config.sampling.group_size
 
     def tokens(width: int, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((rows, width), dtype)

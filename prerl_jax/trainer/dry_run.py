@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import render
+from prerl_jax.config.io import render
+from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.phases import Phase
 from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
@@ -20,11 +20,11 @@ from prerl_jax.models.cache import head_bytes
 from prerl_jax.models.partitioning import named_sharding
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import bytes_per_device
-from prerl_jax.trainer.assembly import Assembly, assemble, evaluation_shape
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.setup import Setup, evaluation_shape, set_up
 
 
-def describe(config: TrainConfig, console: Console | None = None, devices: int | None = None) -> None:
+def dry_run(config: TrainConfig, console: Console | None = None, devices: int | None = None) -> None:
     """Prints the config, the phase table, the parameters with their shardings, and bytes per device.
 
     `devices` are imagined; without it as many as the mesh names, or, where one of its sizes is -1, those that are here.
@@ -32,17 +32,17 @@ def describe(config: TrainConfig, console: Console | None = None, devices: int |
     """
     console = console or Console()
     _imagine_devices(config, devices)
-    assembly = assemble(config)
+    setup = set_up(config)
     console.print(render(config), markup=False, highlight=False, soft_wrap=True)
-    console.print(_phase_table(assembly))
-    console.print(_parameter_table(assembly))
-    console.print(_memory_table(assembly))
-    shape = " x ".join(f"{name} {size}" for name, size in assembly.mesh.shape.items())
-    devices = f"{assembly.mesh.size} {assembly.mesh.devices.flat[0].device_kind} devices"
+    console.print(_phase_table(setup))
+    console.print(_parameter_table(setup))
+    console.print(_memory_table(setup))
+    shape = " x ".join(f"{name} {size}" for name, size in setup.mesh.shape.items())
+    devices = f"{setup.mesh.size} {setup.mesh.devices.flat[0].device_kind} devices"
     console.print(f"mesh         {shape} ({devices})", highlight=False)
-    console.print(f"stop tokens  {assembly.stop_tokens}", highlight=False)
-    console.print(f"attention    {_attention(assembly)}", highlight=False)
-    for note in assembly.notes:
+    console.print(f"stop tokens  {setup.stop_tokens}", highlight=False)
+    console.print(f"attention    {_attention(setup)}", highlight=False)
+    for note in setup.notes:
         console.print(note, highlight=False, markup=False)
 
 
@@ -63,34 +63,34 @@ def _imagine_devices(config: TrainConfig, devices: int | None) -> None:
         )
 
 
-def _phase_table(assembly: Assembly) -> Table:
+def _phase_table(setup: Setup) -> Table:
     table = Table(title="phases", show_lines=True)
     table.add_column("steps", no_wrap=True)
     table.add_column("phase", no_wrap=True)
     table.add_column("what it optimises", overflow="fold")
     start = 0
-    for phase in assembly.phases:
-        rate = assembly.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
-        lines = [f"{term.space}, {term.credit}, {term.weigh}" for term in phase.parts]
+    for phase in setup.phases:
+        rate = setup.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
+        lines = [f"{term.space}, {term.advantage}, {term.aggregation}" for term in phase.parts]
         lines += [f"{phase.objective}", f"learning rate {rate}, temperature {phase.temperature}"]
         if phase.valued is not None:
-            lines.append(f"critic: {assembly.config.critic}")
+            lines.append(f"critic: {setup.config.critic}")
         if phase.reference is not None:
             lines.append(f"reference {phase.reference}")
         if phase.updates > 1:
             lines.append(f"{phase.updates} updates a step: {phase.epochs} epochs of {phase.minibatches} minibatches")
-        lines += [f"at most {phase.redraw} further draws"] * bool(phase.redraw)
+        lines += [f"at most {phase.max_resamples} further draws"] * bool(phase.max_resamples)
         lines += [f"{guard}, {guard.patience} in a row: {guard.reaction}" for guard in phase.guards]
         table.add_row(f"{start + 1}-{start + phase.steps}", phase.name, "\n".join(lines))
         start += phase.steps
     return table
 
 
-def _parameter_table(assembly: Assembly) -> Table:
-    params = assembly.model.abstract_params()
+def _parameter_table(setup: Setup) -> Table:
+    params = setup.model.abstract_params()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     total = sum(math.prod(leaf.shape) for _, leaf in leaves)
-    table = Table(title=f"{total:,} parameters of {assembly.config.model.path}")
+    table = Table(title=f"{total:,} parameters of {setup.config.model.path}")
     table.add_column("parameter", no_wrap=True)
     for heading in ("shape", "sharded over", "shape on a device"):
         table.add_column(heading, overflow="fold")
@@ -101,27 +101,27 @@ def _parameter_table(assembly: Assembly) -> Table:
     return table
 
 
-def _memory_table(assembly: Assembly) -> Table:
+def _memory_table(setup: Setup) -> Table:
     """Bytes on one device of what lives through a step; activations and temporaries are the compiler's."""
-    config, model, mesh = assembly.config, assembly.model, assembly.mesh
+    config, model, mesh = setup.config, setup.model, setup.mesh
     params = model.abstract_params()
-    state = assembly.abstract_state()
+    state = setup.abstract_state()
     sampling = config.sampling
     weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
     cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
-    longest = max(_row_length(phase, config) for phase in assembly.phases)
-    batch_rows = sampling.prompts * sampling.group_size // batch_shards(mesh)
-    epochs = max(phase.epochs for phase in assembly.phases)
+    longest = max(_row_length(phase, config) for phase in setup.phases)
+    batch_rows = sampling.prompts_per_step * sampling.group_size // batch_shards(mesh)
+    epochs = max(phase.epochs for phase in setup.phases)
     each = f", for each of {epochs} epochs" if epochs > 1 else ""
     entries = {
         "parameters (float32)": bytes_per_device(params),
         "optimizer state (float32)": bytes_per_device(state.opt_state),
         f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
         f"weights while sampling ({model.compute_dtype})": cast,
-        **_caches(assembly),
+        **_caches(setup),
         f"batch, at most ({batch_rows} rows of {longest} tokens{each})": epochs * batch_rows * longest * 4 * 7,
     }
-    if any(phase.reference for phase in assembly.phases):
+    if any(phase.reference for phase in setup.phases):
         dtype = model.compute_dtype
         entries[f"reference ({dtype})"] = bytes_per_device(model.abstract_params(dtype))
     if state.critic is not None:
@@ -132,7 +132,7 @@ def _memory_table(assembly: Assembly) -> Table:
         tokens = config.data.max_prompt_tokens + sampling.max_new_tokens
         entries[f"critic: batch, at most ({batch_rows} rows of {tokens} tokens)"] = batch_rows * tokens * 4 * 7
     if config.alignment_every:
-        parts, pairs = assembly.alignment_parts, 2 if config.alignment_logprob else 1
+        parts, pairs = setup.alignment_parts, 2 if config.alignment_logprob else 1
         what = f"alignment: gradients in both spaces (float32, {parts} microbatches)"
         entries[what] = 2 * pairs * bytes_per_device(params)
     table = Table(title="bytes on a device, activations and temporaries aside")
@@ -143,20 +143,20 @@ def _memory_table(assembly: Assembly) -> Table:
     return table
 
 
-def _caches(assembly: Assembly) -> dict[str, int]:
+def _caches(setup: Setup) -> dict[str, int]:
     """Bytes on one device of keys and values while sampling.
 
     A cache that is moved, into a longer ring or into fewer slots, lies beside the one that it is moved to; the tail's
     is of fewer slots.
     """
-    config, model, sampling = assembly.config, assembly.model, assembly.config.sampling
-    programs, prompt = Programs(assembly), config.data.max_prompt_tokens
+    config, model, sampling = setup.config, setup.model, setup.config.sampling
+    programs, prompt = Programs(setup), config.data.max_prompt_tokens
     each = head_bytes(model.config.head_dim, sampling.cache_dtype, model.compute_dtype)
 
     def cache(rows: int, length: int, what: str = "response cache") -> int:
         axes, shape = ("layers", "batch", "kv_heads", "length"), (rows, model.config.num_kv_heads, length)
         shape = (model.config.num_layers, *shape)
-        return 2 * math.prod(named_sharding(assembly.mesh, model.rules, axes, shape, what).shard_shape(shape)) * each
+        return 2 * math.prod(named_sharding(setup.mesh, model.rules, axes, shape, what).shard_shape(shape)) * each
 
     def responses(phase: Phase | None, rows: int) -> tuple[int, int, int]:
         """(slots, bytes of their cache, bytes beside it while it is moved)."""
@@ -167,11 +167,11 @@ def _caches(assembly: Assembly) -> dict[str, int]:
         moved += [cache(n, prompt + sampling.max_new_tokens) for n in (*shape.shrink[:1], shape.tail) if n]
         return shape.slots, held, max(moved, default=0)
 
-    samples, asked = evaluation_shape(assembly)
-    slots, held, beside = responses(assembly.phases[0], sampling.prompts * sampling.group_size)
+    samples, asked = evaluation_shape(setup)
+    slots, held, beside = responses(setup.phases[0], sampling.prompts_per_step * sampling.group_size)
     asked_slots, asked_held, asked_beside = responses(None, asked * samples)
     return {
-        f"cache of {sampling.prompts} prompts": cache(sampling.prompts, prompt, "prompt cache"),
+        f"cache of {sampling.prompts_per_step} prompts": cache(sampling.prompts_per_step, prompt, "prompt cache"),
         f"cache of {slots} responses": held,
         "beside it, while it is moved into a longer ring or fewer slots": beside,
         f"cache of {asked} prompts, {asked_slots} responses in evaluation": (
@@ -180,11 +180,11 @@ def _caches(assembly: Assembly) -> dict[str, int]:
     }
 
 
-def _attention(assembly: Assembly) -> str:
+def _attention(setup: Setup) -> str:
     """What attends to the rows computed at once: on these devices, and, where they are no TPUs, on TPUs."""
-    model, mesh = assembly.model, assembly.mesh
-    length = max(_row_length(phase, assembly.config) for phase in assembly.phases)
-    query = (assembly.part_rows, length, model.config.num_heads, model.config.head_dim)
+    model, mesh = setup.model, setup.mesh
+    length = max(_row_length(phase, setup.config) for phase in setup.phases)
+    query = (setup.part_rows, length, model.config.num_heads, model.config.head_dim)
     shapes = (query, model.config.num_kv_heads, mesh, model.rules)
     if model.attention == "xla" or mesh.devices.flat[0].platform == "tpu":
         return choose(model.attention, *shapes)

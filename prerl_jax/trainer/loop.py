@@ -21,10 +21,11 @@ from typing import Any
 import jax
 
 from prerl_jax.analysis.console import Progress
-from prerl_jax.config_io import render
+from prerl_jax.config.io import render
 from prerl_jax.core.guards import RollBack
 from prerl_jax.core.phases import following, steps_left
 from prerl_jax.core.types import TrainState
+from prerl_jax.evaluation.evaluate import evaluate
 from prerl_jax.runtime.background import Background
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.compilation import Compilations
@@ -34,16 +35,15 @@ from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.peak import peak_flops
 from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import at_phase, reset_optimizer
-from prerl_jax.trainer.assembly import Assembly
-from prerl_jax.trainer.draws import sample
-from prerl_jax.trainer.evaluation import evaluate
+from prerl_jax.trainer.guards import Watch
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.rollback import rolled_back, saves
+from prerl_jax.trainer.rollouts import sample
+from prerl_jax.trainer.setup import Setup
 from prerl_jax.trainer.steps import Step, completions, due
 from prerl_jax.trainer.updates import update
-from prerl_jax.trainer.watch import Watch
-from prerl_jax.verify import InProcess, Pool
+from prerl_jax.verify import InProcessVerifier, Pool
 
 
 @dataclasses.dataclass
@@ -58,7 +58,7 @@ class Run:
     progress: Progress
     profile: Profile = dataclasses.field(default_factory=lambda: Profile(Path(), None))
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
-    verify: Pool | InProcess | None = None
+    verify: Pool | InProcessVerifier | None = None
     """None verifies in this process."""
     references: References | None = None
     """What phases are held against; None for a run without checkpoints."""
@@ -67,12 +67,12 @@ class Run:
     """Makes the state that the run began with, for a guard that goes back to it."""
 
     def __post_init__(self) -> None:
-        self.verify = self.verify or InProcess(self.assembly.config.data.verifier)
-        self.references = self.references or References(self.assembly)
+        self.verify = self.verify or InProcessVerifier(self.setup.config.data.verifier)
+        self.references = self.references or References(self.setup)
 
     @property
-    def assembly(self) -> Assembly:
-        return self.programs.assembly
+    def setup(self) -> Setup:
+        return self.programs.setup
 
 
 def train(run: Run) -> TrainState:
@@ -83,7 +83,7 @@ def train(run: Run) -> TrainState:
     with contextlib.closing(run.profile), Loop(run) as loop:
         if loop.number == 0:
             loop.begin()
-        while loop.index < len(run.assembly.phases):
+        while loop.index < len(run.setup.phases):
             with run.profile.step(loop.number + 1, wait=lambda: jax.block_until_ready(run.state)):
                 loop.after(loop.step())
     run.checkpoints.wait()
@@ -106,9 +106,9 @@ class Loop:
         self._compilations = Compilations()
 
     def __enter__(self) -> Loop:
-        assembly = self.run.assembly
+        setup = self.run.setup
         self._compilations.__enter__()
-        self._peak, said = peak_flops(list(assembly.mesh.devices.flat), assembly.model.compute_dtype)
+        self._peak, said = peak_flops(list(setup.mesh.devices.flat), setup.model.compute_dtype)
         self._say(said)
         self._free = time.perf_counter()
         return self
@@ -123,15 +123,15 @@ class Loop:
         """The evaluation of the base model."""
         evaluated = self.evaluate()
         self._free = time.perf_counter()
-        self.run.watch.enter(self.run.assembly.phases[0], 0, evaluated)
+        self.run.watch.enter(self.run.setup.phases[0], 0, evaluated)
         self.report(0, "base", evaluated)
 
     def step(self) -> Step:
         """One rollout batch and its update, which the device may still be computing; moves `run.state`."""
-        run, phases = self.run, self.run.assembly.phases
+        run, phases = self.run, self.run.setup.phases
         step = Step(self.number + 1, phases[self.index], self.done)
         if self.done == 0 and step.phase.reset_optimizer:
-            run.state = reset_optimizer(run.state, run.assembly.optimizer(step.phase))
+            run.state = reset_optimizer(run.state, run.setup.optimizer(step.phase))
         sample(run, step, self._background.check)
         update(run, step, self._background.submit)
         step.metrics |= step.counted
@@ -141,13 +141,13 @@ class Loop:
 
     def after(self, step: Step) -> None:
         """Evaluation, guards, metrics and checkpoint of a step, each when it is due."""
-        config, run = self.run.assembly.config, self.run
+        config, run = self.run.setup.config, self.run
         if step.ended or due(config.evaluation.every, step.number):
             self._evaluate(step)
         if step.phase.guards:
             self._guard(step)
         if step.ended:
-            phases = run.assembly.phases
+            phases = run.setup.phases
             entered = phases[self.index] if self.index < len(phases) else None
             run.watch.enter(entered, step.number, step.evaluated)
         self._background.submit(self.conclude, step)
@@ -186,7 +186,7 @@ class Loop:
 
     def _guard(self, step: Step) -> None:
         """Lets the phase's guards decide, which waits for the update, and does what they say."""
-        run, phases = self.run, self.run.assembly.phases
+        run, phases = self.run, self.run.setup.phases
         self._wait(step)
         decision = run.watch.look(step.phase, step.number, step.measured() | step.evaluated)
         step.guarded, done = decision.metrics, ""
@@ -195,7 +195,7 @@ class Loop:
         if decision.reaction is not None:
             if not step.ended:
                 self.index, self.done, step.ended = self.index + 1, 0, True
-                run.state = at_phase(run.state, run.assembly.mesh, self.index)
+                run.state = at_phase(run.state, run.setup.mesh, self.index)
             if isinstance(decision.reaction, RollBack):
                 begun = step.number - step.phase_step - 1
                 run.state, back = rolled_back(run, max(decision.good, begun))
@@ -214,9 +214,9 @@ class Loop:
         self._wait(step)
         step.scalars = step.measured() | step.times.metrics(self._free)
         step.scalars |= step.work.metrics(step.scalars, self._peak) | step.evaluated | step.guarded
-        step.scalars["time/late_verdicts"] = float(step.late.sum())
+        step.scalars["time/verifier_timeouts"] = float(step.late.sum())
         self._free = step.free or step.times.marks["done"]
-        self.run.writer.completions(step.number, completions(self.run.assembly.config, step))
+        self.run.writer.completions(step.number, completions(self.run.setup.config, step))
         self.report(step.number, step.phase.name, step.scalars)
 
     def _save(self, step: Step) -> None:
@@ -226,7 +226,7 @@ class Loop:
             self._background.wait()
             run.writer.flush()
             run.checkpoints.wait()
-        extra = {"data": step.position, "phase": self.index, "config": render(run.assembly.config)}
+        extra = {"data": step.position, "phase": self.index, "config": render(run.setup.config)}
         extra["watch"] = run.watch.saved()
         needed = () if step.ended else run.watch.needed(step.phase)
         run.checkpoints.save(step.number, run.state, extra, step.scalars, boundary=step.ended, needed=needed)

@@ -15,21 +15,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.dual import after, make_dual_gradients
+from prerl_jax.alignment.gradients import after, make_dual_gradients
+from prerl_jax.alignment.measurements import BUFFERS, make_space_measurements
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase, advance
-from prerl_jax.core.space_measurements import BUFFERS, make_space_measurements
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import Metrics, make_train_step
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.data.prefix import prefix_id
+from prerl_jax.rollout.continuous import make_pool
 from prerl_jax.rollout.engine import Engine
-from prerl_jax.rollout.pool import make_pool
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import batch_shards, replicated
-from prerl_jax.trainer.assembly import Assembly, evaluation_shape
 from prerl_jax.trainer.batching import Batching, over_updates, rollout_statistics
 from prerl_jax.trainer.critic import critic_step, values_program
+from prerl_jax.trainer.setup import Setup, evaluation_shape
 
 MakeEngine = Callable[[Any, SamplerConfig, int], Engine]
 PREPARE = 0x70726570
@@ -42,11 +42,11 @@ class Programs:
     `make_engine` has the signature of `make_sampler`; None makes pools of as many slots as the config says.
     """
 
-    def __init__(self, assembly: Assembly, make_engine: MakeEngine | None = None):
-        make_engine = make_engine or functools.partial(make_pool, slots=assembly.config.sampling.slots)
-        self.assembly = assembly
-        self.batching = Batching(assembly)
-        self._engine = functools.cache(functools.partial(make_engine, assembly.model))
+    def __init__(self, setup: Setup, make_engine: MakeEngine | None = None):
+        make_engine = make_engine or functools.partial(make_pool, slots=setup.config.sampling.slots)
+        self.setup = setup
+        self.batching = Batching(setup)
+        self._engine = functools.cache(functools.partial(make_engine, setup.model))
         self.dual = functools.cache(self._dual)
         self._train = functools.cache(self._step)
 
@@ -56,14 +56,14 @@ class Programs:
         The state is donated. Compiles once for batches of so many rows, whichever of them are used. Of several updates
         a step, only the one with `last=True` counts: the keyword is a bool, of all of them or of none.
         """
-        rate = self.assembly.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
+        rate = self.setup.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
         what = {"objective": phase.objective, "learning_rate": rate, "temperature": phase.temperature}
         return self._train(Phase("train", 1, **what))
 
     @functools.cached_property
     def over_updates(self) -> Callable[[list[Metrics]], Metrics]:
         """The metrics of a step of those of its updates, see `batching.over_updates`."""
-        return jax.jit(over_updates, out_shardings=replicated(self.assembly.mesh))
+        return jax.jit(over_updates, out_shardings=replicated(self.setup.mesh))
 
     @functools.cached_property
     def step_keys(self) -> Callable[[Array, int], tuple[Array, Array]]:
@@ -73,21 +73,21 @@ class Programs:
             key = jax.random.fold_in(key, done)
             return key, jax.random.fold_in(key, PREPARE)
 
-        return jax.jit(step_keys, out_shardings=replicated(self.assembly.mesh))
+        return jax.jit(step_keys, out_shardings=replicated(self.setup.mesh))
 
     def engine(self, phase: Phase | None) -> Engine:
         """The engine that samples for a phase, or, for None, for evaluation; shared where the settings are the same."""
-        config = self.assembly.config
+        config = self.setup.config
         spec = config.evaluation if phase is None else config.sampling
         settings = SamplerConfig(
             max_new_tokens=config.sampling.max_new_tokens,
             temperature=config.evaluation.temperature if phase is None else phase.temperature,
             top_k=spec.top_k,
             top_p=spec.top_p,
-            stop_tokens=self.assembly.stop_tokens,
+            stop_tokens=self.setup.stop_tokens,
             cache_dtype=config.sampling.cache_dtype,
         )
-        group_size = evaluation_shape(self.assembly)[0] if phase is None else config.sampling.group_size
+        group_size = evaluation_shape(self.setup)[0] if phase is None else config.sampling.group_size
         return self._engine(settings, group_size)
 
     def values(self, phase: Phase, state: TrainState, rollouts: Rollouts) -> Array | None:
@@ -101,44 +101,44 @@ class Programs:
 
     @functools.cached_property
     def _values(self) -> Callable[[Params, Rollouts], Array]:
-        return values_program(self.assembly)
+        return values_program(self.setup)
 
     @functools.cached_property
     def statistics(self) -> Callable[[Rollouts], Metrics]:
         """`rollout_statistics` of rollouts on the mesh that are not prepared as they are."""
-        measure = functools.partial(rollout_statistics, group_size=self.assembly.config.sampling.group_size)
-        return jax.jit(measure, out_shardings=replicated(self.assembly.mesh))
+        measure = functools.partial(rollout_statistics, group_size=self.setup.config.sampling.group_size)
+        return jax.jit(measure, out_shardings=replicated(self.setup.mesh))
 
     def _step(self, phase: Phase) -> Callable[..., tuple[TrainState, Metrics]]:
         """The program of `step`, for a phase of which only what it depends on is said."""
-        assembly = self.assembly
-        tx = assembly.optimizer(phase)
-        shardings = jax.tree.map(lambda s: s.sharding, assembly.abstract_state(phase))
+        setup = self.setup
+        tx = setup.optimizer(phase)
+        shardings = jax.tree.map(lambda s: s.sharding, setup.abstract_state(phase))
 
         def step(state: TrainState, batch: Batch, last: Array | None = None) -> tuple[TrainState, Metrics]:
             rows, length = batch.weights.shape
-            settings = {"microbatches": rows // assembly.part_rows, "chunk": assembly.chunk(length)}
+            settings = {"microbatches": rows // setup.part_rows, "chunk": setup.chunk(length)}
             settings["temperature"] = phase.temperature
-            settings["critic"] = critic_step(assembly, batch)
-            updated, metrics = make_train_step(assembly.model, tx, phase.objective, **settings)(state, batch)
+            settings["critic"] = critic_step(setup, batch)
+            updated, metrics = make_train_step(setup.model, tx, phase.objective, **settings)(state, batch)
             if last is not None:
                 counted = {n: jnp.where(last, getattr(updated, n), getattr(state, n)) for n in ("step", "phase_step")}
                 updated = dataclasses.replace(updated, **counted)
-            return advance(assembly.phases, updated), metrics
+            return advance(setup.phases, updated), metrics
 
         step.__name__ = "train"
-        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(assembly.mesh)))
+        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(setup.mesh)))
 
     def _dual(self, temperature: float) -> Callable[[Params, Rollouts], Metrics]:
         """How one objective's gradients align in the two spaces, see `alignment_phases`; then, token by token."""
-        config = self.assembly.config
-        phases = alignment_phases(self.assembly)
+        config = self.setup.config
+        phases = alignment_phases(self.setup)
         pre, post = (dataclasses.replace(phase, temperature=temperature) for phase in phases)
-        parts = self.assembly.alignment_parts
+        parts = self.setup.alignment_parts
         rows = config.alignment_prompts * config.sampling.group_size // parts
         length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
-        shards = batch_shards(self.assembly.mesh)
-        model, vocab = self.assembly.model, self.assembly.model.config.vocab_size
+        shards = batch_shards(self.setup.mesh)
+        model, vocab = self.setup.model, self.setup.model.config.vocab_size
         dual = make_dual_gradients(
             model,
             pre,
@@ -154,7 +154,7 @@ class Programs:
             model,
             pre.space,
             post.space,
-            self.assembly.stop_tokens,
+            self.setup.stop_tokens,
             temperature=temperature,
             chunk=chunk_length(BUFFERS * rows // finer, config.sampling.max_new_tokens, vocab, shards),
             microbatches=parts * finer,
@@ -164,24 +164,24 @@ class Programs:
             metrics = dual(params, rollouts)[2]
             return metrics | after(metrics, measure, params, rollouts)
 
-        return jax.jit(align, out_shardings=replicated(self.assembly.mesh))
+        return jax.jit(align, out_shardings=replicated(self.setup.mesh))
 
 
-def alignment_phases(assembly: Assembly) -> tuple[Phase, Phase]:
+def alignment_phases(setup: Setup) -> tuple[Phase, Phase]:
     """(pre, post): the run's first objective in P(y|x), GRPO's if there is none, and the same moved to P(y).
 
     Objectives and credits that compare with a reference, the sampler or a critic are passed over.
 
     They differ in nothing but the space, so the cosine of their gradients measures the spaces, not the selections.
     """
-    plain = [phase for phase in assembly.phases if not phase.terms and not _needs_more(phase)]
+    plain = [phase for phase in setup.phases if not phase.terms and not _needs_more(phase)]
     post = next((p for p in plain if isinstance(p.space, PostTrainSpace)), Phase("post", 1))
     pre = next((p.space for p in plain if isinstance(p.space, PreTrainSpace)), None)
-    pre = pre or PreTrainSpace(prefix_id("auto", assembly.tokenizer))
+    pre = pre or PreTrainSpace(prefix_id("auto", setup.tokenizer))
     return dataclasses.replace(post, space=pre), post
 
 
 def _needs_more(phase: Phase) -> bool:
     """Whether its loss cannot be computed in both spaces from rollouts and the policy alone."""
-    parts = (phase.objective, phase.shape, phase.credit)
+    parts = (phase.objective, phase.reward_shaping, phase.advantage)
     return any(getattr(p, f"needs_{what}", False) for p in parts for what in ("reference", "sampler", "values"))

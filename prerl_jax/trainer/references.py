@@ -17,12 +17,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.phases import Phase
-from prerl_jax.core.references import InitialModel
+from prerl_jax.core.phases import InitialModel, Phase
 from prerl_jax.core.types import Params, TrainState
 from prerl_jax.runtime.checkpoints import restore_params
 from prerl_jax.runtime.distributed import together
-from prerl_jax.trainer.assembly import Assembly
+from prerl_jax.trainer.setup import Setup
 from prerl_jax.trainer.source import Source
 
 
@@ -31,12 +30,12 @@ class References:
     """Holds one reference at a time.
 
     Args:
-      assembly: of the run.
+      setup: of the run.
       checkpoints: its folder of them.
       source: the checkpoint that it was begun from; None for the config's model.
     """
 
-    assembly: Assembly
+    setup: Setup
     checkpoints: Path = Path("checkpoints")
     source: Source | None = None
     _held: tuple[int, Params] | None = dataclasses.field(default=None, init=False)
@@ -62,20 +61,20 @@ class References:
     def _read(self, step: int, phase: Phase) -> Params:
         if step == 0 and self.source is None:
             with together("loading the reference model"):
-                return self.assembly.load_params()
+                return self.setup.load_params()
         folder, saved = self.checkpoints, step
         if step == 0:
             folder, saved = self.source.workdir / "checkpoints", self.source.step
         try:
-            return restore_params(folder, self.assembly.model.abstract_params(), saved).state
+            return restore_params(folder, self.setup.model.abstract_params(), saved).state
         except ValueError as error:
             raise ValueError(f"phase {phase.name!r} is held against {phase.reference}: {error}") from error
 
     def _cast(self, params: Params) -> Params:
         """A copy: the state's own parameters are donated to the train step."""
-        dtype = self.assembly.model.compute_dtype
+        dtype = self.setup.model.compute_dtype
         cast = jax.jit(
             lambda tree: jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), tree),
-            out_shardings=self.assembly.model.shardings(),
+            out_shardings=self.setup.model.shardings(),
         )
         return cast(params)

@@ -31,12 +31,12 @@ def rolled_back(run: Run, good: int) -> tuple[TrainState, int]:
 
     Raises CheckpointError where all these checkpoints are damaged, ValueError where the processes find different ones.
     """
-    now, assembly = run.state, run.assembly
+    now, setup = run.state, run.setup
     steps = [step for step in run.checkpoints.steps() if step <= good]
     require_same("what they find", f"the checkpoints up to step {good} are {steps}", "The workdir must be shared.")
     for leaf in jax.tree.leaves((now.params, now.opt_state, now.critic)):
         leaf.delete()
-    found = run.checkpoints.read(assembly.abstract_state(), good)
-    then, _ = with_critic(assembly, run.initial() if found is None else found.state)
+    found = run.checkpoints.read(setup.abstract_state(), good)
+    then, _ = with_critic(setup, run.initial() if found is None else found.state)
     counters = {name: getattr(now, name) for name in ("step", "rng", "phase", "phase_step")}
     return dataclasses.replace(then, **counters), 0 if found is None else found.step

@@ -20,8 +20,8 @@ from rich.console import Console
 from prerl_jax.analysis.console import Progress
 from prerl_jax.analysis.curves import draw
 from prerl_jax.analysis.summary import print_table, summary_rows
-from prerl_jax.config import TrainConfig
-from prerl_jax.config_io import difference, load_config, render
+from prerl_jax.config.io import difference, load_config, render
+from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.phases import locate, steps_left
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches, make_batches
@@ -33,14 +33,14 @@ from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, w
 from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import at_phase, create_state
 from prerl_jax.runtime.step_files import DamagedError, committed_steps, read_record
-from prerl_jax.trainer.assembly import Assembly, assemble
 from prerl_jax.trainer.critic import with_critic
+from prerl_jax.trainer.guards import Watch
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.programs import MakeEngine, Programs
 from prerl_jax.trainer.references import References
+from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.trainer.source import Source, read_source, write_source
-from prerl_jax.trainer.watch import Watch
-from prerl_jax.verify import InProcess, Pool, open_verify
+from prerl_jax.verify import InProcessVerifier, Pool, open_verifier
 
 SHARED = "The workdir must be one shared folder, under the same path on all machines."
 
@@ -93,13 +93,13 @@ def run(
     if newest is None:
         tracer.check(0, steps_left(config.phases, 0, 0))
     with together("putting the run together"):  # whatever is wrong with the config is found before anything is written
-        assembly = assemble(config)
+        setup = set_up(config)
     require_shared(workdir)
-    programs, spec, data = Programs(assembly, make_engine), config.checkpoints, config.data
+    programs, spec, data = Programs(setup, make_engine), config.checkpoints, config.data
     with (
         _alone(workdir, main),
         contextlib.closing(Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)) as checkpoints,
-        open_verify(data.verifier, data.verify_workers, data.verify_timeout) as verify,
+        open_verifier(data.verifier, data.verify_workers, data.verify_timeout) as verify,
     ):
         watch = _go(programs, checkpoints, verify, workdir, began or source, console, tracer)
     return _finish(workdir, console, main, watch)
@@ -118,7 +118,7 @@ def _alone(workdir: Path, main: bool) -> Iterator[None]:
 def _go(
     programs: Programs,
     checkpoints: Checkpoints,
-    verify: Pool | InProcess,
+    verify: Pool | InProcessVerifier,
     workdir: Path,
     source: Source | None,
     console: Console,
@@ -128,12 +128,12 @@ def _go(
 
     Returns what has become of the phases' guards.
     """
-    assembly = programs.assembly
-    config, main = assembly.config, jax.process_index() == 0
-    state, saved, source = _state(assembly, checkpoints, source)
-    state, of_critic = with_critic(assembly, state)
+    setup = programs.setup
+    config, main = setup.config, jax.process_index() == 0
+    state, saved, source = _state(setup, checkpoints, source)
+    state, of_critic = with_critic(setup, state)
     watch = Watch.of(None if saved is None else saved.get("watch"))
-    batches = _batches(assembly, saved)
+    batches = _batches(setup, saved)
     step = int(state.step)
     resumed = None if saved is None else step
     total = step + steps_left(config.phases, int(state.phase), int(state.phase_step))
@@ -147,9 +147,9 @@ def _go(
     try:
         with Progress(total, step, enabled=main, console=console) as progress:
             began = [] if source is None else [f"begun from {source}"]
-            for note in (*assembly.notes, *began, *_resumed(checkpoints, resumed), *of_critic):
+            for note in (*setup.notes, *began, *_resumed(checkpoints, resumed), *of_critic):
                 progress.message(note)
-            references = References(assembly, workdir / "checkpoints", source)
+            references = References(setup, workdir / "checkpoints", source)
             work = Run(
                 programs,
                 state,
@@ -162,7 +162,7 @@ def _go(
                 verify,
                 references,
                 watch,
-                initial=lambda: _begin(assembly, source)[0],
+                initial=lambda: _begin(setup, source)[0],
             )
             try:
                 train(work)
@@ -197,69 +197,69 @@ def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
     return bool(lines)
 
 
-def _other_config(assembly: Assembly, saved: dict) -> bool:
+def _other_config(setup: Setup, saved: dict) -> bool:
     """Whether a checkpoint was written under another config.
 
     The workdir's config.py cannot tell: it is the new one from the start that was allowed to change it, even if that
     was killed before its first checkpoint.
     """
-    return saved["config"] != render(assembly.config)
+    return saved["config"] != render(setup.config)
 
 
-def _rephased(assembly: Assembly, state: TrainState, watch: Watch) -> TrainState:
+def _rephased(setup: Setup, state: TrainState, watch: Watch) -> TrainState:
     """The state at its step's place in phases that have changed: a run that was longer or shorter goes on rightly.
 
     A phase that a guard has ended stays ended.
     """
     ended = {name: ended["steps"] for name, ended in watch.ended.items()}
-    phases = [dataclasses.replace(phase, steps=ended.get(phase.name, phase.steps)) for phase in assembly.phases]
+    phases = [dataclasses.replace(phase, steps=ended.get(phase.name, phase.steps)) for phase in setup.phases]
     total = sum(phase.steps for phase in phases)
     if int(state.step) > total:
         raise ValueError(
             f"the workdir's newest checkpoint is of step {int(state.step)}, and the new config has {total} steps: give "
             "its phases more, or begin another run with another --workdir."
         )
-    return at_phase(state, assembly.mesh, *locate(tuple(phases), int(state.step)))
+    return at_phase(state, setup.mesh, *locate(tuple(phases), int(state.step)))
 
 
 def _state(
-    assembly: Assembly, checkpoints: Checkpoints, source: Source | None
+    setup: Setup, checkpoints: Checkpoints, source: Source | None
 ) -> tuple[TrainState, dict | None, Source | None]:
     """(state, what else its checkpoint holds, where the run began); the second is None for a run that begins."""
     if checkpoints.latest_step() is None:
-        state, source = _begin(assembly, source)
+        state, source = _begin(setup, source)
         return state, None, source
-    restored = checkpoints.restore(assembly.abstract_state())
+    restored = checkpoints.restore(setup.abstract_state())
     state, saved = restored.state, restored.extra
-    if _other_config(assembly, saved):
-        state = _rephased(assembly, state, Watch.of(saved.get("watch")))
+    if _other_config(setup, saved):
+        state = _rephased(setup, state, Watch.of(saved.get("watch")))
     return state, saved, source
 
 
-def _begin(assembly: Assembly, source: Source | None) -> tuple[TrainState, Source | None]:
+def _begin(setup: Setup, source: Source | None) -> tuple[TrainState, Source | None]:
     """The state that a run begins with, and the source with the step that was found there."""
-    tx, seed = assembly.optimizer(assembly.phases[0]), assembly.config.seed
+    tx, seed = setup.optimizer(setup.phases[0]), setup.config.seed
     if source is None:
         with together("loading the model"):
-            params = assembly.load_params()
-        return create_state(params, tx, assembly.mesh, seed), None
-    loaded = restore_state(source.workdir / "checkpoints", assembly.abstract_state(), source.step)
-    fresh = create_state(loaded.state.params, tx, assembly.mesh, seed)
+            params = setup.load_params()
+        return create_state(params, tx, setup.mesh, seed), None
+    loaded = restore_state(source.workdir / "checkpoints", setup.abstract_state(), source.step)
+    fresh = create_state(loaded.state.params, tx, setup.mesh, seed)
     then = dataclasses.replace(fresh, opt_state=loaded.state.opt_state, critic=loaded.state.critic)
     return then, dataclasses.replace(source, step=loaded.step)
 
 
-def _batches(assembly: Assembly, saved: dict | None) -> Batches:
+def _batches(setup: Setup, saved: dict | None) -> Batches:
     """The order of problems, at the checkpoint's place in it."""
-    config = assembly.config
+    config = setup.config
     batches = make_batches(
-        len(assembly.train),
-        batch=config.sampling.prompts,
+        len(setup.train),
+        batch=config.sampling.prompts_per_step,
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    if saved is not None and not (_other_config(assembly, saved) and _other_data(saved["data"], batches.get_state())):
+    if saved is not None and not (_other_config(setup, saved) and _other_data(saved["data"], batches.get_state())):
         batches.set_state(saved["data"])
     return batches
 

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from prerl_jax.config import TrainConfig
+from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.types import Rollouts
 from prerl_jax.data import Example
 from prerl_jax.data.problems import Problem, as_text
-from prerl_jax.trainer.times import Times, Work
+from prerl_jax.trainer.timing import Times, Work
 
 
 @dataclasses.dataclass

@@ -1,6 +1,6 @@
 """What a step trains on is given to the device: one update after the other, and the alignment of gradients before.
 
-With epochs and minibatches a step has several. Credit is given over all its rollouts, and what they are held against is
+With epochs and minibatches a step has several. AdvantageEstimator is given over all its rollouts, and what they are held against is
 scored once, before the first. All unpacked batches are asked for before the first update, since the device does what it
 is given in order; so each is packed on the host while the device computes the update before. The step counts once, with
 the last.
@@ -18,9 +18,9 @@ import numpy as np
 from prerl_jax.core.types import Rollouts
 from prerl_jax.runtime.mesh import global_rows
 from prerl_jax.runtime.profile import annotate
-from prerl_jax.trainer.assembly import Assembly
+from prerl_jax.trainer.setup import Setup
 from prerl_jax.trainer.steps import due
-from prerl_jax.trainer.times import Trained, Work
+from prerl_jax.trainer.timing import Trained, Work
 
 if TYPE_CHECKING:
     from prerl_jax.trainer.loop import Run
@@ -34,8 +34,8 @@ def update(run: Run, step: Step, later: Later) -> None:
 
     `later` makes calls in the background.
     """
-    assembly, programs, phase = run.assembly, run.programs, step.phase
-    rollouts = global_rows(assembly.mesh, step.rollouts)
+    setup, programs, phase = run.setup, run.programs, step.phase
+    rollouts = global_rows(setup.mesh, step.rollouts)
     with annotate("prepare"):
         reference = run.references.of(phase, run.state)
         given = {"key": step.key, "phase_step": np.int32(step.phase_step)}
@@ -63,28 +63,28 @@ def update(run: Run, step: Step, later: Later) -> None:
         del step.metrics["train/logprob_gap"]  # the sampler's were given the prompt
     if reference is not None and not phase.scored_before:
         scored = trained[0].lengths
-    group_size = assembly.config.sampling.group_size
-    step.work = Work(assembly.model.config, assembly.mesh, step.drawn, trained, group_size, scored)
+    group_size = setup.config.sampling.group_size
+    step.work = Work(setup.model.config, setup.mesh, step.drawn, trained, group_size, scored)
 
 
 def _align(run: Run, step: Step, later: Later) -> None:
     """Measures how the gradients of the two spaces align, where it is due; marks the times."""
-    if not due(run.assembly.config.alignment_every, step.number - 1):
+    if not due(run.setup.config.alignment_every, step.number - 1):
         step.times.mark("prepared", "aligned")
         return
-    groups = global_rows(run.assembly.mesh, _alignment_groups(run.assembly, step.rollouts))
+    groups = global_rows(run.setup.mesh, _alignment_groups(run.setup, step.rollouts))
     step.aligned = run.programs.dual(step.phase.temperature)(run.state.params, groups)
     step.times.mark("prepared")
     later(step.wait_aligned)
 
 
-def _alignment_groups(assembly: Assembly, rollouts: Rollouts) -> Rollouts:
+def _alignment_groups(setup: Setup, rollouts: Rollouts) -> Rollouts:
     """This process's rows of the groups that alignment is measured on: evenly spread over the global batch.
 
     Which ones they are does not depend on the number of processes.
     """
-    sampling, processes = assembly.config.sampling, jax.process_count()
-    wanted, local = assembly.config.alignment_prompts // processes, sampling.prompts // processes
+    sampling, processes = setup.config.sampling, jax.process_count()
+    wanted, local = setup.config.alignment_prompts // processes, sampling.prompts_per_step // processes
     groups = np.arange(wanted) * local // wanted
     rows = (groups[:, None] * sampling.group_size + np.arange(sampling.group_size)).ravel()
     return jax.tree.map(lambda x: x[rows], rollouts)

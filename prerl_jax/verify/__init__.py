@@ -3,23 +3,23 @@
 from prerl_jax.verify.batch import Verifier, check_all, verify_all
 from prerl_jax.verify.boxed import BoxedAnswer
 from prerl_jax.verify.exact import ExactMatch
-from prerl_jax.verify.function import UserFunction
+from prerl_jax.verify.function import FunctionVerifier
 from prerl_jax.verify.gsm8k import GSM8KAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
-from prerl_jax.verify.pool import InProcess, Pool, Verified, VerifierError, open_verify
+from prerl_jax.verify.pool import InProcessVerifier, Pool, Verified, VerifierError, open_verifier
 
 __all__ = [
     "BoxedAnswer",
     "ExactMatch",
+    "FunctionVerifier",
     "GSM8KAnswer",
-    "InProcess",
+    "InProcessVerifier",
     "MultipleChoice",
     "Pool",
-    "UserFunction",
     "Verified",
     "Verifier",
     "VerifierError",
     "check_all",
-    "open_verify",
+    "open_verifier",
     "verify_all",
 ]

@@ -12,8 +12,8 @@ from prerl_jax.verify.batch import checked
 
 
 @dataclasses.dataclass(frozen=True)
-class UserFunction:
-    """`UserFunction("package.module:function")`: function(problem, response) -> a number in [0, 1].
+class FunctionVerifier:
+    """`FunctionVerifier("package.module:function")`: function(problem, response) -> a number in [0, 1].
 
     The name is looked up when the config is built, so that a wrong one ends the run before it starts. What the function
     raises is not caught: a reward that is silently 0 would train the model on it.

@@ -48,7 +48,7 @@ class Verified:
     """bool[B]: verification was ended at its deadline."""
 
 
-class InProcess:
+class InProcessVerifier:
     """Verification in this process, without a deadline: for verifiers that are linear in the response's length.
 
     A run calls it on a thread, one call at a time; a verifier that must be on the main one (`signal.alarm`) takes a
@@ -206,9 +206,9 @@ class Pool:
 
 
 @contextlib.contextmanager
-def open_verify(verifier: Verifier, workers: int = 0, timeout: float = 10.0) -> Iterator[Pool | InProcess]:
+def open_verifier(verifier: Verifier, workers: int = 0, timeout: float = 10.0) -> Iterator[Pool | InProcessVerifier]:
     """(problems, responses, truncated) -> Verified, in this process for no workers, else in a `Pool`."""
-    verify = Pool(verifier, workers, timeout) if workers else InProcess(verifier)
+    verify = Pool(verifier, workers, timeout) if workers else InProcessVerifier(verifier)
     try:
         yield verify
     finally:

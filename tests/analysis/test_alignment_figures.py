@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
+from prerl_jax.alignment.buckets import Bucketed, Buckets
 from prerl_jax.analysis.alignment_figures import alignment_figure, gap_heat_map, lay_out
-from prerl_jax.core.token_buckets import Bucketed, Buckets
 
 BUCKETS = Buckets(probability=(0.5,), position=(1, 2, 4))
 NAMES = BUCKETS.names(8)

@@ -10,7 +10,7 @@ import toy
 from test_objectives import batch_of, loss_and_gradient
 
 import prerl_jax as pj
-from prerl_jax.core.kl import FORMS, divergence
+from prerl_jax.core.kl import ESTIMATORS, divergence
 
 LOGPROBS, ADVANTAGES = [-0.1, -3.0, -2.0, -1e-3], [1.5, -0.7, 0.0, 0.0]
 SAMPLER, REFERENCE = [-0.1, -4.0, -1.0, -1e-3], [-0.3, -2.0, -2.0, -1.0]
@@ -21,7 +21,7 @@ def batch(**fields):
     return dataclasses.replace(batch_of(ADVANTAGES, [-0.2, -2.5, -2.0, -0.1]), **fields)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ESTIMATORS)
 def test_a_divergence_is_added_without_an_advantage_too(form):
     made = batch(ref_logprobs=REFERENCE)
     plain, slope, _ = loss_and_gradient(pj.ClippedPG(), LOGPROBS, made)

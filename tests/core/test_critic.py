@@ -11,12 +11,11 @@ import pytest
 import toy
 
 import prerl_jax as pj
-from prerl_jax.core.critic import make_critic_step, rollout_values, value_statistics
-from prerl_jax.core.gae import clipped_value_loss
+from prerl_jax.core.critic import clipped_value_loss, make_critic_step, rollout_values, value_statistics
 from prerl_jax.core.types import CriticState, ValueBatch
 
 MODEL, TX = toy.Toy(), optax.sgd(1.0)
-PPO = pj.Phase("ppo", 1, credit=pj.GAE(gamma=1.0, lam=1.0), objective=pj.ClippedPG(dual=None))
+PPO = pj.Phase("ppo", 1, advantage=pj.GAE(gamma=1.0, lam=1.0), objective=pj.ClippedPG(dual_clip=None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +87,7 @@ def test_the_critics_rows_are_given_the_prompt_in_either_space():
 
 def test_the_critic_does_not_learn_from_what_the_credit_leaves_out():
     rollouts = dataclasses.replace(toy.rollouts(), truncated=jnp.arange(8) % 2 == 0)
-    batch = prepared(dataclasses.replace(PPO, credit=pj.DropTruncated(PPO.credit)), rollouts=rollouts).critic
+    batch = prepared(dataclasses.replace(PPO, advantage=pj.DropTruncated(PPO.advantage)), rollouts=rollouts).critic
     np.testing.assert_array_equal((batch.weights != 0).any(axis=1), ~rollouts.truncated)
     np.testing.assert_allclose(batch.weights.sum(), 1, rtol=1e-6)
 
@@ -98,7 +97,7 @@ def test_two_targets_are_refused():
     with pytest.raises(ValueError, match=r"'two' has two credits that read a critic's values, .* two targets"):
         pj.Phase("two", 1, terms=tuple(terms))
     both = pj.Phase(
-        "one", 1, terms=(pj.Term(pj.PreTrainSpace(1), PPO.credit), pj.Term(pj.PostTrainSpace(), PPO.credit))
+        "one", 1, terms=(pj.Term(pj.PreTrainSpace(1), PPO.advantage), pj.Term(pj.PostTrainSpace(), PPO.advantage))
     )
     assert prepared(both).critic.weights.shape == (8, 8)
 
@@ -175,7 +174,7 @@ def test_packed_rows_agree():
 
 def test_a_warm_up_leaves_the_policy_bit_for_bit():
     """A weighing of scale 0 gives the policy no token: its moments do not move it either. The critic learns."""
-    phase = dataclasses.replace(PPO, weigh=pj.TokenMean(scale=0.0))
+    phase = dataclasses.replace(PPO, aggregation=pj.TokenMean(scale=0.0))
     before = state()
     noise = jax.tree.map(lambda x: jnp.ones_like(x) * 0.01 if x.dtype == jnp.float32 else x + 3, before.opt_state)
     before = dataclasses.replace(before, opt_state=noise)

@@ -7,9 +7,9 @@ import pytest
 import toy
 
 import prerl_jax as pj
-from prerl_jax.core.gae import clipped_value_loss, gae, whiten
-from prerl_jax.core.kl import reward_on_last_token
-from prerl_jax.core.shaping import credited
+from prerl_jax.core.advantages import estimate_advantages, gae, whiten
+from prerl_jax.core.critic import clipped_value_loss
+from prerl_jax.core.reward_shaping import reward_on_last_token
 
 MASK = jnp.asarray([[1, 1, 1], [1, 1, 0], [0, 0, 0]], bool)
 REWARDS = jnp.asarray([[0, 0, 1], [0, -1, 9], [9, 9, 9]], jnp.float32)
@@ -91,10 +91,10 @@ def test_the_credit():
     advantages, keep = pj.GAE(lam=1.0, normalize=False)(rollouts, values)
     np.testing.assert_allclose(advantages, np.where(mask, rollouts.rewards[:, None] - 0.25, 0))
     assert keep.all()
-    normal, _ = credited(pj.GAE(lam=1.0), rollouts, 4, values)
+    normal, _ = estimate_advantages(pj.GAE(lam=1.0), rollouts, 4, values)
     np.testing.assert_allclose(normal, whiten(advantages, mask))
     with pytest.raises(ValueError, match=r"needs a critic's values .* GroupRelative\(\)"):
-        credited(pj.GAE(), rollouts, 4)
+        estimate_advantages(pj.GAE(), rollouts, 4)
 
 
 @pytest.mark.parametrize("settings", [{"gamma": 1.1}, {"lam": -0.1}])

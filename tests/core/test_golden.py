@@ -19,8 +19,8 @@ import optax
 import pytest
 
 import prerl_jax as pj
-from prerl_jax.core.batches import response_part
-from prerl_jax.core.dual import cosine
+from prerl_jax.alignment.gradients import cosine
+from prerl_jax.core.spaces import response_part
 from prerl_jax.models.hf import load_model
 
 HERE = Path(__file__).parent.parent / "data" / "dual_space_a"
@@ -28,7 +28,7 @@ WEIGHS = {
     "token-mean": pj.TokenMean(),
     "seq-mean-token-mean": pj.SequenceMeanTokenMean(),
     "seq-mean-token-sum": pj.SequenceMeanTokenSum(),
-    "seq-mean-token-sum-norm": pj.SequenceSumNorm(),
+    "seq-mean-token-sum-norm": pj.SequenceSumTokenSumNorm(),
 }
 SAMPLES = ("all", "negative", "positive")
 SPACES = ("pre", "post")
@@ -52,7 +52,7 @@ class Chosen:
     index: jax.Array
 
     def __call__(self, rewards, group_size):
-        advantages, keep = zip(*(credit(rewards, group_size) for credit in self.credits), strict=True)
+        advantages, keep = zip(*(advantage(rewards, group_size) for advantage in self.credits), strict=True)
         return jnp.stack(advantages)[self.index], jnp.stack(keep)[self.index]
 
 
@@ -77,11 +77,13 @@ class Golden:
         self.loss_and_gradient = jax.jit(jax.value_and_grad(lambda params, batch: loss(params, batch)[0]))
         self.dual = jax.jit(self._dual)
 
-    def phase(self, space, samples="all", weigh=pj.TokenMean(), credit=None):  # noqa: B008
+    def phase(self, space, samples="all", aggregation=pj.TokenMean(), advantage=None):  # noqa: B008
         s = self.settings
         where = pj.PreTrainSpace(s["prefix_token_id"]) if space == "pre" else pj.PostTrainSpace()
-        credit = credit or pj.GroupRelative(normalize_std=space == "post", keep=samples)
-        return pj.Phase(space, 1, where, credit, pj.ClippedPG(s["clip_low"], s["clip_high"], s["dual_clip"]), weigh)
+        advantage = advantage or pj.GroupRelative(normalize_std=space == "post", keep=samples)
+        return pj.Phase(
+            space, 1, where, advantage, pj.ClippedPG(s["clip_low"], s["clip_high"], s["dual_clip"]), aggregation
+        )
 
     def clipped(self, space, samples, aggregation):
         """(loss, gradient) against the old log-probabilities of the vectors."""
@@ -94,7 +96,7 @@ class Golden:
     def _dual(self, params, rollouts, pre, post):
         def phase(space, index):
             credits = tuple(pj.GroupRelative(space == "post", keep) for keep in SAMPLES)
-            return self.phase(space, credit=Chosen(credits, index))
+            return self.phase(space, advantage=Chosen(credits, index))
 
         phases = phase("pre", pre), phase("post", post)
         return pj.make_dual_gradients(self.model, *phases, self.group_size, logprob_alignment=True)(params, rollouts)

@@ -1,4 +1,4 @@
-"""Several updates of one rollout: whole batches credited, parts of them weighed, against what was scored beforehand."""
+"""Several updates of one rollout: whole batches estimate_advantages, parts of them weighed, against what was scored beforehand."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import pytest
 import toy
 
 import prerl_jax as pj
-from prerl_jax.core.train_step import accumulate
+from prerl_jax.core.microbatches import accumulate
 
 MODEL, GROUP = toy.Toy(), 4
 OLD, FAR, NOW = MODEL.init(), MODEL.init(1), jax.tree.map(lambda x: 0.9 * x, MODEL.init())
@@ -17,10 +17,10 @@ TERMS = (pj.Term(pj.PreTrainSpace(0), coefficient=0.5), pj.Term(pj.PostTrainSpac
 PLAIN = {"objective": pj.WithKL(pj.ClippedPG(), 0.1), "reference": pj.InitialModel(), "epochs": 2, "minibatches": 2}
 PHASES = {
     "token mean": pj.Phase("p", 1, **PLAIN),
-    "sequence mean": pj.Phase("p", 1, weigh=pj.SequenceMeanTokenMean(), **PLAIN),
+    "sequence mean": pj.Phase("p", 1, aggregation=pj.SequenceMeanTokenMean(), **PLAIN),
     "over the batch": pj.Phase("p", 1, pj.PreTrainSpace(0), pj.BatchNormalized(), **PLAIN),
     "two spaces": pj.Phase("p", 1, terms=TERMS, **PLAIN),
-    "kl in the reward": pj.Phase("p", 1, terms=TERMS, shape=pj.KLPenalty(0.3), **PLAIN),
+    "kl in the reward": pj.Phase("p", 1, terms=TERMS, reward_shaping=pj.KLPenalty(0.3), **PLAIN),
 }
 ROLLOUTS = dataclasses.replace(toy.rollouts(prompts=4), logprobs=jnp.zeros((16, 5)))
 
@@ -32,7 +32,7 @@ def scored(phase, rollouts=ROLLOUTS):
     groups = pj.plan(local, pj.Reinforce(), 16)
     rows = 3 * -(-len(groups) // 3) + 3  # an empty part among them
     packed = pj.pack(local, groups, rows, 16, microbatches=3)
-    found = jax.jit(pj.make_anchor(MODEL, microbatches=3))(packed, old=OLD, reference=FAR)
+    found = jax.jit(pj.make_score_old_and_reference(MODEL, microbatches=3))(packed, old=OLD, reference=FAR)
     names = ("old_logprobs", "ref_logprobs")
     return {n: pj.unpack(np.asarray(getattr(found, n)), groups, valid, microbatches=3) for n in names}
 
@@ -60,7 +60,7 @@ def test_a_minibatch_is_credited_with_all_and_weighed_by_itself(name):
     for number, term in enumerate(phase.parts):
         own = slice(number * 8, number * 8 + 8)
         mask = part.sequences.mask[own]
-        expected = term.coefficient * term.weigh(jnp.asarray(mask), jnp.ones(8, bool), 5)
+        expected = term.coefficient * term.aggregation(jnp.asarray(mask), jnp.ones(8, bool), 5)
         np.testing.assert_allclose(part.weights[own], expected, rtol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_old_log_probabilities_are_the_batchs_only_where_there_are_several_updat
     batch = prepare(phase)
     assert batch.old_logprobs is None
     assert batch.ref_logprobs is not None
-    assert dataclasses.replace(phase, shape=None).scored_before == ()
+    assert dataclasses.replace(phase, reward_shaping=None).scored_before == ()
 
 
 @pytest.mark.parametrize("name", ["two spaces", "kl in the reward"])

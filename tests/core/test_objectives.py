@@ -10,7 +10,7 @@ import toy
 
 import prerl_jax as pj
 
-OBJECTIVE = pj.ClippedPG(low=0.2, high=0.3, dual=3.0)
+OBJECTIVE = pj.ClippedPG(clip_low=0.2, clip_high=0.3, dual_clip=3.0)
 TABLE = [
     # advantage, ratio, loss, its derivative by log pi, clipped
     (+1, 0.5, -0.5, -0.5, 0),  # below the range and wanted: pushed up
@@ -59,13 +59,13 @@ def test_clipped_loss_and_gradient():
 
 
 def test_without_a_dual_clip_the_loss_of_a_negative_advantage_has_no_bound():
-    loss, gradient, _ = loss_and_gradient(pj.ClippedPG(dual=None), jnp.log(50.0), batch_of(-1.0, 0.0))
+    loss, gradient, _ = loss_and_gradient(pj.ClippedPG(dual_clip=None), jnp.log(50.0), batch_of(-1.0, 0.0))
     np.testing.assert_allclose([loss[0], gradient[0]], [50, 50], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("gap", "clamped"), [(25.0, 20.0), (-25.0, -20.0), (1e6, 20.0), (19.0, 19.0)])
 def test_the_log_ratio_is_clamped(gap, clamped):
-    objective = pj.ClippedPG(dual=None)
+    objective = pj.ClippedPG(dual_clip=None)
     loss, gradient, metrics = loss_and_gradient(objective, gap - 30, batch_of(-1.0, -30.0))
     np.testing.assert_allclose(metrics["kl_old"], [-clamped], rtol=1e-6)
     np.testing.assert_allclose(loss, [max(np.exp(clamped), 0.8)], rtol=1e-5)
@@ -155,7 +155,9 @@ def test_gspo_with_one_advantage_a_sequence_is_the_gradient_of_its_sequence_rati
 LOGPROBS, ADVANTAGES = [-0.1, -3.0, -20.0, -1e-3], [1.5, -0.7, -1.0, 0.0]
 
 
-@pytest.mark.parametrize("objective", [OBJECTIVE, pj.ClippedPG(low=0, high=0), pj.ClippedPG(dual=None), pj.CISPO(0, 0)])
+@pytest.mark.parametrize(
+    "objective", [OBJECTIVE, pj.ClippedPG(clip_low=0, clip_high=0), pj.ClippedPG(dual_clip=None), pj.CISPO(0, 0)]
+)
 def test_on_policy_the_clipped_gradient_is_reinforces(objective):
     """Also at the very edge of the range, where low or high is 0."""
     loss, gradient, metrics = loss_and_gradient(objective, LOGPROBS, batch_of(ADVANTAGES))
@@ -183,9 +185,9 @@ def test_reinforce():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"low": -0.1}, "got low=-0.1"),
-        ({"low": 1.0}, "got low=1.0"),
-        ({"high": -0.1}, "high=-0.1"),
+        ({"clip_low": -0.1}, "got clip_low=-0.1"),
+        ({"clip_low": 1.0}, "got clip_low=1.0"),
+        ({"clip_high": -0.1}, "clip_high=-0.1"),
     ],
 )
 @pytest.mark.parametrize("objective", [pj.ClippedPG, pj.GSPO, pj.CISPO])
@@ -196,7 +198,7 @@ def test_settings_that_make_no_sense_are_refused(objective, settings, message):
 
 def test_a_dual_clip_that_would_cut_the_ratio_1_is_refused():
     with pytest.raises(ValueError, match=r"must exceed 1, got 1.0"):
-        pj.ClippedPG(dual=1.0)
+        pj.ClippedPG(dual_clip=1.0)
 
 
 @pytest.mark.parametrize("objective", [pj.ClippedPG(), pj.Reinforce(), pj.CISPO(), pj.TruncatedIS(pj.CISPO())])

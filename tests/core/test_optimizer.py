@@ -25,7 +25,7 @@ def run(tx, gradients, params=PARAMS, **extra):
 @pytest.mark.parametrize(("clip", "factor"), [(None, 1.0), (2.0, 1.0), (0.13, 0.1)])
 def test_one_step_by_hand(clip, factor):
     """m / (1 - b1) and v / (1 - b2) are the gradient and its square at the first step."""
-    found = run(pj.adamw(0.01, **SETTINGS, clip=clip), [GRADIENT], phase_step=0)
+    found = run(pj.adamw(0.01, **SETTINGS, max_grad_norm=clip), [GRADIENT], phase_step=0)
     for name, p in PARAMS.items():
         g = factor * np.asarray(GRADIENT[name], np.float64)
         np.testing.assert_allclose(found[name], p - 0.01 * (g / (np.abs(g) + 1e-3) + 0.1 * p), rtol=1e-5)
@@ -33,7 +33,7 @@ def test_one_step_by_hand(clip, factor):
 
 def test_two_steps_by_hand():
     second = {"w": jnp.asarray([-0.1, 0.4, 0.2]), "norm": jnp.asarray([0.0])}
-    found = run(pj.adamw(0.01, **SETTINGS, clip=None), [GRADIENT, second], phase_step=0)
+    found = run(pj.adamw(0.01, **SETTINGS, max_grad_norm=None), [GRADIENT, second], phase_step=0)
     for name, p in PARAMS.items():
         p, m, v = np.asarray(p, np.float64), 0.0, 0.0
         for t, gradient in enumerate((GRADIENT, second), 1):
@@ -65,7 +65,11 @@ def test_every_parameter_is_decayed():
 
 
 def test_the_state_is_one_tree_whatever_the_rate_and_the_clip():
-    optimizers = [pj.adamw(1e-3), pj.adamw(optax.linear_schedule(1e-3, 0, 9)), pj.adamw(lambda t: 1e-3, clip=None)]
+    optimizers = [
+        pj.adamw(1e-3),
+        pj.adamw(optax.linear_schedule(1e-3, 0, 9)),
+        pj.adamw(lambda t: 1e-3, max_grad_norm=None),
+    ]
     first, *others = (tx.init(PARAMS) for tx in optimizers)
     for other in others:
         toy.assert_same_bits(first, other)

@@ -80,14 +80,14 @@ def named(name, **settings):
 
 
 def rl(name, steps, keep, high):
-    objective = pj.ClippedPG(low=0.2, high=high, dual=10.0)
+    objective = pj.ClippedPG(clip_low=0.2, clip_high=high, dual_clip=10.0)
     return pj.Phase(name, steps, pj.PostTrainSpace(), pj.GroupRelative(True, keep), objective, pj.TokenMean(1.0))
 
 
 def pre(name, steps, keep, prefix):
-    objective = pj.ClippedPG(low=0.2, high=0.2, dual=10.0)
-    credit = pj.GroupRelative(normalize_std=False, keep=keep)
-    return pj.Phase(name, steps, pj.PreTrainSpace(prefix), credit, objective, pj.TokenMean(0.01))
+    objective = pj.ClippedPG(clip_low=0.2, clip_high=0.2, dual_clip=10.0)
+    advantage = pj.GroupRelative(normalize_std=False, keep=keep)
+    return pj.Phase(name, steps, pj.PreTrainSpace(prefix), advantage, objective, pj.TokenMean(0.01))
 
 
 RECIPES = [
@@ -107,40 +107,46 @@ SUM = pj.SequenceMeanTokenSum()
 RIVALS = [
     (
         pj.dr_grpo(steps=7),
-        named("dr_grpo", credit=pj.GroupRelative(False), objective=PPO, weigh=pj.SequenceMeanSumNorm()),
+        named("dr_grpo", advantage=pj.GroupRelative(False), objective=PPO, aggregation=pj.SequenceMeanTokenSumNorm()),
     ),
     (
         pj.dapo(steps=7, overlong_buffer=4),
-        named("dapo", credit=CLIPPED, redraw=3, objective=pj.ClippedPG(0.2, 0.28, None), shape=pj.OverlongPenalty(4)),
+        named(
+            "dapo",
+            advantage=CLIPPED,
+            max_resamples=3,
+            objective=pj.ClippedPG(0.2, 0.28, None),
+            reward_shaping=pj.OverlongPenalty(4),
+        ),
     ),
     (
         pj.dapo(steps=7, overlong_buffer=4, filter_truncated=True),
         named(
             "dapo",
-            credit=pj.DropTruncated(CLIPPED),
-            redraw=3,
+            advantage=pj.DropTruncated(CLIPPED),
+            max_resamples=3,
             objective=pj.ClippedPG(0.2, 0.28, None),
-            shape=pj.OverlongPenalty(4),
+            reward_shaping=pj.OverlongPenalty(4),
         ),
     ),
     (
         pj.reinforce(steps=7, baseline=0.5),
-        named("reinforce", credit=pj.ConstantBaseline(0.5), objective=pj.Reinforce(), weigh=SUM),
+        named("reinforce", advantage=pj.ConstantBaseline(0.5), objective=pj.Reinforce(), aggregation=SUM),
     ),
-    (pj.rloo(steps=7), named("rloo", credit=pj.LeaveOneOut(), objective=pj.Reinforce(), weigh=SUM)),
-    (pj.reinforce_pp(steps=7), named("reinforce_pp", credit=pj.BatchNormalized(), objective=PPO)),
+    (pj.rloo(steps=7), named("rloo", advantage=pj.LeaveOneOut(), objective=pj.Reinforce(), aggregation=SUM)),
+    (pj.reinforce_pp(steps=7), named("reinforce_pp", advantage=pj.BatchNormalized(), objective=PPO)),
     (
         pj.reinforce_pp(steps=7, group_baseline=True),
-        named("reinforce_pp_baseline", credit=pj.BatchNormalized(True), objective=PPO),
+        named("reinforce_pp_baseline", advantage=pj.BatchNormalized(True), objective=PPO),
     ),
     (
         pj.gspo(steps=7),
-        named("gspo", credit=CLIPPED, objective=pj.GSPO(3e-4, 4e-4), weigh=pj.SequenceMeanTokenMean()),
+        named("gspo", advantage=CLIPPED, objective=pj.GSPO(3e-4, 4e-4), aggregation=pj.SequenceMeanTokenMean()),
     ),
-    (pj.cispo(steps=7), named("cispo", credit=CLIPPED, objective=pj.CISPO(None, 4.0))),
-    (pj.psr(steps=7), named("psr", credit=pj.Verdict(1.0, 1.0, "positive"), objective=PPO)),
-    (pj.nsr(steps=7), named("nsr", credit=pj.Verdict(1.0, 1.0, "negative"), objective=PPO)),
-    (pj.w_reinforce(steps=7), named("w_reinforce", credit=pj.Verdict(0.1, 1.0, "all"), objective=PPO)),
+    (pj.cispo(steps=7), named("cispo", advantage=CLIPPED, objective=pj.CISPO(None, 4.0))),
+    (pj.psr(steps=7), named("psr", advantage=pj.BinaryAdvantage(1.0, 1.0, "positive"), objective=PPO)),
+    (pj.nsr(steps=7), named("nsr", advantage=pj.BinaryAdvantage(1.0, 1.0, "negative"), objective=PPO)),
+    (pj.w_reinforce(steps=7), named("w_reinforce", advantage=pj.BinaryAdvantage(0.1, 1.0, "all"), objective=PPO)),
     (
         pj.mixed(steps=7, pretrain=pj.Linear(0.1, 0.0, 5), prefix=3),
         named(
@@ -204,12 +210,12 @@ def test_combinations_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="another distribution"):
         pj.Phase("p", 1, objective=corrected, terms=(pj.Term(pj.PostTrainSpace()), pj.Term(pj.PreTrainSpace())))
     (mixed,) = pj.mixed(steps=1)
-    with pytest.raises(ValueError, match=r"would not use its own credit=LeaveOneOut.*weigh=.*\(terms.0.credit\)"):
-        dataclasses.replace(mixed, credit=pj.LeaveOneOut(), weigh=pj.TokenMean(0.5))
+    with pytest.raises(ValueError, match=r"would not use its own credit=LeaveOneOut.*weigh=.*\(terms.0.advantage\)"):
+        dataclasses.replace(mixed, advantage=pj.LeaveOneOut(), aggregation=pj.TokenMean(0.5))
     assert pj.Phase("p", 1, objective=corrected).parts == pj.grpo(steps=1)[0].parts
-    for credit in (pj.Verdict(), pj.DropTruncated(pj.Verdict())):
+    for advantage in (pj.BinaryAdvantage(), pj.DropTruncated(pj.BinaryAdvantage())):
         with pytest.raises(ValueError, match=r"shapes rewards by OverlongPenalty.*takes a reward for a verdict"):
-            pj.Phase("p", 1, credit=credit, shape=pj.OverlongPenalty(4))
+            pj.Phase("p", 1, advantage=advantage, reward_shaping=pj.OverlongPenalty(4))
     for coefficient in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=r"Term.coefficient is"):
             pj.Term(pj.PostTrainSpace(), coefficient=coefficient)
@@ -228,7 +234,7 @@ def test_the_gradient_of_a_mixed_phase_is_the_sum_of_its_terms():
         pj.Term(pj.PreTrainSpace(prefix=0), pj.GroupRelative(False, "negative"), pj.TokenMean(0.3)),
         pj.Term(pj.PostTrainSpace(), pj.GroupRelative(True), pj.SequenceMeanTokenSum(2.0)),
     )
-    alone = [gradient_of(pj.Phase("p", 1, t.space, t.credit, weigh=t.weigh), rollouts) for t in terms]
+    alone = [gradient_of(pj.Phase("p", 1, t.space, t.advantage, aggregation=t.aggregation), rollouts) for t in terms]
     mixed = gradient_of(pj.Phase("p", 1, terms=terms), rollouts)
     toy.assert_close(mixed, jax.tree.map(jnp.add, *alone))
 
@@ -249,7 +255,9 @@ def test_a_coefficient_on_a_schedule_of_the_phases_steps():
 def test_credit_is_given_for_the_shaped_reward():
     rollouts = toy.rollouts()
     shape = pj.OverlongPenalty(3)
-    batch = pj.make_prepare(toy.Toy(), pj.Phase("p", 1, shape=shape, credit=pj.LeaveOneOut()), 4)(None, rollouts)
+    batch = pj.make_prepare(toy.Toy(), pj.Phase("p", 1, reward_shaping=shape, advantage=pj.LeaveOneOut()), 4)(
+        None, rollouts
+    )
     expected, _ = pj.LeaveOneOut()(shape(rollouts, 5), 4)
     assert (expected != pj.LeaveOneOut()(rollouts.rewards, 4)[0]).any()
     np.testing.assert_allclose(batch.advantages, np.where(batch.sequences.mask, expected[:, None], 0))
@@ -270,7 +278,7 @@ def test_prompt_dropout_without_the_steps_key_is_refused():
 
 
 def test_a_phase_with_a_critics_credit_takes_its_values():
-    rollouts, phase = toy.rollouts(), pj.Phase("p", 1, credit=pj.GAE(lam=1.0, normalize=False))
+    rollouts, phase = toy.rollouts(), pj.Phase("p", 1, advantage=pj.GAE(lam=1.0, normalize=False))
     values = jnp.full(rollouts.response.shape, 0.5)
     prepare = pj.make_prepare(toy.Toy(), phase, 4)
     batch = prepare(None, rollouts, values=values)

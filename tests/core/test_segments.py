@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prerl_jax.core.segments import segment_mean
+from prerl_jax.core.objectives import segment_mean
 
 SEGMENTS = jnp.asarray([[0, 1, 1, 2, 2, 2], [1, 1, 2, 3, 4, 0]])
 CHOSEN = jnp.asarray([[1, 1, 1, 0, 1, 1], [0, 1, 0, 1, 1, 1]], bool)

@@ -10,7 +10,7 @@ import pytest
 import toy
 
 import prerl_jax as pj
-from prerl_jax.core.train_step import accumulate
+from prerl_jax.core.microbatches import accumulate
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import MeshSpec, global_rows, make_mesh

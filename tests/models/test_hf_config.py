@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from prerl_jax.models.decoder import DecoderConfig
 from prerl_jax.models.hf import read_config
 from prerl_jax.models.hf_config import config_json, parse_config
+from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.rope import LinearRope, Llama3Rope
 
 SHAPE = {

@@ -13,8 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from prerl_jax.models import hf
-from prerl_jax.models.decoder import Decoder, DecoderConfig
+from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
+from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.rope import LinearRope
 
 GOLDEN = Path(__file__).parents[1] / "data" / "dual_space_a"

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prerl_jax.models import layout, rope
-from prerl_jax.models.decoder import Decoder, DecoderConfig
+from prerl_jax.models.decoder import Decoder
+from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.rope import LinearRope, Llama3Rope
 
 SIZES = (40, 32, 64, 2, 4, 2, 8)  # vocabulary, width, MLP width, layers, heads, key-value heads, head_dim

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from states import abstract, assert_same, make_state
 
-from prerl_jax.runtime.checkpoints import CheckpointError, Checkpoints
+from prerl_jax.runtime.checkpoints import Checkpoints
+from prerl_jax.runtime.step_files import CheckpointError
 
 # Orbax leaves coroutines behind when one of them fails.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -7,15 +7,9 @@ import jax.numpy as jnp
 import pytest
 from states import abstract, assert_same, make_state
 
-from prerl_jax.runtime.checkpoints import (
-    CheckpointError,
-    Checkpoints,
-    restore_params,
-    restore_state,
-    retained,
-)
+from prerl_jax.runtime.checkpoints import Checkpoints, restore_params, restore_state, retained
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
-from prerl_jax.runtime.step_files import Record, describe
+from prerl_jax.runtime.step_files import CheckpointError, Record, fingerprint
 
 # Orbax leaves coroutines behind when one of them fails.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -226,8 +220,8 @@ def test_another_model_is_an_error_that_names_leaves_and_not_damage(opened, tmp_
 def test_checksums_see_every_bit_and_no_sharding():
     state = make_state(2, dtype=jnp.bfloat16, rng=jax.random.key(3))
     alone = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), state)
-    assert describe(state) == describe(alone)
+    assert fingerprint(state) == fingerprint(alone)
     x = jnp.arange(6.0).reshape(2, 3)
     trees = [x, x.at[1, 2].add(1e-6), x[::-1], jnp.roll(x, 1), -x, x * 0, -(x * 0)]
-    assert len({describe(tree)[""][2] for tree in trees}) == len(trees)
-    assert [describe(v)[""][1] for v in (jnp.ones(3, bool), jnp.ones(2, jnp.int8))] == ["bool", "int8"]
+    assert len({fingerprint(tree)[""][2] for tree in trees}) == len(trees)
+    assert [fingerprint(v)[""][1] for v in (jnp.ones(3, bool), jnp.ones(2, jnp.int8))] == ["bool", "int8"]

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from jax.experimental.compilation_cache import compilation_cache
 
-from prerl_jax.trainer.assembly import assemble
+from prerl_jax.trainer.setup import set_up
 from prerl_jax.trainer.start import run
 
 CACHE = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
@@ -36,8 +36,8 @@ def one_device():
 
 
 @pytest.fixture(scope="session")
-def assembly():
-    return assemble(tiny_run.config(), jax.devices()[:1])
+def setup():
+    return set_up(tiny_run.config(), jax.devices()[:1])
 
 
 @pytest.fixture(scope="session")

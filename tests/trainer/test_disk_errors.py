@@ -32,7 +32,7 @@ def refuse(patch, owner, name, code, step):
 @pytest.mark.parametrize(
     ("owner", "name", "code"), [(builtins, "open", errno.ENOSPC), (os, "mkdir", errno.EROFS)], ids=["full", "read-only"]
 )
-def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, capsys, finished, assembly, owner, name, code):
+def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, capsys, finished, setup, owner, name, code):
     arguments = ["--config", COMMAND[-1], "--workdir", str(tmp_path)]
     refuse(monkeypatch, owner, name, code, step=3)
     assert launch.main(arguments) == 1
@@ -41,13 +41,13 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, capsys, fini
     assert error.splitlines()[-1].startswith("error: the checkpoint of step 3 could not be written")
     assert "step 2, is intact" in error
     assert "Traceback" not in error
-    toy.assert_same_bits(state_at(tmp_path, assembly), state_at(finished.workdir, assembly, 2))
+    toy.assert_same_bits(state_at(tmp_path, setup), state_at(finished.workdir, setup, 2))
     run(tiny_run.config(), tmp_path, console=tiny_run.quiet())  # there is room again
     assert timeless(tmp_path) == timeless(finished.workdir)
-    toy.assert_same_bits(state_at(tmp_path, assembly), state_at(finished.workdir, assembly))
+    toy.assert_same_bits(state_at(tmp_path, setup), state_at(finished.workdir, setup))
 
 
-def test_metrics_that_cannot_be_written(tmp_path, monkeypatch, capsys, assembly):
+def test_metrics_that_cannot_be_written(tmp_path, monkeypatch, capsys, setup):
     """Their lines come before the checkpoint: without them there is none."""
     real = os.fsync
 
@@ -62,4 +62,4 @@ def test_metrics_that_cannot_be_written(tmp_path, monkeypatch, capsys, assembly)
     error = capsys.readouterr().err
     assert f"error: cannot write {tmp_path}" in error
     assert "Is the disk full" in error
-    assert state_at(tmp_path, assembly).step in (1, 2)  # whether 1 was there when the lines of 2 were written
+    assert state_at(tmp_path, setup).step in (1, 2)  # whether 1 was there when the lines of 2 were written

@@ -9,11 +9,11 @@ from rich.console import Console
 from tiny_run import COMMAND
 
 from prerl_jax import launch
-from prerl_jax.config_io import render
+from prerl_jax.config.io import render
 from prerl_jax.rollout import pool as pool_module
 from prerl_jax.runtime.mesh import make_mesh
-from prerl_jax.trainer import assembly as assembly_module
 from prerl_jax.trainer import dry_run as dry_run_module
+from prerl_jax.trainer import setup as assembly_module
 
 
 def dry_run(monkeypatch, capsys, tmp_path, *overrides):
@@ -33,11 +33,11 @@ def numbers(out, label):
     return [line.strip("│ ").split("│")[-1].strip() for line in out.splitlines() if line.strip("│ ").startswith(label)]
 
 
-def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assembly):
+def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, setup):
     status, printed = dry_run(monkeypatch, capsys, tmp_path)
     assert status == 0
     assert render(tiny_run.config()) in printed.out
-    total = sum(leaf.size for leaf in jax.tree.leaves(assembly.model.abstract_params()))
+    total = sum(leaf.size for leaf in jax.tree.leaves(setup.model.abstract_params()))
     for text in (
         f"{total:,} parameters",
         "nsr_prerl",
@@ -53,7 +53,7 @@ def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assem
     assert numbers(printed.out, "alignment: gradients in both spaces") == [f"{4 * mib:,.1f}"], "logprob's too"
     assert numbers(printed.out, "parameters (float32)") == [f"{mib:,.1f}"]
     assert numbers(printed.out, "optimizer state (float32)") == [f"{2 * mib:,.1f}"]
-    config, model = assembly.config, assembly.model.config
+    config, model = setup.config, setup.model.config
     token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * 4  # a key and a value, float32
     cache = 16 * config.sampling.max_new_tokens * token / 2**20
     assert numbers(printed.out, "cache of 16 responses") == [f"{cache:,.1f}"]
@@ -62,9 +62,9 @@ def test_config_phases_parameters_and_bytes(monkeypatch, capsys, tmp_path, assem
     assert numbers(printed.out, "cache of 4 prompts, 8 responses in evaluation") == [f"{cache:,.1f}"]
 
 
-def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path, assembly):
+def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path, setup):
     """In int8 a head has 16 bytes and a scale of 4; of two rings of 67 and 199 columns, or into half of the slots."""
-    config, model = assembly.config, assembly.model.config
+    config, model = setup.config, setup.model.config
     token, prompt = 2 * model.num_layers * model.num_kv_heads * (16 + 4), config.data.max_prompt_tokens
     long = ["sampling.max_new_tokens=200", 'sampling.cache_dtype="int8"']
 
@@ -82,48 +82,48 @@ def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path,
     assert moved("sampling.slots=8") == mib(8 * 67, 4 * prompt + 8 * (200 + 67))
 
 
-def test_a_tail_has_a_cache_of_its_own(monkeypatch, capsys, tmp_path, assembly):
+def test_a_tail_has_a_cache_of_its_own(monkeypatch, capsys, tmp_path, setup):
     """Of 64 rows, an eighth."""
-    status, printed = dry_run(monkeypatch, capsys, tmp_path, "sampling.prompts=16")
+    status, printed = dry_run(monkeypatch, capsys, tmp_path, "sampling.prompts_per_step=16")
     assert status == 0
-    config, model = assembly.config, assembly.model.config
+    config, model = setup.config, setup.model.config
     token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * 4
     tail = 8 * (config.data.max_prompt_tokens + config.sampling.max_new_tokens) * token / 2**20
     assert numbers(printed.out, "beside it, while it is moved") == [f"{tail:,.1f}"]
 
 
-def test_a_reference_and_updates(monkeypatch, capsys, tmp_path, assembly):
+def test_a_reference_and_updates(monkeypatch, capsys, tmp_path, setup):
     phase = ["phases.1.epochs=2", "phases.1.minibatches=4", "phases.1.reference=PhaseStart()"]
-    more = ["phases.1.shape=KLPenalty(0.1)", 'model.compute_dtype="bfloat16"']
+    more = ["phases.1.reward_shaping=KLPenalty(0.1)", 'model.compute_dtype="bfloat16"']
     status, printed = dry_run(monkeypatch, capsys, tmp_path, *phase, *more)
     assert status == 0
     assert "8 updates a step: 2 epochs of 4 minibatches" in printed.out
     assert numbers(printed.out, "batch, at most (16 rows of 40 tokens, for each of 2 epochs)") == [
         f"{2 * 16 * 40 * 4 * 7 / 2**20:,.1f}"
     ]
-    total = sum(leaf.size for leaf in jax.tree.leaves(assembly.model.abstract_params()))
+    total = sum(leaf.size for leaf in jax.tree.leaves(setup.model.abstract_params()))
     assert numbers(printed.out, "reference (bfloat16)") == [f"{total * 2 / 2**20:,.1f}"]
 
 
-def test_a_narrow_terminal_keeps_the_parameters_names_whole(assembly):
+def test_a_narrow_terminal_keeps_the_parameters_names_whole(setup):
     console = Console(file=io.StringIO(), width=80)
-    console.print(dry_run_module._parameter_table(assembly))
+    console.print(dry_run_module._parameter_table(setup))
     assert "layers.attention.q_norm" in console.file.getvalue()
     assert max(map(len, console.file.getvalue().splitlines())) <= 80
 
 
-def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, assembly):
+def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, setup):
     monkeypatch.setattr(assembly_module, "make_mesh", lambda spec, devices=None: make_mesh(spec, jax.devices()))
     status, printed = dry_run(monkeypatch, capsys, tmp_path, "mesh.tensor=2")
     assert status == 0
     assert "data 1 x fsdp 4 x tensor 2 (8 cpu devices)" in printed.out
-    layers, width, hidden = assembly.model.abstract_params()["layers"]["mlp"]["gate"].shape
+    layers, width, hidden = setup.model.abstract_params()["layers"]["mlp"]["gate"].shape
     assert numbers(printed.out, "layers.mlp.gate") == [str((layers, width // 4, hidden // 2))]
 
 
 def test_a_slice_that_is_not_here(tmp_path):
     """It is described on imagined devices, which fill an axis of -1; none of them is waited for."""
-    mesh = ["mesh.data=4", "mesh.tensor=2", "sampling.prompts=16", "alignment_every=0"]
+    mesh = ["mesh.data=4", "mesh.tensor=2", "sampling.prompts_per_step=16", "alignment_every=0"]
     command = [*COMMAND, "--dry-run", "--devices", "32", "--set", *mesh]
     environment = tiny_run.environment(JAX_NUM_PROCESSES="4", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_PROCESS_ID="0")
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)

@@ -12,14 +12,14 @@ import toy
 from tiny_run import Died, Later, dying_engine, lines, state_at, timeless
 
 from prerl_jax import Above, EndPhase, Guard, Phase, PhaseStart, RollBack, Warn, grpo, nsr_prerl
-from prerl_jax.config_checks import validate
-from prerl_jax.config_io import load_config
+from prerl_jax.config.checks import validate
+from prerl_jax.config.io import load_config
 from prerl_jax.core.types import CriticState, TrainState
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.trainer import start
+from prerl_jax.trainer.guards import Watch
 from prerl_jax.trainer.rollback import rolled_back
 from prerl_jax.trainer.start import run
-from prerl_jax.trainer.watch import Watch
 
 
 def tiny(*guards, second=(), **fields):
@@ -76,12 +76,12 @@ def test_a_run_that_goes_back_says_so(undisturbed):
 
 
 @pytest.mark.parametrize("at", [3, 4])
-def test_it_goes_on_from_the_good_checkpoint_and_a_resume_does_the_same(tmp_path, undisturbed, assembly, at):
+def test_it_goes_on_from_the_good_checkpoint_and_a_resume_does_the_same(tmp_path, undisturbed, setup, at):
     """Killed before the guard trips, and as soon as its phase's end is saved."""
     with pytest.raises(Died):
         run(BACK, tmp_path, make_engine=dying_engine(BACK, at), console=tiny_run.quiet())
     if at == 4:
-        good, now, before = (state_at(tmp_path, assembly, step) for step in (2, 4, 3))
+        good, now, before = (state_at(tmp_path, setup, step) for step in (2, 4, 3))
         toy.assert_same_bits((now.params, now.opt_state), (good.params, good.opt_state))
         assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (good.params, before.params)), strict=True))
         assert (now.step, now.phase, now.phase_step) == (4, 1, 0)
@@ -93,10 +93,10 @@ def test_it_goes_on_from_the_good_checkpoint_and_a_resume_does_the_same(tmp_path
     for name in ("completions.jsonl", "summary.json"):
         assert (tmp_path / name).read_text() == (workdir / name).read_text()
     for step in (4, 7):
-        toy.assert_same_bits(state_at(tmp_path, assembly, step), state_at(workdir, assembly, step))
+        toy.assert_same_bits(state_at(tmp_path, setup, step), state_at(workdir, setup, step))
 
 
-def test_back_to_the_beginning_and_an_end_before_the_last_step(tmp_path, assembly, monkeypatch):
+def test_back_to_the_beginning_and_an_end_before_the_last_step(tmp_path, setup, monkeypatch):
     """The evaluation at the beginning is a guard's first measurement; and of a phase's end parameters it is the one."""
     evaluation = dataclasses.replace(tiny_run.config().evaluation, every=1)
     first = Guard("eval/avg@2", Later(1), RollBack())
@@ -106,11 +106,11 @@ def test_back_to_the_beginning_and_an_end_before_the_last_step(tmp_path, assembl
     assert "guard eval/avg@2 later 1 at step 1 -> rolled back to step 0" in rows[1]["ended"]
     assert rows[2]["ended"] == "guard train/reward later 1 at step 3"
     assert {n: v for n, v in rows[1].items() if "eval/" in n} == {n: v for n, v in rows[0].items() if "eval/" in n}
-    began = jax.tree.map(np.asarray, assembly.load_params())
-    toy.assert_same_bits(state_at(tmp_path, assembly, 1).params, began)
-    assert (state_at(tmp_path, assembly).phase, state_at(tmp_path, assembly).step) == (2, 3)
+    began = jax.tree.map(np.asarray, setup.load_params())
+    toy.assert_same_bits(state_at(tmp_path, setup, 1).params, began)
+    assert (state_at(tmp_path, setup).phase, state_at(tmp_path, setup).step) == (2, 3)
 
-    monkeypatch.setattr(start, "assemble", lambda config: pytest.fail("a finished run has nothing to assemble"))
+    monkeypatch.setattr(start, "set_up", lambda config: pytest.fail("a finished run has nothing to set_up"))
     assert run(config, tmp_path, console=tiny_run.quiet()) == rows
 
 
@@ -120,12 +120,12 @@ def test_a_phase_that_was_ended_stays_ended_under_another_config(monkeypatch):
     watch = Watch(ended={"first": {"steps": 2, "said": ""}})
     for second, step, place in ((3, 1, (0, 1)), (3, 2, (1, 0)), (3, 5, (2, 0)), (4, 5, (1, 3)), (4, 7, (2, 1))):
         phases = Phase("first", 5), Phase("second", second), Phase("third", 2)
-        assembly = types.SimpleNamespace(phases=phases, mesh=None)
-        assert start._rephased(assembly, types.SimpleNamespace(step=step), watch) == place
+        setup = types.SimpleNamespace(phases=phases, mesh=None)
+        assert start._rephased(setup, types.SimpleNamespace(step=step), watch) == place
     with pytest.raises(
         ValueError, match=r"checkpoint is of step 9, and the new config has 8 steps: give its phases more"
     ):
-        start._rephased(assembly, types.SimpleNamespace(step=9), watch)
+        start._rephased(setup, types.SimpleNamespace(step=9), watch)
 
 
 def test_the_checkpoint_to_go_back_to_is_kept(tmp_path, monkeypatch):
@@ -156,8 +156,8 @@ def test_going_back_takes_all_that_learns_and_none_of_the_counters(found):
             asked.append(newest) or (types.SimpleNamespace(state=then, step=4) if found else None)
         ),
     )
-    assembly = types.SimpleNamespace(abstract_state=lambda: None, critic=None)
-    run = types.SimpleNamespace(state=now, assembly=assembly, checkpoints=checkpoints, initial=lambda: then)
+    setup = types.SimpleNamespace(abstract_state=lambda: None, critic=None)
+    run = types.SimpleNamespace(state=now, setup=setup, checkpoints=checkpoints, initial=lambda: then)
     back, step = rolled_back(run, 5)
     assert (asked, step) == ([5], 4 if found else 0)
     np.testing.assert_array_equal(jax.tree.leaves((back.params, back.opt_state, back.critic)), np.full((4, 3), 2))

@@ -23,10 +23,10 @@ PHASES = (Phase("first", 2, reset_optimizer=True), Phase("second", 1), Phase("th
 )
 def test_the_steps_before_which_moments_begin_anew(monkeypatch, done, resets):
     found = []
-    assembly = types.SimpleNamespace(phases=PHASES, optimizer=lambda phase: phase.name)
+    setup = types.SimpleNamespace(phases=PHASES, optimizer=lambda phase: phase.name)
     index, already = locate(PHASES, done)
     state = types.SimpleNamespace(step=done, phase=index, phase_step=already)
-    run = types.SimpleNamespace(assembly=assembly, state=state)
+    run = types.SimpleNamespace(setup=setup, state=state)
     monkeypatch.setattr(loop_module, "reset_optimizer", lambda state, tx: found.append((loop.number, tx)) or state)
     monkeypatch.setattr(loop_module, "sample", lambda run, step, check: None)
     monkeypatch.setattr(loop_module, "update", lambda run, step, later: None)

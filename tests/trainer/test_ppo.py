@@ -15,8 +15,8 @@ from prerl_jax import Batch, Sequences, nsr_prerl, ppo
 from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
 from prerl_jax.core.types import ValueBatch
 from prerl_jax.runtime.mesh import MeshSpec
-from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.batching import Batching
+from prerl_jax.trainer.setup import set_up
 from prerl_jax.trainer.start import run
 
 MEASURED = """value_loss value_clip_fraction value_mean return_mean explained_variance critic_grad_norm
@@ -40,8 +40,8 @@ def config() -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def assembly():
-    return assemble(config(), jax.devices()[:1])
+def setup():
+    return set_up(config(), jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +63,16 @@ def test_what_it_measures(finished):
         assert all(np.isfinite(record[f"train/{name}"]) for name in MEASURED.split()), record
         assert record["train/critic_update_norm"] > 0
     assert warm["train/value_mean"] == warm["train/explained_variance"] == 0, "the head begins at zero"
-    assert (warm["train/skipped"], warm["train/computed"], warm["train/update_norm"]) == (4, 0, 0)
+    assert (warm["train/skipped"], warm["train/trained_fraction"], warm["train/update_norm"]) == (4, 0, 0)
     assert warm["train/critic_skipped"] == 0
     assert first["train/value_mean"] != 0
     assert first["train/update_norm"] > 0
 
 
-def test_who_moves_in_which_phase(finished, assembly):
+def test_who_moves_in_which_phase(finished, setup):
     """NSR-PreRL leaves the critic as it began, the warm-up the policy; bit for bit, moments included."""
-    begun, warmed, trained = (state_at(finished.workdir, assembly, step) for step in (1, 2, 3))
-    trunk = {name: leaf for name, leaf in assembly.load_params().items() if name != "unembed"}
+    begun, warmed, trained = (state_at(finished.workdir, setup, step) for step in (1, 2, 3))
+    trunk = {name: leaf for name, leaf in setup.load_params().items() if name != "unembed"}
     head = begun.critic.params["value_head"]
     assert not head.any()
     toy.assert_same_bits({k: v for k, v in begun.critic.params.items() if k != "value_head"}, toy.to_numpy(trunk))
@@ -82,7 +82,7 @@ def test_who_moves_in_which_phase(finished, assembly):
     assert (trained.params["embed"] != warmed.params["embed"]).any()
 
 
-def test_died_and_resumed(finished, assembly, tmp_path):
+def test_died_and_resumed(finished, setup, tmp_path):
     """In the warm-up and in PPO; with the newest checkpoint's critic damaged, from the one before."""
     with pytest.raises(Died):
         run(config(), tmp_path, make_engine=dying_engine(config(), 2), console=tiny_run.quiet())
@@ -96,17 +96,17 @@ def test_died_and_resumed(finished, assembly, tmp_path):
     assert "passed over a damaged checkpoint, step 3: critic cannot be read" in console.file.getvalue()
     assert timeless(tmp_path) == timeless(finished.workdir)
     for step in (2, 3, 4):
-        toy.assert_same_bits(state_at(tmp_path, assembly, step), state_at(finished.workdir, assembly, step))
+        toy.assert_same_bits(state_at(tmp_path, setup, step), state_at(finished.workdir, setup, step))
 
 
 def test_eight_devices_and_microbatches_compute_the_same(finished, tmp_path, monkeypatch):
     """Sharded parameters, heads over two devices, rows over four."""
     monkeypatch.undo()
     spread = dataclasses.replace(config(), mesh=MeshSpec(data=2, fsdp=2, tensor=2), microbatches=2)
-    real = assemble(spread, jax.devices())
+    real = set_up(spread, jax.devices())
     assert real.critic.abstract_params()["value_head"].sharding.spec == jax.sharding.PartitionSpec("fsdp")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prerl_jax.trainer.start.assemble", lambda config: real)
+        patch.setattr("prerl_jax.trainer.start.set_up", lambda config: real)
         run(spread, tmp_path, console=tiny_run.quiet())
     for mine, theirs in zip(timeless(tmp_path), timeless(finished.workdir), strict=True):
         numbers = {n: v for n, v in mine.items() if n.startswith("train/") and v is not None}
@@ -115,7 +115,7 @@ def test_eight_devices_and_microbatches_compute_the_same(finished, tmp_path, mon
             np.testing.assert_allclose(value, theirs[name], rtol=2e-3, atol=2e-4 + edge, err_msg=name)
 
 
-def test_the_critics_rows_may_be_fewer_than_the_policys(assembly):
+def test_the_critics_rows_may_be_fewer_than_the_policys(setup):
     """In a run with a phase of two terms, each of which has a row for every rollout."""
 
     def rows(count):
@@ -124,7 +124,7 @@ def test_the_critics_rows_may_be_fewer_than_the_policys(assembly):
 
     (sequences, floats), (own, values) = rows(32), rows(16)
     packed = Batch(sequences, floats, floats, critic=ValueBatch(own, *[values] * 3))
-    batch = Batching(assembly).anchored(assembly.phases[0], packed, None)
+    batch = Batching(setup).anchored(setup.phases[0], packed, None)
     assert {x.shape for x in jax.tree.leaves(batch.critic)} == {(16, 3)}
     assert {x.shape for x in jax.tree.leaves(dataclasses.replace(batch, critic=None))} == {(32, 3)}
 

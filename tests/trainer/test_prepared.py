@@ -19,7 +19,7 @@ PHASES = (
 )
 
 
-def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, assembly):
+def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, setup):
     config = tiny_run.config()
     sampling = dataclasses.replace(config.sampling, max_new_tokens=24)
     config = dataclasses.replace(config, phases=PHASES, sampling=sampling, alignment_every=0)
@@ -29,14 +29,14 @@ def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, assembly):
             run(config, tmp_path / "died", make_engine=dying_engine(config, at), console=tiny_run.quiet())
     run(config, tmp_path / "died", console=tiny_run.quiet())
     assert timeless(tmp_path / "died") == timeless(tmp_path / "whole")
-    toy.assert_same_bits(*(state_at(tmp_path / name, assembly, 4) for name in ("died", "whole")))
+    toy.assert_same_bits(*(state_at(tmp_path / name, setup, 4) for name in ("died", "whole")))
     first, second, third, fourth = lines(tmp_path / "whole")[1:]
     assert any(0 < record["train/truncated"] < 1 for record in (first, second))
     for record in (first, second):
-        assert record["train/kept"] == pytest.approx(1 - record["train/truncated"])
+        assert record["train/kept_fraction"] == pytest.approx(1 - record["train/truncated"])
         assert record["train/grad_norm"] > 0
     assert (third["train/skipped"], fourth["train/skipped"]) == (0, 1), "the coefficient is 1, then 0"
-    assert fourth["train/kept"] == 0
+    assert fourth["train/kept_fraction"] == 0
     moved = [record["train/update_norm"] > 0 for record in (first, second, third)]
     assert moved == [False, True, False], "the rate of each phase's first step is 0"
     assert 0 < third["train/logprob_gap"] < 1e-5, "trained at the temperature that was sampled at"

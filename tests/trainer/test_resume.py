@@ -19,13 +19,13 @@ from prerl_jax.trainer import start
 from prerl_jax.trainer.start import run
 
 
-def assert_like_undisturbed(workdir, finished, assembly):
+def assert_like_undisturbed(workdir, finished, setup):
     assert timeless(workdir) == timeless(finished.workdir)
     for name in ("completions.jsonl", "summary.json", "config.py"):
         assert (workdir / name).read_text() == (finished.workdir / name).read_text()
     assert not [path for path in workdir.rglob("*tmp*") if path.name.endswith("tmp") or "orbax-checkpoint" in path.name]
     for step in (2, 3, 4):
-        toy.assert_same_bits(state_at(workdir, assembly, step), state_at(finished.workdir, assembly, step))
+        toy.assert_same_bits(state_at(workdir, setup, step), state_at(finished.workdir, setup, step))
 
 
 def start_process(workdir):
@@ -36,7 +36,7 @@ def start_process(workdir):
     )
 
 
-def test_killed_in_both_phases(tmp_path, finished, assembly):
+def test_killed_in_both_phases(tmp_path, finished, setup):
     """Each time as soon as the checkpoint of a step is there, with the next step under way."""
     for step in (1, 3):
         process, end = start_process(tmp_path), time.monotonic() + 600
@@ -50,10 +50,10 @@ def test_killed_in_both_phases(tmp_path, finished, assembly):
     output, error = process.communicate(timeout=600)
     assert process.returncode == 0, error[-3000:]
     assert "resumed from the checkpoint at step 3" in output
-    assert_like_undisturbed(tmp_path, finished, assembly)
+    assert_like_undisturbed(tmp_path, finished, setup)
 
 
-def test_died_again_and_again(tmp_path, finished, assembly, monkeypatch):
+def test_died_again_and_again(tmp_path, finished, setup, monkeypatch):
     """Before the first checkpoint; with the boundary's lines on disk, not its checkpoint; and in the second phase."""
     config, console, save = tiny_run.config(), tiny_run.quiet(), Checkpoints.save
 
@@ -79,10 +79,10 @@ def test_died_again_and_again(tmp_path, finished, assembly, monkeypatch):
     assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2, 3]
     run(config, tmp_path, console=console)
     assert "resumed from the checkpoint at step 3" in console.file.getvalue()
-    assert_like_undisturbed(tmp_path, finished, assembly)
+    assert_like_undisturbed(tmp_path, finished, setup)
 
 
-def test_steps_between_checkpoints_are_done_again(tmp_path, finished, assembly):
+def test_steps_between_checkpoints_are_done_again(tmp_path, finished, setup):
     """A checkpoint every two steps, and an evaluation every step, which changes nothing of the training."""
     config = tiny_run.config()
     config = dataclasses.replace(
@@ -98,14 +98,14 @@ def test_steps_between_checkpoints_are_done_again(tmp_path, finished, assembly):
     assert "resumed from the checkpoint at step 2" in console.file.getvalue()
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 4]
     for step in (2, 4):
-        toy.assert_same_bits(state_at(tmp_path, assembly, step), state_at(finished.workdir, assembly, step))
+        toy.assert_same_bits(state_at(tmp_path, setup, step), state_at(finished.workdir, setup, step))
     for mine, theirs in zip(timeless(tmp_path), timeless(finished.workdir), strict=True):
         assert mine == theirs | {name: value for name, value in mine.items() if name.startswith("eval/")}
         assert "eval/avg@2" in mine
     assert (tmp_path / "completions.jsonl").read_text() == (finished.workdir / "completions.jsonl").read_text()
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, finished, assembly):
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, finished, setup):
     config, console = tiny_run.config(), tiny_run.quiet()
     with pytest.raises(Died):
         run(config, tmp_path, make_engine=dying_engine(config, 3), console=console)
@@ -116,7 +116,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, finished, assembly
     run(config, tmp_path, console=console)
     assert "passed over a damaged checkpoint, step 3: " in console.file.getvalue()
     assert "resumed from the checkpoint at step 2" in console.file.getvalue()
-    assert_like_undisturbed(tmp_path, finished, assembly)
+    assert_like_undisturbed(tmp_path, finished, setup)
 
 
 def arguments(workdir, *more):
@@ -134,20 +134,20 @@ def test_another_config_is_refused_with_the_difference(finished, capsys):
     assert (finished.workdir / "config.py").read_text() == before
 
 
-def test_a_longer_schedule_goes_on(tmp_path, finished, assembly):
+def test_a_longer_schedule_goes_on(tmp_path, finished, setup):
     workdir = shutil.copytree(finished.workdir, tmp_path / "longer")
     assert launch.main(arguments(workdir, "--allow-config-change", "--set", "phases.1.steps=3")) == 0
     assert timeless(workdir)[:5] == timeless(finished.workdir)
     records = lines(workdir)
     assert [record["step"] for record in records] == [0, 1, 2, 3, 4, 5]
     assert records[5]["phase"] == "rl"
-    state = state_at(workdir, assembly)
+    state = state_at(workdir, setup)
     assert (state.step, state.phase, state.phase_step) == (5, 2, 0)
     assert "steps=3" in (workdir / "config.py").read_text()
     assert launch.main(arguments(workdir, "--allow-config-change", "--set", "phases.1.steps=1")) == 1
 
 
-def test_a_changed_schedule_is_gone_on_with_whatever_died_in_between(tmp_path, assembly):
+def test_a_changed_schedule_is_gone_on_with_whatever_died_in_between(tmp_path, setup):
     """config.py is the new one at once, while the newest checkpoint still counts in the old one's phases."""
     config = tiny_run.config()
     with pytest.raises(Died):
@@ -170,9 +170,9 @@ def test_a_finished_run_prints_its_table_again(finished, monkeypatch, capsys):
     """It neither loads the model nor writes a metric."""
 
     def refuse(*_, **__):
-        raise AssertionError("a finished run has nothing to assemble")
+        raise AssertionError("a finished run has nothing to set_up")
 
-    monkeypatch.setattr(start, "assemble", refuse)
+    monkeypatch.setattr(start, "set_up", refuse)
     before = (finished.workdir / "metrics.jsonl").read_bytes()
     assert launch.main(arguments(finished.workdir)) == 0
     assert "nsr_prerl" in capsys.readouterr().out
@@ -180,7 +180,7 @@ def test_a_finished_run_prints_its_table_again(finished, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("at", "step"), [("", 4), ("@2", 2)])
-def test_init_from_carries_parameters_and_moments(tmp_path, finished, assembly, monkeypatch, at, step):
+def test_init_from_carries_parameters_and_moments(tmp_path, finished, setup, monkeypatch, at, step):
     begun = []
 
     def train(run):
@@ -191,7 +191,7 @@ def test_init_from_carries_parameters_and_moments(tmp_path, finished, assembly, 
     config = dataclasses.replace(tiny_run.config(), seed=5)
     with pytest.raises(Died):
         run(config, tmp_path / "second", init_from=f"{finished.workdir}{at}", console=tiny_run.quiet())
-    source, state = state_at(finished.workdir, assembly, step), begun[0]
+    source, state = state_at(finished.workdir, setup, step), begun[0]
     toy.assert_same_bits((state.params, state.opt_state), (source.params, source.opt_state))
     assert (state.step, state.phase, state.phase_step) == (0, 0, 0)
     assert (state.rng == jax.random.PRNGKey(5)).all()

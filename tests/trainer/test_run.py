@@ -8,7 +8,7 @@ import tiny_run
 from tiny_run import AgainstHalf, Died, dying_engine, lines, timeless
 
 from prerl_jax import Phase, launch
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.trainer.start import run
 
@@ -17,7 +17,7 @@ clip_fraction ratio grad_norm update_norm loss skipped tokens sampler_logprob fl
 EVALUATED = "avg@2 pass@2 reflections length truncated thoughts/reflection thoughts/verification"
 ALIGNED = """objective logprob logprob_gap token token_weighted token/post_0-0.1 token/position_0 marginal_gap
 marginal_gap_per_response pre/entropy post/entropy pre/eos post/top3"""
-TIMES = "sample verify score prepare align train wait step tokens_per_second late_verdicts"
+TIMES = "sample verify score prepare align train wait step tokens_per_second verifier_timeouts"
 
 
 def test_the_files_of_a_workdir(finished):
@@ -113,7 +113,7 @@ def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finis
 
 def test_what_fails_in_a_run_keeps_its_traceback(tmp_path):
     """Only what the user can mend in the config is one line: this is a mistake in a user's function."""
-    own = 'data.verifier=UserFunction("tiny_run:too_much")'
+    own = 'data.verifier=FunctionVerifier("tiny_run:too_much")'
     with pytest.raises(RuntimeError, match=r"the run failed after step 0: .*2\.0, which is not in \[0, 1\]"):
         launch.main(["--config", tiny_run.COMMAND[-1], "--workdir", str(tmp_path), "--set", own])
     assert lines(tmp_path) == []
@@ -122,7 +122,7 @@ def test_what_fails_in_a_run_keeps_its_traceback(tmp_path):
 def test_a_phase_of_ones_own(tmp_path):
     """A frozen dataclass of a module that can be imported: it is run, saved in the config, and resumed."""
     config = dataclasses.replace(
-        tiny_run.config(), phases=(Phase("own", 2, credit=AgainstHalf(0.5)),), alignment_every=0
+        tiny_run.config(), phases=(Phase("own", 2, advantage=AgainstHalf(0.5)),), alignment_every=0
     )
     with pytest.raises(Died):
         run(config, tmp_path, make_engine=dying_engine(config, 1), console=tiny_run.quiet())
@@ -132,4 +132,4 @@ def test_a_phase_of_ones_own(tmp_path):
     assert [row["at"] for row in rows] == ["base", "own"]
     records = lines(tmp_path)
     assert [record["step"] for record in records] == [0, 1, 2]
-    assert all(record["train/kept"] == 1 and record["train/grad_norm"] > 0 for record in records[1:])
+    assert all(record["train/kept_fraction"] == 1 and record["train/grad_norm"] > 0 for record in records[1:])

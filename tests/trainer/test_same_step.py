@@ -18,16 +18,16 @@ from prerl_jax.data import make_batches
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
-from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.loop import Loop, Run
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.setup import set_up
 
 
 def begin(config, devices=None):
-    assembly = assemble(config, devices)
-    state = create_state(assembly.load_params(), assembly.optimizer(assembly.phases[0]), assembly.mesh, config.seed)
-    batches = make_batches(len(assembly.train), batch=config.sampling.prompts, seed=config.seed)
-    return Run(Programs(assembly), state, batches, MetricsWriter("", enabled=False), None, None)
+    setup = set_up(config, devices)
+    state = create_state(setup.load_params(), setup.optimizer(setup.phases[0]), setup.mesh, config.seed)
+    batches = make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
+    return Run(Programs(setup), state, batches, MetricsWriter("", enabled=False), None, None)
 
 
 GRPO = grpo(steps=2)
@@ -36,7 +36,7 @@ UPDATES = (
         "updates",
         2,
         objective=pj.WithKL(pj.ClippedPG(), 0.1),
-        shape=pj.KLPenalty(0.5),
+        reward_shaping=pj.KLPenalty(0.5),
         reference=pj.InitialModel(),
         epochs=2,
         minibatches=2,
@@ -123,17 +123,17 @@ def test_a_run_compiles_one_step_for_any_number_of_rows():
         for step in steps:
             loop.conclude(step)
     assert int(run.state.phase) == 1
-    kept = {step.scalars["train/computed"] for step in steps}
+    kept = {step.scalars["train/trained_fraction"] for step in steps}
     assert len(kept) > 4, "the number of rows that are computed changes from step to step"
-    (phase,) = run.assembly.phases
+    (phase,) = run.setup.phases
     assert run.programs.step(phase)._cache_size() == 1
     _, sampling = run.programs.engine(phase).programs(16)
     assert (sampling.prefill._cache_size(), sampling.decode._cache_size()) == (1, 1)
 
 
-def test_phases_that_sample_alike_share_an_engine(assembly):
-    programs = Programs(assembly)
-    first, second = assembly.phases
+def test_phases_that_sample_alike_share_an_engine(setup):
+    programs = Programs(setup)
+    first, second = setup.phases
     assert programs.engine(first) is programs.engine(second)
     assert programs.engine(first) is not programs.engine(dataclasses.replace(second, temperature=0.7))
     assert programs.step(first) is programs.step(first)
@@ -143,27 +143,27 @@ def test_phases_that_sample_alike_share_an_engine(assembly):
     ("microbatches", "prompts", "shards", "rows"),
     [(1, 4, 1, 2), (1, 4, 2, 2), (1, 3, 1, 2), (2, 4, 1, 2), (16, 4, 1, 1), (1, 2, 2, 2), (1, 5, 5, 5), (4, 10, 5, 5)],
 )
-def test_rows_of_a_part(assembly, microbatches, prompts, shards, rows):
+def test_rows_of_a_part(setup, microbatches, prompts, shards, rows):
     """Groups are of 4: a microbatch, an eighth of the batch, or the next larger part that divides over the shards."""
-    config, mesh = assembly.config, types.SimpleNamespace(shape={"data": shards, "fsdp": 1, "tensor": 1})
-    sampling = dataclasses.replace(config.sampling, prompts=prompts)
+    config, mesh = setup.config, types.SimpleNamespace(shape={"data": shards, "fsdp": 1, "tensor": 1})
+    sampling = dataclasses.replace(config.sampling, prompts_per_step=prompts)
     config = dataclasses.replace(config, microbatches=microbatches, sampling=sampling)
-    assert dataclasses.replace(assembly, config=config, mesh=mesh).part_rows == rows
+    assert dataclasses.replace(setup, config=config, mesh=mesh).part_rows == rows
 
 
 @pytest.mark.parametrize(
     ("microbatches", "measured", "shards", "parts"),
     [(1, 4, 1, 1), (2, 4, 1, 2), (2, 3, 1, 2), (4, 3, 1, 3), (4, 4, 4, 4), (3, 3, 1, 3), (16, 2, 1, 8)],
 )
-def test_alignment_is_measured_in_parts_of_a_microbatch_at_most(assembly, microbatches, measured, shards, parts):
+def test_alignment_is_measured_in_parts_of_a_microbatch_at_most(setup, microbatches, measured, shards, parts):
     mesh = types.SimpleNamespace(shape={"data": 1, "fsdp": shards, "tensor": 1})
-    config = dataclasses.replace(assembly.config, microbatches=microbatches, alignment_prompts=measured)
-    assert dataclasses.replace(assembly, config=config, mesh=mesh).alignment_parts == parts
+    config = dataclasses.replace(setup.config, microbatches=microbatches, alignment_prompts=measured)
+    assert dataclasses.replace(setup, config=config, mesh=mesh).alignment_parts == parts
 
 
-def test_used_rows_come_first(assembly):
+def test_used_rows_come_first(setup):
     """Part i of the step is every 8th row from i on: three packed rows are the two of part 0 and one of part 1."""
-    programs, phase = Programs(assembly), assembly.phases[1]
+    programs, phase = Programs(setup), setup.phases[1]
     tokens = np.ones(programs.batching.shape, np.int32)
     mask = np.arange(len(tokens))[:, None] < 3
     sequences = Sequences(tokens, tokens.cumsum(axis=1, dtype=np.int32) - 1, tokens, tokens * mask > 0)

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from tiny_run import Died
 
-from prerl_jax.config_io import render
+from prerl_jax.config.io import render
 from prerl_jax.runtime import distributed
 from prerl_jax.trainer import start
 from prerl_jax.trainer.start import run
@@ -114,7 +114,7 @@ def test_nothing_is_written_before_the_order_of_problems_is_known(tmp_path, monk
 def test_processes_that_do_not_agree(tmp_path, monkeypatch, other, says):
     """This one is the second of two; the first has another command line, or a workdir of its own."""
     monkeypatch.setattr(distributed, "gather_text", lambda text: [other(text), text])
-    monkeypatch.setattr(start, "assemble", lambda config: pytest.fail("too late"))
+    monkeypatch.setattr(start, "set_up", lambda config: pytest.fail("too late"))
     with pytest.raises(ValueError, match=says):
         run(tiny_run.config(), tmp_path / "workdir", console=tiny_run.quiet())
     assert not (tmp_path / "workdir").exists()
@@ -124,11 +124,11 @@ def test_verification_is_what_the_config_asks_for(begin, monkeypatch):
     asked = []
 
     @contextlib.contextmanager
-    def open_verify(*arguments):
+    def open_verifier(*arguments):
         asked.append(arguments)
         yield "a pool"
 
-    monkeypatch.setattr(start, "open_verify", open_verify)
+    monkeypatch.setattr(start, "open_verifier", open_verifier)
     config = tiny_run.config()
     data = dataclasses.replace(config.data, verify_workers=3, verify_timeout=2.0)
     begin(dataclasses.replace(config, data=data), check=lambda work: asked.append(work.verify))

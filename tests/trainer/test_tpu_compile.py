@@ -12,15 +12,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from prerl_jax import Batch, Prompts, Rollouts, Sequences, dsrl, ppo
 from prerl_jax.config import CriticSpec
-from prerl_jax.config_io import load_config
+from prerl_jax.config.io import load_config
 from prerl_jax.core.types import ValueBatch
 from prerl_jax.models.cache import whole_lines
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, make_mesh
-from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.critic import values_program
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.setup import set_up
 
 pytest.importorskip("libtpu")
 
@@ -42,7 +42,7 @@ def on_the_slice(devices, **changes):
     lab = load_config("lab")
     model = dataclasses.replace(lab.model, compute_dtype="bfloat16", remat="full")
     config = dataclasses.replace(lab, mesh=MeshSpec(data=1, fsdp=4, tensor=2), model=model, **changes)
-    return Programs(assemble(config, devices))
+    return Programs(set_up(config, devices))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def programs(devices):
 
 
 def rows(programs, shape, dtype):
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(programs.assembly.mesh))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(programs.setup.mesh))
 
 
 def packed(programs, shape):
@@ -62,8 +62,8 @@ def packed(programs, shape):
 
 
 def rollouts(programs):
-    config = programs.assembly.config
-    b, p, r = config.sampling.prompts * config.sampling.group_size, config.data.max_prompt_tokens, 64
+    config = programs.setup.config
+    b, p, r = config.sampling.prompts_per_step * config.sampling.group_size, config.data.max_prompt_tokens, 64
     shapes = {"prompt": (b, p), "prompt_mask": (b, p), "response": (b, r), "response_mask": (b, r)}
     types = {"prompt": jnp.int32, "prompt_mask": bool, "response": jnp.int32, "response_mask": bool}
     arrays = {name: rows(programs, shape, types[name]) for name, shape in shapes.items()}
@@ -72,12 +72,12 @@ def rollouts(programs):
 
 def test_train_step(programs):
     """One program for both phases, of parts that are computed where they have rows."""
-    assembly = programs.assembly
-    before, phase = assembly.phases
+    setup = programs.setup
+    before, phase = setup.phases
     assert programs.step(before) is programs.step(phase)
-    state = assembly.abstract_state(phase)
+    state = setup.abstract_state(phase)
     shape = programs.batching.shape
-    assert (shape, assembly.part_rows) == ((192, 72), 24)
+    assert (shape, setup.part_rows) == ((192, 72), 24)
     compiled = programs.step(phase).lower(state, packed(programs, shape)).compile()
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes > 0, "the donated state is updated in place"
@@ -88,16 +88,16 @@ def test_train_step(programs):
 def test_ppo(devices):
     """The train step that updates policy and critic, and the program of the critic's values."""
     programs = on_the_slice(devices, phases=ppo(steps=1), critic=CriticSpec(), alignment_every=0)
-    assembly, shape = programs.assembly, (192, 72)
+    setup, shape = programs.setup, (192, 72)
     batch = packed(programs, shape)
     of_critic = ValueBatch(batch.sequences, *[batch.weights] * 3)
     batch = dataclasses.replace(batch, critic=of_critic)
-    state = assembly.abstract_state()
-    compiled = programs.step(assembly.phases[0]).lower(state, batch).compile()
+    state = setup.abstract_state()
+    compiled = programs.step(setup.phases[0]).lower(state, batch).compile()
     out_state, _ = compiled.output_shardings
     assert out_state.critic.params["layers"]["mlp"]["gate"].spec == PartitionSpec(None, "fsdp", "tensor")
     assert out_state.critic.params["value_head"].spec == PartitionSpec("fsdp")
-    values = values_program(assembly).lower(state.critic.params, rollouts(programs)).compile()
+    values = values_program(setup).lower(state.critic.params, rollouts(programs)).compile()
     assert "f32[48,64]" in values.as_text(), "four parts of the rows"
 
 
@@ -114,15 +114,15 @@ def test_attention_is_splash_and_is_kept_where_asked(devices, remat, forwards):
 
 
 def test_sampler(programs):
-    assembly = programs.assembly
-    params = assembly.model.abstract_params()
-    shape = (assembly.config.sampling.prompts, assembly.config.data.max_prompt_tokens)
+    setup = programs.setup
+    params = setup.model.abstract_params()
+    shape = (setup.config.sampling.prompts_per_step, setup.config.data.max_prompt_tokens)
     prompts = Prompts(
         rows(programs, shape, jnp.int32), rows(programs, shape, bool), rows(programs, shape[:1], jnp.int32)
     )
-    key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(assembly.mesh, PartitionSpec()))
-    columns = whole_lines(assembly.config.sampling.max_new_tokens - 1)
-    short = programs.engine(assembly.phases[1])
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(setup.mesh, PartitionSpec()))
+    columns = whole_lines(setup.config.sampling.max_new_tokens - 1)
+    short = programs.engine(setup.phases[1])
     assert short.programs(192)[0].tail == 24
     compiled = dict(short.compile(params, prompts, key))
     assert list(compiled) == ["prefill", f"decode_chunk/{columns}"], "the tail is in the chunk's program"
@@ -134,9 +134,9 @@ def test_sampler(programs):
 
 
 def test_dual_space_program(programs):
-    config = programs.assembly.config
+    config = programs.setup.config
     few = config.alignment_prompts * config.sampling.group_size
     cut = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct((few, *s.shape[1:]), s.dtype, sharding=s.sharding), rollouts(programs)
     )
-    programs.dual(1.0).lower(programs.assembly.model.abstract_params(), cut).compile()
+    programs.dual(1.0).lower(programs.setup.model.abstract_params(), cut).compile()

@@ -18,11 +18,11 @@ from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
 from prerl_jax.trainer import loop as loop_module
 from prerl_jax.trainer import times as times_module
-from prerl_jax.trainer.assembly import assemble
 from prerl_jax.trainer.batching import SHUFFLE, minibatch, over_updates
 from prerl_jax.trainer.loop import Loop, Run
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
+from prerl_jax.trainer.setup import set_up
 from prerl_jax.trainer.source import Source
 from prerl_jax.trainer.start import run
 
@@ -30,7 +30,9 @@ KL = pj.WithKL(pj.ClippedPG(), 0.1)
 TERMS = (pj.Term(pj.PreTrainSpace("auto"), coefficient=pj.Linear(0.5, 0.1, 2)), pj.Term(pj.PostTrainSpace()))
 PHASES = (
     pj.Phase("kl", 2, pj.PreTrainSpace("auto"), objective=KL, reference=pj.InitialModel()),
-    pj.Phase("reward", 2, terms=TERMS, shape=pj.KLPenalty(0.5), reference=pj.PhaseStart(), epochs=2, minibatches=2),
+    pj.Phase(
+        "reward", 2, terms=TERMS, reward_shaping=pj.KLPenalty(0.5), reference=pj.PhaseStart(), epochs=2, minibatches=2
+    ),
 )
 
 
@@ -39,10 +41,10 @@ def config(phases=PHASES, **more):
 
 
 def begin(config):
-    assembly = assemble(config)
-    state = create_state(assembly.load_params(), assembly.optimizer(assembly.phases[0]), assembly.mesh, config.seed)
-    batches = make_batches(len(assembly.train), batch=config.sampling.prompts, seed=config.seed)
-    return Run(Programs(assembly), state, batches, MetricsWriter("", enabled=False), None, None)
+    setup = set_up(config)
+    state = create_state(setup.load_params(), setup.optimizer(setup.phases[0]), setup.mesh, config.seed)
+    batches = make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
+    return Run(Programs(setup), state, batches, MetricsWriter("", enabled=False), None, None)
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +67,19 @@ def test_what_is_measured(whole):
         assert record["train/skipped"] == 0
 
 
-def test_references_are_of_the_steps_that_they_name(whole, assembly, tmp_path):
+def test_references_are_of_the_steps_that_they_name(whole, setup, tmp_path):
     """Read back in the middle of the second phase; and where there is nothing to read."""
     initial, start = PHASES
-    states = {step: state_at(whole, assembly, step) for step in (2, 3)}
-    of = References(assembly, whole / "checkpoints").of
+    states = {step: state_at(whole, setup, step) for step in (2, 3)}
+    of = References(setup, whole / "checkpoints").of
     toy.assert_same_bits(of(start, states[3]), states[2].params)
     assert of(tiny_run.config().phases[1], states[3]) is None
-    toy.assert_same_bits(of(initial, states[3]), assembly.load_params())
-    begun = References(assembly, tmp_path, Source(whole, 2)).of(initial, states[3])
+    toy.assert_same_bits(of(initial, states[3]), setup.load_params())
+    begun = References(setup, tmp_path, Source(whole, 2)).of(initial, states[3])
     toy.assert_same_bits(begun, states[2].params)
-    toy.assert_same_bits(References(assembly, tmp_path).of(start, states[2]), states[2].params)
+    toy.assert_same_bits(References(setup, tmp_path).of(start, states[2]), states[2].params)
     with pytest.raises(ValueError, match=r"'reward' is held against PhaseStart\(\): there are no checkpoints"):
-        References(assembly, tmp_path).of(start, states[3])
+        References(setup, tmp_path).of(start, states[3])
 
 
 def in_order(run, monkeypatch):
@@ -113,7 +115,7 @@ def test_updates_are_those_of_a_loop_over_unpacked_rows(monkeypatch):
     """
     smooth = dataclasses.replace(tiny_run.config().optimizer, learning_rate=0.01, eps=1.0)
     held = pj.Phase(
-        "held", 2, objective=KL, shape=pj.KLPenalty(0.5), reference=pj.PhaseStart(), epochs=2, minibatches=2
+        "held", 2, objective=KL, reward_shaping=pj.KLPenalty(0.5), reference=pj.PhaseStart(), epochs=2, minibatches=2
     )
     ours, theirs = (begin(config((held,), optimizer=smooth)) for _ in range(2))
     asked = in_order(ours, monkeypatch)
@@ -122,11 +124,11 @@ def test_updates_are_those_of_a_loop_over_unpacked_rows(monkeypatch):
     assert [name for name, _ in asked] == ["prepare"] * 4 + ["pack", "train"] * 4 + ["gather"]
     assert all({"prepared", "aligned"} <= marks for name, marks in asked if name == "train")
     assert step.scalars["time/align"] == 0
-    model, state = theirs.assembly.model, theirs.state
+    model, state = theirs.setup.model, theirs.state
     begun = jax.tree.map(jnp.copy, state.params)
     score = jax.jit(pj.make_score(model))(begun, pj.make_layout(held)(step.rollouts).sequences)
     prepare = functools.partial(pj.make_prepare(model, held, 4), old_logprobs=score, ref_logprobs=score)
-    update = jax.jit(pj.make_train_step(model, theirs.assembly.optimizer(held), held.objective))
+    update = jax.jit(pj.make_train_step(model, theirs.setup.optimizer(held), held.objective))
     seen, key = [], jax.random.fold_in(step.key, SHUFFLE)
     for number in range(4):
         rows = minibatch(key, number, 2, prompts=4, group_size=4)
@@ -173,10 +175,10 @@ def test_metrics_over_updates():
     assert {name: float(value) for name, value in joined.items()} == {f"train/{n}": v for n, v in expected.items()}
 
 
-def test_it_resumes_bit_for_bit_with_the_same_references(whole, tmp_path, assembly):
+def test_it_resumes_bit_for_bit_with_the_same_references(whole, tmp_path, setup):
     for at in (1, 2):  # in the first phase, then in the second, whose reference is then read from a checkpoint
         with pytest.raises(Died):
             run(config(), tmp_path, make_engine=dying_engine(config(), at), console=tiny_run.quiet())
     run(config(), tmp_path, console=tiny_run.quiet())
     assert timeless(tmp_path) == timeless(whole)
-    toy.assert_same_bits(*(state_at(workdir, assembly, 4) for workdir in (tmp_path, whole)))
+    toy.assert_same_bits(*(state_at(workdir, setup, 4) for workdir in (tmp_path, whole)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prerl_jax.data import Problem
-from prerl_jax.verify import ExactMatch, GSM8KAnswer, MultipleChoice, UserFunction
+from prerl_jax.verify import ExactMatch, FunctionVerifier, GSM8KAnswer, MultipleChoice
 
 
 def score(verifier, gold, response):
@@ -186,25 +186,25 @@ def module(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("module")
 class TestUserFunction:
     def test_its_value_is_the_reward(self):
-        assert score(UserFunction("my_rewards:half"), "x", "y") == 0.5
-        assert score(UserFunction("my_rewards:echo"), "x", "1") == 1.0
+        assert score(FunctionVerifier("my_rewards:half"), "x", "y") == 0.5
+        assert score(FunctionVerifier("my_rewards:echo"), "x", "1") == 1.0
 
     def test_repr_round_trips(self):
-        verifier = UserFunction("my_rewards:half")
+        verifier = FunctionVerifier("my_rewards:half")
         assert eval(repr(verifier)) == verifier
 
     @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "inf"])
     def test_a_value_outside_the_unit_interval(self, value):
         with pytest.raises(ValueError, match=r"my_rewards:echo returned .* not in \[0, 1\]"):
-            score(UserFunction("my_rewards:echo"), "x", value)
+            score(FunctionVerifier("my_rewards:echo"), "x", value)
 
     def test_no_number(self):
         with pytest.raises(ValueError, match="returned None, which is no number"):
-            score(UserFunction("my_rewards:nothing"), "x", "y")
+            score(FunctionVerifier("my_rewards:nothing"), "x", "y")
 
     def test_its_own_error_comes_through(self):
         with pytest.raises(KeyError, match="mine"):
-            score(UserFunction("my_rewards:fails"), "x", "y")
+            score(FunctionVerifier("my_rewards:fails"), "x", "y")
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -221,4 +221,4 @@ class TestUserFunction:
     )
     def test_a_wrong_name_is_found_at_construction(self, name, message):
         with pytest.raises(ValueError, match=message):
-            UserFunction(name)
+            FunctionVerifier(name)

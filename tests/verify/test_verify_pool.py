@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prerl_jax.data import Problem
-from prerl_jax.verify import InProcess, Pool, UserFunction, VerifierError, open_verify
+from prerl_jax.verify import FunctionVerifier, InProcessVerifier, Pool, VerifierError, open_verifier
 from prerl_jax.verify import pool as pool_module
 
 PROBLEMS = [Problem("q", str(n)) for n in range(6)]
@@ -20,12 +20,12 @@ def judge():
     """The function's verifier; its module is found by workers, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
-        yield UserFunction("judges:judge")
+        yield FunctionVerifier("judges:judge")
 
 
 @pytest.fixture(scope="module")
 def pool(judge):
-    with open_verify(judge, workers=2, timeout=3.0) as verify:
+    with open_verifier(judge, workers=2, timeout=3.0) as verify:
         yield verify
 
 
@@ -41,7 +41,7 @@ def group_of(pid):
 def test_the_same_verdicts_in_order_as_in_this_process(pool, judge):
     responses = ["is 0", "is 7", "slow 0.01", "is 3", "is 4", "platforms"]
     truncated = [False, False, False, True, False, False]
-    here = InProcess(judge)(PROBLEMS[:5], responses[:5], truncated[:5])
+    here = InProcessVerifier(judge)(PROBLEMS[:5], responses[:5], truncated[:5])
     there = pool(PROBLEMS, responses, np.array(truncated))
     np.testing.assert_array_equal(here.rewards, [1, 0, 0.5, 0, 1])
     np.testing.assert_array_equal(there.rewards, [*here.rewards, 1])
@@ -109,7 +109,7 @@ def test_a_call_in_this_process_ends_when_it_is_closed():
         verify.close()
         return 1.0
 
-    seen, verify = [], InProcess(judge)
+    seen, verify = [], InProcessVerifier(judge)
     with pytest.raises(ValueError, match="closed"):
         verify(PROBLEMS[:3], ["a", "b", "c"], [True, False, False])
     assert seen == ["b"]
@@ -117,7 +117,7 @@ def test_a_call_in_this_process_ends_when_it_is_closed():
 
 def test_workers_that_never_start(judge, monkeypatch):
     monkeypatch.setattr(pool_module, "START_UP", 0.0)
-    with open_verify(judge, 1, 1.0) as verify, pytest.raises(VerifierError, match="has not imported"):
+    with open_verifier(judge, 1, 1.0) as verify, pytest.raises(VerifierError, match="has not imported"):
         verify(PROBLEMS[:1], ["is 0"], [False])
 
 
@@ -143,6 +143,6 @@ def test_a_pool_that_cannot_be(judge, build, says):
 
 
 def test_a_run_without_workers_verifies_here():
-    with open_verify(lambda problem, response: 1.0) as verify:
+    with open_verifier(lambda problem, response: 1.0) as verify:
         assert verify(PROBLEMS[:1], ["x"], [False]).rewards == [1]
-    assert isinstance(verify, InProcess)
+    assert isinstance(verify, InProcessVerifier)

@@ -1,0 +1,137 @@
+"""Means of per-token values by how probable a token was and by where it stood in its response.
+
+With edges e_1 < ... < e_(K-1) bucket k holds e_k <= value < e_(k+1), the first and the last being open, so K buckets
+take in everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from prerl_jax.alignment.tokens import TokenAlignment
+from prerl_jax.core.types import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """Where the buckets of tokens begin. ValueError for edges that do not increase or that are out of their range."""
+
+    probability: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
+    """Inner edges, in (0, 1), of P(y_t | x, y_<t) and of P(y_t | y_<t)."""
+    position: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+    """Inner edges, from 1, of t: the token's place in its response, from 0."""
+
+    def __post_init__(self):
+        for name, low, high in (("probability", 0, 1), ("position", 0, float("inf"))):
+            edges = getattr(self, name)
+            inside = all(low < edge < high for edge in edges)
+            if not (inside and all(a < b for a, b in itertools.pairwise(edges))):
+                raise ValueError(f"Buckets.{name} must increase between {low} and {high}, both left out; got {edges}.")
+
+    def positions_within(self, length: int) -> tuple[int, ...]:
+        """The edges of positions that responses of this length reach."""
+        return tuple(edge for edge in self.position if edge < length)
+
+    def names(self, length: int) -> dict[str, tuple[str, ...]]:
+        """A name for each bucket of each of AXES, for responses of this length: "0.9-0.99"; "0", "1", "2-3", ..."""
+        probability = tuple(f"{a:g}-{b:g}" for a, b in itertools.pairwise((0, *self.probability, 1)))
+        ends = itertools.pairwise((0, *self.positions_within(length), length))
+        position = tuple(f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in ends)
+        return {"post": probability, "pre": probability, "position": position}
+
+
+AXES = ("post", "pre", "position")
+"""By P(y_t | x, y_<t), by P(y_t | y_<t), and by t."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bucketed:
+    """Sums of a per-token value over the buckets of AXES at once; those of several batches add."""
+
+    totals: Array
+    """f32[K, K, L]."""
+    tokens: Array
+    """i32[K, K, L]."""
+
+    def mean(self, *axes: str) -> Array:
+        """Mean by the buckets of these of AXES, in their order there, over all others; NaN where there is no token."""
+        return jnp.divide(self._over(self.totals, axes), self._over(self.tokens, axes))
+
+    def count(self, *axes: str) -> Array:
+        """Tokens, as `mean`."""
+        return self._over(self.tokens, axes)
+
+    def _over(self, values: Array, axes: tuple[str, ...]) -> Array:
+        if set(axes) - set(AXES):
+            raise ValueError(f"the axes of buckets are {AXES}, got {axes}.")
+        return values.sum(axis=tuple(i for i, axis in enumerate(AXES) if axis not in axes))
+
+
+def bucketed(values: Array, alignment: TokenAlignment, buckets: Buckets | None = None) -> Bucketed:
+    """Sums of f32[B, R] by the tokens' probabilities in both spaces and by their position, over the mask. Traceable.
+
+    Args:
+      values: a field of the alignment, or any other value of each response token.
+      alignment: of the same responses; its mask and its log-probabilities are used.
+      buckets: `Buckets()` by default.
+    """
+    buckets = buckets or Buckets()
+    length, mask = values.shape[1], alignment.mask
+    edges = jnp.asarray(buckets.probability, jnp.float32)
+    reached = jnp.asarray(buckets.positions_within(length), jnp.int32)
+    position = jnp.broadcast_to(jnp.searchsorted(reached, jnp.arange(length), side="right"), values.shape)
+    probabilities = (jnp.exp(x) for x in (alignment.logprobs_post, alignment.logprobs_pre))
+    place = (*(jnp.searchsorted(edges, p, side="right") for p in probabilities), position)
+    shape = (edges.size + 1, edges.size + 1, reached.size + 1)
+    return Bucketed(
+        totals=jnp.zeros(shape, jnp.float32).at[place].add(jnp.where(mask, values, 0.0)),
+        tokens=jnp.zeros(shape, jnp.int32).at[place].add(mask.astype(jnp.int32)),
+    )
+
+
+def token_alignment_metrics(alignment: TokenAlignment, buckets: Buckets | None = None) -> dict[str, Array]:
+    """The `alignment/token...` metrics of a run, f32[] each; NaN where there is no token. Traceable.
+
+    alignment/token (the mean cosine), alignment/token_weighted (the mean with weights |g_pre| |g_post|: a token whose
+    gradient is nearly zero moves nothing, whatever its cosine), alignment/marginal_gap (mean, nats a token),
+    alignment/marginal_gap_per_response (summed over a response: log P(y|x) - log P(y)), and the mean cosine of each
+    bucket: alignment/token/post_A-B and alignment/token/pre_A-B by probability with and without the prompt,
+    alignment/token/position_A-B by position.
+    """
+    buckets = buckets or Buckets()
+    return token_alignment_means(token_alignment_sums(alignment, buckets), alignment.mask.shape[1], buckets)
+
+
+Sums = dict[str, Array | Bucketed]
+
+
+def token_alignment_sums(alignment: TokenAlignment, buckets: Buckets) -> Sums:
+    """What `token_alignment_means` takes; that of several batches adds, leaf by leaf."""
+    return {
+        "cosine": alignment.cosine.sum(),
+        "inner": alignment.inner.sum(),
+        "norms": (alignment.norm_pre * alignment.norm_post).sum(),
+        "gap": alignment.marginal_gap.sum(),
+        "tokens": alignment.mask.sum(),
+        "responses": alignment.mask.any(axis=1).sum(),
+        "by_bucket": bucketed(alignment.cosine, alignment, buckets),
+    }
+
+
+def token_alignment_means(sums: Sums, length: int, buckets: Buckets) -> dict[str, Array]:
+    """The metrics of `token_alignment_metrics` from the sums of its batches, of responses of so many tokens."""
+    metrics = {
+        "alignment/token": sums["cosine"] / sums["tokens"],
+        "alignment/token_weighted": sums["inner"] / sums["norms"],
+        "alignment/marginal_gap": sums["gap"] / sums["tokens"],
+        "alignment/marginal_gap_per_response": sums["gap"] / sums["responses"],
+    }
+    for axis, names in buckets.names(length).items():
+        means = sums["by_bucket"].mean(axis)
+        metrics |= {f"alignment/token/{axis}_{n}": m for n, m in zip(names, means, strict=True)}
+    return metrics

@@ -1,0 +1,161 @@
+"""What both spaces say of a batch of responses, as metrics: alignment token by token, marginal gap, probabilities.
+
+One forward pass in each space; the numbers of `token_alignment` and `statistics` follow from the same hidden states.
+Everything is a sum over tokens until the end, so parts of the rows may be done one after the other:
+
+    mean = (sum over parts of the sum over a part's tokens) / (sum over parts of its tokens)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prerl_jax.alignment.buckets import Buckets, token_alignment_means, token_alignment_sums
+from prerl_jax.alignment.tokens import TokenAlignment, compare_tokens, response_states, within
+from prerl_jax.core.logprobs import chunk_length, over_chunks
+from prerl_jax.core.microbatches import accumulate
+from prerl_jax.core.types import Array, Model, Params, Rollouts, Space
+
+BUFFERS = 6
+"""Arrays of a chunk's logits that are held at once: logits, q and probabilities, in two spaces."""
+
+
+def make_space_measurements(
+    model: Model,
+    pre_space: Space,
+    post_space: Space,
+    stop_tokens: Sequence[int] = (),
+    *,
+    buckets: Buckets | None = None,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+    microbatches: int = 1,
+) -> Callable[[Params, Rollouts], dict[str, Array]]:
+    """f(params, rollouts) -> the `alignment/` metrics, f32[] each, that need no gradient; pure, jit it whole.
+
+    Those of `token_alignment_metrics`, and those of `make_probability_statistics` under alignment/pre and
+    alignment/post.
+
+    Args:
+      model: the policy.
+      pre_space: P(y).
+      post_space: P(y|x).
+      stop_tokens: ids that end a response.
+      buckets: of probabilities and positions; `Buckets()` by default.
+      temperature: divides the logits.
+      chunk: tokens of a row whose logits are held at once, in both spaces; None chooses by LOGITS_BUDGET.
+      microbatches: parts that the rows are done in, one after the other; must divide them.
+    """
+    buckets, stops = buckets or Buckets(), tuple(sorted(set(stop_tokens)))
+
+    def sums(params: Params, rollouts: Rollouts) -> dict[str, Any]:
+        pre, pre_mask = response_states(model, params, pre_space, rollouts)
+        post, post_mask = response_states(model, params, post_space, rollouts)
+        unembedding = model.unembedding(params)
+        rows, length = rollouts.response.shape
+        tokens = chunk or chunk_length(BUFFERS * rows, length, unembedding.shape[1])
+
+        def measure(pre: Array, post: Array, targets: Array) -> tuple[TokenAlignment, dict[str, dict[str, Array]]]:
+            probabilities = {
+                name: token_statistics(states, unembedding, targets, stops, temperature)
+                for name, states in (("pre", pre), ("post", post))
+            }
+            return compare_tokens(pre, post, unembedding, targets, temperature), probabilities
+
+        _, (alignment, probabilities) = over_chunks(
+            lambda _, x: (None, measure(*x)), None, (pre, post, rollouts.response), tokens
+        )
+        masks = {"pre": pre_mask, "post": post_mask}
+        return {
+            "alignment": token_alignment_sums(within(alignment, pre_mask & post_mask), buckets),
+            "tokens": {name: mask.sum() for name, mask in masks.items()},
+            "probabilities": {name: _summed(found, masks[name]) for name, found in probabilities.items()},
+        }
+
+    def measurements(params: Params, rollouts: Rollouts) -> dict[str, Array]:
+        found = accumulate(sums, microbatches, params, rollouts)
+        metrics = {
+            f"alignment/{name}/{key}": total / found["tokens"][name]
+            for name, totals in found["probabilities"].items()
+            for key, total in totals.items()
+        }
+        return token_alignment_means(found["alignment"], rollouts.response.shape[1], buckets) | metrics
+
+    return measurements
+
+
+def _summed(found: dict[str, Array], mask: Array) -> dict[str, Array]:
+    return {name: jnp.where(mask, value, 0.0).sum() for name, value in found.items()}
+
+
+def make_probability_statistics(
+    model: Model,
+    spaces: Mapping[str, Space],
+    stop_tokens: Sequence[int] = (),
+    *,
+    temperature: float = 1.0,
+    top: int = 3,
+    chunk: int | None = None,
+) -> Callable[[Params, Rollouts], dict[str, Array]]:
+    """f(params, rollouts) -> {"NAME/STATISTIC": f32[]}, means over the tokens that the space NAME scores; jit it whole.
+
+    One forward pass a space. NaN in a space that scores no token.
+
+    Args:
+      model: the policy.
+      spaces: by the names that the results are to have: {"pre": PreTrainSpace(prefix), "post": PostTrainSpace()}.
+      stop_tokens: ids that end a response.
+      temperature: divides the logits.
+      top: how many of the largest probabilities are averaged.
+      chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
+
+    Returns: the STATISTICs are logprob and probability (of the response's own token), entropy, top1 ... (the k-th
+      largest probability), and, where there are stop tokens, eos (the probability of ending here).
+    """
+    stops = tuple(sorted(set(stop_tokens)))
+
+    def means(params: Params, space: Space, rollouts: Rollouts) -> dict[str, Array]:
+        states, mask = response_states(model, params, space, rollouts)
+        unembedding = model.unembedding(params)
+        if top > unembedding.shape[1]:
+            raise ValueError(f"top is {top}, but the vocabulary has {unembedding.shape[1]} tokens.")
+
+        def tokens(states: Array, targets: Array) -> dict[str, Array]:
+            return token_statistics(states, unembedding, targets, stops, temperature, top)
+
+        width = chunk or chunk_length(2 * mask.shape[0], mask.shape[1], unembedding.shape[1])
+        _, found = over_chunks(lambda _, x: (None, tokens(*x)), None, (states, rollouts.response), width)
+        return {name: jnp.where(mask, value, 0.0).sum() / mask.sum() for name, value in found.items()}
+
+    def statistics(params: Params, rollouts: Rollouts) -> dict[str, Array]:
+        return {
+            f"{name}/{statistic}": value
+            for name, space in spaces.items()
+            for statistic, value in means(params, space, rollouts).items()
+        }
+
+    return statistics
+
+
+def token_statistics(
+    states: Array, unembedding: Array, targets: Array, stop_tokens: tuple[int, ...], temperature: float, top: int = 3
+) -> dict[str, Array]:
+    """The statistics of each token, f32[B, c] each: states [B, c, D] that predict targets i32[B, c], W [D, V]."""
+    logits = jnp.einsum("btd,dv->btv", states, unembedding, preferred_element_type=jnp.float32) / temperature
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    probabilities = jnp.exp(logits - normaliser[..., None])
+    logprobs = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - normaliser
+    largest = jnp.exp(jax.lax.top_k(logits, top)[0] - normaliser[..., None])
+    found = {
+        "logprob": logprobs,
+        "probability": jnp.exp(logprobs),
+        "entropy": normaliser - jnp.sum(probabilities * logits, axis=-1),
+        **{f"top{k + 1}": largest[..., k] for k in range(top)},
+    }
+    if stop_tokens:
+        found["eos"] = probabilities[..., jnp.asarray(stop_tokens)].sum(axis=-1)
+    return found

@@ -1,0 +1,210 @@
+"""What has to hold between the parts of a config; each part has checked itself when it was built."""
+
+from __future__ import annotations
+
+import math
+
+from prerl_jax.config.schema import TrainConfig
+from prerl_jax.core.guards import EndPhase
+
+
+def _validate_phases(config: TrainConfig) -> None:
+    if not config.phases:
+        raise ValueError("phases is empty; a run has at least one, for instance phases=dsrl(warmup=20, total=348).")
+    names = [phase.name for phase in config.phases]
+    taken = sorted({name for name in names if names.count(name) > 1} | ({"base"} & set(names)))
+    if taken:
+        raise ValueError(
+            f"the phases are named {names}: {taken} cannot be told apart in the summary, which has one row a phase "
+            'and one called "base". Give each phase its own name.'
+        )
+    if config.sampling.group_size == 1:
+        for phase in config.phases:
+            if any(getattr(term.advantage, "compares_groups", False) for term in phase.parts):
+                raise ValueError(
+                    f"sampling.group_size is 1, and phase {phase.name!r} compares a response with its group: every "
+                    "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another credit."
+                )
+
+
+def _validate_needs(config: TrainConfig) -> None:
+    """What objectives and credits need is there, and samples are of the policy that they are scored under."""
+    cut = {f"sampling.{name}": v for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None}
+    for phase in config.phases:
+        what, objective = f"phase {phase.name!r}", phase.objective
+        if cut and any(getattr(objective, name, False) for name in ("uses_ratio", "needs_sampler")):
+            raise ValueError(
+                f"{what} has an importance ratio under the full softmax in {objective}, and with "
+                f"{' and '.join(f'{name} = {v}' for name, v in cut.items())} responses are drawn from another "
+                f"distribution. Set {' and '.join(cut)} to None, or use an objective without a ratio, such as "
+                "Reinforce()."
+            )
+        reading = [part for part in (objective, phase.reward_shaping) if getattr(part, "needs_reference", False)]
+        if reading and phase.reference is None:
+            raise ValueError(
+                f"{what} has a KL divergence in {reading[0]}, and no reference that it is from. Set the phase's "
+                "reference to InitialModel() or PhaseStart(), or leave the divergence out."
+            )
+        watched = any(guard.metric == "train/reference_kl" for guard in phase.guards)
+        if phase.reference is not None and not (reading or watched):
+            raise ValueError(
+                f"{what} has the reference {phase.reference}, and neither its objective, its shape nor a guard "
+                "compares with one: it would take memory and a forward pass for nothing. Use WithKL(objective, "
+                "coefficient), KLPenalty(coefficient) or a Guard on train/reference_kl, or leave the reference out."
+            )
+
+
+def _validate_critic(config: TrainConfig) -> None:
+    """A critic is there where a phase reads its values, and only there."""
+    reading = [phase for phase in config.phases if phase.valued is not None]
+    if reading and config.critic is None:
+        raise ValueError(
+            f"phase {reading[0].name!r} has the credit {reading[0].valued}, which needs a critic's values, and the "
+            "config has no critic. Set critic=CriticSpec(), or use a credit without one, such as GroupRelative()."
+        )
+    if config.critic is not None and not reading:
+        raise ValueError(
+            f"critic is {config.critic}, and no phase reads its values: it would take memory and never learn. Give a "
+            "phase the credit GAE(), as ppo(...) does, or set critic=None."
+        )
+    if reading and config.alignment_every and config.sampling.group_size == 1:
+        raise ValueError(
+            f"sampling.group_size is 1 and alignment_every {config.alignment_every}: alignment is not measured of "
+            f"{reading[0].valued}, which a critic's values enter, but of GRPO's objective, which compares a group. Set "
+            "alignment_every=0, or sampling.group_size to 2 or more."
+        )
+    for phase in reading:
+        if not callable(getattr(phase.valued, "targets", None)):
+            raise ValueError(
+                f"phase {phase.name!r} has the credit {phase.valued}, which reads a critic's values and does not say "
+                "what the critic learns: give it a method targets(rollouts, values) -> f32[B, R], as GAE has."
+            )
+
+
+def _validate_minibatches(config: TrainConfig, shards: int | None) -> None:
+    """Minibatches are whole groups, as many in each, and divide over the mesh as the batch does."""
+    prompts, group_size = config.sampling.prompts_per_step, config.sampling.group_size
+    for phase in config.phases:
+        what, groups = f"phase {phase.name!r} has minibatches = {phase.minibatches}", prompts // phase.minibatches
+        if prompts % phase.minibatches:
+            raise ValueError(
+                f"{what}, which do not divide the sampling.prompts_per_step = {prompts} groups of a step, and a group stays "
+                f"together. Use one of {[n for n in range(1, prompts + 1) if prompts % n == 0]}."
+            )
+        part = math.gcd(groups * group_size, prompts * group_size // config.microbatches)
+        if shards and part % shards:
+            raise ValueError(
+                f"{what}, of {groups * group_size} rows each, and microbatches = {config.microbatches}: parts of "
+                f"{part} rows fit in both, and do not divide over the {shards} parts of the mesh (data x fsdp). Use "
+                "fewer minibatches or microbatches."
+            )
+
+
+def _validate_batch(config: TrainConfig, shards: int | None) -> None:
+    sampling = config.sampling
+    rows = sampling.prompts_per_step * sampling.group_size
+    product = f"sampling.prompts_per_step x sampling.group_size = {sampling.prompts_per_step} x {sampling.group_size} = {rows} rows"
+    if rows % config.microbatches:
+        raise ValueError(f"{product} do not divide into microbatches = {config.microbatches}; change one of the three.")
+    if shards is None and config.mesh.fsdp > 0:
+        shards = config.mesh.data * config.mesh.fsdp
+    if shards and sampling.prompts_per_step % shards:
+        raise ValueError(
+            f"sampling.prompts_per_step = {sampling.prompts_per_step} groups do not divide over the {shards} parts of the mesh (data x "
+            "fsdp), and a group stays together; change the number of prompts, or give more devices to mesh.tensor."
+        )
+    if shards and sampling.slots is not None and sampling.slots % shards:
+        raise ValueError(
+            f"sampling.slots = {sampling.slots} do not divide over the {shards} parts of the mesh (data x fsdp); use a "
+            "multiple, or None for a slot for every row."
+        )
+    part = rows // config.microbatches
+    if shards and part % shards:
+        raise ValueError(
+            f"{product} in microbatches = {config.microbatches} are {part} rows each, which do not divide over the "
+            f"{shards} parts of the mesh (data x fsdp); use fewer microbatches."
+        )
+    measured = config.alignment_prompts if config.alignment_every else 0
+    if measured > sampling.prompts_per_step:
+        raise ValueError(
+            f"alignment_prompts is {measured}, but a step has sampling.prompts_per_step = {sampling.prompts_per_step}: set it to as many "
+            "or fewer, or alignment_every=0."
+        )
+    if shards and measured % shards:
+        raise ValueError(
+            f"alignment_prompts = {measured} groups do not divide over the {shards} parts of the mesh (data x fsdp); "
+            "change it to a multiple, or set alignment_every=0."
+        )
+
+
+def _validate_guards(config: TrainConfig) -> None:
+    """Guards watch what is measured, often enough; the names of train/ and alignment/ are known in a run alone."""
+    evaluation, every, start = config.evaluation, config.evaluation.every, 0
+    for phase in config.phases:
+        for guard in phase.guards:
+            what, kind = f"phase {phase.name!r} has a guard on {guard.metric}", guard.metric.partition("/")[0]
+            if kind == "eval" and guard.metric not in evaluation.metrics:
+                raise ValueError(
+                    f"{what}, which is never measured with evaluation.samples = {evaluation.samples}: watch one of "
+                    f"{', '.join(evaluation.metrics)}."
+                )
+            if kind == "alignment" and not config.alignment_every:
+                raise ValueError(f"{what}, and alignment_every is 0: set it to the steps between measurements.")
+            if kind == "eval" and isinstance(guard.reaction, EndPhase) and not 0 < every < phase.steps:
+                raise ValueError(
+                    f"{what} that is to end the phase, and with evaluation.every = {every} it is measured only when "
+                    f"its {phase.steps} steps are over. Set evaluation.every to less than that."
+                )
+            if kind in ("eval", "alignment"):
+                _validate_patience(config, what, kind, guard.patience, start, phase.steps)
+        start += phase.steps
+
+
+def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int, start: int, steps: int) -> None:
+    """What is not measured in every step is measured as often as a guard has to see it, in `steps` steps from there."""
+    if kind == "alignment":  # of step 1, and of every so many after it
+        cadence, every = "alignment_every", config.alignment_every
+        count = -(-(start + steps) // every) + -start // every
+    else:  # of the phase's beginning, of every so many steps, and of its end
+        cadence, every = "evaluation.every", config.evaluation.every
+        count = 2 + ((start + steps - 1) // every - start // every if every else 0)
+    if count < patience:
+        raise ValueError(
+            f"{what} with patience {patience}, and with {cadence} = {every} its {steps} steps measure that {count} "
+            f"times: it could never trip. Set {cadence} to fewer steps, or a smaller patience."
+        )
+
+
+def _validate_best(config: TrainConfig) -> None:
+    best, evaluation, every = config.checkpoints.best, config.evaluation, config.checkpoints.every
+    if best is None:
+        return
+    names = evaluation.metrics
+    if best not in names:
+        raise ValueError(
+            f"checkpoints.best is {best!r}, which is never measured with evaluation.samples = {evaluation.samples}: "
+            f"set it to one of {', '.join(map(repr, names))}, or to None."
+        )
+    if every and evaluation.every and max(every, evaluation.every) % min(every, evaluation.every):
+        raise ValueError(
+            f"checkpoints.best is {best!r}, which takes a checkpoint and an evaluation of the same step: with "
+            f"checkpoints.every = {every} and evaluation.every = {evaluation.every} that is every "
+            f"{math.lcm(every, evaluation.every)} steps. Make one a multiple of the other, or set "
+            "checkpoints.best=None."
+        )
+
+
+def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
+    """The config itself, if its parts fit together; ValueError with the numbers and the remedy if they do not.
+
+    `shards` is how many parts the mesh splits a batch into (data x fsdp). Without it, that is checked only where the
+    config names both numbers.
+    """
+    _validate_phases(config)
+    _validate_needs(config)
+    _validate_critic(config)
+    _validate_batch(config, shards)
+    _validate_minibatches(config, shards)
+    _validate_best(config)
+    _validate_guards(config)
+    return config

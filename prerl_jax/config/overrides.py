@@ -1,0 +1,226 @@
+"""Overrides of single fields, `a.b.0.c=value`, typed by the annotations of the dataclasses that they reach into.
+
+A value is a Python literal, or a call of one of prerl_jax's own classes or recipes, such as
+`phases.0.aggregation=SequenceSumTokenSumNorm(scale=0.01)` or `phases=dsrl(warmup=5, total=60)`. Tuples, which recipes are, are joined
+by `+` or by stars: `phases=nsr_prerl(steps=8) + grpo(steps=52)`. Where a string is expected the bare text will do.
+Nothing else is evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import collections.abc
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prerl_jax.config.checks import validate
+from prerl_jax.config.schema import TrainConfig
+from prerl_jax.core.guards import Guard
+
+_VOCABULARY = ("prerl_jax.config", "prerl_jax.core.phases", "prerl_jax.data", "prerl_jax.verify", "prerl_jax")
+"""Modules whose dataclasses and recipes a value may name."""
+
+
+# --- values
+
+
+def _is_recipe(thing: Any) -> bool:
+    return isinstance(thing, types.FunctionType) and thing.__module__ == "prerl_jax.core.recipes"
+
+
+def _are_guards(thing: Any) -> bool:
+    return isinstance(thing, tuple) and bool(thing) and all(isinstance(one, Guard) for one in thing)
+
+
+def _classes_in(value: Any) -> dict[str, type]:
+    """The dataclasses that a config is made of, by name: a user's own among them."""
+    if dataclasses.is_dataclass(value):
+        children = [getattr(value, f.name) for f in dataclasses.fields(value)]
+        own = {type(value).__name__: type(value)}
+    else:
+        children, own = value if isinstance(value, tuple) else (), {}
+    return {name: cls for child in children for name, cls in _classes_in(child).items()} | own
+
+
+def _namespace(config: TrainConfig) -> dict[str, Any]:
+    names: dict[str, Any] = _classes_in(config)
+    for module in map(importlib.import_module, _VOCABULARY):
+        things = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
+        names |= {n: t for n, t in things.items() if dataclasses.is_dataclass(t) or _is_recipe(t) or _are_guards(t)}
+    return names | {"true": True, "false": False, "inf": float("inf")}
+
+
+def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
+    """The value of a literal or of a call of a known name; ValueError for any other syntax."""
+    match node:
+        case ast.Constant(value):
+            return value
+        case ast.UnaryOp(ast.USub(), operand):
+            value = _evaluate(operand, names)
+            if isinstance(value, int | float):
+                return -value
+        case ast.BinOp(left, ast.Add(), right):
+            parts = _evaluate(left, names), _evaluate(right, names)
+            if all(isinstance(part, tuple) for part in parts):
+                return parts[0] + parts[1]
+        case ast.Tuple(items):
+            return tuple(_items(items, names))
+        case ast.List(items):
+            return _items(items, names)
+        case ast.Dict(keys, values) if None not in keys:
+            return {_evaluate(k, names): _evaluate(v, names) for k, v in zip(keys, values, strict=True)}
+        case ast.Name(name) if name in names:
+            return names[name]
+        case ast.Name(name):
+            known = ", ".join(sorted(n for n, t in names.items() if callable(t)))
+            raise NameError(f"{name!r} is none of the names that a value may use: {known}")
+        case ast.Call(ast.Name() as function, args, keywords) if all(k.arg for k in keywords):
+            called = _evaluate(function, names)
+            if callable(called):
+                options = {k.arg: _evaluate(k.value, names) for k in keywords}
+                return _typed(called(*(_evaluate(a, names) for a in args), **options))
+    raise ValueError(
+        f"{ast.unparse(node)!r} is neither a literal, nor a call of a prerl_jax class or recipe, nor tuples joined by +"
+    )
+
+
+def _typed(made: Any) -> Any:
+    """What a call made; ValueError where a field of a dataclass is not of its type, which Python does not look at."""
+    if isinstance(made, tuple):
+        return tuple(map(_typed, made))
+    if not dataclasses.is_dataclass(made):
+        return made
+    hints = typing.get_type_hints(type(made))
+    for field in dataclasses.fields(made):
+        value, expected = getattr(made, field.name), hints.get(field.name, Any)
+        if field.init and not _fits(value, expected):
+            raise ValueError(
+                f"{type(made).__name__}.{field.name}: expected {_describe(expected)}, got {type(value).__name__} "
+                f"{value!r}"
+            )
+    return made
+
+
+def _items(nodes: Sequence[ast.expr], names: dict[str, Any]) -> list[Any]:
+    """The values of a tuple's or a list's elements, those of starred tuples each by itself."""
+    items = []
+    for node in nodes:
+        starred = isinstance(node, ast.Starred)
+        value = _evaluate(node.value if starred else node, names)
+        if starred and not isinstance(value, tuple):
+            raise ValueError(f"{ast.unparse(node)!r} puts a star before a {type(value).__name__}, which is no tuple")
+        items += value if starred else [value]
+    return items
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    """Whether a value is of an annotated type. An int is a float; a bool is neither."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if expected in (Any, object):
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, a) for a in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is collections.abc.Callable or expected in (Callable, typing.Callable):
+        return callable(value)
+    if origin is tuple and isinstance(value, tuple) and arguments:
+        if arguments[-1] is Ellipsis:
+            return all(_fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if origin is dict or origin is collections.abc.Mapping:
+        key, item = arguments
+        return isinstance(value, dict) and all(_fits(k, key) and _fits(v, item) for k, v in value.items())
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if getattr(expected, "_is_protocol", False):
+        members = [m for m in vars(expected) if not m.startswith("_") or m in ("__call__", "__len__", "__getitem__")]
+        return not isinstance(value, type) and all(hasattr(value, m) for m in members)
+    return isinstance(value, origin or expected)
+
+
+def _as_expected(value: Any, expected: Any) -> Any:
+    """The value with lists made tuples and an int made a float where only that is expected."""
+    if isinstance(value, list) and not _fits(value, expected):
+        return tuple(value)
+    floats = expected is float or (float in typing.get_args(expected) and int not in typing.get_args(expected))
+    return float(value) if floats and type(value) is int else value
+
+
+def _describe(expected: Any) -> str:
+    if typing.get_origin(expected) in (typing.Union, types.UnionType):
+        return " | ".join(map(_describe, typing.get_args(expected)))
+    if expected is type(None):
+        return "None"
+    return expected.__name__ if isinstance(expected, type) and not typing.get_args(expected) else str(expected)
+
+
+def _value(text: str, expected: Any, path: str, names: dict[str, Any]) -> Any:
+    takes_text = expected is str or str in typing.get_args(expected)
+    try:
+        value = _as_expected(_evaluate(ast.parse(text.strip(), mode="eval").body, names), expected)
+    except (SyntaxError, NameError, TypeError, ValueError) as error:
+        if takes_text:
+            return text
+        raise ValueError(f"{path}={text}: expected {_describe(expected)}, got {text!r} ({error}).") from error
+    if _fits(value, expected):
+        return value
+    if takes_text and value is not None:
+        return text
+    raise ValueError(f"{path}={text}: expected {_describe(expected)}, got {type(value).__name__} {value!r}.")
+
+
+# --- paths
+
+
+def _element_type(expected: Any, index: int) -> Any:
+    """The annotation of a tuple's element, where there is one."""
+    options = [expected, *typing.get_args(expected)] if typing.get_origin(expected) is not tuple else [expected]
+    for option in options:
+        if typing.get_origin(option) is tuple:
+            arguments = typing.get_args(option)
+            return arguments[0] if arguments[-1] is Ellipsis else arguments[index]
+    return Any
+
+
+def _replace(node: Any, expected: Any, keys: Sequence[str], done: str, text: str, names: dict[str, Any]) -> Any:
+    """`node`, which lies at the path `done`, with what lies at `keys` below it replaced."""
+    if not keys:
+        return _value(text, expected, done, names)
+    key, rest = keys[0], keys[1:]
+    path = f"{done}.{key}" if done else key
+    if isinstance(node, tuple):
+        if not key.isdecimal() or int(key) >= len(node):
+            have = f"0 to {len(node) - 1}" if node else "none, it is empty"
+            raise ValueError(f"--set {path}: {done} is a tuple of {len(node)}; an index is one of {have}, not {key!r}.")
+        index = int(key)
+        new = _replace(node[index], _element_type(expected, index), rest, path, text, names)
+        return (*node[:index], new, *node[index + 1 :])
+    if not dataclasses.is_dataclass(node):
+        raise ValueError(f"--set {path}: {done} is {node!r}, a {type(node).__name__}, which has no fields.")
+    fields = [f.name for f in dataclasses.fields(node) if f.init]
+    if key not in fields:
+        level = f"{done} ({type(node).__name__})" if done else type(node).__name__
+        raise ValueError(f"--set {path}: {level} has no field {key!r}; its fields are {', '.join(fields)}.")
+    hint = typing.get_type_hints(type(node)).get(key, Any)
+    return dataclasses.replace(node, **{key: _replace(getattr(node, key), hint, rest, path, text, names)})
+
+
+def apply_overrides(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
+    """The config with each `path=value` applied in order, then validated as a whole.
+
+    Raises ValueError for an unknown field (with those that exist there), an index out of range, a value that is not of
+    the annotated type, and whatever the dataclasses and `validate` refuse.
+    """
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path.strip():
+            raise ValueError(f"--set {override}: write it as path=value, for instance optimizer.learning_rate=1e-5.")
+        config = _replace(config, TrainConfig, path.strip().split("."), "", text, _namespace(config))
+    return validate(config)

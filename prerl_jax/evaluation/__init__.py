@@ -1,0 +1,1 @@
+"""Evaluation: sampling, verifying and measuring a model on problems."""

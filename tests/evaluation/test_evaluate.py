@@ -1,0 +1,239 @@
+"""Evaluation in calls of one shape: every problem counts once, whatever the calls, with its own randomness."""
+
+import dataclasses
+import threading
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from prerl_jax import Rollouts
+from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
+from prerl_jax.evaluation.evaluate import evaluate
+from prerl_jax.evaluation.sampling import collect
+from prerl_jax.runtime.mesh import MeshSpec, make_mesh
+from prerl_jax.trainer import evaluation as evaluation_module
+from prerl_jax.trainer import setup as assembly_module
+from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.setup import set_up
+from prerl_jax.verify import InProcessVerifier, Verified
+
+LENGTH = 32
+
+
+def response(example, index, sample):
+    """What the engine below says: even samples are right, odd ones are wrong, and the last of problem 2 are cut."""
+    if sample % 2 == 0:
+        return f"wait\n#{example.problem.answer}" if index % 2 else f"#{example.problem.answer}"
+    return "1" * LENGTH if index == 2 else "wait wait\n#"
+
+
+class Scripted:
+    """An engine that answers by the prompts' ids, the problems, and their first samples' numbers, and keeps both."""
+
+    def __init__(self, setup, group_size):
+        self.setup, self.group_size = setup, group_size
+        self.ids, self.first, self.keys = [], [], []
+
+    def __call__(self, params, prompts, key):
+        ids = np.asarray(prompts.ids).tolist()
+        first = np.asarray(prompts.first_sample).tolist()
+        self.ids.append(ids)
+        self.first.append(first)
+        self.keys.append(np.asarray(key).tolist())
+        samples = [(i, n + j) for i, n in zip(ids, first, strict=True) for j in range(self.group_size)]
+        texts = [response(self.setup.evaluation[i], i, j) for i, j in samples]
+        tokens = np.zeros((len(texts), LENGTH), np.int32)
+        lengths = np.zeros(len(texts), np.int32)
+        for row, text in enumerate(texts):
+            found = self.setup.tokenizer(text, add_special_tokens=False)["input_ids"]
+            found = [*found, self.setup.stop_tokens[0]][:LENGTH]
+            tokens[row, : len(found)], lengths[row] = found, len(found)
+        prompt, mask = (
+            np.repeat(np.asarray(x), self.group_size, axis=0) for x in (prompts.prompt, prompts.prompt_mask)
+        )
+        chosen = np.arange(LENGTH) < lengths[:, None]
+        return Rollouts(prompt, mask, tokens, chosen, np.zeros(len(texts), np.float32), np.zeros(chosen.shape))
+
+
+def evaluated(**fields):
+    """(metrics, the engine) of an evaluation of a config."""
+    setup = set_up(dataclasses.replace(tiny_run.config(), alignment_every=0, **fields))
+    programs = Programs(setup, lambda model, settings, group_size: Scripted(setup, group_size))
+    return evaluate(programs, None), programs.engine(None)
+
+
+def sampling(prompts, group_size=1):
+    """And phases that can do with groups of one."""
+    rows = dataclasses.replace(tiny_run.config().sampling, prompts_per_step=prompts, group_size=group_size)
+    advantage = tuple(
+        dataclasses.replace(phase, advantage=tiny_run.AgainstHalf()) for phase in tiny_run.config().phases
+    )
+    return {"sampling": rows, "phases": advantage}
+
+
+def problems(count, limit=None, samples=2):
+    config = tiny_run.config()
+    data = dataclasses.replace(config.data, evaluation=dataclasses.replace(config.data.evaluation, count=count))
+    return {"data": data, "evaluation": dataclasses.replace(config.evaluation, limit=limit, samples=samples)}
+
+
+def test_means_of_scripted_responses():
+    metrics, _ = evaluated(**problems(4))
+    assert metrics["eval/avg@2"] == 0.5
+    assert metrics["eval/pass@2"] == 1
+    assert metrics["eval/truncated"] == 1 / 8
+    assert metrics["eval/reflections"] == pytest.approx((0 + 2 + 1 + 2 + 0 + 0 + 1 + 2) / 8)
+    named = {name for name in metrics if name.startswith("eval/") and not name.endswith("_stderr")}
+    assert named == set(tiny_run.config().evaluation.metrics)
+    assert {f"eval/thoughts/{thought.name}" for thought in THOUGHTS} <= named
+
+
+def test_a_user_s_own_thoughts_are_counted():
+    how = problems(4)
+    thoughts = (Thought("waits", ("wait",)), Thought("says", ("#", r"^wait")))
+    how["evaluation"] = dataclasses.replace(how["evaluation"], thoughts=thoughts)
+    metrics, _ = evaluated(**how)
+    found = {name: value for name, value in metrics.items() if "thoughts" in name}
+    # seven of the eight responses have a "#", and five of them begin with "wait"
+    assert found == {
+        "eval/thoughts/waits": pytest.approx((2 + 1 + 2 + 1 + 2) / 8),
+        "eval/thoughts/says": pytest.approx((7 + 5) / 8),
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "calls"),
+    [
+        (sampling(1, 4), [[0, 1], [2, 3], [4, 0]]),
+        (sampling(2, 4), [[0, 1, 2, 3], [4, 0, 1, 2]]),
+        (sampling(3, 2), [[0, 1, 2], [3, 4, 0]]),
+        (sampling(6, 2), [[0, 1, 2, 3, 4, 0]]),
+        (sampling(11, 2), [[0, 1, 2, 3, 4]]),
+        ({}, [[0, 1, 2, 3, 4]]),
+    ],
+    ids=["three calls", "two calls", "as in training", "not quite full", "training's would be too large", "one call"],
+)
+def test_the_last_call_is_filled_up_and_cut_off(fields, calls):
+    metrics, engine = evaluated(**problems(5), **fields)
+    assert engine.ids == calls
+    assert len({tuple(key) for key in engine.keys}) == 1, "what tells samples apart is their problem, not their call"
+    assert metrics == evaluated(**problems(5))[0]
+
+
+def test_the_run_s_own_verifier_is_asked_and_its_late_verdicts_are_counted():
+    setup = set_up(dataclasses.replace(tiny_run.config(), **problems(5)))
+    programs = Programs(setup, lambda model, settings, group_size: Scripted(setup, group_size))
+
+    def verify(problems, responses, cut):
+        return Verified(np.full(len(problems), 0.25, np.float32), np.arange(len(problems)) == 3)
+
+    metrics = evaluate(programs, None, verify)
+    assert metrics["eval/avg@2"] == 0.25
+    assert metrics["time/verifier_timeouts_of_evaluation"] == 1
+
+
+def test_responses_are_verified_while_others_are_sampled(monkeypatch):
+    """The first verdict waits for the second call of the engine."""
+    setup = set_up(dataclasses.replace(tiny_run.config(), alignment_every=0, **problems(5), **sampling(2, 4)))
+    programs = Programs(setup, lambda model, settings, group_size: Scripted(setup, group_size))
+    engine, plain = programs.engine(None), InProcessVerifier(setup.config.data.verifier)
+    second = threading.Event()
+
+    class Telling:
+        def __call__(self, *given):
+            if engine.ids:
+                second.set()
+            return engine(*given)
+
+    def verify(*asked):
+        assert threading.current_thread() is not threading.main_thread()
+        assert second.wait(timeout=60)
+        return plain(*asked)
+
+    monkeypatch.setattr(programs, "engine", lambda phase: Telling())
+    assert evaluate(programs, None, verify) == evaluated(**problems(5))[0]
+    assert len(engine.ids) == 2
+
+
+def test_only_the_first_problems_up_to_the_limit():
+    metrics, engine = evaluated(**problems(5, limit=3))
+    assert engine.ids == [[0, 1, 2]]
+    assert metrics["eval/truncated"] == pytest.approx(1 / 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class OfThreeSources:
+    """Problems of the tiny run's source, of which every third is of another."""
+
+    count: int
+
+    def load(self):
+        problems, dropped = dataclasses.replace(tiny_run.config().data.evaluation, count=self.count).load()
+        return tuple(dataclasses.replace(p, source="abc"[i % 3]) for i, p in enumerate(problems)), dropped
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, [0, 1, 2, 3, 4]), (1, [0, 1, 2])])
+def test_the_accuracy_of_each_source_and_the_limit_of_each(limit, asked):
+    how = problems(5, limit=limit)
+    how["data"] = dataclasses.replace(how["data"], evaluation=OfThreeSources(5))
+    metrics, engine = evaluated(**how)
+    assert engine.ids == [asked]
+    found = {name: value for name, value in metrics.items() if name.count("/") == 2 and "thoughts" not in name}
+    expected = {f"eval/{source}/{what}": value for source in "abc" for what, value in (("avg@2", 0.5), ("pass@2", 1))}
+    assert found == expected | ({f"eval/{source}/avg@2_stderr": 0 for source in "ab"} if limit is None else {})
+
+
+@pytest.fixture
+def four_parts(monkeypatch):
+    """A batch is split into four."""
+    monkeypatch.setattr(assembly_module, "make_mesh", lambda *_: make_mesh(MeshSpec(tensor=2), jax.devices()))
+
+
+def test_calls_divide_over_the_mesh(four_parts):
+    metrics, engine = evaluated(**problems(5))
+    assert engine.ids == [[0, 1, 2, 3], [4, 0, 1, 2]]
+    assert metrics["eval/avg@2"] == 0.5
+    assert metrics["eval/truncated"] == pytest.approx(1 / 10)
+
+
+def test_more_samples_than_rows_are_asked_for_in_rounds():
+    """No more than 4 rows a call: 6 samples of a problem are two rounds of 3."""
+    whole, _ = evaluated(**problems(3, samples=6))
+    metrics, engine = evaluated(**problems(3, samples=6), **sampling(1, 4))
+    assert (engine.group_size, engine.ids) == (3, [[0], [0], [1], [1], [2], [2]])
+    assert engine.first == [[0], [3]] * 3
+    assert metrics == whole
+    assert metrics["eval/avg@6"] == 0.5
+    assert metrics["eval/truncated"] == pytest.approx(3 / 18)
+
+
+def test_rounds_on_a_mesh(four_parts):
+    """4 parts of 4 rows are one row each: every sample is a round."""
+    metrics, engine = evaluated(**problems(3, samples=2), **sampling(4))
+    assert (engine.group_size, engine.ids) == (1, [[0, 0, 1, 1], [2, 2, 0, 0]])
+    assert engine.first == [[0, 1, 0, 1]] * 2
+    assert metrics["eval/avg@2"] == 0.5
+    assert metrics["eval/pass@2"] == 1
+
+
+def test_what_is_sampled_does_not_depend_on_the_calls(monkeypatch):
+    """Six samples of a problem in calls of a training step's shape, of one group of three, and all at once."""
+    said = {}
+
+    def keep(*how):
+        rollouts = collect(*how)
+        said[name].append(rollouts.response)
+        return rollouts
+
+    monkeypatch.setattr(evaluation_module, "collect", keep)
+    for name, how in {"training's": sampling(2, 2), "rounds": sampling(1, 4), "at once": sampling(3, 8)}.items():
+        config = dataclasses.replace(tiny_run.config(), alignment_every=0, **problems(2, samples=6), **how)
+        setup = set_up(config, jax.devices()[:1])
+        said[name] = []
+        evaluate(Programs(setup), setup.load_params())
+    rows = {name: np.concatenate(parts)[:12] for name, parts in said.items()}
+    assert len(np.unique(rows["at once"], axis=0)) > 6
+    for found in rows.values():
+        np.testing.assert_array_equal(found, rows["at once"])

@@ -1,0 +1,172 @@
+"""Dynamic sampling: which groups take whose places, on one process and on two, and runs that draw again."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+import tiny_run
+import toy
+from tiny_run import Died, dying_engine, lines, state_at, timeless
+
+import prerl_jax as pj
+from prerl_jax.trainer import draws as draws_module
+from prerl_jax.trainer.rollouts import Draw, replacements
+from prerl_jax.trainer.start import run
+
+
+@pytest.mark.parametrize(
+    ("mixed", "places", "sources"),
+    [
+        (["1111"], [], []),
+        (["1010"], [], []),
+        (["1010", "0110"], [1, 3], [5, 6]),
+        (["1010", "0100"], [1], [5]),  # what is missing stays
+        (["0010", "0100", "1001"], [0, 1, 3], [5, 8, 11]),
+        (["1110", "1111"], [3], [4]),
+    ],
+)
+def test_mixed_groups_take_the_places_of_the_others_in_the_order_of_drawing(mixed, places, sources):
+    found = replacements(np.array([[c == "1" for c in row] for row in mixed]))
+    assert [part.tolist() for part in found] == [places, sources]
+
+
+def drawn(number, process=None):
+    """A draw of four groups of two, or a process's half of it; every entry tells whose it is."""
+    rows = np.arange(8) + 100 * number
+    tokens = np.repeat(rows[:, None], 3, axis=1).astype(np.int32)
+    full = np.ones((8, 3), bool)
+    rollouts = pj.Rollouts(tokens, full, tokens, full, rows.astype(np.float32), tokens.astype(np.float32), full[:, 0])
+    draw = Draw(np.arange(4, dtype=np.int32) + 10 * number, rollouts, [str([int(r)] * 3) for r in rows], full[:, 0])
+    if process is None:
+        return draw
+    half = slice(4 * process, 4 * process + 4)
+    mine = pj.Rollouts(*(getattr(rollouts, field.name)[half] for field in dataclasses.fields(rollouts)))
+    return Draw(draw.problems[half.start // 2 :][:2], mine, draw.responses[half], draw.late[half])
+
+
+def test_two_processes_put_together_what_one_does(monkeypatch):
+    config = types.SimpleNamespace(sampling=types.SimpleNamespace(group_size=2))
+    run = types.SimpleNamespace(
+        setup=types.SimpleNamespace(config=config, decode=lambda rows: [str(row) for row in rows])
+    )
+    places, sources = np.array([1, 2, 3]), np.array([4, 7, 9])
+    whole = draws_module._put_together(run, [drawn(n) for n in range(3)], places, sources)
+    assert whole[0].tolist() == [0, 10, 13, 21]
+    assert whole[1].rewards.tolist() == [0, 1, 100, 101, 106, 107, 202, 203]
+    assert whole[2] == [str([int(r)] * 3) for r in whole[1].rewards]
+    assert (whole[1].response[:, 0] == whole[1].rewards).all()
+
+    halves = []
+    monkeypatch.setattr(draws_module.jax, "process_count", lambda: 2)
+    for process in range(2):
+        mine = [drawn(n, process) for n in range(3)]
+        both = {
+            id(part): np.concatenate([part, other]) if process == 0 else np.concatenate([other, part])
+            for draw, rest in zip(mine, (drawn(n, 1 - process) for n in range(3)), strict=True)
+            for part, other in zip(arrays(draw), arrays(rest), strict=True)
+        }
+        monkeypatch.setattr(draws_module.jax, "process_index", lambda process=process: process)
+        monkeypatch.setattr(draws_module, "all_rows", lambda rows, both=both: both[id(rows)])
+        halves.append(draws_module._put_together(run, mine, places, sources))
+    first, second = halves
+    assert [*first[0], *second[0]] == whole[0].tolist()
+    assert first[2] + second[2] == whole[2]
+    for field in dataclasses.fields(pj.Rollouts):
+        parts = [getattr(half[1], field.name) for half in halves]
+        np.testing.assert_array_equal(np.concatenate(parts), getattr(whole[1], field.name))
+
+
+def arrays(draw):
+    return [draw.problems, *(getattr(draw.rollouts, field.name) for field in dataclasses.fields(draw.rollouts))]
+
+
+def tiny(max_resamples):
+    """Eight groups of two, of which some are sure to be alike."""
+    (phase,), config = pj.grpo(steps=3), tiny_run.config()
+    return dataclasses.replace(
+        config,
+        phases=(dataclasses.replace(phase, max_resamples=max_resamples),),
+        sampling=dataclasses.replace(config.sampling, prompts_per_step=8, group_size=2),
+        alignment_every=0,
+        completions_per_step=16,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Of at most two further draws, and of none: (metric lines, completions, workdir)."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_run.on_one_device(patch)
+        for max_resamples in (2, 0):
+            workdir = tmp_path_factory.mktemp("drawn")
+            run(tiny(max_resamples), workdir, console=tiny_run.quiet())
+            found[max_resamples] = timeless(workdir), lines(workdir, "completions.jsonl"), workdir
+    return found
+
+
+def constant(rewards):
+    return all(reward == rewards[0] for reward in rewards)
+
+
+def test_a_step_draws_until_its_groups_are_mixed(runs, setup):
+    records, said, workdir = runs[2]
+    drawn = [record["train/draws"] for record in records[1:]]
+    assert max(drawn) > 1
+    for record in records[1:]:
+        of = [c for c in said if c["step"] == record["step"]]
+        groups = [of[i : i + 2] for i in range(0, 16, 2)]
+        mixed = [not constant([c["reward"] for c in group]) for group in groups]
+        assert record["train/mixed_groups"] == sum(mixed)
+        assert sum(mixed) == 8 or record["train/draws"] == 3
+        assert all(len({c["prompt"] for c in group}) == 1 for group in groups)
+        verifier = tiny_run.config().data.verifier
+        right = [c["response"].endswith(f"{verifier.marker}{c['answer']}") and not c["truncated"] for c in of]
+        assert right == [c["reward"] == 1 for c in of]
+        assert record["train/trained_fraction"] == sum(mixed) / 8
+    data = [read_extra(workdir, step)["data"]["next_index"] for step in (2, 3)]
+    assert data == np.cumsum(drawn)[1:].tolist()
+
+
+def read_extra(workdir, step):
+    from etils import epath
+
+    from prerl_jax.runtime.step_files import read_record
+
+    return read_record(epath.Path(workdir) / "checkpoints" / str(step)).extra
+
+
+def test_accuracy_is_that_of_the_first_draw(runs):
+    """Whose prompts and samples are those of a step that draws once: what is drawn for a filter does not count."""
+    (_, again, *_), (_, once, *_) = runs[2][0], runs[0][0]
+    assert again["train/draws"] > 1
+    for name in ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob"):
+        assert again[f"train/{name}"] == once[f"train/{name}"], name
+    assert again["train/trained_fraction"] > once["train/trained_fraction"]
+    assert again["train/flops"] > once["train/flops"]
+    assert "train/draws" not in once
+
+
+def test_a_resume_draws_the_same(tmp_path, runs, setup):
+    """Killed in the second step; the first one drew again."""
+    records, _, workdir = runs[2]
+    calls = 1 + int(records[1]["train/draws"])  # the evaluation of the base model has the shape of a step
+    with pytest.raises(Died):
+        run(tiny(2), tmp_path, make_engine=dying_engine(tiny(2), calls), console=tiny_run.quiet())
+    console = tiny_run.quiet()
+    run(tiny(2), tmp_path, console=console)
+    assert "resumed from the checkpoint at step 1" in console.file.getvalue()
+    assert timeless(tmp_path) == records
+    toy.assert_same_bits(state_at(tmp_path, setup, 3), state_at(workdir, setup, 3))
+
+
+def test_what_learns_from_constant_groups_does_not_draw_again():
+    for advantage in (pj.BinaryAdvantage(), pj.BatchNormalized(), pj.DropTruncated(pj.ConstantBaseline())):
+        with pytest.raises(
+            ValueError, match=r"'p' draws again for groups whose rewards are all equal.*Set max_resamples=0"
+        ):
+            pj.Phase("p", 1, advantage=advantage, max_resamples=1)
+    with pytest.raises(ValueError, match="max_resamples=-1"):
+        pj.Phase("p", 1, max_resamples=-1)
+    pj.Phase("p", 1, advantage=pj.DropTruncated(pj.LeaveOneOut()), max_resamples=1)
