@@ -33,7 +33,7 @@ from timing import Row, interleaved, report
 
 import prerl_jax as pj
 from prerl_jax.analysis.console import Progress
-from prerl_jax.config import TrainConfig
+from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
 from prerl_jax.core.types import Array, Batch, Params, Rollouts
 from prerl_jax.data import make_batches
@@ -62,7 +62,7 @@ def lab(prompts: int, steps: int, kind: str) -> TrainConfig:
         phases=(pj.dsrl(warmup=steps, total=2 * steps)[KINDS.index(kind)],),
         sampling=dataclasses.replace(config.sampling, prompts_per_step=prompts, group_size=GROUP),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, weight_decay=DECAY, max_grad_norm=CLIP),
-        alignment_every=0,
+        alignment=AlignmentSpec(),
     )
 
 

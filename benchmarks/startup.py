@@ -82,7 +82,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as cache:
             cold.append(first_step(args.config, cache))
             warm.append(first_step(args.config, cache))
-    overrides = ["phases=dsrl(warmup=1, total=2)", "alignment_every=1"] if args.quick else []
+    overrides = ["phases=dsrl(warmup=1, total=2)", "alignment.every=1"] if args.quick else []
     programs = compiled(args.config, *overrides)
     seconds = statistics.median(cold), statistics.median(warm)
     names = ", ".join(f"{name} x {count}" if count > 1 else name for name, count in programs.items())

@@ -18,7 +18,7 @@ Expected: there is no published number for this model and data.
 import dataclasses
 
 from prerl_jax import Warmup, dapo
-from prerl_jax.config import TrainConfig
+from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
 
 
@@ -35,5 +35,5 @@ def config() -> TrainConfig:
         ),
         optimizer=dataclasses.replace(base.optimizer, weight_decay=0.1),
         microbatches=256,
-        alignment_every=0,
+        alignment=AlignmentSpec(),
     )

@@ -18,7 +18,7 @@ Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Paramete
 are 4 x 16 GB, 2 GB a chip; the cache of 128 responses of 8,192 tokens (147 kB a token) is 155 GB, 4.8 GB a chip; each
 microbatch is one row a chip. Every 10 steps alignment takes two more gradients, 1 GB a chip, in the same microbatches.
 `--dry-run` prints what your slice would hold; on another, change mesh, microbatches, sampling.slots and
-alignment_prompts.
+alignment.prompts.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.26, GRPO 55.79, DSRL 57.54. The evaluation
 here is avg@20 on the three that the published code watches, of all and of each, and is not that number.
@@ -28,6 +28,7 @@ here is avg@20 on the three that the published code watches, of all and of each,
 
 from prerl_jax import dsrl
 from prerl_jax.config import (
+    AlignmentSpec,
     CheckpointSpec,
     DataSpec,
     EvaluationSpec,
@@ -63,6 +64,5 @@ def config() -> TrainConfig:
         checkpoints=CheckpointSpec(every=25, keep_last=2, best="eval/avg@20"),
         mesh=MeshSpec(data=1, fsdp=32, tensor=1),
         microbatches=32,
-        alignment_every=10,
-        alignment_prompts=32,
+        alignment=AlignmentSpec(every=10, prompts=32),
     )

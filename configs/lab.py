@@ -15,6 +15,7 @@ steps of NSR-PreRL, 0.86 to 0.88 after 50 of RL; docs/lab.md has the experiments
 
 from prerl_jax import dsrl
 from prerl_jax.config import (
+    AlignmentSpec,
     CheckpointSpec,
     DataSpec,
     EvaluationSpec,
@@ -44,7 +45,5 @@ def config() -> TrainConfig:
         optimizer=OptimizerSpec(learning_rate=1e-4),
         evaluation=EvaluationSpec(every=10, samples=8, reflection="wait"),
         checkpoints=CheckpointSpec(every=10, best="eval/avg@8"),
-        alignment_every=5,
-        alignment_prompts=24,
-        alignment_logprob=True,
+        alignment=AlignmentSpec(every=5, prompts=24, mean_logprob=True),
     )

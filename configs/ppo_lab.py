@@ -14,7 +14,7 @@ states. docs/algorithms.md has the figures.
 import dataclasses
 
 from prerl_jax import ppo
-from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
+from prerl_jax.config import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig
 from prerl_jax.config.io import load_config
 
 
@@ -25,5 +25,5 @@ def config() -> TrainConfig:
         name="ppo_lab",
         phases=ppo(steps=55, critic_warmup=5, gamma=1.0, lam=1.0),
         critic=CriticSpec(OptimizerSpec(learning_rate=1e-3)),
-        alignment_every=0,
+        alignment=AlignmentSpec(),
     )

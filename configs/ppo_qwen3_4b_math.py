@@ -19,7 +19,7 @@ Expected: there is no published number for this model and data.
 import dataclasses
 
 from prerl_jax import ppo
-from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
+from prerl_jax.config import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig
 from prerl_jax.config.io import load_config
 
 
@@ -31,5 +31,5 @@ def config() -> TrainConfig:
         phases=ppo(steps=348, critic_warmup=10, gamma=1.0, lam=1.0, minibatches=4),
         critic=CriticSpec(OptimizerSpec(learning_rate=1e-5, weight_decay=0.01, max_grad_norm=1.0), value_clip=0.5),
         sampling=dataclasses.replace(base.sampling, slots=128),
-        alignment_every=0,
+        alignment=AlignmentSpec(),
     )

@@ -18,6 +18,7 @@ more. docs/smollm2.md has the log of a run.
 
 from prerl_jax import dsrl
 from prerl_jax.config import (
+    AlignmentSpec,
     CheckpointSpec,
     DataSpec,
     EvaluationSpec,
@@ -50,6 +51,5 @@ def config() -> TrainConfig:
         optimizer=OptimizerSpec(learning_rate=1e-5),
         evaluation=EvaluationSpec(every=0, samples=4),
         checkpoints=CheckpointSpec(every=0, best=None),
-        alignment_every=3,
-        alignment_prompts=8,
+        alignment=AlignmentSpec(every=3, prompts=8),
     )

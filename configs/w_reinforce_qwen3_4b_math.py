@@ -18,7 +18,7 @@ Expected: published are curves of pass@k for k up to 256 (arXiv 2506.01347), ove
 import dataclasses
 
 from prerl_jax import ClippedPG, WithEntropy, w_reinforce
-from prerl_jax.config import TrainConfig
+from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
 
 
@@ -35,5 +35,5 @@ def config() -> TrainConfig:
         evaluation=dataclasses.replace(base.evaluation, every=7),
         checkpoints=dataclasses.replace(base.checkpoints, every=7),
         microbatches=256,
-        alignment_every=0,
+        alignment=AlignmentSpec(),
     )

@@ -79,14 +79,14 @@ def measure(
       config: its model, data, sampling, seed, and the spaces of its phases.
       out: a folder, made if need be.
       init_from: WORKDIR or WORKDIR@STEP of a run of this config: its parameters instead of the config's checkpoint.
-      groups: problems, with sampling.group_size responses each; config.alignment_prompts by default.
+      groups: problems, with sampling.group_size responses each; config.alignment.prompts by default.
       gradients: also the cosines of whole gradients.
       buckets: of probabilities and positions.
 
     Raises ValueError where the config, the checkpoint or the number of groups does not fit.
     """
     setup, buckets = set_up(config), buckets or Buckets()
-    groups = config.alignment_prompts if groups is None else groups
+    groups = config.alignment.prompts if groups is None else groups
     if not 1 <= groups <= len(setup.train) or groups % batch_shards(setup.mesh):
         raise ValueError(
             f"{groups} groups cannot be measured: there are {len(setup.train)} problems, and their number must be a "
@@ -184,7 +184,7 @@ def _gradients(setup: Setup, pre: Phase, post: Phase):
         rows, length = rollouts.response.shape
         tokens = length + rollouts.prompt.shape[1]
         chunk = chunk_length(rows, tokens, setup.model.config.vocab_size, batch_shards(setup.mesh))
-        settings = {"logprob_alignment": config.alignment_logprob, "chunk": chunk}
+        settings = {"logprob_alignment": config.alignment.mean_logprob, "chunk": chunk}
         dual = make_dual_gradients(setup.model, pre, post, config.sampling.group_size, **settings)
         return dual(params, rollouts)[2]
 
@@ -245,7 +245,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--init-from", metavar="WORKDIR[@STEP]", help="a run's parameters instead of the config's checkpoint"
     )
-    p.add_argument("--groups", type=int, help="problems that are sampled; the config's alignment_prompts by default")
+    p.add_argument("--groups", type=int, help="problems that are sampled; the config's alignment.prompts by default")
     p.add_argument("--gradients", action="store_true", help="also the cosines of whole gradients (backward passes)")
     p.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b.0.c=value", nargs="+")
     return p

@@ -45,7 +45,7 @@ REFUSED = [
     ),
     (
         {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "critic": CriticSpec(), "advantage": pj.GAE()},
-        r"group_size is 1 and alignment_every 5.*Set alignment_every=0",
+        r"group_size is 1 and alignment.every 5.*Set alignment.every=0",
     ),
     (
         {"objective": pj.WithKL(pj.Reinforce(), 0.1)},

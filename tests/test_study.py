@@ -38,7 +38,7 @@ from prerl_jax import grpo
 from prerl_jax.config.study import Arm, Study
 
 def study():
-    config = dataclasses.replace(tiny_run.config(), phases=grpo(steps=1), alignment_every=0)
+    config = dataclasses.replace(tiny_run.config(), phases=grpo(steps=1), alignment=AlignmentSpec())
     return Study("one", (Arm("grpo", config),), (3,), "eval/avg@2")
 """
 

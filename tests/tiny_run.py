@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from prerl_jax import dsrl, launch
-from prerl_jax.config import TrainConfig
+from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
 from prerl_jax.models import decoder
 from prerl_jax.rollout.continuous import make_pool
@@ -44,8 +44,7 @@ def config() -> TrainConfig:
         optimizer=dataclasses.replace(lab.optimizer, learning_rate=3e-4),
         evaluation=dataclasses.replace(lab.evaluation, every=0, samples=2),
         checkpoints=dataclasses.replace(lab.checkpoints, every=1, keep_last=2, best=None),
-        alignment_every=2,
-        alignment_prompts=4,
+        alignment=AlignmentSpec(every=2, prompts=4, mean_logprob=True),
     )
 
 

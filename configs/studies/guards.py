@@ -16,7 +16,7 @@ nothing.
 import dataclasses
 
 from prerl_jax import WARMUP_GUARDS, dsrl
-from prerl_jax.config import TrainConfig
+from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
 from prerl_jax.config.study import Arm, Figure, Study
 
@@ -32,7 +32,7 @@ def with_phases(phases) -> TrainConfig:
         name="guards",
         phases=phases,
         checkpoints=dataclasses.replace(lab.checkpoints, every=0, best=None),
-        alignment_every=0,
+        alignment=AlignmentSpec(),
     )
 
 

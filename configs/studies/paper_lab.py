@@ -28,7 +28,7 @@ from prerl_jax import (
     psr_rl,
     w_reinforce,
 )
-from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
+from prerl_jax.config import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig
 from prerl_jax.config.io import load_config
 
 STEPS = 60
@@ -50,7 +50,7 @@ def with_phases(phases) -> TrainConfig:
         phases=phases,
         evaluation=dataclasses.replace(lab.evaluation, every=5),
         checkpoints=dataclasses.replace(lab.checkpoints, every=0, best=None),
-        alignment_every=0,
+        alignment=AlignmentSpec(),
         critic=CriticSpec(OptimizerSpec(learning_rate=1e-3)) if valued else None,
     )
 

@@ -17,7 +17,7 @@ error apart.
 import dataclasses
 
 from prerl_jax import dsrl, grpo
-from prerl_jax.config import EvaluationSpec, TrainConfig
+from prerl_jax.config import AlignmentSpec, EvaluationSpec, TrainConfig
 from prerl_jax.config.io import load_config
 from prerl_jax.config.study import Arm, Figure, Study
 from prerl_jax.core.phases import Phases
@@ -34,7 +34,7 @@ def with_phases(phases: Phases) -> TrainConfig:
         phases=phases,
         evaluation=EvaluationSpec(every=5, samples=8),
         checkpoints=dataclasses.replace(base.checkpoints, every=5, keep_last=1),
-        alignment_every=0,
+        alignment=AlignmentSpec(),
     )
 
 

@@ -3,6 +3,7 @@
 from prerl_jax.config.io import load_config
 from prerl_jax.config.overrides import apply_overrides
 from prerl_jax.config.schema import (
+    AlignmentSpec,
     CheckpointSpec,
     CriticSpec,
     DataSpec,
@@ -15,6 +16,7 @@ from prerl_jax.config.schema import (
 from prerl_jax.config.study import Arm, Figure, Study
 
 __all__ = [
+    "AlignmentSpec",
     "Arm",
     "CheckpointSpec",
     "CriticSpec",

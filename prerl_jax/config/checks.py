@@ -67,11 +67,11 @@ def _validate_critic(config: TrainConfig) -> None:
             f"critic is {config.critic}, and no phase reads its values: it would take memory and never learn. Give a "
             "phase the credit GAE(), as ppo(...) does, or set critic=None."
         )
-    if reading and config.alignment_every and config.sampling.group_size == 1:
+    if reading and config.alignment.every and config.sampling.group_size == 1:
         raise ValueError(
-            f"sampling.group_size is 1 and alignment_every {config.alignment_every}: alignment is not measured of "
+            f"sampling.group_size is 1 and alignment.every {config.alignment.every}: alignment is not measured of "
             f"{reading[0].valued}, which a critic's values enter, but of GRPO's objective, which compares a group. Set "
-            "alignment_every=0, or sampling.group_size to 2 or more."
+            "alignment.every=0, or sampling.group_size to 2 or more."
         )
     for phase in reading:
         if not callable(getattr(phase.valued, "targets", None)):
@@ -124,16 +124,16 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
             f"{product} in microbatches = {config.microbatches} are {part} rows each, which do not divide over the "
             f"{shards} parts of the mesh (data x fsdp); use fewer microbatches."
         )
-    measured = config.alignment_prompts if config.alignment_every else 0
+    measured = config.alignment.prompts if config.alignment.every else 0
     if measured > sampling.prompts_per_step:
         raise ValueError(
-            f"alignment_prompts is {measured}, but a step has sampling.prompts_per_step = {sampling.prompts_per_step}: set it to as many "
-            "or fewer, or alignment_every=0."
+            f"alignment.prompts is {measured}, but a step has sampling.prompts_per_step = {sampling.prompts_per_step}: set it to as many "
+            "or fewer, or alignment.every=0."
         )
     if shards and measured % shards:
         raise ValueError(
-            f"alignment_prompts = {measured} groups do not divide over the {shards} parts of the mesh (data x fsdp); "
-            "change it to a multiple, or set alignment_every=0."
+            f"alignment.prompts = {measured} groups do not divide over the {shards} parts of the mesh (data x fsdp); "
+            "change it to a multiple, or set alignment.every=0."
         )
 
 
@@ -148,8 +148,8 @@ def _validate_guards(config: TrainConfig) -> None:
                     f"{what}, which is never measured with evaluation.samples = {evaluation.samples}: watch one of "
                     f"{', '.join(evaluation.metrics)}."
                 )
-            if kind == "alignment" and not config.alignment_every:
-                raise ValueError(f"{what}, and alignment_every is 0: set it to the steps between measurements.")
+            if kind == "alignment" and not config.alignment.every:
+                raise ValueError(f"{what}, and alignment.every is 0: set it to the steps between measurements.")
             if kind == "eval" and isinstance(guard.reaction, EndPhase) and not 0 < every < phase.steps:
                 raise ValueError(
                     f"{what} that is to end the phase, and with evaluation.every = {every} it is measured only when "
@@ -163,7 +163,7 @@ def _validate_guards(config: TrainConfig) -> None:
 def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int, start: int, steps: int) -> None:
     """What is not measured in every step is measured as often as a guard has to see it, in `steps` steps from there."""
     if kind == "alignment":  # of step 1, and of every so many after it
-        cadence, every = "alignment_every", config.alignment_every
+        cadence, every = "alignment.every", config.alignment.every
         count = -(-(start + steps) // every) + -start // every
     else:  # of the phase's beginning, of every so many steps, and of its end
         cadence, every = "evaluation.every", config.evaluation.every

@@ -244,6 +244,25 @@ class CheckpointSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class AlignmentSpec:
+    """Measurements of how well the gradients of log P(y) and log P(y|x) align, taken before the update of a step.
+
+    Attributes:
+      every: steps between two measurements, the first of them at step 1; 0 measures never.
+      prompts: groups of the step's batch that are measured.
+      mean_logprob: also aligns the gradients of the mean log-probabilities. It takes two more backward passes.
+    """
+
+    every: int = 0
+    prompts: int = 8
+    mean_logprob: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(0, self, "alignment.", "every")
+        _at_least(1, self, "alignment.", "prompts")
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A whole run. With `seed` and `evaluation.seed` it settles every number that is not a time."""
 
@@ -272,18 +291,14 @@ class TrainConfig:
     microbatches: int = 1
     """The fewest parts that a full batch is computed in, one after the other; what packs into fewer rows takes fewer
     parts of the same size. The gradient is the same, the memory is not."""
-    alignment_every: int = 0
-    """Steps between measurements of how well the gradients of P(y) and P(y given x) align; 0 is never."""
-    alignment_prompts: int = 8
-    """Groups of the batch that are measured."""
-    alignment_logprob: bool = False
-    """Also align the gradients of the plain mean log-probabilities: two more backward passes."""
+    alignment: AlignmentSpec = AlignmentSpec()
+    """How often, and of what, the alignment of P(y) and P(y|x) is measured."""
     completions_per_step: int = 4
     """Sampled responses a step that completions.jsonl gets."""
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise ValueError(f"name is {self.name!r}; give the run a name that can be a folder's.")
-        _at_least(1, self, "", "microbatches", "alignment_prompts")
-        _at_least(0, self, "", "alignment_every", "completions_per_step")
+        _at_least(1, self, "", "microbatches")
+        _at_least(0, self, "", "completions_per_step")
         _seed(self, "")

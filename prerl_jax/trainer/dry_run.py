@@ -131,8 +131,8 @@ def _memory_table(setup: Setup) -> Table:
         entries[f"critic: gradients (float32, {config.microbatches} microbatches)"] = size
         tokens = config.data.max_prompt_tokens + sampling.max_new_tokens
         entries[f"critic: batch, at most ({batch_rows} rows of {tokens} tokens)"] = batch_rows * tokens * 4 * 7
-    if config.alignment_every:
-        parts, pairs = setup.alignment_parts, 2 if config.alignment_logprob else 1
+    if config.alignment.every:
+        parts, pairs = setup.alignment_parts, 2 if config.alignment.mean_logprob else 1
         what = f"alignment: gradients in both spaces (float32, {parts} microbatches)"
         entries[what] = 2 * pairs * bytes_per_device(params)
     table = Table(title="bytes on a device, activations and temporaries aside")

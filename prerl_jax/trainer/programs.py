@@ -135,7 +135,7 @@ class Programs:
         phases = alignment_phases(self.setup)
         pre, post = (dataclasses.replace(phase, temperature=temperature) for phase in phases)
         parts = self.setup.alignment_parts
-        rows = config.alignment_prompts * config.sampling.group_size // parts
+        rows = config.alignment.prompts * config.sampling.group_size // parts
         length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
         shards = batch_shards(self.setup.mesh)
         model, vocab = self.setup.model, self.setup.model.config.vocab_size
@@ -144,7 +144,7 @@ class Programs:
             pre,
             post,
             config.sampling.group_size,
-            logprob_alignment=config.alignment_logprob,
+            logprob_alignment=config.alignment.mean_logprob,
             chunk=chunk_length(rows, length, vocab, shards),
             microbatches=parts,
         )

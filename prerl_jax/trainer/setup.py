@@ -77,7 +77,7 @@ class Setup:
     @property
     def alignment_parts(self) -> int:
         """Parts that the rows whose alignment is measured are computed in, so that none has more than a microbatch."""
-        rows, shards = self.config.alignment_prompts * self.config.sampling.group_size, batch_shards(self.mesh)
+        rows, shards = self.config.alignment.prompts * self.config.sampling.group_size, batch_shards(self.mesh)
         fits = (n for n in range(1, rows + 1) if rows % (n * shards) == 0 and rows // n <= self.microbatch_rows)
         return next(fits)
 

@@ -69,7 +69,7 @@ def update(run: Run, step: Step, later: Later) -> None:
 
 def _align(run: Run, step: Step, later: Later) -> None:
     """Measures how the gradients of the two spaces align, where it is due; marks the times."""
-    if not due(run.setup.config.alignment_every, step.number - 1):
+    if not due(run.setup.config.alignment.every, step.number - 1):
         step.times.mark("prepared", "aligned")
         return
     groups = global_rows(run.setup.mesh, _alignment_groups(run.setup, step.rollouts))
@@ -84,7 +84,7 @@ def _alignment_groups(setup: Setup, rollouts: Rollouts) -> Rollouts:
     Which ones they are does not depend on the number of processes.
     """
     sampling, processes = setup.config.sampling, jax.process_count()
-    wanted, local = setup.config.alignment_prompts // processes, sampling.prompts_per_step // processes
+    wanted, local = setup.config.alignment.prompts // processes, sampling.prompts_per_step // processes
     groups = np.arange(wanted) * local // wanted
     rows = (groups[:, None] * sampling.group_size + np.arange(sampling.group_size)).ravel()
     return jax.tree.map(lambda x: x[rows], rollouts)

@@ -27,6 +27,7 @@ from prerl_jax import (
 )
 from prerl_jax.analysis.thought_patterns import Thought
 from prerl_jax.config import (
+    AlignmentSpec,
     CheckpointSpec,
     DataSpec,
     EvaluationSpec,
@@ -118,13 +119,13 @@ def read_back(text, tmp_path):
         (lambda: dataclasses.replace(CONFIG.data, max_prompt_tokens=0), r"data\.max_prompt_tokens is 0"),
         (lambda: dataclasses.replace(CONFIG.data, verify_workers=-1), r"data\.verify_workers is -1"),
         (lambda: dataclasses.replace(CONFIG.data, verify_timeout=0.0), r"data\.verify_timeout is 0\.0"),
-        (lambda: SamplingSpec(prompts_per_step=0), r"sampling\.prompts is 0; it must be 1 or more"),
+        (lambda: SamplingSpec(prompts_per_step=0), r"sampling\.prompts_per_step is 0; it must be 1 or more"),
         (lambda: SamplingSpec(top_p=1.5), r"sampling\.top_p is 1\.5"),
         (lambda: SamplingSpec(stop_tokens=(3, -1)), r"stop_tokens is \(3, -1\)"),
         (lambda: OptimizerSpec(learning_rate=-1e-6), r"learning_rate is -1e-06"),
         (lambda: OptimizerSpec(learning_rate=math.nan), r"learning_rate is nan"),
         (lambda: OptimizerSpec(b2=1.0), r"optimizer\.b2 is 1\.0"),
-        (lambda: OptimizerSpec(max_grad_norm=0.0), r"optimizer\.clip 0\.0; they must be above 0"),
+        (lambda: OptimizerSpec(max_grad_norm=0.0), r"optimizer\.max_grad_norm is 0\.0; both must be above 0"),
         (lambda: EvaluationSpec(samples=0), r"evaluation\.samples is 0"),
         (lambda: EvaluationSpec(temperature=-1.0), r"evaluation\.temperature is -1\.0"),
         (lambda: EvaluationSpec(reflection="("), r"'\(' is no regular expression"),
@@ -170,7 +171,7 @@ class OwnCredit:
             "group_size is 1, and phase 'reinforce'",
         ),
         ({"microbatches": 3}, r"4 x 4 = 16 rows do not divide into microbatches = 3"),
-        ({"mesh": MeshSpec(data=1, fsdp=3)}, r"sampling\.prompts = 4 groups do not divide over the 3 parts"),
+        ({"mesh": MeshSpec(data=1, fsdp=3)}, r"sampling\.prompts_per_step = 4 groups do not divide over the 3 parts"),
         (
             {"mesh": MeshSpec(data=1, fsdp=4), "sampling": SamplingSpec(4, 4, slots=6)},
             r"sampling\.slots = 6 do not divide over the 4 parts",
@@ -179,7 +180,7 @@ class OwnCredit:
             {"mesh": MeshSpec(data=1, fsdp=4), "microbatches": 8},
             r"16 rows in microbatches = 8 are 2 rows each.*4 parts",
         ),
-        ({"alignment_every": 1}, "alignment_prompts is 8, but a step has sampling.prompts_per_step = 4"),
+        ({"alignment": AlignmentSpec(every=1)}, "alignment.prompts is 8, but a step has sampling.prompts_per_step = 4"),
         (
             {"checkpoints": CheckpointSpec(best="eval/avg@4")},
             r"never measured with evaluation\.samples = 8.*eval/avg@8",
@@ -235,8 +236,8 @@ def test_what_fits_together_passes():
         ),
         ("phases.1.learning_rate=Linear(1, 0, 4)", lambda c: c.phases[1].learning_rate, Linear(1, 0, 4)),
         ("optimizer.learning_rate=1", lambda c: c.optimizer.learning_rate, 1.0),
-        ("alignment_logprob=True", lambda c: c.alignment_logprob, True),
-        ("alignment_logprob=true", lambda c: c.alignment_logprob, True),
+        ("alignment.mean_logprob=True", lambda c: c.alignment.mean_logprob, True),
+        ("alignment.mean_logprob=true", lambda c: c.alignment.mean_logprob, True),
         ("mesh.fsdp=-1", lambda c: c.mesh.fsdp, -1),
         ("sampling.stop_tokens=(1, 2)", lambda c: c.sampling.stop_tokens, (1, 2)),
         ("sampling.stop_tokens=[1,2]", lambda c: c.sampling.stop_tokens, (1, 2)),
@@ -286,8 +287,8 @@ def test_an_override_sets_one_field(override, get, value):
         ("seed=True", r"expected int, got bool True"),
         ("optimizer.eps=small", r"expected float, got 'small'"),
         ("optimizer.max_grad_norm=True", r"expected float \| None, got bool"),
-        ("alignment_logprob=yes", r"expected bool, got 'yes'"),
-        ("alignment_logprob=1", r"expected bool, got int 1"),
+        ("alignment.mean_logprob=yes", r"expected bool, got 'yes'"),
+        ("alignment.mean_logprob=1", r"expected bool, got int 1"),
         ("name=None", r"expected str, got NoneType None"),
         ("sampling.stop_tokens=5", r"expected tuple\[int, \.\.\.\] \| None, got int 5"),
         ("sampling.stop_tokens=(1, 2.5)", r"got tuple \(1, 2\.5\)"),
@@ -376,7 +377,7 @@ def test_a_rendered_config_reads_back(tmp_path):
 def test_a_rendered_config_is_readable():
     text = render(CONFIG)
     assert "    optimizer=OptimizerSpec(\n            learning_rate=1e-06,\n            b1=0.9,\n" in text
-    assert "weigh=TokenMean(scale=0.01),\n" in text
+    assert "aggregation=TokenMean(scale=0.01),\n" in text
     assert 'path="some/folder",\n' in text
     assert "from prerl_jax import " in text
     assert (
@@ -411,7 +412,7 @@ def test_a_class_of_a_config_file_is_refused(tmp_path):
         "import dataclasses\nfrom prerl_jax import *\nfrom tests_config import CONFIG\n"
         "@dataclasses.dataclass(frozen=True)\nclass Own:\n    scale: float = 1.0\n"
         "    def __call__(self, mask, keep, response_length): return mask\n"
-        "def config(): return dataclasses.replace(CONFIG, phases=(Phase('p', 1, weigh=Own()),))\n"
+        "def config(): return dataclasses.replace(CONFIG, phases=(Phase('p', 1, aggregation=Own()),))\n"
     )
     sys.modules["tests_config"] = sys.modules[__name__]
     try:

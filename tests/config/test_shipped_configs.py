@@ -21,7 +21,7 @@ from prerl_jax.config import CriticSpec, OptimizerSpec
 from prerl_jax.config.checks import validate
 from prerl_jax.config.io import config_names, load_config, render
 
-FOLDER = Path(__file__).resolve().parent.parent / "configs"
+FOLDER = Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
 QWEN = [name for name in NAMES if "qwen3" in name and not name.startswith(("ppo", "w_reinforce", "dapo"))]
 
@@ -60,7 +60,7 @@ def test_the_published_hyper_parameters(name):
     sampling = config.sampling
     assert (sampling.prompts_per_step, sampling.group_size, sampling.max_new_tokens) == (128, 8, 8192)
     assert (sampling.top_k, sampling.top_p) == (None, None)
-    assert config.alignment_every == 10
+    assert config.alignment.every == 10
     assert (config.data.max_prompt_tokens, config.data.too_long) == (1024, "truncate_left")
     assert config.data.template.arguments == (("enable_thinking", False),)
     assert config.optimizer == OptimizerSpec(1e-6, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, max_grad_norm=1.0)
@@ -112,7 +112,7 @@ def test_ppo_is_grpos_rollouts_with_the_hyper_parameters_of_verls_examples():
     assert (warmup.steps, warmup.aggregation, phase.steps, phase.aggregation) == (10, TokenMean(0.0), 348, TokenMean())
     for each in ours.phases:
         assert (each.advantage, each.objective) == (GAE(1.0, 1.0), ClippedPG(0.2, 0.2, dual_clip=None))
-        assert (each.minibatches, each.epochs, each.shape) == (4, 1, None)
+        assert (each.minibatches, each.epochs, each.reward_shaping) == (4, 1, None)
 
 
 def test_dsrl_warms_up_for_twenty_steps():

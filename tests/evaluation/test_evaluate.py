@@ -10,6 +10,7 @@ import tiny_run
 
 from prerl_jax import Rollouts
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
+from prerl_jax.config import AlignmentSpec
 from prerl_jax.evaluation.evaluate import evaluate
 from prerl_jax.evaluation.sampling import collect
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
@@ -59,7 +60,7 @@ class Scripted:
 
 def evaluated(**fields):
     """(metrics, the engine) of an evaluation of a config."""
-    setup = set_up(dataclasses.replace(tiny_run.config(), alignment_every=0, **fields))
+    setup = set_up(dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **fields))
     programs = Programs(setup, lambda model, settings, group_size: Scripted(setup, group_size))
     return evaluate(programs, None), programs.engine(None)
 
@@ -136,7 +137,7 @@ def test_the_run_s_own_verifier_is_asked_and_its_late_verdicts_are_counted():
 
 def test_responses_are_verified_while_others_are_sampled(monkeypatch):
     """The first verdict waits for the second call of the engine."""
-    setup = set_up(dataclasses.replace(tiny_run.config(), alignment_every=0, **problems(5), **sampling(2, 4)))
+    setup = set_up(dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(5), **sampling(2, 4)))
     programs = Programs(setup, lambda model, settings, group_size: Scripted(setup, group_size))
     engine, plain = programs.engine(None), InProcessVerifier(setup.config.data.verifier)
     second = threading.Event()
@@ -229,7 +230,7 @@ def test_what_is_sampled_does_not_depend_on_the_calls(monkeypatch):
 
     monkeypatch.setattr(evaluation_module, "collect", keep)
     for name, how in {"training's": sampling(2, 2), "rounds": sampling(1, 4), "at once": sampling(3, 8)}.items():
-        config = dataclasses.replace(tiny_run.config(), alignment_every=0, **problems(2, samples=6), **how)
+        config = dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(2, samples=6), **how)
         setup = set_up(config, jax.devices()[:1])
         said[name] = []
         evaluate(Programs(setup), setup.load_params())

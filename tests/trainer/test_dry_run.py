@@ -123,7 +123,7 @@ def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, setup):
 
 def test_a_slice_that_is_not_here(tmp_path):
     """It is described on imagined devices, which fill an axis of -1; none of them is waited for."""
-    mesh = ["mesh.data=4", "mesh.tensor=2", "sampling.prompts_per_step=16", "alignment_every=0"]
+    mesh = ["mesh.data=4", "mesh.tensor=2", "sampling.prompts_per_step=16", "alignment.every=0"]
     command = [*COMMAND, "--dry-run", "--devices", "32", "--set", *mesh]
     environment = tiny_run.environment(JAX_NUM_PROCESSES="4", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_PROCESS_ID="0")
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)

@@ -12,6 +12,7 @@ import toy
 from tiny_run import Died, Later, dying_engine, lines, state_at, timeless
 
 from prerl_jax import Above, EndPhase, Guard, Phase, PhaseStart, RollBack, Warn, grpo, nsr_prerl
+from prerl_jax.config import AlignmentSpec
 from prerl_jax.config.checks import validate
 from prerl_jax.config.io import load_config
 from prerl_jax.core.types import CriticState, TrainState
@@ -28,7 +29,9 @@ def tiny(*guards, second=(), **fields):
     (first,), (then,) = nsr_prerl(steps=5), grpo(steps=3)
     phases = dataclasses.replace(first, guards=guards), dataclasses.replace(then, guards=second)
     checkpoints = dataclasses.replace(config.checkpoints, keep_last=3)
-    return dataclasses.replace(config, phases=phases, alignment_every=0, **{"checkpoints": checkpoints} | fields)
+    return dataclasses.replace(
+        config, phases=phases, alignment=AlignmentSpec(), **{"checkpoints": checkpoints} | fields
+    )
 
 
 def watching_its_divergence(config):
@@ -171,7 +174,7 @@ REFUSED = [
         "phase 'nsr_prerl' has a guard on eval/avg@8, .*samples = 2: watch one of eval/avg@2",
     ),
     (Guard("eval/avg@2", Above(0.0), EndPhase()), "evaluation.every = 0 it is measured only when its 5 steps are over"),
-    (Guard("alignment/objective", Above(0.0)), "alignment_every is 0"),
+    (Guard("alignment/objective", Above(0.0)), "alignment.every is 0"),
 ]
 
 
@@ -203,7 +206,10 @@ def test_a_guard_is_shown_its_metric_often_enough(kind, every, start, measured):
     def config(patience):
         base = tiny(Guard(metric, Above(0.0), patience=patience))
         evaluation = dataclasses.replace(base.evaluation, every=every)
-        cadences = {"alignment_every": every if kind == "alignment" else 0, "evaluation": evaluation}
+        cadences = {
+            "alignment": AlignmentSpec(every if kind == "alignment" else 0, prompts=4),
+            "evaluation": evaluation,
+        }
         return dataclasses.replace(base, phases=(*before, *base.phases), **cadences)
 
     if measured:

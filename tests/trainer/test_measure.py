@@ -15,7 +15,8 @@ from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 def measured(tmp_path_factory, finished):
     """Of the model that a run ended with."""
     out = tmp_path_factory.mktemp("measure") / "new" / "folder"
-    config = dataclasses.replace(tiny_run.config(), alignment_logprob=False)
+    config = tiny_run.config()
+    config = dataclasses.replace(config, alignment=dataclasses.replace(config.alignment, mean_logprob=False))
     mine = (*THOUGHTS[:2], Thought("anything", (r".+",)))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, thoughts=mine))
     with pytest.MonkeyPatch.context() as patch:

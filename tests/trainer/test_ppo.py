@@ -12,7 +12,7 @@ import toy
 from tiny_run import Died, dying_engine, lines, state_at, timeless
 
 from prerl_jax import Batch, Sequences, nsr_prerl, ppo
-from prerl_jax.config import CriticSpec, OptimizerSpec, TrainConfig
+from prerl_jax.config import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig
 from prerl_jax.core.types import ValueBatch
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.trainer.batching import Batching
@@ -34,7 +34,7 @@ def config() -> TrainConfig:
         name="tiny_ppo",
         phases=nsr_prerl(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95, minibatches=2, epochs=2, kl=0.01),
         critic=CriticSpec(OptimizerSpec(learning_rate=3e-3)),
-        alignment_every=0,
+        alignment=AlignmentSpec(),
         checkpoints=dataclasses.replace(tiny.checkpoints, keep_last=4),
     )
 

@@ -9,6 +9,7 @@ import toy
 from tiny_run import Died, dying_engine, lines, state_at, timeless
 
 import prerl_jax as pj
+from prerl_jax.config import AlignmentSpec
 from prerl_jax.trainer.start import run
 
 TERM = pj.Term(pj.PostTrainSpace(), coefficient=pj.Linear(1.0, 0.0, 1))
@@ -22,7 +23,7 @@ PHASES = (
 def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, setup):
     config = tiny_run.config()
     sampling = dataclasses.replace(config.sampling, max_new_tokens=24)
-    config = dataclasses.replace(config, phases=PHASES, sampling=sampling, alignment_every=0)
+    config = dataclasses.replace(config, phases=PHASES, sampling=sampling, alignment=AlignmentSpec())
     run(config, tmp_path / "whole", console=tiny_run.quiet())
     for at in (1, 1):  # two deaths: after the first step, and after the second
         with pytest.raises(Died):

@@ -10,6 +10,7 @@ import toy
 from tiny_run import Died, dying_engine, lines, state_at, timeless
 
 import prerl_jax as pj
+from prerl_jax.config import AlignmentSpec
 from prerl_jax.trainer import draws as draws_module
 from prerl_jax.trainer.rollouts import Draw, replacements
 from prerl_jax.trainer.start import run
@@ -88,7 +89,7 @@ def tiny(max_resamples):
         config,
         phases=(dataclasses.replace(phase, max_resamples=max_resamples),),
         sampling=dataclasses.replace(config.sampling, prompts_per_step=8, group_size=2),
-        alignment_every=0,
+        alignment=AlignmentSpec(),
         completions_per_step=16,
     )
 

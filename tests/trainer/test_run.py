@@ -8,6 +8,7 @@ import tiny_run
 from tiny_run import AgainstHalf, Died, dying_engine, lines, timeless
 
 from prerl_jax import Phase, launch
+from prerl_jax.config import AlignmentSpec
 from prerl_jax.config.io import load_config
 from prerl_jax.rollout.sampler import make_sampler
 from prerl_jax.trainer.start import run
@@ -122,7 +123,7 @@ def test_what_fails_in_a_run_keeps_its_traceback(tmp_path):
 def test_a_phase_of_ones_own(tmp_path):
     """A frozen dataclass of a module that can be imported: it is run, saved in the config, and resumed."""
     config = dataclasses.replace(
-        tiny_run.config(), phases=(Phase("own", 2, advantage=AgainstHalf(0.5)),), alignment_every=0
+        tiny_run.config(), phases=(Phase("own", 2, advantage=AgainstHalf(0.5)),), alignment=AlignmentSpec()
     )
     with pytest.raises(Died):
         run(config, tmp_path, make_engine=dying_engine(config, 1), console=tiny_run.quiet())

@@ -13,6 +13,7 @@ import toy
 
 import prerl_jax as pj
 from prerl_jax import grpo, nsr_prerl
+from prerl_jax.config import AlignmentSpec
 from prerl_jax.core.types import Batch, Sequences
 from prerl_jax.data import make_batches
 from prerl_jax.runtime.mesh import MeshSpec
@@ -58,7 +59,7 @@ def tiny(phases, **fields):
     smooth = dataclasses.replace(config.optimizer, learning_rate=0.1, eps=1.0)
     if phases is UPDATES:
         fields["optimizer"] = smooth
-    return dataclasses.replace(config, phases=phases, alignment_every=0, **fields)
+    return dataclasses.replace(config, phases=phases, alignment=AlignmentSpec(), **fields)
 
 
 @functools.cache
@@ -116,7 +117,7 @@ def test_a_smaller_cache_samples_from_a_policy_near_the_one_that_is_scored():
 
 
 def test_a_run_compiles_one_step_for_any_number_of_rows():
-    config = dataclasses.replace(tiny_run.config(), phases=nsr_prerl(steps=12), alignment_every=0)
+    config = dataclasses.replace(tiny_run.config(), phases=nsr_prerl(steps=12), alignment=AlignmentSpec())
     run = begin(config)
     with Loop(run) as loop:
         steps = [loop.step() for _ in range(12)]
@@ -157,7 +158,9 @@ def test_rows_of_a_part(setup, microbatches, prompts, shards, rows):
 )
 def test_alignment_is_measured_in_parts_of_a_microbatch_at_most(setup, microbatches, measured, shards, parts):
     mesh = types.SimpleNamespace(shape={"data": 1, "fsdp": shards, "tensor": 1})
-    config = dataclasses.replace(setup.config, microbatches=microbatches, alignment_prompts=measured)
+    config = dataclasses.replace(
+        setup.config, microbatches=microbatches, alignment=dataclasses.replace(setup.config.alignment, prompts=measured)
+    )
     assert dataclasses.replace(setup, config=config, mesh=mesh).alignment_parts == parts
 
 

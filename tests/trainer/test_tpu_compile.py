@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from prerl_jax import Batch, Prompts, Rollouts, Sequences, dsrl, ppo
-from prerl_jax.config import CriticSpec
+from prerl_jax.config import AlignmentSpec, CriticSpec
 from prerl_jax.config.io import load_config
 from prerl_jax.core.types import ValueBatch
 from prerl_jax.models.cache import whole_lines
@@ -87,7 +87,7 @@ def test_train_step(programs):
 
 def test_ppo(devices):
     """The train step that updates policy and critic, and the program of the critic's values."""
-    programs = on_the_slice(devices, phases=ppo(steps=1), critic=CriticSpec(), alignment_every=0)
+    programs = on_the_slice(devices, phases=ppo(steps=1), critic=CriticSpec(), alignment=AlignmentSpec())
     setup, shape = programs.setup, (192, 72)
     batch = packed(programs, shape)
     of_critic = ValueBatch(batch.sequences, *[batch.weights] * 3)
@@ -135,7 +135,7 @@ def test_sampler(programs):
 
 def test_dual_space_program(programs):
     config = programs.setup.config
-    few = config.alignment_prompts * config.sampling.group_size
+    few = config.alignment.prompts * config.sampling.group_size
     cut = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct((few, *s.shape[1:]), s.dtype, sharding=s.sharding), rollouts(programs)
     )

@@ -13,6 +13,7 @@ import toy
 from tiny_run import Died, dying_engine, lines, state_at, timeless
 
 import prerl_jax as pj
+from prerl_jax.config import AlignmentSpec
 from prerl_jax.data import make_batches
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
@@ -37,7 +38,7 @@ PHASES = (
 
 
 def config(phases=PHASES, **more):
-    return dataclasses.replace(tiny_run.config(), phases=phases, alignment_every=0, **more)
+    return dataclasses.replace(tiny_run.config(), phases=phases, alignment=AlignmentSpec(), **more)
 
 
 def begin(config):
