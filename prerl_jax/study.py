@@ -20,7 +20,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import queue
@@ -38,6 +37,7 @@ from prerl_jax.analysis.study_table import markdown, study_table
 from prerl_jax.config.io import difference, load_config, render
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.config.study import Figure, Study, load_study
+from prerl_jax.runtime.lock import try_lock
 from prerl_jax.runtime.metrics import MetricsError, read_metrics, write_json, write_text
 
 TAIL = 2000
@@ -87,13 +87,11 @@ class Cell:
 
         Raises StudyError where a process has it.
         """
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(log):
             raise StudyError(
                 f"{self.name} is being run already, by another study command or by what a killed one left behind. Wait "
                 f"until it ends, or end it: a process of `prerl_jax.launch --workdir {self.workdir}`."
-            ) from error
+            )
 
     def check_free(self) -> None:
         """StudyError where a process runs it."""

@@ -16,7 +16,7 @@ from prerl_jax.analysis.thoughts import count_thoughts
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.schedules import check_rate
 from prerl_jax.core.types import Schedule
-from prerl_jax.data import ChatTemplate, PlainText, Source
+from prerl_jax.data import ChatTemplate, PlainText, ProblemSource
 from prerl_jax.data.prompts import TOO_LONG
 from prerl_jax.models.cache import CACHE_DTYPES
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
@@ -79,9 +79,9 @@ class ModelSpec:
 class DataSpec:
     """The problems, how they become prompts, and how responses to them are judged."""
 
-    train: Source
+    train: ProblemSource
     """Problems to sample from: shuffled anew every epoch."""
-    evaluation: Source
+    evaluation: ProblemSource
     """Held-out problems, in their own order."""
     template: ChatTemplate | PlainText
     """Problem -> prompt text."""

@@ -3,7 +3,7 @@
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.lab import Additions, Corpus
 from prerl_jax.data.pipeline import Batches, make_batches
-from prerl_jax.data.problems import Message, Problem, Source
+from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, Example, LengthReport, PlainText, encode, left_pad
 from prerl_jax.data.sources import JsonlProblems, ParquetProblems
 
@@ -20,7 +20,7 @@ __all__ = [
     "ParquetProblems",
     "PlainText",
     "Problem",
-    "Source",
+    "ProblemSource",
     "encode",
     "left_pad",
     "make_batches",

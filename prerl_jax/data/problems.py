@@ -34,7 +34,7 @@ class Problem:
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 
-class Source(Protocol):
+class ProblemSource(Protocol):
     """A config value that yields problems. Any frozen dataclass with this method works."""
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:

@@ -18,8 +18,8 @@ from prerl_jax.core.types import Params, Prompts
 from prerl_jax.data import left_pad
 from prerl_jax.evaluation.sampling import broken, collect, require_whole
 from prerl_jax.evaluation.verification import Verification
-from prerl_jax.runtime.distributed import together
-from prerl_jax.runtime.mesh import all_rows, everywhere
+from prerl_jax.runtime.distributed import share_errors
+from prerl_jax.runtime.mesh import gather_rows, replicate
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import evaluation_shape
 from prerl_jax.verify import InProcessVerifier, Pool
@@ -38,7 +38,7 @@ def evaluate(programs: Programs, params: Params, verify: Pool | InProcessVerifie
     examples, processes = setup.evaluation, jax.process_count()
     group_size, size = evaluation_shape(setup)
     rounds = spec.samples // group_size
-    key = everywhere(setup.mesh, jax.random.PRNGKey(spec.seed))  # placed as in training: one program
+    key = replicate(setup.mesh, jax.random.PRNGKey(spec.seed))  # placed as in training: one program
     # A problem is asked `rounds` times. The last call is filled up from the front: one shape, one program; what is too
     # many is cut off again below.
     count = len(examples) * rounds
@@ -58,13 +58,13 @@ def evaluate(programs: Programs, params: Params, verify: Pool | InProcessVerifie
             told = functools.partial(_told, verification, number * len(asked) * group_size)
             rollouts = collect(programs.engine(None), params, prompts, key, setup.mesh, told)
             said.append((rollouts.response_mask.sum(axis=1), broken(rollouts)))
-        with together("verification in an evaluation"):
+        with share_errors("verification in an evaluation"):
             lengths, noise = (np.concatenate(parts) for parts in zip(*said, strict=True))
             require_whole(noise, "of an evaluation")
             found = verification.verdicts()
     columns = [found.verified.rewards, lengths, found.cut, found.verified.late]
     local = np.concatenate([np.stack(columns, axis=1), found.measured], axis=1, dtype=np.float32)
-    everyone = all_rows(local.reshape(1, len(calls), -1, local.shape[1])).swapaxes(0, 1).reshape(-1, local.shape[1])
+    everyone = gather_rows(local.reshape(1, len(calls), -1, local.shape[1])).swapaxes(0, 1).reshape(-1, local.shape[1])
     table = everyone[: len(examples) * spec.samples].reshape(len(examples), spec.samples, -1)
     rewards, lengths, cut, late, reflections, *thoughts = np.moveaxis(table, 2, 0)
     metrics = evaluation_metrics(rewards, lengths, cut, reflections)

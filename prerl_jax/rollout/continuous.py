@@ -41,7 +41,7 @@ from prerl_jax.rollout.continuous_programs import (
 )
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import Queue
-from prerl_jax.runtime.mesh import batch_shards, everywhere, global_rows, local_rows, replicated
+from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
 
 OnComplete = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 """on_complete(rows i64[n], responses i32[n, R], lengths i64[n]): rows that have ended, each told once.
@@ -195,7 +195,7 @@ class Pool:
         queue = Queue(prompts, self.group_size, shape.slots // processes, local_parts, self.config.max_new_tokens)
         temperature = np.float32(self.config.temperature or 1)
         if mesh is not None:
-            key, temperature = jax.device_put(key, replicated(mesh)), everywhere(mesh, temperature)
+            key, temperature = jax.device_put(key, replicated(mesh)), replicate(mesh, temperature)
         self._run(programs, shape, queue, params, key, temperature, on_complete)
         rollouts = self._place(queue.rollouts())
         self._clock.ends()

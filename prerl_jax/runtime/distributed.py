@@ -11,7 +11,7 @@
 Anything else is a single process, which needs no start-up. `jax.distributed.initialize` blocks until all processes are
 there: what it waits for is said before, on stderr, and it gives up after `timeout` seconds.
 
-What processes do alone, they agree on afterwards: `together` turns one process's error into everybody's (the others
+What processes do alone, they agree on afterwards: `share_errors` turns one process's error into everybody's (the others
 would wait for it for ever in their next collective), `require_same` refuses what must not differ, `require_shared` a
 folder that not all of them see. A single process agrees with itself at no cost.
 """
@@ -28,7 +28,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from prerl_jax.runtime.mesh import agree_max, all_rows
+from prerl_jax.runtime.mesh import gather_rows, max_over_processes
 
 EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -143,15 +143,15 @@ def initialize(timeout: int = 300, say: Callable[[str], None] = _to_stderr) -> N
 def gather_text(text: str) -> list[str]:
     """Every process's text, in the order of the processes; every process must call it."""
     data = text.encode()
-    longest = agree_max(len(data))
+    longest = max_over_processes(len(data))
     if longest == 0:
         return [""] * jax.process_count()
     row = np.frombuffer(data.ljust(longest, b"\0"), np.uint8)
-    return [bytes(other).rstrip(b"\0").decode(errors="replace") for other in all_rows(row[None])]
+    return [bytes(other).rstrip(b"\0").decode(errors="replace") for other in gather_rows(row[None])]
 
 
 @contextlib.contextmanager
-def together(what: str) -> Iterator[None]:
+def share_errors(what: str) -> Iterator[None]:
     """What may fail on one process alone, and holds no collective: an error on one of them is raised on all.
 
     Every process must enter it, in the same order as its other collectives.
@@ -196,12 +196,12 @@ def require_shared(folder: Path) -> None:
     if jax.process_count() == 1:
         return
     name = gather_text(f".shared-{os.getpid()}-{os.urandom(8).hex()}")[0]  # new: no process has it in a cache
-    with together(f"writing into {folder}"):
+    with share_errors(f"writing into {folder}"):
         if jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).touch()
     seen = gather_text("" if (folder / name).exists() else f"{folder} on {socket.gethostname()}")
-    with together(f"removing what was written into {folder}"):  # it is gone on return, for all processes
+    with share_errors(f"removing what was written into {folder}"):  # it is gone on return, for all processes
         if jax.process_index() == 0:
             (folder / name).unlink()
     blind = [f"process {index} ({where})" for index, where in enumerate(seen) if where]

@@ -134,7 +134,7 @@ def global_rows(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: place(np.asarray(leaf)), tree)
 
 
-def everywhere(mesh: Mesh, value: Any) -> jax.Array:
+def replicate(mesh: Mesh, value: Any) -> jax.Array:
     """A small array of the host, the same on every process, held whole by every device."""
     value = np.asarray(value)
     return jax.make_array_from_callback(value.shape, replicated(mesh), lambda index: value[index])
@@ -157,21 +157,21 @@ def _own_rows(leaf: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
 
-def agree_max(value: int) -> int:
+def max_over_processes(value: int) -> int:
     """The largest of all processes' values; every process must call it. ValueError outside of int32."""
     if not -(2**31) <= value < 2**31:
-        raise ValueError(f"agree_max takes 32-bit integers, not {value}.")
+        raise ValueError(f"max_over_processes takes 32-bit integers, not {value}.")
     if jax.process_count() == 1:
         return int(value)
     return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
-def all_rows(rows: np.ndarray) -> np.ndarray:
+def gather_rows(rows: np.ndarray) -> np.ndarray:
     """Every process's rows [b, ...], one process below the other, on every process; every process must call it."""
     return rows if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
-def gather_later(mesh: Mesh, numbers: np.ndarray) -> Callable[[], np.ndarray]:
+def start_gather(mesh: Mesh, numbers: np.ndarray) -> Callable[[], np.ndarray]:
     """Every process's numbers f64[n] -> what gives [m, n], a row of each and rows of zeros, the same on every process.
 
     Every process must call it, in the same order as its other programs; none waits here. What it gives may be called
@@ -182,13 +182,13 @@ def gather_later(mesh: Mesh, numbers: np.ndarray) -> Callable[[], np.ndarray]:
         return lambda: numbers[None]
     words = np.zeros((batch_shards(mesh) // jax.process_count(), 2 * len(numbers)), np.uint32)
     words[0] = numbers.astype(np.float64).view(np.uint32)
-    gathered = _everywhere_of(mesh)(global_rows(mesh, words))
+    gathered = _gather_program(mesh)(global_rows(mesh, words))
     return lambda: np.asarray(gathered).view(np.float64)
 
 
 @functools.cache
-def _everywhere_of(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    def everywhere(rows: jax.Array) -> jax.Array:
+def _gather_program(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    def gather(rows: jax.Array) -> jax.Array:
         return rows
 
-    return jax.jit(everywhere, out_shardings=replicated(mesh))
+    return jax.jit(gather, out_shardings=replicated(mesh))

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, Sharding
 
 from prerl_jax.core.train_step import init_state
 from prerl_jax.core.types import CriticState, Params, TrainState
-from prerl_jax.runtime.mesh import everywhere
+from prerl_jax.runtime.mesh import replicate, replicated
 
 
 def abstract_state(
@@ -30,8 +30,7 @@ def abstract_state(
       critic: of a run with a critic, see `abstract_critic`.
     """
     shapes = jax.eval_shape(lambda p: init_state(p, tx, jax.random.PRNGKey(0)), abstract_params)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=everywhere), shapes)
+    placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated(mesh)), shapes)
     opt_state = _abstract_moments(abstract_params, tx, mesh)
     return dataclasses.replace(placed, params=abstract_params, opt_state=opt_state, critic=critic)
 
@@ -50,7 +49,7 @@ def _abstract_moments(abstract_params: Any, tx: optax.GradientTransformation, me
         lambda shape, param: place(shape, param.sharding),
         jax.eval_shape(tx.init, abstract_params),
         abstract_params,
-        transform_non_params=lambda shape: place(shape, NamedSharding(mesh, PartitionSpec())),
+        transform_non_params=lambda shape: place(shape, replicated(mesh)),
     )
 
 
@@ -94,7 +93,7 @@ def reset_optimizer(state: TrainState, tx: optax.GradientTransformation) -> Trai
 def at_phase(state: TrainState, mesh: Mesh, phase: int, phase_step: int = 0) -> TrainState:
     """The state at another place in the phases."""
     place = {"phase": phase, "phase_step": phase_step}
-    return dataclasses.replace(state, **{name: everywhere(mesh, np.int32(n)) for name, n in place.items()})
+    return dataclasses.replace(state, **{name: replicate(mesh, np.int32(n)) for name, n in place.items()})
 
 
 def bytes_per_device(tree: Any) -> int:

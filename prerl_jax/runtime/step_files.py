@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from prerl_jax.core.types import Params, TrainState
-from prerl_jax.runtime.mesh import agree_max
+from prerl_jax.runtime.mesh import max_over_processes
 
 
 class CheckpointError(RuntimeError):
@@ -189,7 +189,7 @@ def _with_leaves(record: Record, wanted: Callable[[str], bool]) -> Record:
 
 def _agree(failure: Exception | None) -> None:
     """Raises this process's failure, and DamagedError where only another process has one."""
-    worst = agree_max(0 if failure is None else 1)
+    worst = max_over_processes(0 if failure is None else 1)
     if failure is not None:
         raise failure
     if worst:

@@ -29,7 +29,7 @@ from prerl_jax.evaluation.evaluate import evaluate
 from prerl_jax.runtime.background import Background
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.compilation import Compilations
-from prerl_jax.runtime.distributed import together
+from prerl_jax.runtime.distributed import share_errors
 from prerl_jax.runtime.goodput import Goodput
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.peak import peak_flops
@@ -222,7 +222,7 @@ class Loop:
     def _save(self, step: Step) -> None:
         """A checkpoint, once the lines are on disk that a resume from it keeps."""
         run = self.run
-        with together("writing metrics and the checkpoint before"):
+        with share_errors("writing metrics and the checkpoint before"):
             self._background.wait()
             run.writer.flush()
             run.checkpoints.wait()

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from prerl_jax.core.phases import InitialModel, Phase
 from prerl_jax.core.types import Params, TrainState
 from prerl_jax.runtime.checkpoints import restore_params
-from prerl_jax.runtime.distributed import together
+from prerl_jax.runtime.distributed import share_errors
 from prerl_jax.trainer.setup import Setup
 from prerl_jax.trainer.source import Source
 
@@ -60,7 +60,7 @@ class References:
 
     def _read(self, step: int, phase: Phase) -> Params:
         if step == 0 and self.source is None:
-            with together("loading the reference model"):
+            with share_errors("loading the reference model"):
                 return self.setup.load_params()
         folder, saved = self.checkpoints, step
         if step == 0:

@@ -23,8 +23,8 @@ from prerl_jax.core.types import Array, Prompts, Rollouts
 from prerl_jax.data import left_pad
 from prerl_jax.evaluation.sampling import broken, collect, require_whole, texts
 from prerl_jax.evaluation.verification import Verification
-from prerl_jax.runtime.distributed import together
-from prerl_jax.runtime.mesh import all_rows, global_rows
+from prerl_jax.runtime.distributed import share_errors
+from prerl_jax.runtime.mesh import gather_rows, global_rows
 from prerl_jax.runtime.profile import annotate
 from prerl_jax.trainer.steps import Step, problems_of
 
@@ -46,7 +46,7 @@ class Draw:
     def mixed(self, group_size: int) -> np.ndarray:
         """bool[prompts], of all processes: whether a group's rewards are not all equal."""
         rewards = self.rollouts.rewards.reshape(-1, group_size)
-        return all_rows((rewards != rewards[:, :1]).any(axis=1))
+        return gather_rows((rewards != rewards[:, :1]).any(axis=1))
 
 
 def sample(run: Run, step: Step, check: Callable[[], None]) -> None:
@@ -67,7 +67,7 @@ def sample(run: Run, step: Step, check: Callable[[], None]) -> None:
         step.counted |= {name: np.float32(n) for name, n in counted.items()}
     step.examples = [run.setup.train[i] for i in problems]
     step.drawn = [draw.rollouts for draw in draws]
-    step.late = all_rows(np.concatenate([draw.late for draw in draws]))
+    step.late = gather_rows(np.concatenate([draw.late for draw in draws]))
     step.position = run.batches.get_state()
     step.times.mark("verified")
 
@@ -88,7 +88,7 @@ def _draw(run: Run, step: Step, key: Array, number: int, check: Callable[[], Non
             rollouts = collect(engine, run.state.params, prompts, key, setup.mesh, verification.add)
         step.times.idle += getattr(engine, "idle", [])
         step.times.mark("sampled")
-        with together("verification"):
+        with share_errors("verification"):
             check()
             require_whole(broken(rollouts), f"of step {step.number}")
             verdicts = verification.verdicts()
@@ -118,8 +118,8 @@ def _put_together(
     start, total = local * jax.process_index(), local * jax.process_count()
     rollouts = jax.tree.map(np.array, rollouts)
     for number, draw in enumerate(draws[1:], 1):
-        asked = all_rows(draw.problems)
-        drawn = jax.tree.map(all_rows, draw.rollouts)
+        asked = gather_rows(draw.problems)
+        drawn = jax.tree.map(gather_rows, draw.rollouts)
         for place, source in zip(places - start, sources - number * total, strict=True):
             if not (0 <= place < local and 0 <= source < total):
                 continue

@@ -26,9 +26,9 @@ from prerl_jax.core.phases import locate, steps_left
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches, make_batches
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
-from prerl_jax.runtime.distributed import require_same, require_shared, together
+from prerl_jax.runtime.distributed import require_same, require_shared, share_errors
 from prerl_jax.runtime.goodput import Goodput
-from prerl_jax.runtime.lock import locked
+from prerl_jax.runtime.lock import locked_workdir
 from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
 from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import at_phase, create_state
@@ -79,11 +79,11 @@ def run(
     source = None if init_from is None else Source.named(init_from)
     folder = workdir / "checkpoints"
     require_same("their configs", render(config), "Start all of them with one command.")
-    with together(f"reading {workdir}"):
+    with share_errors(f"reading {workdir}"):
         newest = max(committed_steps(folder), default=None)
         saved = None if newest is None else _extra(folder, newest)
     require_same("what they find", f"the newest checkpoint is that of step {newest}", SHARED)
-    with together(f"checking {workdir}"):
+    with share_errors(f"checking {workdir}"):
         changed = newest is not None and _check_config(config, workdir, allow_config_change)
         began = None if newest is None else read_source(workdir, asked=source)
     if not changed and saved is not None and saved.get("phase") == len(config.phases):
@@ -92,7 +92,9 @@ def run(
 
     if newest is None:
         tracer.check(0, steps_left(config.phases, 0, 0))
-    with together("putting the run together"):  # whatever is wrong with the config is found before anything is written
+    with share_errors(
+        "putting the run together"
+    ):  # whatever is wrong with the config is found before anything is written
         setup = set_up(config)
     require_shared(workdir)
     programs, spec, data = Programs(setup, make_engine), config.checkpoints, config.data
@@ -109,9 +111,9 @@ def run(
 def _alone(workdir: Path, main: bool) -> Iterator[None]:
     """Keeps other runs out of the workdir; of this run's processes, the one that writes does."""
     with contextlib.ExitStack() as held:
-        with together(f"taking {workdir} for this run"):
+        with share_errors(f"taking {workdir} for this run"):
             if main:
-                held.enter_context(locked(workdir))
+                held.enter_context(locked_workdir(workdir))
         yield
 
 
@@ -138,7 +140,7 @@ def _go(
     resumed = None if saved is None else step
     total = step + steps_left(config.phases, int(state.phase), int(state.phase_step))
     profile.check(step, total)
-    with together(f"writing into {workdir}"):
+    with share_errors(f"writing into {workdir}"):
         if main:
             write_text(workdir / "config.py", render(config))
             write_source(workdir, source)
@@ -240,7 +242,7 @@ def _begin(setup: Setup, source: Source | None) -> tuple[TrainState, Source | No
     """The state that a run begins with, and the source with the step that was found there."""
     tx, seed = setup.optimizer(setup.phases[0]), setup.config.seed
     if source is None:
-        with together("loading the model"):
+        with share_errors("loading the model"):
             params = setup.load_params()
         return create_state(params, tx, setup.mesh, seed), None
     loaded = restore_state(source.workdir / "checkpoints", setup.abstract_state(), source.step)

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from prerl_jax.core.types import Batch, Rollouts
 from prerl_jax.models.flops import sampling_flops, scoring_flops, training_flops, value_flops
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.runtime.mesh import gather_later
+from prerl_jax.runtime.mesh import start_gather
 
 STEP_PARTS = ("sample", "verify", "score", "prepare", "align", "train")
 MARKS = ("begun", "sampled", "verified", "scored", "prepared", "aligned", "done")
@@ -109,7 +109,7 @@ class Work:
         flops += scoring_flops(config, np.asarray(scored, np.int64))
         if len(valued):  # all rows once, and what the critic is trained on with every update
             flops += value_flops(config, prompts + responses) + 3 * value_flops(config, valued)
-        self._all = gather_later(mesh, np.array([responses.sum(), lengths.sum(), flops], np.float64))
+        self._all = start_gather(mesh, np.array([responses.sum(), lengths.sum(), flops], np.float64))
 
     @functools.cached_property
     def sums(self) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from prerl_jax.runtime.distributed import (
     plan,
     require_same,
     require_shared,
-    together,
+    share_errors,
 )
 
 EXPLICIT = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
@@ -101,7 +101,7 @@ def test_a_single_process_agrees_with_itself(tmp_path):
     require_same("x", "a", "")
     require_shared(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(KeyError, match="own"), together("work"):
+    with pytest.raises(KeyError, match="own"), share_errors("work"):
         raise KeyError("own")
 
 
@@ -122,14 +122,14 @@ def second_of_three(monkeypatch):
 
 def test_an_error_of_one_process_is_everybodys(second_of_three):
     second_of_three += [("", ""), ("", "OSError: no space"), ("", "OSError: no space")]
-    with together("flushing"):
+    with share_errors("flushing"):
         pass
     with (
         pytest.raises(OtherProcessError, match=r"^flushing failed on process 2: OSError: no space$"),
-        together("flushing"),
+        share_errors("flushing"),
     ):
         pass
-    with pytest.raises(ValueError, match="mine"), together("flushing"):
+    with pytest.raises(ValueError, match="mine"), share_errors("flushing"):
         raise ValueError("mine")
     assert second_of_three == []  # the one that fails tells the others, too
 

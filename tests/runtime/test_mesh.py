@@ -10,13 +10,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from prerl_jax.runtime.mesh import (
     MeshSpec,
-    agree_max,
-    all_rows,
     batch_sharding,
     batch_shards,
+    gather_rows,
     global_rows,
     local_rows,
     make_mesh,
+    max_over_processes,
     replicated,
 )
 
@@ -82,7 +82,7 @@ def test_rows_go_onto_the_mesh_and_come_back(spec):
         assert rows[name].dtype == value.dtype
         np.testing.assert_array_equal(np.asarray(rows[name]), value)
         np.testing.assert_array_equal(local_rows(rows)[name], value)
-    np.testing.assert_array_equal(all_rows(batch["a"]), batch["a"])
+    np.testing.assert_array_equal(gather_rows(batch["a"]), batch["a"])
     elsewhere = jax.device_put(batch["a"], NamedSharding(mesh, PartitionSpec()))
     np.testing.assert_array_equal(local_rows(elsewhere), batch["a"])
 
@@ -106,6 +106,6 @@ def test_a_sharded_embedding_can_be_gathered():
 
 
 def test_agree_max_of_one_process():
-    assert agree_max(-3) == -3
+    assert max_over_processes(-3) == -3
     with pytest.raises(ValueError, match="4294967296"):
-        agree_max(2**32)
+        max_over_processes(2**32)

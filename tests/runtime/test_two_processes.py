@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from prerl_jax.runtime.distributed import (
-    OtherProcessError, gather_text, initialize, require_same, require_shared, together
+    OtherProcessError, gather_text, initialize, require_same, require_shared, share_errors
 )
 
 initialize(timeout=60)
@@ -26,7 +26,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_params
 from prerl_jax.runtime.mesh import (
-    MeshSpec, agree_max, batch_sharding, gather_later, global_rows, local_rows, make_mesh
+    MeshSpec, max_over_processes, batch_sharding, start_gather, global_rows, local_rows, make_mesh
 )
 from states import abstract, make_state
 
@@ -46,18 +46,18 @@ except ValueError as error:
     assert "not split over its rows" in str(error)
 else:
     raise AssertionError("replicated rows were taken")
-gathered = gather_later(mesh, np.array([1e-300 + me, 2.0**60 + me]))()
+gathered = start_gather(mesh, np.array([1e-300 + me, 2.0**60 + me]))()
 assert gathered.shape == (4, 2) and gathered.dtype == np.float64
 assert sorted(map(tuple, gathered[gathered.any(axis=1)])) == [(1e-300, 2.0**60), (1 + 1e-300, 2.0**60 + 1)]
-assert agree_max(7 - me) == 7
-assert agree_max(me) == 1
+assert max_over_processes(7 - me) == 7
+assert max_over_processes(me) == 1
 
 assert gather_text("a" * me) == ["", "a"]
 require_same("a", "b", "")
 require_shared(folder.parent)
 assert not list(folder.parent.glob(".shared*"))
 try:
-    with together("counting"):
+    with share_errors("counting"):
         assert me == 0, "one too many"
 except OtherProcessError as error:
     assert me == 0 and str(error) == "counting failed on process 1: AssertionError: one too many", error
@@ -95,7 +95,7 @@ same(restored.state, make_state(2, mesh=mesh))
 if me == 0:  # what the other process wrote, which only that one reads
     for path in (folder / "2" / "params" / "ocdbt.process_1" / "d").iterdir():
         path.write_bytes(path.read_bytes()[:10])
-agree_max(0)
+max_over_processes(0)
 restored = checkpoints.restore(abstract(make_state(0, mesh=mesh)))
 assert restored.step == 1 and checkpoints.skipped[0].startswith("step 2: "), checkpoints.skipped
 checkpoints.save(2, make_state(5, mesh=mesh), {}, {}, False)

@@ -68,7 +68,7 @@ def test_two_processes_put_together_what_one_does(monkeypatch):
             for part, other in zip(arrays(draw), arrays(rest), strict=True)
         }
         monkeypatch.setattr(draws_module.jax, "process_index", lambda process=process: process)
-        monkeypatch.setattr(draws_module, "all_rows", lambda rows, both=both: both[id(rows)])
+        monkeypatch.setattr(draws_module, "gather_rows", lambda rows, both=both: both[id(rows)])
         halves.append(draws_module._put_together(run, mine, places, sources))
     first, second = halves
     assert [*first[0], *second[0]] == whole[0].tolist()

@@ -103,7 +103,7 @@ def in_order(run, monkeypatch):
     monkeypatch.setattr(batching, "pack", told("pack", batching.pack))
     step = programs.step
     monkeypatch.setattr(programs, "step", lambda phase: told("train", step(phase)))
-    monkeypatch.setattr(times_module, "gather_later", told("gather", times_module.gather_later))
+    monkeypatch.setattr(times_module, "start_gather", told("gather", times_module.start_gather))
     sample = loop_module.sample
     monkeypatch.setattr(loop_module, "sample", lambda run, step, check: (begun(step), sample(run, step, check)))
     return asked
