@@ -17,9 +17,7 @@ Expected: there is no published number for this model and data.
 
 import dataclasses
 
-from prerl_jax import Warmup, dapo
-from prerl_jax.config import AlignmentSpec, TrainConfig
-from prerl_jax.config.io import load_config
+from prerl_jax import AlignmentSpec, TrainConfig, Warmup, dapo, load_config
 
 
 def config() -> TrainConfig:

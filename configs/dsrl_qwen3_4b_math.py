@@ -26,20 +26,21 @@ here is avg@20 on the three that the published code watches, of all and of each,
 6 epochs of 58 steps are 348 steps. The published code's warm-up of "20" makes 19 updates; this makes 20.
 """
 
-from prerl_jax import dsrl
-from prerl_jax.config import (
+from prerl_jax import (
     AlignmentSpec,
+    BoxedAnswer,
+    ChatTemplate,
     CheckpointSpec,
     DataSpec,
     EvaluationSpec,
+    MeshSpec,
     ModelSpec,
     OptimizerSpec,
+    ParquetProblems,
     SamplingSpec,
     TrainConfig,
+    dsrl,
 )
-from prerl_jax.data import ChatTemplate, ParquetProblems
-from prerl_jax.runtime.mesh import MeshSpec
-from prerl_jax.verify import BoxedAnswer
 
 
 def config() -> TrainConfig:

@@ -17,9 +17,7 @@ here is avg@20 on the three that the published code watches, of all and of each,
 
 import dataclasses
 
-from prerl_jax.config import TrainConfig
-from prerl_jax.config.io import load_config
-from prerl_jax.runtime.mesh import MeshSpec
+from prerl_jax import MeshSpec, TrainConfig, load_config
 
 
 def config() -> TrainConfig:

@@ -12,9 +12,7 @@ accuracy in 2.5 times fewer steps than this.
 
 import dataclasses
 
-from prerl_jax import grpo
-from prerl_jax.config import TrainConfig
-from prerl_jax.config.io import load_config
+from prerl_jax import TrainConfig, grpo, load_config
 
 
 def config() -> TrainConfig:

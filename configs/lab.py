@@ -13,20 +13,20 @@ Expected: the run ends with a table. Accuracy (eval/avg@8) over five seeds: 0.41
 steps of NSR-PreRL, 0.86 to 0.88 after 50 of RL; docs/lab.md has the experiments behind these numbers.
 """
 
-from prerl_jax import dsrl
-from prerl_jax.config import (
+from prerl_jax import (
+    Additions,
     AlignmentSpec,
     CheckpointSpec,
     DataSpec,
     EvaluationSpec,
+    ExactMatch,
     ModelSpec,
     OptimizerSpec,
+    PlainText,
     SamplingSpec,
     TrainConfig,
+    dsrl,
 )
-from prerl_jax.data import PlainText
-from prerl_jax.data.lab import Additions
-from prerl_jax.verify import ExactMatch
 
 
 def config() -> TrainConfig:

@@ -12,9 +12,7 @@ thoughts by 6.54; as a warm-up 10 to 25 steps are recommended (arXiv 2604.14142)
 
 import dataclasses
 
-from prerl_jax import nsr_prerl
-from prerl_jax.config import TrainConfig
-from prerl_jax.config.io import load_config
+from prerl_jax import TrainConfig, load_config, nsr_prerl
 
 
 def config() -> TrainConfig:

@@ -11,9 +11,7 @@ Expected: an ablation of the paper (arXiv 2604.14142), of which no published num
 
 import dataclasses
 
-from prerl_jax import nsr_rl
-from prerl_jax.config import TrainConfig
-from prerl_jax.config.io import load_config
+from prerl_jax import TrainConfig, load_config, nsr_rl
 
 
 def config() -> TrainConfig:

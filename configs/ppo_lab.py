@@ -13,9 +13,7 @@ states. docs/algorithms.md has the figures.
 
 import dataclasses
 
-from prerl_jax import ppo
-from prerl_jax.config import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig
-from prerl_jax.config.io import load_config
+from prerl_jax import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig, load_config, ppo
 
 
 def config() -> TrainConfig:

@@ -18,9 +18,7 @@ Expected: there is no published number for this model and data.
 
 import dataclasses
 
-from prerl_jax import ppo
-from prerl_jax.config import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig
-from prerl_jax.config.io import load_config
+from prerl_jax import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig, load_config, ppo
 
 
 def config() -> TrainConfig:

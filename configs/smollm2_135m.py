@@ -16,9 +16,11 @@ Expected: not a learning curve: 3 steps of NSR-PreRL and 5 of RL show that every
 more. docs/smollm2.md has the log of a run.
 """
 
-from prerl_jax import dsrl
-from prerl_jax.config import (
+from prerl_jax import (
     AlignmentSpec,
+    BoxedAnswer,
+    ChainSum,
+    ChatTemplate,
     CheckpointSpec,
     DataSpec,
     EvaluationSpec,
@@ -26,9 +28,8 @@ from prerl_jax.config import (
     OptimizerSpec,
     SamplingSpec,
     TrainConfig,
+    dsrl,
 )
-from prerl_jax.data import ChainSum, ChatTemplate
-from prerl_jax.verify import BoxedAnswer
 
 
 def config() -> TrainConfig:

@@ -17,9 +17,7 @@ Expected: published are curves of pass@k for k up to 256 (arXiv 2506.01347), ove
 
 import dataclasses
 
-from prerl_jax import ClippedPG, WithEntropy, w_reinforce
-from prerl_jax.config import AlignmentSpec, TrainConfig
-from prerl_jax.config.io import load_config
+from prerl_jax import AlignmentSpec, ClippedPG, TrainConfig, WithEntropy, load_config, w_reinforce
 
 
 def config() -> TrainConfig:

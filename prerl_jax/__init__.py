@@ -6,6 +6,18 @@ from prerl_jax.alignment.measurements import make_probability_statistics, make_s
 from prerl_jax.alignment.tokens import make_token_alignment
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.analysis.thoughts import count_thoughts, find_thoughts, thoughts_before_and_after
+from prerl_jax.config.io import load_config
+from prerl_jax.config.schema import (
+    AlignmentSpec,
+    CheckpointSpec,
+    CriticSpec,
+    DataSpec,
+    EvaluationSpec,
+    ModelSpec,
+    OptimizerSpec,
+    SamplingSpec,
+    TrainConfig,
+)
 from prerl_jax.config.study import Arm, Figure, Study
 from prerl_jax.core.advantages import (
     GAE,
@@ -85,7 +97,12 @@ from prerl_jax.core.types import (
     Space,
     TrainState,
 )
+from prerl_jax.data.arithmetic import ChainSum
+from prerl_jax.data.lab import Additions
 from prerl_jax.data.prefix import resolve_prefix
+from prerl_jax.data.problems import Message, Problem, Source
+from prerl_jax.data.prompts import ChatTemplate, PlainText
+from prerl_jax.data.sources import JsonlProblems, ParquetProblems
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
@@ -93,6 +110,13 @@ from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.rollout.continuous import make_pool
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
+from prerl_jax.runtime.mesh import MeshSpec, make_mesh
+from prerl_jax.verify.batch import Verifier
+from prerl_jax.verify.boxed import BoxedAnswer
+from prerl_jax.verify.exact import ExactMatch
+from prerl_jax.verify.function import FunctionVerifier
+from prerl_jax.verify.gsm8k import GSM8KAnswer
+from prerl_jax.verify.multiple_choice import MultipleChoice
 
 __all__ = [
     "CISPO",
@@ -101,40 +125,61 @@ __all__ = [
     "THOUGHTS",
     "WARMUP_GUARDS",
     "Above",
+    "Additions",
     "AdvantageEstimator",
+    "AlignmentSpec",
     "Arm",
     "Batch",
     "BatchNormalized",
     "Below",
     "BinaryAdvantage",
+    "BoxedAnswer",
     "Buckets",
+    "ChainSum",
+    "ChatTemplate",
+    "CheckpointSpec",
     "ClippedPG",
     "ConstantBaseline",
     "Cosine",
+    "CriticSpec",
+    "DataSpec",
     "Decoder",
     "DecoderConfig",
     "DropTruncated",
     "EndPhase",
     "Engine",
+    "EvaluationSpec",
+    "ExactMatch",
     "FellBy",
     "FellToRatio",
     "Figure",
+    "FunctionVerifier",
+    "GSM8KAnswer",
     "GroupRelative",
     "Guard",
     "InitialModel",
+    "JsonlProblems",
     "KLPenalty",
     "LeaveOneOut",
     "Linear",
     "LogprobFloor",
     "LossAggregation",
+    "MeshSpec",
+    "Message",
     "Model",
+    "ModelSpec",
+    "MultipleChoice",
     "Objective",
+    "OptimizerSpec",
     "OverlongPenalty",
+    "ParquetProblems",
     "Phase",
     "PhaseStart",
+    "PlainText",
     "Plateau",
     "PostTrainSpace",
     "PreTrainSpace",
+    "Problem",
     "PromptDropout",
     "Prompts",
     "Reinforce",
@@ -144,19 +189,23 @@ __all__ = [
     "RoseBy",
     "RoseToRatio",
     "SamplerConfig",
+    "SamplingSpec",
     "Schedule",
     "SequenceMeanTokenMean",
     "SequenceMeanTokenSum",
     "SequenceMeanTokenSumNorm",
     "SequenceSumTokenSumNorm",
     "Sequences",
+    "Source",
     "Space",
     "Study",
     "Term",
     "Thought",
     "TokenMean",
+    "TrainConfig",
     "TrainState",
     "TruncatedIS",
+    "Verifier",
     "Warmup",
     "Warn",
     "WithEntropy",
@@ -173,11 +222,13 @@ __all__ = [
     "grpo",
     "gspo",
     "init_state",
+    "load_config",
     "load_model",
     "load_tokenizer",
     "make_dual_gradients",
     "make_layout",
     "make_loss",
+    "make_mesh",
     "make_pool",
     "make_prepare",
     "make_probability_statistics",

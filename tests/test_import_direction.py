@@ -1,45 +1,61 @@
-"""Imports go downwards only, function-level ones too (by the syntax trees), and importing prerl_jax stays light."""
+"""Imports go downwards from room to room, files import one another in no circle, and importing prerl_jax is light.
+
+The rules are read from syntax trees, so that imports inside functions and under TYPE_CHECKING count, too.
+"""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "prerl_jax"
-FILES = sorted(PACKAGE.rglob("*.py"))
 
-LEVELS = {
-    **{"core": 0, "models": 1},
-    **dict.fromkeys(("runtime", "rollout", "verify", "data", "analysis", "config"), 2),
-    **{"trainer": 4, "launch": 5, "export": 5, "lab": 5, "measure": 5, "study": 5},
-}
-ROOM_OF_FILE = dict.fromkeys(("config_checks", "config_io", "config_overrides", "config_study"), "config")
-"""Files of the package's top level that belong to a room of another name."""
-BESIDE = {"config": {"analysis", "data", "verify", "runtime"}, "rollout": {"runtime"}, "verify": {"data"}}
-"""Imports that are allowed within a level."""
 FACADE = "prerl_jax"
-"""The names that prerl_jax/__init__.py lends out; what lies below the config imports from where they are defined."""
+"""prerl_jax/__init__.py, which lends out the public names of the rooms below it."""
+COMMANDS = ("launch", "export", "measure", "study", "lab")
+ROOMS = (
+    "core",
+    "alignment",
+    "models",
+    "runtime",
+    "data",
+    "verify",
+    "rollout",
+    "analysis",
+    "config",
+    "evaluation",
+    "trainer",
+    "commands",
+)
+"""From the bottom to the top. A file imports from its own room and from rooms before it."""
+BELOW_THE_FACADE = ROOMS[: ROOMS.index("config") + 1]
 LIGHT = ("torch", "transformers", "grain", "orbax", "matplotlib", "tensorboardX", "pyarrow", "gguf")
 
 
 def room_of(module: str) -> str:
-    """prerl_jax.data.lab -> data, prerl_jax.config.io -> config, prerl_jax -> the facade."""
+    """prerl_jax.data.lab -> data, prerl_jax.launch -> commands, prerl_jax -> the facade."""
     parts = module.split(".")
-    return FACADE if len(parts) == 1 else ROOM_OF_FILE.get(parts[1], parts[1])
+    if len(parts) == 1:
+        return FACADE
+    return "commands" if parts[1] in COMMANDS else parts[1]
 
 
-def module_of(file: Path) -> str:
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def sources(root: Path) -> dict[str, Path]:
+    """{module: its file} of the package that lies in a folder."""
+    found = {}
+    for file in sorted((root / "prerl_jax").rglob("*.py")):
+        parts = file.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
 
 
-def imports_of(tree: ast.AST, module: str, is_package: bool) -> set[str]:
-    """Every module that is imported anywhere in a file. A name taken from prerl_jax itself may be one of its rooms."""
+def imports_of(text: str, module: str, is_package: bool, modules: set[str]) -> set[str]:
+    """Every module that a file imports. `from PACKAGE import NAME` is an import of NAME where that is a module."""
     found = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -47,59 +63,118 @@ def imports_of(tree: ast.AST, module: str, is_package: bool) -> set[str]:
             if node.level:
                 base = module.split(".")[: len(module.split(".")) - node.level + is_package]
                 source = ".".join([*base, source] if source else base)
-            known = {name for alias in node.names if (name := f"{source}.{alias.name}") in MODULES}
-            found |= known if source == FACADE and known else {source} | known
+            names = [f"{source}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else source for name in names}
     return found
 
 
-MODULES = {module_of(file) for file in FILES} | {f"prerl_jax.{p.name}" for p in PACKAGE.iterdir() if p.is_dir()}
-IMPORTS = {
-    module_of(file): imports_of(ast.parse(file.read_text("utf-8")), module_of(file), file.name == "__init__.py")
-    for file in FILES
-}
+def imports(root: Path) -> dict[str, set[str]]:
+    """{module: the modules that it imports}."""
+    files = sources(root)
+    modules = set(files) | {f"prerl_jax.{room}" for room in ROOMS}
+    return {
+        module: imports_of(file.read_text("utf-8"), module, file.name == "__init__.py", modules)
+        for module, file in files.items()
+    }
 
 
 def refused(room: str, imported: str) -> bool:
     """Whether a file of this room must not import from that one."""
-    if room == imported:
-        return False
     if imported == FACADE:
-        return LEVELS[room] < 4 and room != "config"
+        return True
     if room == FACADE:
-        return LEVELS[imported] > 2
-    return LEVELS[imported] >= LEVELS[room] and imported not in BESIDE.get(room, ())
+        return imported not in BELOW_THE_FACADE
+    return ROOMS.index(imported) > ROOMS.index(room)
 
 
-@pytest.mark.parametrize("module", sorted(IMPORTS))
-def test_imports_go_downwards(module):
-    room = room_of(module)
-    assert room in {*LEVELS, FACADE}, f"{module} is in no room that this test knows: give {room!r} a level"
-    targets = {name for name in IMPORTS[module] if name == FACADE or name.startswith("prerl_jax.")}
-    assert not sorted(name for name in targets if refused(room, room_of(name)))
+def violations(graph: dict[str, set[str]]) -> list[str]:
+    """One line for each import that does not go downwards, and one for each circle."""
+    unknown = sorted({room_of(module) for module in graph} - {FACADE, *ROOMS})
+    if unknown:
+        return [f"{unknown} are in no room: add them to ROOMS or COMMANDS, and to ARCHITECTURE.md"]
+    own = {m: {name for name in names if name.split(".")[0] == FACADE} for m, names in graph.items()}
+    lines = [
+        f"{module} imports {name}"
+        for module, names in sorted(own.items())
+        for name in sorted(names)
+        if refused(room_of(module), room_of(name))
+    ]
+    while circle := circle_of(own):
+        lines.append(f"a circle: {' imports '.join(circle)}")
+        own[circle[0]].discard(circle[1])
+    return lines
+
+
+def circle_of(graph: dict[str, set[str]]) -> list[str] | None:
+    """Modules each of which imports the next, the first one again at the end; None without a circle."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1][::-1]
+    return None
+
+
+def test_imports_go_downwards():
+    found = violations(imports(ROOT))
+    assert not found, "\n".join(["these imports do not go downwards:", *found])
+
+
+def test_the_rule_itself(tmp_path):
+    """The check sees what it is there for."""
+    files = {
+        "__init__": "from prerl_jax.core import a\nfrom prerl_jax.trainer.run import f",
+        "core/a": "def f():\n    from ..models import b\n    import prerl_jax",
+        "core/c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from prerl_jax.core.d import D",
+        "core/d": "from prerl_jax.core import c",
+        "models/b": "from prerl_jax.core.a import f\nimport torch",
+        "trainer/run": "from prerl_jax.launch import main",
+        "launch": "from prerl_jax.trainer.run import f",
+    }
+    for name, text in files.items():
+        file = tmp_path / "prerl_jax" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    graph = imports(tmp_path)
+    assert "torch" in graph["prerl_jax.models.b"]
+    found = violations(graph)
+    assert [line for line in found if "circle" not in line] == [
+        "prerl_jax imports prerl_jax.trainer.run",
+        "prerl_jax.core.a imports prerl_jax",
+        "prerl_jax.core.a imports prerl_jax.models.b",
+        "prerl_jax.trainer.run imports prerl_jax.launch",
+    ]
+    circles = {frozenset(line.removeprefix("a circle: ").split(" imports ")) for line in found if "circle" in line}
+    assert {"prerl_jax.core.c", "prerl_jax.core.d"} in circles
+    assert {"prerl_jax.trainer.run", "prerl_jax.launch"} in circles
+    (tmp_path / "prerl_jax" / "tools").mkdir()
+    (tmp_path / "prerl_jax" / "tools" / "x.py").touch()
+    assert violations(imports(tmp_path)) == [
+        "['tools'] are in no room: add them to ROOMS or COMMANDS, and to ARCHITECTURE.md"
+    ]
+
+
+def test_the_architecture_page_names_the_rooms():
+    """Headings such as "### `core/`" and "### `launch.py`, `export.py`" name every room, from the bottom to the top."""
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    named = [
+        name for heading in re.findall(r"^### (.*)$", page, re.MULTILINE) for name in re.findall(r"`(.*?)`", heading)
+    ]
+    rooms = [f"{room}/" for room in ROOMS if room != "commands"]
+    commands = [f"{command}.py" for command in COMMANDS]
+    at = rooms.index(f"{BELOW_THE_FACADE[-1]}/") + 1
+    assert named == [*rooms[:at], "__init__.py", *rooms[at:], *commands], "the headings of ARCHITECTURE.md are others"
+    assert not [name for name in named if not (PACKAGE / name).exists()]
 
 
 def test_core_needs_jax_optax_and_numpy_only():
     allowed = {"jax", "optax", "numpy", "prerl_jax", *sys.stdlib_module_names}
-    used = {(m, name) for m, names in IMPORTS.items() if room_of(m) == "core" for name in names}
+    used = {(m, name) for m, names in imports(ROOT).items() if room_of(m) == "core" for name in names}
     assert not sorted((m, name) for m, name in used if name.split(".")[0] not in allowed)
 
 
 def test_nothing_runs_on_torch():
-    assert not sorted(m for m, names in IMPORTS.items() if any(name.split(".")[0] == "torch" for name in names))
-
-
-def test_the_rule_itself():
-    """The check sees what it is there for."""
-    tree = ast.parse("def f():\n    from prerl_jax import trainer\n    from ..trainer import run\n    import torch")
-    assert imports_of(tree, "prerl_jax.core.types", False) >= {"prerl_jax.trainer", "torch"}
-    assert refused("core", "trainer")
-    assert refused("core", "models")
-    assert refused("models", "data")
-    assert refused("data", "verify")
-    assert refused("rollout", FACADE)
-    assert not refused("config", "data")
-    assert not refused("trainer", "config")
-    assert not refused("launch", "trainer")
+    found = imports(ROOT).items()
+    assert not sorted(m for m, names in found if any(name.split(".")[0] == "torch" for name in names))
 
 
 def test_importing_the_package_is_light():

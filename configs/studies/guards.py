@@ -15,10 +15,7 @@ nothing.
 
 import dataclasses
 
-from prerl_jax import WARMUP_GUARDS, dsrl
-from prerl_jax.config import AlignmentSpec, TrainConfig
-from prerl_jax.config.io import load_config
-from prerl_jax.config.study import Arm, Figure, Study
+from prerl_jax import WARMUP_GUARDS, AlignmentSpec, Arm, Figure, Study, TrainConfig, dsrl, load_config
 
 RL = 50
 WARMUPS = (10, 20, 40)

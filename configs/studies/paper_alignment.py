@@ -14,8 +14,7 @@ Expected: docs/paper.md has the results.
 
 import dataclasses
 
-from prerl_jax import Arm, Study, dsrl, grpo
-from prerl_jax.config.io import load_config
+from prerl_jax import Arm, Study, dsrl, grpo, load_config
 
 WATCHED = (
     "alignment/objective",

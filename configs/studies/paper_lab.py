@@ -15,11 +15,16 @@ import dataclasses
 
 from prerl_jax import (
     GAE,
+    AlignmentSpec,
     Arm,
+    CriticSpec,
     Figure,
+    OptimizerSpec,
     Study,
+    TrainConfig,
     dsrl,
     grpo,
+    load_config,
     nsr_prerl,
     nsr_rl,
     ppo,
@@ -28,8 +33,6 @@ from prerl_jax import (
     psr_rl,
     w_reinforce,
 )
-from prerl_jax.config import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig
-from prerl_jax.config.io import load_config
 
 STEPS = 60
 SEEDS = tuple(range(5))

@@ -16,16 +16,12 @@ error apart.
 
 import dataclasses
 
-from prerl_jax import dsrl, grpo
-from prerl_jax.config import AlignmentSpec, EvaluationSpec, TrainConfig
-from prerl_jax.config.io import load_config
-from prerl_jax.config.study import Arm, Figure, Study
-from prerl_jax.core.phases import Phases
+from prerl_jax import AlignmentSpec, Arm, EvaluationSpec, Figure, Phase, Study, TrainConfig, dsrl, grpo, load_config
 
 STEPS = 20
 
 
-def with_phases(phases: Phases) -> TrainConfig:
+def with_phases(phases: tuple[Phase, ...]) -> TrainConfig:
     """SmolLM2's config with other phases."""
     base = load_config("smollm2_135m")
     return dataclasses.replace(

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from prerl_jax.config.checks import validate
 from prerl_jax.config.schema import TrainConfig
+from prerl_jax.config.vocabulary import public_names
 
 __all__ = ["build", "config_names", "difference", "load_config", "render"]
 
@@ -132,9 +133,7 @@ class _Imports:
             found = getattr(found, part, None)
         if found is not thing:
             raise ValueError(f"{where} is {thing!r}, but {module}.{qualname} is {found!r}; name it as it is defined.")
-        import prerl_jax
-
-        source = "prerl_jax" if getattr(prerl_jax, top, None) is getattr(sys.modules[module], top) else module
+        source = "prerl_jax" if public_names().get(top) is getattr(sys.modules[module], top) else module
         local, number = top, 2
         while local == "config" or self.names.get(local, (source, top)) != (source, top):
             local, number = f"{top}_{number}", number + 1

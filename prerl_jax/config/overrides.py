@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import collections.abc
 import dataclasses
-import importlib
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -19,39 +18,9 @@ from typing import Any
 
 from prerl_jax.config.checks import validate
 from prerl_jax.config.schema import TrainConfig
-from prerl_jax.core.guards import Guard
-
-_VOCABULARY = ("prerl_jax.config", "prerl_jax.core.phases", "prerl_jax.data", "prerl_jax.verify", "prerl_jax")
-"""Modules whose dataclasses and recipes a value may name."""
-
+from prerl_jax.config.vocabulary import vocabulary
 
 # --- values
-
-
-def _is_recipe(thing: Any) -> bool:
-    return isinstance(thing, types.FunctionType) and thing.__module__ == "prerl_jax.core.recipes"
-
-
-def _are_guards(thing: Any) -> bool:
-    return isinstance(thing, tuple) and bool(thing) and all(isinstance(one, Guard) for one in thing)
-
-
-def _classes_in(value: Any) -> dict[str, type]:
-    """The dataclasses that a config is made of, by name: a user's own among them."""
-    if dataclasses.is_dataclass(value):
-        children = [getattr(value, f.name) for f in dataclasses.fields(value)]
-        own = {type(value).__name__: type(value)}
-    else:
-        children, own = value if isinstance(value, tuple) else (), {}
-    return {name: cls for child in children for name, cls in _classes_in(child).items()} | own
-
-
-def _namespace(config: TrainConfig) -> dict[str, Any]:
-    names: dict[str, Any] = _classes_in(config)
-    for module in map(importlib.import_module, _VOCABULARY):
-        things = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
-        names |= {n: t for n, t in things.items() if dataclasses.is_dataclass(t) or _is_recipe(t) or _are_guards(t)}
-    return names | {"true": True, "false": False, "inf": float("inf")}
 
 
 def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
@@ -222,5 +191,5 @@ def apply_overrides(config: TrainConfig, overrides: Sequence[str]) -> TrainConfi
         path, equals, text = override.partition("=")
         if not equals or not path.strip():
             raise ValueError(f"--set {override}: write it as path=value, for instance optimizer.learning_rate=1e-5.")
-        config = _replace(config, TrainConfig, path.strip().split("."), "", text, _namespace(config))
+        config = _replace(config, TrainConfig, path.strip().split("."), "", text, vocabulary(config))
     return validate(config)
