@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 BASE = [
     "etils>=1.14.0",
@@ -35,6 +36,22 @@ EXTRAS = {
     "verify": ["math-verify>=0.9.0"],
 }
 
+
+class BuildWithConfigs(build_py):
+    """Copies configs/ into the wheel as prerl_jax/configs/, where `load_config` looks first.
+
+    An editable install needs no copy: without prerl_jax/configs/ `load_config` reads configs/ beside the package.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for source in sorted(Path("configs").rglob("*.py")):
+                copy = Path(self.build_lib, "prerl_jax", source)
+                self.mkpath(str(copy.parent))
+                self.copy_file(str(source), str(copy))
+
+
 setup(
     name="prerl_jax",
     version="0.1.0",
@@ -46,8 +63,9 @@ setup(
     python_requires=">=3.11",
     install_requires=BASE,
     extras_require=EXTRAS,
-    # configs/ stands at the top, where people look for it; installed, it is the package prerl_jax.configs.
-    packages=[*find_packages(include=["prerl_jax", "prerl_jax.*"]), "prerl_jax.configs", "prerl_jax.configs.studies"],
-    package_dir={"prerl_jax.configs": "configs", "prerl_jax.configs.studies": "configs/studies"},
+    # Nothing but packages below this folder: setuptools then makes an editable install of a plain path, which type
+    # checkers follow. A mapping of folders (package_dir) would make it an import hook, which they cannot.
+    packages=find_packages(include=["prerl_jax", "prerl_jax.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
     package_data={"prerl_jax": ["py.typed", "lab_base/*"]},
 )

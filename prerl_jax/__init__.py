@@ -100,7 +100,7 @@ from prerl_jax.core.types import (
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.lab import Additions
 from prerl_jax.data.prefix import resolve_prefix
-from prerl_jax.data.problems import Message, Problem, Source
+from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, PlainText
 from prerl_jax.data.sources import JsonlProblems, ParquetProblems
 from prerl_jax.models.decoder import Decoder
@@ -180,6 +180,7 @@ __all__ = [
     "PostTrainSpace",
     "PreTrainSpace",
     "Problem",
+    "ProblemSource",
     "PromptDropout",
     "Prompts",
     "Reinforce",
@@ -196,7 +197,6 @@ __all__ = [
     "SequenceMeanTokenSumNorm",
     "SequenceSumTokenSumNorm",
     "Sequences",
-    "Source",
     "Space",
     "Study",
     "Term",

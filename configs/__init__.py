@@ -1,1 +1,0 @@
-"""The experiments that come with prerl_jax, one file each; installed, this folder is `prerl_jax.configs`."""
