@@ -71,7 +71,7 @@ def make_dual_gradients(
 
     Returns, in the third place: alignment/objective f32[] (the cosine), alignment/objective_by_layer f32[L] (where
       params has stacked "layers"), alignment/objective_by_group/NAME f32[] (of DECODER_GROUPS: embedding, attention_q,
-      ..., and "other"), alignment/norm_pre, alignment/norm_post; alignment/logprob_gap, the mean absolute
+      ..., and "other"), alignment/norm_pre, alignment/norm_post; alignment/sampler_logprob_diff, the mean absolute
       difference of the sampler's and the trainer's log-probabilities on post's trained tokens, where post is given the
       prompt; and with `logprob_alignment`, alignment/logprob,
       alignment/logprob_by_layer, alignment/logprob_by_group/NAME, alignment/logprob_norm_pre and
@@ -95,8 +95,8 @@ def make_dual_gradients(
         kinds = (("objective", ""), ("logprob", "logprob_"))
         for (name, prefix), *both in zip(kinds, pre_gradients, post_gradients, strict=False):
             found |= _alignment(name, prefix, *both)
-        if "logprob_gap" in sums:
-            found["alignment/logprob_gap"] = sums["logprob_gap"] / jnp.maximum(sums["tokens"], 1.0)
+        if "sampler_logprob_diff" in sums:
+            found["alignment/sampler_logprob_diff"] = sums["sampler_logprob_diff"] / jnp.maximum(sums["tokens"], 1.0)
         return pre_gradients[0], post_gradients[0], found
 
     return dual

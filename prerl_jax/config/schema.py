@@ -123,7 +123,8 @@ class SamplingSpec:
     `prompts * group_size`, which share their group's prompt; with fewer each slot has a copy of its own."""
     cache_dtype: str | None = None
     """What keys and values are stored in while sampling, evaluation included: None (model.compute_dtype), "bfloat16" or
-    "int8". Less than the compute dtype samples from a policy near the one that is scored: see train/logprob_gap."""
+    "int8". Less than the compute dtype samples from a policy near the one that is scored: see
+    train/sampler_logprob_diff."""
     stop_tokens: tuple[int, ...] | None = None
     """Token ids that end a response; None takes those of the model's generation config."""
 

@@ -78,7 +78,7 @@ def token_loss(objective: Objective) -> Terms:
         per_token, metrics = objective(logprobs, batch, **extra)
         metrics = metrics | {"logprob": logprobs, "entropy": entropy}
         if batch.sampler_logprobs is not None:
-            metrics["logprob_gap"] = jnp.abs(logprobs - batch.sampler_logprobs)
+            metrics["sampler_logprob_diff"] = jnp.abs(logprobs - batch.sampler_logprobs)
         if batch.ref_logprobs is not None:
             metrics["reference_kl"] = divergence("k3", logprobs, batch.ref_logprobs)
         metrics = {name: jnp.where(trained, value, 0.0) for name, value in metrics.items()}

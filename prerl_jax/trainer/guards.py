@@ -15,7 +15,7 @@ from prerl_jax.core.guards import EndPhase, Guard, Reaction, RollBack, Warn
 from prerl_jax.core.phases import Phase
 
 _NAMES = ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob")
-_NAMES += ("kept", "computed", "draws", "mixed_groups", "tokens", "skipped")
+_NAMES += ("kept_fraction", "trained_fraction", "draws", "mixed_groups", "tokens", "skipped")
 OF_ROLLOUTS = frozenset(f"train/{name}" for name in _NAMES)
 """The train/ metrics that there are of a step without a trained token, too: the others are means over those."""
 

@@ -60,7 +60,7 @@ def update(run: Run, step: Step, later: Later) -> None:
         trained.append(Trained.of(packed))
     step.metrics = found[0] if phase.updates == 1 else programs.over_updates(found)
     if not all(getattr(term.space, "given_prompt", False) for term in phase.parts):
-        del step.metrics["train/logprob_gap"]  # the sampler's were given the prompt
+        del step.metrics["train/sampler_logprob_diff"]  # the sampler's were given the prompt
     if reference is not None and not phase.scored_before:
         scored = trained[0].lengths
     group_size = setup.config.sampling.group_size

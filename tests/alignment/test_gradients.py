@@ -102,8 +102,8 @@ def test_the_logprobs_of_the_sampler_are_measured_and_never_used(dual):
     there = dataclasses.replace(ROLLOUTS, logprobs=jnp.full_like(ROLLOUTS.logprobs, -7.0))
     *ours, found = dual(PARAMS, ROLLOUTS)
     *theirs, measured = dual(PARAMS, there)
-    assert np.isnan(found.pop("alignment/logprob_gap"))
-    gap = measured.pop("alignment/logprob_gap")
+    assert np.isnan(found.pop("alignment/sampler_logprob_diff"))
+    gap = measured.pop("alignment/sampler_logprob_diff")
     toy.assert_same_bits((ours, found), (theirs, measured))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((ours, found)))
     batch = pj.make_prepare(MODEL, POST, 4)(PARAMS, there)
@@ -126,7 +126,7 @@ def test_an_empty_selection_has_no_cosine(dual):
 def test_the_mean_logprobs_are_left_out_unless_asked_for():
     shapes = jax.eval_shape(pj.make_dual_gradients(MODEL, PRE, POST, 4), PARAMS, ROLLOUTS)
     assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1]) == jax.tree.structure(PARAMS)
-    names = {"objective", "objective_by_layer", "norm_pre", "norm_post", "logprob_gap"}
+    names = {"objective", "objective_by_layer", "norm_pre", "norm_post", "sampler_logprob_diff"}
     names |= {f"objective_by_group/{group}" for group in ("embedding", "unembedding", "other")}
     assert set(shapes[2]) == {f"alignment/{name}" for name in names}
 

@@ -181,7 +181,7 @@ def test_packed_and_unpacked_rows_have_one_loss_and_one_gradient(model, init, na
     toy.assert_close(dense_loss, loss)
     toy.assert_close(dense_gradient, gradient, rtol=1e-4, atol=1e-6)
     toy.assert_close(dense_sums, sums, rtol=1e-4)
-    assert {"logprob_gap", "ratio", "clip_fraction", "logprob", "entropy", "tokens"} <= set(sums)
+    assert {"sampler_logprob_diff", "ratio", "clip_fraction", "logprob", "entropy", "tokens"} <= set(sums)
 
 
 def test_rows_left_out_still_count_in_the_denominator():

@@ -91,7 +91,7 @@ def test_a_step(step):
         "train/clip_fraction": 0,
         "train/kl_old": 0,
         "train/logprob": logprobs[trained].mean(),
-        "train/logprob_gap": jnp.abs(logprobs - -2)[trained].mean(),
+        "train/sampler_logprob_diff": jnp.abs(logprobs - -2)[trained].mean(),
         "train/entropy": sums["entropy"] / sums["tokens"],
     }
     assert set(metrics) == set(expected)

@@ -50,7 +50,7 @@ def test_files_and_numbers(measured):
 
 def test_the_trainer_and_the_sampler_agree(measured):
     """What is measured is what was sampled: P(y|x) here is the sampler's."""
-    assert measured[1]["metrics"]["alignment/logprob_gap"] < 1e-4
+    assert measured[1]["metrics"]["alignment/sampler_logprob_diff"] < 1e-4
 
 
 @pytest.mark.parametrize("groups", [0, 65])

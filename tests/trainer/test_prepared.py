@@ -40,4 +40,4 @@ def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, setup):
     assert fourth["train/kept_fraction"] == 0
     moved = [record["train/update_norm"] > 0 for record in (first, second, third)]
     assert moved == [False, True, False], "the rate of each phase's first step is 0"
-    assert 0 < third["train/logprob_gap"] < 1e-5, "trained at the temperature that was sampled at"
+    assert 0 < third["train/sampler_logprob_diff"] < 1e-5, "trained at the temperature that was sampled at"

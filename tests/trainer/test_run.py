@@ -16,7 +16,7 @@ from prerl_jax.trainer.start import run
 EVERY_STEP = """reward accuracy solved_groups unsolved_groups kept computed length truncated logprob entropy
 clip_fraction ratio grad_norm update_norm loss skipped tokens sampler_logprob flops"""
 EVALUATED = "avg@2 pass@2 reflections length truncated thoughts/reflection thoughts/verification"
-ALIGNED = """objective logprob logprob_gap token token_weighted token/post_0-0.1 token/position_0 marginal_gap
+ALIGNED = """objective logprob sampler_logprob_diff token token_weighted token/post_0-0.1 token/position_0 marginal_gap
 marginal_gap_per_response pre/entropy post/entropy pre/eos post/top3"""
 TIMES = "sample verify score prepare align train wait step tokens_per_second verifier_timeouts"
 
@@ -39,7 +39,7 @@ def test_each_step_has_one_line_with_all_that_is_measured(finished):
     for record in records[1:]:
         names = {f"train/{name}" for name in EVERY_STEP.split()} | {f"time/{name}" for name in TIMES.split()}
         assert names <= record.keys(), names - record.keys()
-        assert ("train/logprob_gap" in record) == (record["phase"] == "rl")
+        assert ("train/sampler_logprob_diff" in record) == (record["phase"] == "rl")
         assert all(name.partition("/")[0] in ("train", "eval", "alignment", "time") for name in [*record][2:])
     evaluated = {record["step"] for record in records if {f"eval/{name}" for name in EVALUATED.split()} <= set(record)}
     aligned = {r["step"] for r in records if {f"alignment/{name}" for name in ALIGNED.split()} <= set(r)}
@@ -51,7 +51,7 @@ def test_each_step_has_one_line_with_all_that_is_measured(finished):
         assert record["alignment/marginal_gap"] == pytest.approx(gap, rel=1e-4)
         assert record["alignment/post/entropy"] < record["alignment/pre/entropy"]
     rl = records[3:]
-    assert all(abs(record["train/ratio"] - 1) < 1e-5 and record["train/logprob_gap"] < 1e-4 for record in rl)
+    assert all(abs(record["train/ratio"] - 1) < 1e-5 and record["train/sampler_logprob_diff"] < 1e-4 for record in rl)
     assert any(record["train/grad_norm"] > 0 for record in records[1:3])
     assert any(record["train/grad_norm"] > 0 for record in rl)
 
@@ -105,7 +105,7 @@ def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finis
     evaluation, training = (2, 4), (4, 4)
     assert calls == [evaluation, training, training, evaluation, training, training, evaluation]
     for found, wanted in zip(timeless(tmp_path), timeless(finished.workdir), strict=True):
-        for gap in ("train/logprob_gap", "alignment/logprob_gap"):
+        for gap in ("train/sampler_logprob_diff", "alignment/sampler_logprob_diff"):
             assert found.pop(gap, 0.0) == pytest.approx(wanted.pop(gap, 0.0), abs=1e-6)
         assert found == wanted
     for name in ("completions.jsonl", "config.py", "summary.json"):

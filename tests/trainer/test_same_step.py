@@ -81,7 +81,17 @@ def test_several_updates_are_the_same(variant):
     metrics, other = VARIANTS[variant](UPDATES)
     assert abs(expected["train/ratio"] - 1) > 1e-3
     assert expected["train/reference_kl"] > 1e-4
-    for name in ("grad_norm", "loss", "entropy", "ratio", "clip_fraction", "reference_kl", "kept", "tokens", "skipped"):
+    for name in (
+        "grad_norm",
+        "loss",
+        "entropy",
+        "ratio",
+        "clip_fraction",
+        "reference_kl",
+        "kept_fraction",
+        "tokens",
+        "skipped",
+    ):
         np.testing.assert_allclose(metrics[f"train/{name}"], expected[f"train/{name}"], rtol=1e-3, atol=1e-6)
     toy.assert_close(other, params, rtol=1e-3, atol=1e-6)
 
@@ -91,7 +101,7 @@ def test_the_first_step_is_the_same(variant):
     expected, params = plain(GRPO)
     metrics, other = VARIANTS[variant](GRPO)
     assert 0 < metrics["train/reward"] < 1
-    for name in ("reward", "accuracy", "length", "truncated", "kept", "computed", "tokens", "skipped"):
+    for name in ("reward", "accuracy", "length", "truncated", "kept_fraction", "trained_fraction", "tokens", "skipped"):
         assert metrics[f"train/{name}"] == expected[f"train/{name}"], name
     for name in ("grad_norm", "loss", "entropy", "logprob", "ratio", "sampler_logprob"):
         np.testing.assert_allclose(
@@ -111,7 +121,7 @@ def test_a_smaller_cache_samples_from_a_policy_near_the_one_that_is_scored():
     assert [run.programs.engine(phase).config.cache_dtype for phase in (None, GRPO[0])] == ["int8", "int8"]
     metrics, params = first_step(config)
     assert 0 < metrics["train/accuracy"] < 1
-    assert plain(GRPO)[0]["train/logprob_gap"] < 1e-5 < metrics["train/logprob_gap"] < 0.05
+    assert plain(GRPO)[0]["train/sampler_logprob_diff"] < 1e-5 < metrics["train/sampler_logprob_diff"] < 0.05
     assert metrics["train/grad_norm"] > 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 
