@@ -63,8 +63,9 @@ setup(
     python_requires=">=3.11",
     install_requires=BASE,
     extras_require=EXTRAS,
-    # Nothing but packages below this folder: setuptools then makes an editable install of a plain path, which type
-    # checkers follow. A mapping of folders (package_dir) would make it an import hook, which they cannot.
+    # This makes an editable install a plain path, which type checkers follow. Without it, or with configs/ mapped into
+    # the package here, setuptools would install an import hook, which they cannot follow.
+    package_dir={"": "."},
     packages=find_packages(include=["prerl_jax", "prerl_jax.*"]),
     cmdclass={"build_py": BuildWithConfigs},
     package_data={"prerl_jax": ["py.typed", "lab_base/*"]},
