@@ -1,10 +1,12 @@
-"""What is installed, from setup.py's own word, and the shell scripts."""
+"""What a wheel, an editable install and a source distribution hold, and what the shell scripts do."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -32,18 +34,66 @@ def test_a_wheel_has_every_file(built):
     assert have == sources | configs | base | {"prerl_jax/py.typed"}
 
 
+def from_wheel(built, folder, *arguments):
+    """Runs Python in a folder, with the package of a wheel; returns its standard output."""
+    environment = os.environ | {"PYTHONPATH": str(built), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def test_configs_load_from_a_wheel_in_any_directory(built, tmp_path):
     code = "\n".join(
         [
-            "import sys",
-            f"sys.path.insert(0, {str(built)!r})",
-            "from prerl_jax.config import io as config_io",
-            f"assert config_io.__file__.startswith({str(built)!r}), config_io.__file__",
-            "print([config_io.load_config(n).name for n in config_io.config_names()] == config_io.config_names())",
+            "import prerl_jax",
+            f"assert prerl_jax.__file__.startswith({str(built)!r}), prerl_jax.__file__",
+            "from prerl_jax.config.io import config_names",
+            "print([prerl_jax.load_config(name).name for name in config_names()] == config_names())",
         ]
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True"
+    assert from_wheel(built, tmp_path, "-c", code).strip() == "True"
+
+
+@pytest.mark.slow
+def test_the_lab_is_planned_from_a_wheel(built, tmp_path):
+    said = from_wheel(built, tmp_path, "-m", "prerl_jax.launch", "--config", "lab", "--dry-run")
+    assert "train data: 4096 prompts" in said
+
+
+def build(tree, kind, out):
+    """Runs one of setuptools' build hooks in a tree; returns the path of what it makes."""
+    pytest.importorskip("setuptools")
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(out)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True)
+    return out / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the source tree: builds leave files behind."""
+    folder = tmp_path_factory.mktemp("tree") / "source"
+    for name in ("prerl_jax", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "MANIFEST.in", "README.md", "ARCHITECTURE.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def test_an_editable_install_is_a_plain_path(tree, tmp_path):
+    """Type checkers follow a path; they cannot follow an import hook."""
+    with zipfile.ZipFile(build(tree, "editable", tmp_path)) as wheel:
+        files = [name for name in wheel.namelist() if ".dist-info/" not in name]
+        (path,) = files
+        assert path.endswith(".pth")
+        assert wheel.read(path).decode().strip() == str(tree)
+    assert not (tree / "prerl_jax" / "configs").exists()
+
+
+def test_a_source_distribution_has_the_configs(tree, tmp_path):
+    with tarfile.open(build(tree, "sdist", tmp_path)) as archive:
+        files = {Path(name).relative_to("prerl_jax-0.1.0").as_posix() for name in archive.getnames()}
+    configs = {str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py")}
+    assert configs | {"setup.py", "LICENSE", "README.md", "ARCHITECTURE.md", "prerl_jax/lab_base/config.json"} <= files
 
 
 def test_metadata():
