@@ -158,7 +158,7 @@ def _cells(metrics: Mapping[str, Any]) -> Text:
     cells = [(name, metric, digits) for name, metric, digits in CELLS if metric in metrics]
     if average := widest("avg", metrics):
         cells.append((average, average, 3))
-    parts = [Text.set_up((f"{name} ", "dim"), _number(metrics[metric], digits)) for name, metric, digits in cells]
+    parts = [Text.assemble((f"{name} ", "dim"), _number(metrics[metric], digits)) for name, metric, digits in cells]
     return Text("   ").join(parts)
 
 

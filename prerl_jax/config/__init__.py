@@ -1,18 +1,9 @@
 """The config of a run: its dataclasses, their checks, config files, overrides and studies."""
 
 from prerl_jax.config.io import load_config
+from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, EvaluationSpec
 from prerl_jax.config.overrides import apply_overrides
-from prerl_jax.config.schema import (
-    AlignmentSpec,
-    CheckpointSpec,
-    CriticSpec,
-    DataSpec,
-    EvaluationSpec,
-    ModelSpec,
-    OptimizerSpec,
-    SamplingSpec,
-    TrainConfig,
-)
+from prerl_jax.config.schema import CriticSpec, DataSpec, ModelSpec, OptimizerSpec, SamplingSpec, TrainConfig
 from prerl_jax.config.study import Arm, Figure, Study
 
 __all__ = [
