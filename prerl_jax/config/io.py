@@ -1,7 +1,7 @@
-"""Config files: read, written and compared.
+"""Reads, writes and compares config files.
 
-A config file is Python source with `def config() -> TrainConfig`. `render` writes the source of a config that
-`load_config` reads back as an equal value, so the resolved config of a run is itself a config file.
+A config file is Python source with `def config() -> TrainConfig`. `render` writes a config as such source, and
+`load_config` reads it back as an equal value. So the resolved config that a run saves is itself a config file.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import importlib.util
 import itertools
 import math
 import sys
 import traceback
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from prerl_jax.config.vocabulary import public_names
 __all__ = ["build", "config_names", "difference", "load_config", "render"]
 
 _FILE_MODULE = "_prerl_jax_config_file_"
-"""What the modules of config files are called: no other process can import them."""
+"""The modules of config files have this prefix. No other process can import them."""
 _WIDTH = 120
 Built = TypeVar("Built")
 
@@ -35,18 +35,18 @@ Built = TypeVar("Built")
 
 
 def _configs_folder() -> Path:
-    """The shipped configs: in the package where a wheel put them, configs/ next to prerl_jax/ in a source tree."""
+    """The folder of the shipped configs: inside an installed package, beside the package in a source tree."""
     package = Path(__file__).resolve().parent.parent
     return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
 def config_names() -> list[str]:
-    """The names of the configs that come with the package."""
+    """The names of the configs that ship with the package, sorted."""
     return sorted(p.stem for p in _configs_folder().glob("*.py") if not p.stem.startswith("_"))
 
 
 def _shipped(file: Path) -> Path | None:
-    """The shipped file that a path means where there is none of that path: NAME, configs/NAME.py, studies/NAME.py."""
+    """The shipped file that a path names, where no file has that path: NAME, configs/NAME.py, studies/NAME.py."""
     parts = file.parts[1:] if file.parts[:1] == ("configs",) else file.parts
     inside = len(parts) == 1 or (len(parts) == 2 and parts[0] == "studies")
     found = _configs_folder().joinpath(*parts).with_suffix(".py") if inside else None
@@ -60,21 +60,21 @@ def _module_of(path: str) -> ModuleType:
         if shipped is None:
             raise FileNotFoundError(
                 f"there is no config file {path!r} (working directory {Path.cwd()}). Give the path of a Python file, "
-                f"or the name of one that comes with the package: {', '.join(config_names())}."
+                f"or the name of one that ships with the package: {', '.join(config_names())}."
             )
         file = shipped
     name = f"{_FILE_MODULE}{file.stem}_{abs(hash(file.resolve())):x}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(file)
     sys.modules[name] = module  # dataclasses look up their module while they are defined
     with _explained(file):
-        spec.loader.exec_module(module)
+        SourceFileLoader(name, str(file)).exec_module(module)
     return module
 
 
 @contextlib.contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Mistakes in a config file's Python become ValueErrors with the file and the line."""
+    """Turns an error of a config file's Python into a ValueError with the file and the line."""
     try:
         yield
     except SyntaxError as error:
@@ -86,23 +86,35 @@ def _explained(file: Path) -> Iterator[None]:
 
 
 def load_config(path: str | Path) -> TrainConfig:
-    """The validated config of a Python file, or of a shipped one by its name ("lab", "configs/lab.py").
+    """Reads and validates the config of a Python file.
 
-    A file that exists goes before a shipped one. Raises FileNotFoundError, or ValueError where the file has no
-    `config()`, where that returns something else or fails (with the line), or where the config is not valid.
+    Args:
+      path: a Python file with `def config() -> TrainConfig`, or the name of a config that ships with the package, such
+        as "lab" or "configs/lab.py". Where both exist, the file is read.
+
+    Returns:
+      The config.
+
+    Raises:
+      FileNotFoundError: there is no such file, and no such shipped config.
+      ValueError: the file has no function `config`, the function fails (the error names the line) or returns something
+        else, or the config is not valid.
     """
     return validate(build(path, "config", TrainConfig))
 
 
 def build(path: str | Path, function: str, kind: type[Built]) -> Built:
-    """What a function of a Python file returns, a shipped one's among them; raises as `load_config`."""
+    """Calls a function of a Python file, which may be a shipped one, and returns its result of class `kind`.
+
+    Raises as `load_config` does.
+    """
     module = _module_of(str(path))
-    make, name = getattr(module, function, None), kind.__name__
+    make, name = vars(module).get(function), kind.__name__
     if not callable(make):
         raise ValueError(
             f"{path} has no function {function}(); a {function} file defines `def {function}() -> {name}`."
         )
-    with _explained(Path(module.__file__)):
+    with _explained(Path(str(module.__file__))):
         made = make()
     if not isinstance(made, kind):
         got = f"{type(made).__name__} {made!r:.80}"
@@ -114,21 +126,21 @@ def build(path: str | Path, function: str, kind: type[Built]) -> Built:
 
 
 class _Imports:
-    """The names that a rendered file uses, and where they come from."""
+    """The names that a rendered file imports."""
 
     def __init__(self) -> None:
-        self.names: dict[str, tuple[str, str]] = {}  # local name -> (module, name there)
+        self.names: dict[str, tuple[str, str]] = {}  # name in the file -> (module, name in the module)
 
-    def name(self, thing: Any, where: str) -> str:
-        """The expression for a class or function; ValueError when no other process could import it."""
-        module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
+    def name(self, thing: type | FunctionType, where: str) -> str:
+        """The expression for a class or function. Raises ValueError where another process could not import it."""
+        module, qualname = thing.__module__, thing.__qualname__
         if not module or module == "__main__" or module.startswith(_FILE_MODULE) or "<" in qualname:
             raise ValueError(
                 f"{where} is {thing!r}, which a saved config cannot name: another process could not import it. Put it "
                 "into a module that Python can import, as a function or as a frozen dataclass with __call__."
             )
         top, _, rest = qualname.partition(".")
-        found = importlib.import_module(module)
+        found: Any = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part, None)
         if found is not thing:
@@ -170,7 +182,7 @@ def _scalar(value: Any, where: str, imports: _Imports) -> str:
 
 
 def _parts(value: Any, where: str, imports: _Imports) -> tuple[str, list[tuple[str, Any, str]], str] | None:
-    """(opening, [(prefix, child, the child's path)], closing) of a value that has children."""
+    """(opening, [(prefix, child, the child's path)], closing) of a value with children; None of another value."""
     path = f"{where}." if where else ""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [f.name for f in dataclasses.fields(value) if f.init]
@@ -186,7 +198,7 @@ def _parts(value: Any, where: str, imports: _Imports) -> tuple[str, list[tuple[s
 
 
 def _source(value: Any, where: str, indent: int, prefix: str, imports: _Imports) -> str:
-    """Python source of a value: on one line where it fits, except for the config's own sections."""
+    """Python source of a value. A section of the config takes a line per field; others one line where they fit."""
     parts = _parts(value, where, imports)
     if parts is None:
         line = _scalar(value, where, imports)
@@ -204,8 +216,9 @@ def _source(value: Any, where: str, indent: int, prefix: str, imports: _Imports)
 
 
 def _in_pieces(text: str, indent: int) -> str:
-    """A string of many lines of source, which Python puts together."""
-    inner, pieces = " " * (4 * indent + 4), []
+    """A long string as several literals, one per line, which Python joins."""
+    inner = " " * (4 * indent + 4)
+    pieces: list[str] = []
     while text:
         size = _WIDTH - len(inner)
         while len(line := _scalar(text[:size], "", _Imports())) > _WIDTH - len(inner):
@@ -216,10 +229,11 @@ def _in_pieces(text: str, indent: int) -> str:
 
 
 def render(config: TrainConfig) -> str:
-    """The source of a config file, every field spelled out, that `load_config` reads back as an equal config.
+    """The source of a config file, with every field written out. `load_config` reads it back as an equal config.
 
-    Raises ValueError with the field's path for what has no source: a lambda, a function or class that is defined inside
-    another or in a config file, an array.
+    Raises:
+      ValueError: a field has a value that cannot be written as source: a lambda, an array, or a function or class that
+        is defined inside another one or in a config file. The error names the field.
     """
     imports = _Imports()
     body = _source(config, "", 1, "return ", imports)
@@ -239,18 +253,18 @@ def render(config: TrainConfig) -> str:
 
 
 def difference(old: Any, new: Any, path: str = "") -> list[str]:
-    """One line `field.path: old -> new` for each innermost field in which two configs differ; empty if equal."""
+    """One line `field.path: old -> new` for each innermost field in which two configs differ; [] if they are equal."""
     if type(old) is type(new) and dataclasses.is_dataclass(old) and not isinstance(old, type):
         pairs = [(f.name, getattr(old, f.name), getattr(new, f.name)) for f in dataclasses.fields(old)]
     elif type(old) is type(new) is tuple and len(old) == len(new):
         pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
     else:
-        return [] if old == new else [f"{path}: {' -> '.join(_where_they_part(repr(old), repr(new)))}"]
+        return [] if old == new else [f"{path}: {' -> '.join(_where_they_differ(repr(old), repr(new)))}"]
     return [line for name, a, b in pairs for line in difference(a, b, f"{path}.{name}" if path else name)]
 
 
-def _where_they_part(old: str, new: str) -> list[str]:
-    """Both texts; of long ones a stretch of each, from shortly before the first character in which they differ."""
+def _where_they_differ(old: str, new: str) -> list[str]:
+    """Both texts. Long ones are cut to a stretch that begins shortly before the first character that differs."""
     if max(len(old), len(new)) <= 2 * _WIDTH:
         return [old, new]
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False))

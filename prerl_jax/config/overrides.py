@@ -1,9 +1,8 @@
-"""Overrides of single fields, `a.b.0.c=value`, typed by the annotations of the dataclasses that they reach into.
+"""Overrides of single fields, `a.b.0.c=value`. The annotations of the dataclasses give the types.
 
-A value is a Python literal, or a call of one of prerl_jax's own classes or recipes, such as
-`phases.0.aggregation=SequenceSumTokenSumNorm(scale=0.01)` or `phases=dsrl(warmup=5, total=60)`. Tuples, which recipes are, are joined
-by `+` or by stars: `phases=nsr_prerl(steps=8) + grpo(steps=52)`. Where a string is expected the bare text will do.
-Nothing else is evaluated.
+A value is a Python literal, or a call of a class or recipe of prerl_jax: `phases=dsrl(warmup=5, total=60)`,
+`phases.0.aggregation=SequenceSumTokenSumNorm(scale=0.01)`. A recipe returns a tuple of phases; `+` and stars join
+tuples: `phases=nsr_prerl(steps=8) + grpo(steps=52)`. A string needs no quotation marks. Nothing else is evaluated.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from prerl_jax.config.vocabulary import vocabulary
 
 
 def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
-    """The value of a literal or of a call of a known name; ValueError for any other syntax."""
+    """The value of a literal, or of a call of a known name. Raises ValueError for any other syntax."""
     match node:
         case ast.Constant(value):
             return value
@@ -40,8 +39,8 @@ def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
             return tuple(_items(items, names))
         case ast.List(items):
             return _items(items, names)
-        case ast.Dict(keys, values) if None not in keys:
-            return {_evaluate(k, names): _evaluate(v, names) for k, v in zip(keys, values, strict=True)}
+        case ast.Dict(keys, values) if None not in keys:  # {**other} has a key of None
+            return {_evaluate(k, names): _evaluate(v, names) for k, v in zip(keys, values, strict=True) if k}
         case ast.Name(name) if name in names:
             return names[name]
         case ast.Name(name):
@@ -50,7 +49,7 @@ def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
         case ast.Call(ast.Name() as function, args, keywords) if all(k.arg for k in keywords):
             called = _evaluate(function, names)
             if callable(called):
-                options = {k.arg: _evaluate(k.value, names) for k in keywords}
+                options = {k.arg: _evaluate(k.value, names) for k in keywords if k.arg}
                 return _typed(called(*(_evaluate(a, names) for a in args), **options))
     raise ValueError(
         f"{ast.unparse(node)!r} is neither a literal, nor a call of a prerl_jax class or recipe, nor tuples joined by +"
@@ -58,7 +57,7 @@ def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
 
 
 def _typed(made: Any) -> Any:
-    """What a call made; ValueError where a field of a dataclass is not of its type, which Python does not look at."""
+    """The result of a call. Raises ValueError where a field is not of its type, which dataclasses do not check."""
     if isinstance(made, tuple):
         return tuple(map(_typed, made))
     if not dataclasses.is_dataclass(made):
@@ -75,19 +74,21 @@ def _typed(made: Any) -> Any:
 
 
 def _items(nodes: Sequence[ast.expr], names: dict[str, Any]) -> list[Any]:
-    """The values of a tuple's or a list's elements, those of starred tuples each by itself."""
-    items = []
+    """The values of the elements of a tuple or list. A starred tuple adds each of its own."""
+    items: list[Any] = []
     for node in nodes:
-        starred = isinstance(node, ast.Starred)
-        value = _evaluate(node.value if starred else node, names)
-        if starred and not isinstance(value, tuple):
+        if not isinstance(node, ast.Starred):
+            items.append(_evaluate(node, names))
+            continue
+        value = _evaluate(node.value, names)
+        if not isinstance(value, tuple):
             raise ValueError(f"{ast.unparse(node)!r} puts a star before a {type(value).__name__}, which is no tuple")
-        items += value if starred else [value]
+        items += value
     return items
 
 
 def _fits(value: Any, expected: Any) -> bool:
-    """Whether a value is of an annotated type. An int is a float; a bool is neither."""
+    """Whether a value is of an annotated type. An int passes for a float; a bool passes for neither."""
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if expected in (Any, object):
         return True
@@ -115,7 +116,7 @@ def _fits(value: Any, expected: Any) -> bool:
 
 
 def _as_expected(value: Any, expected: Any) -> Any:
-    """The value with lists made tuples and an int made a float where only that is expected."""
+    """The value, with a list turned into a tuple and an int into a float where the annotation wants one."""
     if isinstance(value, list) and not _fits(value, expected):
         return tuple(value)
     floats = expected is float or (float in typing.get_args(expected) and int not in typing.get_args(expected))
@@ -149,7 +150,7 @@ def _value(text: str, expected: Any, path: str, names: dict[str, Any]) -> Any:
 
 
 def _element_type(expected: Any, index: int) -> Any:
-    """The annotation of a tuple's element, where there is one."""
+    """The annotation of a tuple's element; Any without one."""
     options = [expected, *typing.get_args(expected)] if typing.get_origin(expected) is not tuple else [expected]
     for option in options:
         if typing.get_origin(option) is tuple:
@@ -159,7 +160,7 @@ def _element_type(expected: Any, index: int) -> Any:
 
 
 def _replace(node: Any, expected: Any, keys: Sequence[str], done: str, text: str, names: dict[str, Any]) -> Any:
-    """`node`, which lies at the path `done`, with what lies at `keys` below it replaced."""
+    """`node`, which is at the path `done`, with the value at `keys` below it replaced."""
     if not keys:
         return _value(text, expected, done, names)
     key, rest = keys[0], keys[1:]
@@ -171,7 +172,7 @@ def _replace(node: Any, expected: Any, keys: Sequence[str], done: str, text: str
         index = int(key)
         new = _replace(node[index], _element_type(expected, index), rest, path, text, names)
         return (*node[:index], new, *node[index + 1 :])
-    if not dataclasses.is_dataclass(node):
+    if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise ValueError(f"--set {path}: {done} is {node!r}, a {type(node).__name__}, which has no fields.")
     fields = [f.name for f in dataclasses.fields(node) if f.init]
     if key not in fields:
@@ -182,10 +183,18 @@ def _replace(node: Any, expected: Any, keys: Sequence[str], done: str, text: str
 
 
 def apply_overrides(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
-    """The config with each `path=value` applied in order, then validated as a whole.
+    """Applies overrides to a config, in order, and validates the result as a whole.
 
-    Raises ValueError for an unknown field (with those that exist there), an index out of range, a value that is not of
-    the annotated type, and whatever the dataclasses and `validate` refuse.
+    Args:
+      config: the config.
+      overrides: texts such as "optimizer.learning_rate=1e-5".
+
+    Returns:
+      The new config.
+
+    Raises:
+      ValueError: a field does not exist (the error lists those that do), an index is out of range, a value is not of
+        the annotated type, or the new config is not valid.
     """
     for override in overrides:
         path, equals, text = override.partition("=")

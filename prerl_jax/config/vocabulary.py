@@ -30,11 +30,13 @@ def _are_guards(thing: Any) -> bool:
 
 def _classes_in(value: Any) -> dict[str, type]:
     """The dataclasses that a value is made of, by name."""
-    if dataclasses.is_dataclass(value):
+    children: list[Any] = []
+    own: dict[str, type] = {}
+    if isinstance(value, tuple):
+        children = list(value)
+    elif dataclasses.is_dataclass(value):
         children = [getattr(value, f.name) for f in dataclasses.fields(value)]
         own = {type(value).__name__: type(value)}
-    else:
-        children, own = value if isinstance(value, tuple) else (), {}
     return {name: cls for child in children for name, cls in _classes_in(child).items()} | own
 
 
