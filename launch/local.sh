@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains on this machine: one process over all of its devices.
+# Trains on this machine, with one process that uses all devices.
 #
 #   launch/local.sh [ARGUMENTS of python -m prerl_jax.launch]
 #   launch/local.sh --config configs/smollm2_135m.py --workdir runs/smollm2
 #
-# Without arguments it runs the lab. A .venv beside this folder is used if there is one.
+# Without arguments it trains the lab. If there is a .venv beside this folder, it is used.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

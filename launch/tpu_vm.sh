@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains on every worker of a Cloud TPU slice: copies the committed tree to each, installs it there, starts the same line
-# on all of them and follows their logs; jax.distributed finds the other workers by itself. Training outlives this
-# script: the same command again follows what is under way, and resumes what has ended.
+# Trains on every worker of a Cloud TPU slice. It copies the committed tree to each worker, installs it there, starts
+# the same command on all of them and follows their logs; jax.distributed finds the other workers by itself. Training
+# goes on when this script ends. The same command again follows a running training, or resumes one that has ended.
 set -euo pipefail
 
 usage() {
@@ -11,10 +11,10 @@ usage: launch/tpu_vm.sh NAME ZONE [ARGUMENTS of python -m prerl_jax.launch]
 
   launch/tpu_vm.sh my-v5e-32 us-west4-a --config configs/dsrl_qwen3_4b_math.py --workdir /mnt/shared/dsrl
 
-NAME and ZONE are those of an existing TPU VM. --workdir is a folder that every worker sees under the same absolute path
-(a Filestore share, a bucket mounted with gcsfuse). Paths of models and data are relative to ~/prerl_jax on the workers,
-or absolute. Neither Ctrl-C nor a lost connection ends the training; --stop does. Workers log to ~/prerl_jax/run.log.
-Environment: PROJECT (Google Cloud project; gcloud's own by default), PYTHON (on the workers; python3.11 by default).
+NAME and ZONE name an existing TPU VM. --workdir is a folder that every worker sees under the same absolute path (a
+Filestore share, a bucket mounted with gcsfuse). Paths of models and data are absolute, or relative to ~/prerl_jax on
+the workers. Neither Ctrl-C nor a lost connection ends the training; --stop does. Workers log to ~/prerl_jax/run.log.
+Environment: PROJECT (Google Cloud project; that of gcloud by default), PYTHON (on the workers; python3.11 by default).
 TEXT
 }
 
@@ -23,7 +23,7 @@ fail() {
   exit 2
 }
 
-# Text, for the workers have it before they have this file: whether the training that run.pid names is under way.
+# Whether the training that run.pid names is running. It is text, because a worker needs it before it has this file.
 running='grep -qa tpu_vm.sh "/proc/$(cat run.pid 2>/dev/null)/cmdline" 2>/dev/null'
 
 from_here() {
@@ -33,7 +33,7 @@ from_here() {
   shift 2
   [[ "$name" != -* && "$zone" =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || fail "NAME ZONE come first, got '$name' '$zone'"
   [[ "$*" == --stop || " $* " == *" --workdir"[=\ ]/* ]] ||
-    fail "give --workdir /SHARED/FOLDER: absolute, and seen by every worker"
+    fail "give --workdir /SHARED/FOLDER: an absolute path that every worker sees"
   command -v gcloud >/dev/null || fail "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
 
   local root tree arguments command where=(--zone "$zone" --worker=all ${PROJECT:+--project "$PROJECT"})
@@ -47,13 +47,13 @@ from_here() {
   # shellcheck disable=SC2064
   trap "rm -rf '$tree'" EXIT
   if [[ -n "$(git -C "$root" status --porcelain)" ]]; then
-    echo "launch/tpu_vm.sh: the changes that are not committed stay here: the workers get" \
+    echo "launch/tpu_vm.sh: uncommitted changes are not copied; the workers get" \
       "$(git -C "$root" log -1 --format='%h (%s)')" >&2
   fi
   git -C "$root" archive --format=tar.gz -o "$tree/prerl_jax.tgz" HEAD
   gcloud compute tpus tpu-vm scp "$tree/prerl_jax.tgz" "$name:" "${where[@]}"
   arguments=$(printf '%q ' "$@")
-  # What is running keeps its files: Python may still import some of them.
+  # A running training keeps its files, because Python may still import some of them.
   command="mkdir -p prerl_jax && cd prerl_jax && { $running || { rm -rf prerl_jax configs && tar -xzf ../prerl_jax.tgz; }; }"
   command+=" && PYTHON=$(printf '%q' "${PYTHON:-python3.11}") bash launch/tpu_vm.sh --on-worker $arguments"
   gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --command "$command"
@@ -69,21 +69,21 @@ install() {
   pip install --quiet -e '.[tpu]'
 }
 
-# On a worker: starts the training in a session of its own, or finds it under way, and follows it to its end.
+# On a worker: starts the training in its own session, unless it is running already, and follows it to its end.
 on_worker() {
   local line
   line=$(printf '%q ' "$@")
   if ! eval "$running"; then
     install
     rm -f run.status
-    : >run.log # before the training opens it: it is followed at once
+    : >run.log # created here, because it is followed before the training opens it
     # shellcheck disable=SC2016
     setsid nohup bash -c 'bash launch/tpu_vm.sh --train "$@"; echo $? >run.status' tpu_vm.sh "$@" \
       </dev/null >>run.log 2>&1 &
     echo $! >run.pid
     echo "$line" >run.line
   elif [[ "$line" != "$(cat run.line)" ]]; then
-    fail "$(hostname) is training with other arguments ($(cat run.line)): end that with --stop"
+    fail "$(hostname) is training with other arguments ($(cat run.line)): end that training with --stop"
   fi
   tail --pid="$(cat run.pid)" -n +1 -f run.log
   exit "$(cat run.status 2>/dev/null || echo 1)"

@@ -172,7 +172,7 @@ def test_tpu_vm_says_that_changes_stay_here(tmp_path):
         command = ["/bin/bash", str(ROOT / "launch/tpu_vm.sh"), "my-tpu", "us-west4-a", "--workdir", "/mnt/a"]
         environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CHANGED": changed}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert ("not committed stay here: the workers get abc (Last)" in done.stderr) == bool(changed)
+        assert ("uncommitted changes are not copied; the workers get abc (Last)" in done.stderr) == bool(changed)
 
 
 def test_training_on_a_worker_outlives_the_connection(tmp_path):

@@ -1,4 +1,4 @@
-"""Problems, where they come from, how they become prompt tokens, and in which order they are met."""
+"""Problems: their sources, how they become prompt tokens, and the order in which a run trains on them."""
 
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.lab import Additions, Corpus

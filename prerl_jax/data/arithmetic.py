@@ -1,11 +1,11 @@
-"""Sums and products small enough that a language model of 135 million parameters solves some of them.
+"""Sums and products so small that a language model of 135 million parameters solves some of them.
 
-Zero-shot, such a model never boxes a right answer, so there is nothing to reinforce. Two worked examples as chat turns
-before the question change that: SmolLM2-135M-Instruct then solves about half of the sums of two one-digit numbers, and
-a tenth of those of three terms or of two digits, which leaves groups of mixed reward for RL to learn from.
+Zero-shot, such a model never boxes a right answer, so RL has nothing to reinforce. Two worked examples as chat turns
+before the question change that. SmolLM2-135M-Instruct then solves about half of the sums of two one-digit numbers, and
+a tenth of the sums of three terms or of two-digit numbers. Groups then have mixed rewards, from which RL can learn.
 
-A question is one of a finite, enumerated set; the hash of its text alone says whether it belongs to training or to
-evaluation. So the two splits never share a question, whatever the seeds, counts and other fields are.
+The questions form a finite, enumerated set. The hash of its text alone decides whether a question belongs to training
+or to evaluation. So the two splits never share a question, whatever the seeds, counts and other fields are.
 """
 
 from __future__ import annotations
@@ -14,30 +14,36 @@ import dataclasses
 import hashlib
 import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from prerl_jax.data.problems import SPLITS, Message, Problem, split_of
 
-EVALUATION_SHARE = 5
-"""One question in five is for evaluation. A constant, not a field: two values of it would mix the splits."""
+EVALUATION_ONE_IN = 5
+"""One question in five belongs to evaluation. A constant, not a field: with two values the splits would overlap."""
 SUM_EXAMPLES = {2: ("3 + 4", "8 - 6"), 3: ("2 + 5 - 4", "7 - 1 + 3"), 4: ("2 + 5 - 4 + 1", "7 - 1 + 3 - 2")}
+"""Number of terms -> the two worked examples before a sum; they are never asked."""
 PRODUCT_EXAMPLES = ("3 * 4", "6 * 2")
+"""The two worked examples before a product; they are never asked."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ChainSum:
-    r"""`count` distinct questions such as "What is 12 - 5 + 30?", each after two worked examples as chat turns.
+    r"""Questions such as "What is 12 - 5 + 30?", all distinct, each after two worked examples as chat turns.
 
-    Kinds of question take turns (each number of terms, and products), so any prefix of the problems is a fair mixture.
-    The gold answer is the exact value; the worked examples show it as "3 + 4 = 7. The answer is \boxed{7}.".
+    The kinds of question (each number of terms, and products) alternate, so the first n problems are a fair mixture for
+    any n. The ground truth is the exact value. The worked examples show it as "3 + 4 = 7. The answer is \boxed{7}.".
 
     Attributes:
-        count: how many problems.
-        split: "train" or "evaluation"; disjoint by the hash of the question.
-        seed: which of the split's questions, and their order.
-        terms: lengths of the sums, from 2 to 4.
-        digits: digits an operand may have; one digit is 0 to 9, two are 10 to 99.
-        operators: "+" and "-" mix within a sum; "*" adds products, always of two factors.
+        count: how many problems, at least 1.
+        split: "train" or "evaluation"; the hash of a question decides its split.
+        seed: decides which questions of the split are taken, and their order.
+        terms: how many terms a sum has, from 2 to 4; distinct values.
+        digits: how many digits an operand has, from 1 to 3; distinct values. One digit means 0 to 9, two mean 10 to 99.
+        operators: distinct values of "+", "-" and "*". "+" and "-" mix within a sum; "*" adds products of two factors.
+
+    Raises:
+        ValueError: a field is outside these ranges.
     """
 
     count: int
@@ -58,7 +64,10 @@ class ChainSum:
                 raise ValueError(f"ChainSum's {name} are distinct values out of {allowed}, got {values}")
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-        """(`count` problems, ()); the same for the same fields, on every machine.
+        """Generates the problems. The same fields give the same problems on every machine.
+
+        Returns:
+            (`count` problems, ()): no row is dropped.
 
         Raises:
             ValueError: the split has fewer than `count` such questions.
@@ -78,13 +87,13 @@ class ChainSum:
         return _take_turns(self._of_shape(shape, operators) for shape in shapes)
 
     def _of_shape(self, shape: tuple[int, ...], operators: str) -> Iterator[str]:
-        """The split's expressions whose operands have these numbers of digits, in an order drawn from the seed."""
+        """The split's expressions whose operands have these numbers of digits, in random order by the seed."""
         choices = [range(10 ** (d - 1) if d > 1 else 0, 10**d) for d in shape]
         slots = [choices[0], *itertools.chain.from_iterable((operators, operands) for operands in choices[1:])]
         size = 1
         for slot in slots:
             size *= len(slot)
-        # `sample` of a range is lazy and without replacement; ten draws a question are twice what either split needs.
+        # `sample` of a range is lazy and without replacement. Evaluation needs five draws a question; ten are enough.
         draws = random.Random(f"{self.seed} {shape} {operators}").sample(range(size), min(size, 10 * self.count + 1000))
         shown = (*itertools.chain.from_iterable(SUM_EXAMPLES.values()), *PRODUCT_EXAMPLES)
         for draw in draws:
@@ -93,8 +102,8 @@ class ChainSum:
                 yield expression
 
 
-def _decode(number: int, slots: list) -> str:
-    """The number-th combination of one choice per slot, as text: mixed-radix digits."""
+def _decode(number: int, slots: Sequence[Sequence[Any]]) -> str:
+    """Combination number `number` of one choice per slot, as text: the digits of a mixed-radix number."""
     chosen = []
     for slot in slots:
         number, digit = divmod(number, len(slot))
@@ -103,11 +112,11 @@ def _decode(number: int, slots: list) -> str:
 
 
 def _split(expression: str) -> str:
-    return split_of(hashlib.blake2b(expression.encode(), digest_size=8).digest(), EVALUATION_SHARE)
+    return split_of(hashlib.blake2b(expression.encode(), digest_size=8).digest(), EVALUATION_ONE_IN)
 
 
 def _take_turns(streams: Iterable[Iterator[str]]) -> Iterator[str]:
-    """One from each stream in turn, until all are empty."""
+    """Takes one item from each stream in turn, until all are empty."""
     active = list(streams)
     while active:
         still = []
@@ -119,7 +128,11 @@ def _take_turns(streams: Iterable[Iterator[str]]) -> Iterator[str]:
 
 
 def value(expression: str) -> int:
-    """The exact value of a sum such as "12 - 5 + 3" or of a product such as "3 * 4"."""
+    """The exact value of an expression.
+
+    Args:
+        expression: a sum such as "12 - 5 + 3" or a product such as "3 * 4", evaluated from left to right.
+    """
     first, *rest = expression.split()
     total = int(first)
     for operator, operand in zip(rest[::2], rest[1::2], strict=True):

@@ -1,20 +1,21 @@
-r"""The lab: additions worked out digit by digit, by a reasoner that is often wrong and sometimes notices.
+r"""The lab: additions worked out digit by digit, with frequent mistakes and some corrections.
 
-    47+38=                     the question, which the response never repeats
+    47+38=                     the question; the response does not repeat it
     7+8+0=15                   one step a digit: the operands, the carry, and their sum
     4+3+1=9                    a wrong step,
-    wait 4+3+1=8               noticed and taken again
-    #85                        the answer, put together from the steps
+    wait 4+3+1=8               and its correction
+    #85                        the answer, assembled from the steps
 
-Each step restates what it adds, so a wrong step is wrong in log P(y) alone, without the question: what the paper says
-of reasoning (arXiv 2604.14142, section 3), in miniature. The corpus that a base model is pre-trained on has such
-documents, with a share of wrong steps, with and without their question.
+Each step restates its operands. A wrong step can therefore be recognised from log P(y) alone, without the question.
+This is in miniature what the paper says of reasoning (arXiv 2604.14142, section 3). The corpus for pre-training the
+base model consists of such documents, with and without their question, and with a share of wrong steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -23,19 +24,22 @@ from prerl_jax.data.problems import SPLITS, Problem, split_of
 CHARACTERS = "0123456789+=#\n wait"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 ANSWER, REFLECTION = "#", "wait"
-EVALUATION_SHARE = 8
-"""One question in so many is for evaluation."""
+EVALUATION_ONE_IN = 8
+"""One question in eight belongs to evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Additions:
-    """Additions of two numbers of `digits` digits each, as problems.
+    """Additions of two numbers, as problems; all distinct.
 
     Attributes:
-      digits: of both numbers; the first digit is not 0.
-      count: distinct problems.
-      seed: which ones.
-      split: "train" or "evaluation"; a hash of the question decides where it belongs, so the two never share one.
+      digits: how many digits each number has, at least 1; the first digit is not 0.
+      count: how many problems, at least 1.
+      seed: decides which questions of the split are taken, at least 0.
+      split: "train" or "evaluation"; the hash of a question decides its split, so the two never share a question.
+
+    Raises:
+      ValueError: a field is outside these ranges.
     """
 
     digits: int = 2
@@ -50,10 +54,17 @@ class Additions:
             raise ValueError(f"{self} needs at least 1 digit, and a seed of 0 or more.")
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-        """(problems, nothing dropped); ValueError if there are not so many."""
+        """Generates the problems.
+
+        Returns:
+          (`count` problems, ()): no row is dropped.
+
+        Raises:
+          ValueError: the split has fewer than `count` questions.
+        """
         low, high = 10 ** (self.digits - 1), 10**self.digits
-        share = (EVALUATION_SHARE - 1 if self.split == "train" else 1) / EVALUATION_SHARE
-        available = int(0.9 * share * (high - low) ** 2)  # the hash splits nearly, not exactly, by the share
+        share = (EVALUATION_ONE_IN - 1 if self.split == "train" else 1) / EVALUATION_ONE_IN
+        available = int(0.9 * share * (high - low) ** 2)  # the hash splits by this share approximately
         if not 0 < self.count <= available:
             raise ValueError(
                 f"Additions of {self.digits} digits has at least {available} problems a split; {self.count} were asked "
@@ -69,24 +80,27 @@ class Additions:
 
 
 def question(a: int, b: int) -> str:
-    """The prompt that asks for a + b."""
+    """The prompt that asks for a + b: two integers of at least 0."""
     return f"{a}+{b}=\n"
 
 
 def _split(text: str) -> str:
-    """The split that a question belongs to."""
-    return split_of(hashlib.sha256(text.encode()).digest()[:1], EVALUATION_SHARE)
+    """The split of a question."""
+    return split_of(hashlib.sha256(text.encode()).digest()[:1], EVALUATION_ONE_IN)
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Worked additions to pre-train on.
+    """Worked additions to pre-train the base model on.
 
     Attributes:
-      digits: of both numbers.
-      wrong: share of steps whose sum is off by 1, 2 or 3.
-      reflect: share of wrong steps that are followed by "wait" and the step taken again, right.
-      questions: share of documents that begin with their question; the others are the response alone.
+      digits: how many digits each number has, at least 1.
+      wrong: the share of steps whose sum is off by 1, 2 or 3, in [0, 1].
+      reflect: the share of wrong steps that are followed by "wait" and the corrected step, in [0, 1].
+      questions: the share of documents that begin with their question, in [0, 1]; the others are the response alone.
+
+    Raises:
+      ValueError: a field is outside these ranges.
     """
 
     digits: int = 2
@@ -94,13 +108,13 @@ class Corpus:
     reflect: float = 0.15
     questions: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shares = (self.wrong, self.reflect, self.questions)
         if self.digits < 1 or not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"{self} needs at least 1 digit, and shares in [0, 1].")
 
     def document(self, rng: np.random.Generator) -> str:
-        """One document, without its special tokens; about a question of the train split."""
+        """One random document about a question of the train split, without special tokens."""
         low, high = 10 ** (self.digits - 1), 10**self.digits
         while True:
             a, b = (int(x) for x in rng.integers(low, high, 2))
@@ -109,7 +123,13 @@ class Corpus:
         return (question(a, b) if rng.random() < self.questions else "") + self.response(a, b, rng)
 
     def response(self, a: int, b: int, rng: np.random.Generator) -> str:
-        """A worked addition, as the corpus has it: wrong in places."""
+        """The worked addition a + b, with random mistakes and corrections.
+
+        Args:
+          a: the first number, of `digits` digits.
+          b: the second number, of `digits` digits.
+          rng: decides where the mistakes and corrections are.
+        """
         carry, lines, answer = 0, [], ""
         for place in range(self.digits):
             x, y = a // 10**place % 10, b // 10**place % 10
@@ -126,10 +146,12 @@ class Corpus:
         return "\n".join([*lines, f"{ANSWER}{carry or ''}{answer}"])
 
 
-def make_tokenizer():
-    """The lab's character tokenizer: ids 0-2 are padding, beginning and end; a text begins with <s>.
+def make_tokenizer() -> Any:
+    """Makes the lab's character tokenizer.
 
-    It cannot encode other characters than the lab's: its token for the unknown is not in the vocabulary.
+    Returns:
+      A transformers.PreTrainedTokenizerFast whose ids 0, 1 and 2 are padding, <s> and </s>. Every text begins with <s>.
+      It raises an error for characters that the lab does not use, because its unknown token is not in the vocabulary.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -1,8 +1,8 @@
-"""Which problems make up which step: an endless Grain pipeline over example indices.
+"""The order in which a run draws its prompts: an endless Grain pipeline over the indices of examples.
 
-Epoch e is a permutation drawn from (seed, e), cut into batches; what is left over at its end is dropped. Everything is
-a function of (size, batch, seed, position), so a position is all there is to save. The GLOBAL batch does not depend on
-the number of processes; each takes its contiguous slice of it.
+Epoch e is a random permutation, a function of (seed, e), that is cut into batches. The incomplete batch at its end is
+dropped. A batch is a function of (size, batch, seed, position), so the position is all that a checkpoint needs. The
+global batch does not depend on the number of processes; each process takes a contiguous slice of it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ import numpy as np
 
 
 class Batches:
-    """Iterator over index batches; made by `make_batches`."""
+    """An endless iterator over batches of example indices. Make it with `make_batches`.
 
-    def __init__(self, iterator: Any, identity: dict[str, int]):
+    Args:
+        iterator: Grain's iterator over i32[batch / process_count].
+        identity: the `size`, `batch` and `seed` of the pipeline.
+    """
+
+    def __init__(self, iterator: Any, identity: dict[str, int]) -> None:
         self._iterator = iterator
         self._identity = identity
 
@@ -23,28 +28,32 @@ class Batches:
         return self
 
     def __next__(self) -> np.ndarray:
-        """i32[batch / process_count], indices of this process's examples in the next batch."""
+        """i32[batch / process_count]: the indices of this process's examples in the next batch."""
         return next(self._iterator)
 
     @property
     def position(self) -> int:
-        """Batches taken so far."""
+        """How many batches have been taken."""
         return self._iterator.get_state()["next_index"]
 
     @property
     def epoch(self) -> int:
-        """The epoch, from 0, that the next batch belongs to."""
+        """The epoch of the next batch, counted from 0."""
         return self.position // (self._identity["size"] // self._identity["batch"])
 
     def get_state(self) -> dict[str, int]:
-        """The position, with what it is a position in; ready for JSON, and the same on every process."""
+        """The position and the pipeline's size, batch and seed, as JSON; the same on every process."""
         return {"next_index": self.position, **self._identity}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to a position from `get_state`, also one saved by a different number of processes.
+        """Moves the iterator to a saved position.
+
+        Args:
+            state: a value of `get_state`, also of a run with another number of processes.
 
         Raises:
-            ValueError: the state belongs to another data size, batch size or seed, where it would mean other problems.
+            ValueError: the state is of a pipeline with another size, batch or seed, where the same position means other
+                problems.
         """
         theirs = {name: state.get(name) for name in self._identity}
         if theirs != self._identity or not isinstance(state.get("next_index"), int) or state["next_index"] < 0:
@@ -53,35 +62,37 @@ class Batches:
 
 
 def make_batches(size: int, *, batch: int, seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
-    """An endless, checkpointable iterator over batches of indices into `size` examples.
+    """Makes an endless iterator over batches of example indices, whose position can be saved and restored.
 
     Args:
         size: how many examples there are.
-        batch: examples in a GLOBAL batch.
-        seed: of the shuffle, 0 to 2**32 - 1.
-        process_index: which slice of each batch is this process's.
-        process_count: how many slices there are.
+        batch: how many examples a global batch has, from 1 to `size`.
+        seed: the seed of the shuffle, from 0 to 2**32 - 1.
+        process_index: the index of this process, from 0; it takes this slice of each batch.
+        process_count: how many processes there are; it must divide `batch`.
+
+    Returns:
+        The iterator, at position 0.
 
     Raises:
-        ValueError: the batch is larger than the data or does not divide among the processes, or an argument is out of
-            range.
+        ValueError: an argument is outside these ranges.
     """
     if batch < 1 or size < batch:
         raise ValueError(f"a batch of {batch} prompts cannot be drawn from {size} problems; it takes 1 to {size}")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} is not in [0, process_count {process_count})")
     if batch % process_count:
-        raise ValueError(f"a batch of {batch} prompts does not divide among {process_count} processes")
+        raise ValueError(f"a batch of {batch} prompts does not divide evenly over {process_count} processes")
     if not 0 <= seed < 2**32:
         raise ValueError(f"the shuffle's seed must be in [0, 2**32), got {seed}")
-    import grain  # takes more than a second to import
+    import grain  # its import takes more than a second
 
     local = batch // process_count
     mine = slice(process_index * local, (process_index + 1) * local)
-    # Shuffle comes before batch and repeat: then each epoch is one reshuffled permutation, and no batch spans two.
+    # Shuffling comes before batching and repeating: each epoch is a new permutation, and no batch spans two epochs.
     dataset = grain.MapDataset.range(size).seed(seed).shuffle().batch(batch, drop_remainder=True).repeat()
     dataset = dataset.map(lambda indices: np.asarray(indices[mine], np.int32))
-    # A thread has the next batch ready: of few problems an index takes a millisecond, for they are shuffled by a cipher
-    # of 16 bits, tried until it says one of them. The position is still that of the batches taken.
+    # A thread prepares the next batch. With few problems an index takes a millisecond: Grain shuffles with a cipher of
+    # 16 bits, and repeats it until the result is a valid index. The position still counts only the batches taken.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     return Batches(iter(dataset.to_iter_dataset(options)), {"size": size, "batch": batch, "seed": seed})

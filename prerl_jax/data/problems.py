@@ -1,4 +1,4 @@
-"""What a problem is: something to ask and the answer that is right, and what every source of problems returns."""
+"""Problems: a prompt and its ground truth, and the protocol of their sources."""
 
 from __future__ import annotations
 
@@ -10,22 +10,33 @@ from typing import Any, Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a chat.
+
+    Attributes:
+        role: who speaks: "user", "assistant" or "system".
+        content: the text of the turn.
+    """
 
     role: str
     content: str
 
 
 SPLITS = ("train", "evaluation")
+"""The splits of generated problems."""
 
 Prompt = str | tuple[Message, ...]
+"""Plain text, or the turns of a chat."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A prompt (text, or the turns of a chat) and its ground truth.
+    """A prompt and its ground truth.
 
-    `source` names the data set it came from; `metadata` carries whatever else the row held, for logs and analysis.
+    Attributes:
+        prompt: plain text, or the turns of a chat.
+        answer: the ground truth, which verifiers compare responses with.
+        source: the name of the data set; "" if there is none. Evaluations report accuracy by source.
+        metadata: all other values of the row, for logs, verifiers and analysis.
     """
 
     prompt: Prompt
@@ -35,25 +46,40 @@ class Problem:
 
 
 class ProblemSource(Protocol):
-    """A config value that yields problems. Any frozen dataclass with this method works."""
+    """A config value that yields problems. Any frozen dataclass with this method is one."""
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-        """(the problems, one line for every row left out and why)."""
+        """Loads the problems. Every call returns the same problems in the same order.
+
+        Returns:
+            (the problems; for each row that was dropped, one line that says why).
+        """
 
 
 def split_of(digest: bytes, one_in: int) -> str:
-    """The split of a made-up question with this hash of its text: one in so many is for evaluation.
+    """The split of a generated question. The text alone decides, so the splits never share a question.
 
-    The text alone decides, so the splits never share a question, whatever the seeds and counts are.
+    Args:
+        digest: a hash of the question's text.
+        one_in: one question in this many belongs to evaluation.
+
+    Returns:
+        "train" or "evaluation".
     """
     return SPLITS[int.from_bytes(digest, "big") % one_in == 0]
 
 
 def parse_prompt(value: Any) -> Prompt:
-    """A string, or a list of {"role", "content"} with string values, as a `Prompt`.
+    """Reads a prompt from a value of a data file.
+
+    Args:
+        value: a string, or a list of {"role", "content"} with string values.
+
+    Returns:
+        The prompt.
 
     Raises:
-        ValueError: it is neither, or there is nothing in it.
+        ValueError: the value is of another type, or it is empty.
     """
     if isinstance(value, str):
         if not value.strip():
@@ -74,13 +100,17 @@ def _parse_message(turn: Any) -> Message:
 
 
 def parse_answer(value: Any) -> str:
-    """A ground truth as text; a missing one, NaN among them, is "" (which sources report and drop).
+    """Reads a ground truth from a value of a data file.
 
-    Numbers are written out, a whole one without a point: tables hold integers as floats once one of them is missing,
-    and a response says 5, not 5.0.
+    Args:
+        value: a string, an integer, a finite float, NaN or None. A whole float is written without a decimal point:
+            tables hold integers as floats if one of them is missing, and a response says 5, not 5.0.
+
+    Returns:
+        The ground truth as text; "" for None and NaN. Sources drop and report such rows.
 
     Raises:
-        ValueError: a list, a mapping, a truth value or an infinity: there is no one text to compare with.
+        ValueError: the value is a list, a mapping, a bool or an infinity, so there is no single text to compare with.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -94,11 +124,11 @@ def parse_answer(value: Any) -> str:
 
 
 def as_messages(prompt: Prompt) -> list[dict[str, str]]:
-    """The prompt as chat turns, which is what chat templates take; text becomes one user turn."""
+    """The prompt as chat turns {"role", "content"}, as chat templates take them; text becomes one user turn."""
     turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def as_text(prompt: Prompt) -> str:
-    """The prompt as plain text; the turns of a chat are joined by blank lines, without their roles."""
+    """The prompt as plain text; the contents of chat turns are joined by blank lines."""
     return prompt if isinstance(prompt, str) else "\n\n".join(turn.content for turn in prompt)

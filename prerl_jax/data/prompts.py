@@ -1,7 +1,7 @@
 """From problems to prompt tokens: chat template or plain text, the length limit, and left padding.
 
-The tokens made here are the x of P(y|x). They are made once, before training, so that a prompt that is too long, or a
-tokenizer that has no chat template, is found out before anything compiles.
+The tokens are the x of P(y|x). A run makes them once, before anything compiles. So it finds a prompt that is too long,
+or a tokenizer without a chat template, at its start.
 """
 
 from __future__ import annotations
@@ -16,30 +16,41 @@ from prerl_jax.core.types import Prompts
 from prerl_jax.data.problems import Problem, as_messages, as_text
 
 TOO_LONG = ("drop", "truncate_left")
+"""What `encode` can do with a prompt that is too long."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ChatTemplate:
-    """The tokenizer's own chat template; a text prompt becomes one user turn.
+    """Formats prompts with the tokenizer's own chat template; a text prompt becomes one user turn.
 
-    `arguments` are handed to the template, for instance `(("enable_thinking", False),)` for Qwen3. The template writes
-    its own special tokens, so none are added.
+    The template writes its own special tokens, so none are added.
+
+    Attributes:
+        arguments: (name, value) pairs for the template, for instance `(("enable_thinking", False),)` for Qwen3.
+        add_generation_prompt: whether the prompt ends with the beginning of an assistant turn.
     """
 
     arguments: tuple[tuple[str, Any], ...] = ()
     add_generation_prompt: bool = True
 
     def tokenize(self, problems: Sequence[Problem], tokenizer: Any) -> list[list[int]]:
-        """Token ids of each problem's prompt.
+        """Tokenises prompts.
+
+        Args:
+            problems: P problems.
+            tokenizer: a Hugging Face tokenizer.
+
+        Returns:
+            The token ids of each of the P prompts.
 
         Raises:
-            ValueError: the tokenizer has no chat template, or the template knows nothing of an argument.
+            ValueError: the tokenizer has no chat template, or the template does not use an argument.
         """
         if not getattr(tokenizer, "chat_template", None):
             raise ValueError("the tokenizer has no chat template; use PlainText() for a base model")
         template = tokenizer.get_chat_template()
         unknown = [name for name, _ in self.arguments if name not in template]
-        if unknown:  # a template ignores what it does not know: a misspelt switch would train in the wrong mode
+        if unknown:  # templates ignore unknown arguments: a misspelt one would train in the wrong mode
             raise ValueError(f"the tokenizer's chat template does not use the arguments {unknown}; leave them out")
         texts = tokenizer.apply_chat_template(
             [as_messages(problem.prompt) for problem in problems],
@@ -52,14 +63,22 @@ class ChatTemplate:
 
 @dataclasses.dataclass(frozen=True)
 class PlainText:
-    """The text itself, for base models; the turns of a chat are joined by blank lines.
+    """Takes prompts as plain text, for base models; the turns of a chat are joined by blank lines.
 
-    One BOS is put in front if that is the tokenizer's own habit and the text does not begin with it already; nothing is
-    appended, also by tokenizers that would add an EOS, since the response goes on where the prompt stops.
+    The prompt begins with one BOS if the tokenizer adds a BOS by default. Nothing is appended, even if the tokenizer
+    would add an EOS, since the response continues where the prompt ends.
     """
 
     def tokenize(self, problems: Sequence[Problem], tokenizer: Any) -> list[list[int]]:
-        """Token ids of each problem's prompt."""
+        """Tokenises prompts.
+
+        Args:
+            problems: P problems.
+            tokenizer: a Hugging Face tokenizer.
+
+        Returns:
+            The token ids of each of the P prompts.
+        """
         texts = [as_text(problem.prompt) for problem in problems]
         bodies = tokenizer(texts, add_special_tokens=False)["input_ids"]
         bos = tokenizer.bos_token_id
@@ -70,7 +89,12 @@ class PlainText:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A problem with its prompt's token ids."""
+    """A problem and its prompt's tokens.
+
+    Attributes:
+        problem: the problem.
+        tokens: the token ids of its prompt.
+    """
 
     problem: Problem
     tokens: tuple[int, ...]
@@ -78,7 +102,15 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class LengthReport:
-    """What the length limit did to the prompts."""
+    """What the length limit did to the prompts. `str` makes one line for the log.
+
+    Attributes:
+        total: how many prompts there were.
+        dropped: how many were dropped because they were too long.
+        truncated: how many were truncated.
+        longest: tokens of the longest prompt, before truncation.
+        limit: the limit, in tokens.
+    """
 
     total: int
     dropped: int
@@ -100,19 +132,22 @@ def encode(
     max_prompt_tokens: int,
     too_long: str = "drop",
 ) -> tuple[tuple[Example, ...], LengthReport]:
-    """Tokenises prompts and applies the length limit, keeping the order.
+    """Tokenises prompts and applies the length limit.
 
     Args:
-        problems: what to ask.
+        problems: the problems.
         tokenizer: a Hugging Face tokenizer.
-        template: how a prompt becomes text.
-        max_prompt_tokens: the limit, special tokens included.
+        template: how a prompt becomes tokens.
+        max_prompt_tokens: the limit, at least 1, special tokens included.
         too_long: "drop" leaves longer prompts out; "truncate_left" keeps their last `max_prompt_tokens` tokens, as the
-            published code does (what is cut includes a BOS or the head of the chat template).
+            published code does (it cuts off a BOS or the beginning of the chat template, too).
+
+    Returns:
+        (the examples, in the order of the problems; what the limit did).
 
     Raises:
-        ValueError: a bad limit or choice, no problems, an empty prompt, one that the tokenizer cannot encode, no chat
-            template, or every prompt is too long.
+        ValueError: the limit or `too_long` is not valid, there are no problems, a prompt is empty, the tokenizer cannot
+            encode a prompt or has no chat template, or every prompt is too long.
     """
     if too_long not in TOO_LONG:
         raise ValueError(f"too_long is one of {TOO_LONG}, got {too_long!r}")
@@ -145,7 +180,7 @@ def _tokenize(problems: Sequence[Problem], tokenizer: Any, template: ChatTemplat
         return template.tokenize(problems, tokenizer)
     except ValueError:
         raise
-    except Exception as error:  # a tokenizer without a token for unknown text raises nothing more precise
+    except Exception as error:  # tokenizers without an unknown token raise no more precise class
         for index, problem in enumerate(problems):
             try:
                 template.tokenize([problem], tokenizer)
@@ -157,9 +192,15 @@ def _tokenize(problems: Sequence[Problem], tokenizer: Any, template: ChatTemplat
 
 
 def left_pad(examples: Sequence[Example], length: int, pad_id: int) -> Prompts:
-    """Prompts of B examples as numpy arrays: prompt i32[B, length], prompt_mask bool[B, length].
+    """Puts examples into one array, padded on the left.
 
-    The mask comes from the lengths, never from the ids: `pad_id` may well be a token that occurs in prompts.
+    Args:
+        examples: B examples.
+        length: the length of the rows, in tokens.
+        pad_id: the token id of padding. It may be a token that occurs in prompts: the mask comes from the lengths.
+
+    Returns:
+        Numpy arrays: prompt i32[B, length] and prompt_mask bool[B, length].
 
     Raises:
         ValueError: an example is longer than `length`.

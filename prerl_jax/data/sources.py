@@ -1,8 +1,8 @@
-"""Problems out of files, of one or several: parquet in verl's schema, and JSON lines.
+"""Problems from files: parquet in verl's schema, and JSON lines.
 
-A row with an empty ground truth is an error in the data: every comparison with an empty answer is either impossible or,
-worse, a reward for nothing. Such rows are reported and left out. Anything else that is wrong with a file stops it here,
-with the file, the row and the remedy, rather than in the middle of a run.
+A row with an empty ground truth is an error in the data: comparing with an empty answer is impossible or, worse,
+rewards any response. Such rows are dropped and reported. Any other error in a file is raised here, with the file, the
+row and the remedy, so that it does not stop a run later.
 """
 
 from __future__ import annotations
@@ -22,47 +22,61 @@ REQUIRED_KEYS = ("prompt", "answer")
 
 @dataclasses.dataclass(frozen=True)
 class ParquetProblems:
-    """Parquet files in verl's schema.
+    """Problems from parquet files in verl's schema.
 
-    Columns: `prompt` (text, or a list of {role, content}) and `reward_model.ground_truth` are needed, `data_source` and
-    `extra_info` are used where present; every other column joins the metadata, beside what `extra_info` holds.
-    `path` is a file, or "package:NAME/relative" for a file in an installed package, or a tuple of those: their problems
-    follow one another. `deduplicate` keeps the first row of each prompt: published evaluation files repeat every
-    problem once a sample, while evaluation here samples k times by itself.
+    The columns `prompt` (text, or a list of {role, content}) and `reward_model.ground_truth` are required. The columns
+    `data_source` (text) and `extra_info` are optional. Every other column becomes metadata, and so do the entries of
+    `extra_info`.
+
+    Attributes:
+        path: a file, or "package:NAME/relative" for a file of an installed package, or a tuple of those, whose problems
+            are concatenated.
+        deduplicate: keep only the first row of each prompt. Published evaluation files repeat a problem for each
+            sample, but an evaluation here samples k responses to each problem anyway.
     """
 
     path: str | tuple[str, ...]
     deduplicate: bool = False
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-        """(problems, one line per row left out).
+        """Reads the files.
+
+        Returns:
+            (the problems, in the order of the rows; for each dropped row, one line that says why).
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: not a parquet file, a column is missing, a row is malformed, a file in which no problem is left,
-                or no file at all.
+            ValueError: a file is not parquet, lacks a column, has a malformed row or no valid problem, or no file is
+                named.
         """
         return _collect(self.path, _parquet_rows, self.deduplicate)
 
 
 @dataclasses.dataclass(frozen=True)
 class JsonlProblems:
-    """Files with one JSON object a line.
+    """Problems from files with one JSON object a line.
 
-    Keys: `prompt` (text, or a list of {role, content}) and `answer` are needed, `source` (text) and `metadata`
-    (an object) may be there; every other key joins the metadata. Blank lines are skipped. `path` and `deduplicate` are
-    those of `ParquetProblems`.
+    The keys `prompt` (text, or a list of {role, content}) and `answer` are required. The keys `source` (text) and
+    `metadata` (an object) are optional. Every other key becomes metadata. Blank lines are skipped.
+
+    Attributes:
+        path: a file, or "package:NAME/relative" for a file of an installed package, or a tuple of those, whose problems
+            are concatenated.
+        deduplicate: keep only the first line of each prompt.
     """
 
     path: str | tuple[str, ...]
     deduplicate: bool = False
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-        """(problems, one line per line left out).
+        """Reads the files.
+
+        Returns:
+            (the problems, in the order of the lines; for each dropped line, one text that says why).
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a line is malformed (with its number), a file in which no problem is left, or no file at all.
+            ValueError: a line is malformed (with its number), a file has no valid problem, or no file is named.
         """
         return _collect(self.path, _jsonl_rows, self.deduplicate)
 
@@ -141,7 +155,7 @@ def _from_verl(row: dict[str, Any]) -> Problem:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Problem]]:
-    with path.open("rb") as lines:  # bytes: only \n ends a line, not the Unicode separators that JSON strings may hold
+    with path.open("rb") as lines:  # as bytes, only \n ends a line; JSON strings may hold Unicode line separators
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -158,7 +172,7 @@ def _from_json(row: Any) -> Problem:
     missing = [key for key in REQUIRED_KEYS if key not in row]
     if missing:
         raise ValueError(f"the keys {missing} are missing; it has {sorted(row)}")
-    json.dumps(row, ensure_ascii=False).encode()  # half a character, as \ud800 is, could not be written by the run
+    json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate such as \ud800 could not be written by the run
     rest = {key: value for key, value in row.items() if key not in ("prompt", "answer", "source", "metadata")}
     metadata, source = row.get("metadata") or {}, row.get("source") or ""
     if not isinstance(metadata, dict) or not isinstance(source, str):

@@ -1,5 +1,5 @@
-"""What a run needs from machine and disk: the mesh, start-up of many processes, checkpoints and metrics files.
+"""What a run needs from the machine and the disk: the device mesh, several processes, checkpoints, metrics files.
 
-The modules are imported by name (`from prerl_jax.runtime.mesh import MeshSpec`): checkpoints alone need Orbax, whose
+Import the modules by name (`from prerl_jax.runtime.mesh import MeshSpec`). Only the checkpoints need Orbax, whose
 import takes most of a second.
 """

@@ -1,4 +1,4 @@
-"""Host work off the critical path: one thread that makes calls in the order in which they were handed to it."""
+"""Host work off the critical path: one thread makes calls in the order in which they are submitted."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 WAITING = 8
-"""Calls that may wait; handing over another one waits for the oldest, so that a slow disk does not fill the memory."""
+"""The most calls that may wait. `submit` blocks while there are more, so a slow disk does not fill the memory."""
 
 
 class Background:
-    """Calls that nobody waits for. They must not start anything on a device, and take what they read with them.
+    """A thread that makes calls in the background, one after the other.
 
-    What one of them raises, `check` and `wait` raise in the thread that calls them: once. The calls after it are still
-    made.
+    A call must not start work on a device, and must be given everything that it reads. If a call raises an exception,
+    the next `check` or `wait` raises it again, once, in the thread that calls them. Later calls are made all the same.
+
+    Use it as a context manager: on exit it waits for all calls.
+
+    Args:
+        name: the name of the thread, as debuggers and logs show it.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, name)
         self._calls: deque[Future] = deque()
 
@@ -26,7 +31,7 @@ class Background:
         return self
 
     def __exit__(self, kind: type | None, *error: object) -> None:
-        """All calls are made; what one of them raised is raised unless something else is on its way already."""
+        """Waits for all calls and ends the thread; raises a call's exception unless the block raised one itself."""
         try:
             if kind is None:
                 self.wait()
@@ -34,17 +39,22 @@ class Background:
             self._thread.shutdown()
 
     def submit(self, function: Callable, *args: Any) -> None:
-        """Hands over a call. Raises nothing of the earlier ones: see `check`."""
+        """Submits `function(*args)`; blocks while `WAITING` calls wait. It does not raise earlier calls' exceptions.
+
+        Args:
+            function: what the thread calls; its result is dropped.
+            *args: its arguments.
+        """
         if len(self._calls) >= WAITING and not self._calls[-WAITING].done():
             self._calls[-WAITING].exception()  # waits
         self._calls.append(self._thread.submit(function, *args))
 
     def check(self) -> None:
-        """Raises what a call that is over has raised."""
+        """Raises the exception of the first finished call that failed; does not wait."""
         while self._calls and self._calls[0].done():
             self._calls.popleft().result()
 
     def wait(self) -> None:
-        """Returns when all calls are made; raises what one of them has raised."""
+        """Waits until all calls are made; raises the exception of the first that failed."""
         while self._calls:
             self._calls.popleft().result()

@@ -1,14 +1,15 @@
-"""Checkpoints of a run: asynchronous, atomic, retained by policy, read back checked.
+"""The checkpoints of a run: asynchronous, atomic, checked when they are read.
 
-A save copies the state to the host, and returns; a thread writes it to a temporary folder and renames that. So at any
-moment, whatever is killed, the folders named by a step are whole. Old ones are removed only after a commit.
+A save copies the state to the host and returns. A thread then writes it to a temporary folder and renames the folder.
+So the folders named by a step are complete at any moment, even if the run is killed. Old checkpoints are removed only
+after a new one is complete.
 
-Retained are the last `keep_last`, the best by a metric (higher is better, the earlier of equals; a value that is not
-finite is never the best), and every one where a phase ended. What that needs is in the checkpoints themselves
-(`step_files.Record`), so a resume retains the same ones. A save can ask for one more to be kept until the next.
+Three kinds of checkpoints are kept: the last `keep_last`; the best by a metric (the highest finite value, and the
+earliest of equals); and each at which a phase ended. The record of a checkpoint (`step_files.Record`) holds all that
+this needs, so a resumed run keeps the same checkpoints. A save may ask to keep others until the next save.
 
-A restore settles what comes next: checkpoints later than the restored one belong to a future that is about to be made
-again, damaged ones among them, and the first save after it removes them.
+After a restore, the run continues from the restored checkpoint and repeats the steps after it. The first save removes
+all later checkpoints, damaged ones included.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from prerl_jax.core.types import Params, TrainState
+from prerl_jax.runtime.retention import Retention
 from prerl_jax.runtime.step_files import (
     CheckpointError,
     DamagedError,
@@ -37,36 +38,13 @@ from prerl_jax.runtime.step_files import (
     save_args,
 )
 
-__all__ = ["CheckpointError", "Checkpoints", "Restored", "restore_params", "restore_state", "retained"]
+__all__ = ["CheckpointError", "Checkpoints", "Restored", "restore_params", "restore_state"]
 
 log = logging.getLogger(__name__)
 
 
-def retained(records: Mapping[int, Record], keep_last: int, best: str | None, needed: Sequence[int] = ()) -> set[int]:
-    """The steps to keep: the last `keep_last`, the best by `best`, phase boundaries, the last up to each `needed`."""
-    keep = set(sorted(records)[-keep_last:]) | {step for step, record in records.items() if record.boundary}
-    scores = {step: record.metrics.get(best) for step, record in records.items()} if best else {}
-    scores = {step: score for step, score in scores.items() if score is not None and math.isfinite(score)}
-    if scores:
-        keep.add(max(scores, key=lambda step: (scores[step], -step)))
-    earlier = [[step for step in records if step <= limit] for limit in needed]
-    return keep | {max(steps) for steps in earlier if steps}
-
-
-class _Retention:
-    """`retained` as Orbax asks for it; a step without a readable record is not kept."""
-
-    def __init__(self, records: Mapping[int, Record], keep_last: int, best: str | None):
-        self._arguments = records, keep_last, best
-        self.needed: Sequence[int] = ()
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        keep = retained(*self._arguments, self.needed)
-        return [checkpoint.step in keep for checkpoint in checkpoints]
-
-
 def _available(directory: epath.Path, step: int | None) -> list[int]:
-    """The steps to try. Raises ValueError when there are none, or not the one that is asked for."""
+    """The steps to try: `step`, or all. Raises ValueError if there are none, or not this one."""
     steps = committed_steps(directory)
     if not steps:
         raise ValueError(f"there are no checkpoints in {directory}.")
@@ -75,7 +53,7 @@ def _available(directory: epath.Path, step: int | None) -> list[int]:
     return steps if step is None else [step]
 
 
-def _restore(directory: str | Path, step: int | None, **abstract) -> tuple[Restored, list[str]]:
+def _restore(directory: str | Path, step: int | None, **abstract: Any) -> tuple[Restored, list[str]]:
     directory = epath.Path(directory)
     restored, damaged = read_newest(directory, _available(directory, step), **abstract)
     for reason in damaged:
@@ -84,20 +62,29 @@ def _restore(directory: str | Path, step: int | None, **abstract) -> tuple[Resto
 
 
 def restore_state(directory: str | Path, abstract_state: TrainState, step: int | None = None) -> Restored:
-    """The whole state of another run's checkpoint, to start from: as `restore_params`, with the optimizer's state."""
+    """Reads the whole state of another run's checkpoint, to begin from it. Nothing is written.
+
+    Args:
+        directory: the checkpoint folder of the run; another process may be writing into it.
+        abstract_state: ShapeDtypeStructs of the state; a leaf without a sharding goes to the first device.
+        step: the step of the checkpoint; None for the newest that can be read.
+
+    Returns:
+        The checkpoint, with the TrainState as `state`. Raises as `restore_params`.
+    """
     return _restore(directory, step, state=abstract_state)[0]
 
 
 def restore_params(directory: str | Path, abstract_params: Params, step: int | None = None) -> Restored:
-    """Only the parameters of a checkpoint, on any mesh: to start another run from, or to export. Nothing is written.
+    """Reads the parameters of a checkpoint alone, onto any mesh. Nothing is written.
 
     Args:
-        directory: a run's checkpoint folder, which another process may be writing to.
-        abstract_params: ShapeDtypeStructs; one without a sharding goes to the first device.
-        step: which one; the newest that can be read by default.
+        directory: the checkpoint folder of a run; another process may be writing into it.
+        abstract_params: ShapeDtypeStructs of the parameters; a leaf without a sharding goes to the first device.
+        step: the step of the checkpoint; None for the newest that can be read.
 
     Returns:
-        Restored, with the parameters as `state`.
+        The checkpoint, with the parameters as `state`.
 
     Raises:
         ValueError: there is no such checkpoint, or it is of another model (with the leaves).
@@ -107,22 +94,24 @@ def restore_params(directory: str | Path, abstract_params: Params, step: int | N
 
 
 class Checkpoints:
-    """The checkpoints of one run. In a run of several processes, every one makes this object and calls its methods.
+    """Writes and reads the checkpoints of one run.
+
+    In a run of several processes, every process makes this object and calls all of its methods.
 
     Args:
-        directory: a folder of its own, shared by all processes; made where it is not there.
-        keep_last: how many of the newest are kept, at least 1.
-        best: the metric whose best checkpoint is kept, or None.
+        directory: a folder for checkpoints alone, shared by all processes. It is created if it does not exist.
+        keep_last: how many of the newest checkpoints are kept, at least 1.
+        best: the metric whose best checkpoint is kept (higher is better), or None.
 
     Attributes:
-        skipped: "step n: reason" of the damaged checkpoints that the last restore passed over.
+        skipped: "step n: reason" for each damaged checkpoint that the last `restore` skipped.
 
     Raises:
         ValueError: keep_last is less than 1.
-        CheckpointError: the folder cannot be made or read.
+        CheckpointError: the folder cannot be created or read.
     """
 
-    def __init__(self, directory: str | Path, *, keep_last: int, best: str | None):
+    def __init__(self, directory: str | Path, *, keep_last: int, best: str | None) -> None:
         if keep_last < 1:
             raise ValueError(f"keep_last={keep_last}: at least the newest checkpoint must be kept.")
         self.skipped: list[str] = []
@@ -130,7 +119,7 @@ class Checkpoints:
         self._records: dict[int, Record] = {}
         self._restored: int | None = None
         self._pending: int | None = None
-        self._retention = _Retention(self._records, keep_last, best)
+        self._retention = Retention(self._records, keep_last, best)
         try:
             self._manager: ocp.CheckpointManager | None = self._open()
             for step in committed_steps(self._directory):
@@ -140,7 +129,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            # Made in the background, a folder that cannot be made leaves threads waiting for it for five minutes.
+            # If Orbax creates a folder in the background and fails, its threads wait for the folder for five minutes.
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             preservation_policy=self._retention,
             cleanup_tmp_directories=True,
@@ -156,9 +145,10 @@ class Checkpoints:
             log.warning("the checkpoint %s is damaged: %s", self._directory / str(step), error)
 
     def steps(self) -> list[int]:
-        """The steps of all committed checkpoints, in order, damaged ones included; waits for a save that is under way.
+        """Waits for a running save; returns the steps of all complete checkpoints, in order, damaged ones included.
 
-        Raises CheckpointError when that save failed.
+        Raises:
+            CheckpointError: the save failed, or the folder cannot be read.
         """
         self.wait()
         return self._committed()
@@ -170,7 +160,7 @@ class Checkpoints:
             raise CheckpointError(f"cannot read {self._directory}: {error}.") from error
 
     def latest_step(self) -> int | None:
-        """The newest of `steps()`, None where there are none."""
+        """The last of `steps()`, or None if there are none. Raises as `steps`."""
         return max(self.steps(), default=None)
 
     def save(
@@ -182,20 +172,21 @@ class Checkpoints:
         boundary: bool,
         needed: Sequence[int] = (),
     ) -> None:
-        """Starts to write a checkpoint; the state may be donated as soon as this returns.
+        """Starts to write a checkpoint. The state may be donated as soon as this returns.
 
-        It commits at some time after this call: whatever must be on disk before it (metric lines) is flushed first.
+        The checkpoint is complete at some time after this call. First flush everything that must be on disk before it,
+        such as lines of metrics.
 
         Args:
-            step: its step; must not be there already, unless it is later than the step last restored.
-            state: all of the run's arrays.
+            step: the step of the checkpoint. It must be a new one, or later than the step last restored.
+            state: all arrays of the run.
             extra: what else a resume needs, as JSON: data position, config, phase. The same on every process.
-            metrics: finite or not; `best` is looked up in them.
-            boundary: whether a phase ends here: then it is kept for ever.
+            metrics: metric name -> value, not necessarily finite. They must hold `best` for the checkpoint to be best.
+            boundary: whether a phase ends here. Such a checkpoint is kept for ever.
             needed: until the next save, the newest checkpoint up to each of these steps is kept.
 
         Raises:
-            ValueError: this step is there already.
+            ValueError: there is a checkpoint of this step already.
             TypeError: `extra` is not JSON.
             CheckpointError: this save, or the one before it in the background, failed.
         """
@@ -220,18 +211,18 @@ class Checkpoints:
             self._fail(step, error)
 
     def _remove(self, later: Set[int]) -> None:
-        """Removes the checkpoints of the future that a restore has given up."""
+        """Removes the checkpoints that are later than the restored one."""
         for step in sorted(later):
-            log.warning("removing %s: the run goes on from step %d", self._directory / str(step), self._restored)
+            log.warning("removing %s: the run continues from step %d", self._directory / str(step), self._restored)
             self._manager.delete(step)
         self._restored = None
 
     def _fail(self, step: int, error: Exception) -> None:
-        """Raises CheckpointError for a save that did not succeed, and forgets about it."""
+        """Forgets a save that failed, and raises CheckpointError for it."""
         self._pending = None
         self._records.pop(step, None)
         if self._manager is not None:
-            # Orbax raises what went wrong in its threads again in later calls: the next save gets a new manager.
+            # Orbax raises an error of its threads again in later calls, so the next save gets a new manager.
             with contextlib.suppress(Exception):
                 self._manager.close()
             self._manager = None
@@ -247,7 +238,7 @@ class Checkpoints:
         ) from error
 
     def wait(self) -> None:
-        """Returns when no save is under way. Raises CheckpointError when the last one failed."""
+        """Waits for a running save. Raises CheckpointError if it failed."""
         if self._pending is None:
             return
         step = self._pending
@@ -258,7 +249,7 @@ class Checkpoints:
         self._pending = None
 
     def close(self) -> None:
-        """Waits for the save under way and ends the threads. Raises CheckpointError when that save failed."""
+        """Waits for a running save and ends the threads. Raises CheckpointError if the save failed."""
         try:
             self.wait()
         finally:
@@ -267,17 +258,21 @@ class Checkpoints:
                 self._manager = None
 
     def restore(self, abstract_state: TrainState, step: int | None = None) -> Restored:
-        """Reads the newest checkpoint that can be read, or that of `step`. The next save goes on from there.
+        """Reads a checkpoint for the run to continue from. The next save removes all later checkpoints.
 
-        A damaged checkpoint is logged as a warning, is put into `skipped`, and the one before it is read.
+        If a checkpoint is damaged, the one before it is read; the damaged one is logged as a warning and added to
+        `skipped`.
 
         Args:
-            abstract_state: ShapeDtypeStructs with the shardings wanted; without one a leaf goes to the first device.
-            step: only this one.
+            abstract_state: ShapeDtypeStructs of the state; a leaf without a sharding goes to the first device.
+            step: the step of the checkpoint; None for the newest that can be read.
+
+        Returns:
+            The checkpoint, with the TrainState as `state`.
 
         Raises:
-            ValueError: there are no checkpoints, or none of that step (with those that there are), or it is of another
-                model or optimizer (with the leaves).
+            ValueError: there are no checkpoints, or none of that step (with the steps that there are), or it is of
+                another model or optimizer (with the leaves).
             CheckpointError: it is damaged, or all are (with the reasons).
         """
         self.wait()
@@ -286,9 +281,18 @@ class Checkpoints:
         return restored
 
     def read(self, abstract_state: TrainState, newest: int) -> Restored | None:
-        """The newest checkpoint up to step `newest`, for a run that goes on from where it is; None without one.
+        """Reads a checkpoint without moving the run to it: later checkpoints stay.
 
-        Raises CheckpointError when there are some and all are damaged, ValueError as `restore`.
+        Args:
+            abstract_state: ShapeDtypeStructs of the state, as in `restore`.
+            newest: the last step to consider; the newest checkpoint up to it that can be read is returned.
+
+        Returns:
+            The checkpoint, or None if there is none up to that step.
+
+        Raises:
+            ValueError: the checkpoint is of another model or optimizer (with the leaves).
+            CheckpointError: there are checkpoints, but all are damaged.
         """
         self.wait()
         last = newest if self._restored is None else min(newest, self._restored)

@@ -1,9 +1,10 @@
-"""The persistent compilation cache, and what is compiled while a run goes on.
+"""The persistent compilation cache, and the record of what a run compiles.
 
-Programs are kept in `prerl_jax/` of the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`), small ones as well,
-so that a second start compiles nothing. JAX's own variables go before that: `JAX_COMPILATION_CACHE_DIR` is another
-folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. A program is found again by what it computes, the devices,
-the versions and the flags of XLA, so a folder can be shared.
+Compiled programs, small ones too, are stored in the folder `prerl_jax` of the user's cache folder (`$XDG_CACHE_HOME`,
+or `~/.cache`). A second start then compiles nothing. JAX's own environment variables take precedence:
+`JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off. The key
+of a program covers its computation, the devices, the versions and the XLA flags, so several projects can share one
+folder.
 """
 
 from __future__ import annotations
@@ -21,13 +22,23 @@ THRESHOLDS = {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where programs are kept unless JAX is told otherwise."""
+    """The folder of compiled programs, unless the user gives JAX another one.
+
+    Args:
+        environment: the environment variables; XDG_CACHE_HOME and HOME are read.
+    """
     base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "~")).expanduser() / ".cache"
     return Path(base) / "prerl_jax"
 
 
 def enable_cache(environment: Mapping[str, str] = os.environ) -> None:
-    """Sets the folder and the thresholds, but for those that the user has set. Call it before anything compiles."""
+    """Turns the cache on for programs of any size and compile time. Call it before anything compiles.
+
+    Settings that the user has made through JAX's config or environment variables stay as they are.
+
+    Args:
+        environment: the environment variables.
+    """
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder(environment)))
     for name, value in THRESHOLDS.items():
@@ -36,14 +47,14 @@ def enable_cache(environment: Mapping[str, str] = os.environ) -> None:
 
 
 class Compilations:
-    """Names and seconds of what JAX traces and compiles between `__enter__` and `__exit__`, in all threads.
+    """Records what JAX traces and compiles, in all threads, while this context manager is active.
 
     Attributes:
-      names: of the programs compiled, or read from the persistent cache, in order; one that is compiled for two shapes
-        stands twice.
+        names: the programs that were compiled or read from the persistent cache, in order. A program that is compiled
+            for two shapes appears twice.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.names: list[str] = []
         self._spans: list[tuple[float, float]] = []
         self._lock = threading.Lock()
@@ -65,11 +76,14 @@ class Compilations:
                 self.names.append(str(details.get("fun_name")))
 
     def take_seconds(self) -> float:
-        """Seconds of wall-clock, counted once, in which something was traced or compiled since the last call."""
+        """Wall-clock seconds spent on tracing and compiling since the last call.
+
+        Time in which several programs are traced or compiled at once counts once.
+        """
         with self._lock:
             spans, self._spans = sorted(self._spans), []
         seconds, reached = 0.0, 0.0
-        for start, end in spans:  # one program's trace lies within another's
+        for start, end in spans:  # spans overlap: the trace of one program may lie within that of another
             seconds += max(0.0, end - max(start, reached))
             reached = max(reached, end)
         return seconds

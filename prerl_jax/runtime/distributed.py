@@ -1,19 +1,22 @@
-"""Start-up of many processes, from the environment. Three ways, tried in this order:
+"""Start-up of several processes from environment variables, and checks that all processes agree.
+
+`initialize` tries three ways to find the other processes, in this order:
 
 1. **Explicit**: `JAX_COORDINATOR_ADDRESS` (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, all
    three. `JAX_NUM_PROCESSES=1` means a single process, also on a machine of a cluster.
 2. **Slurm**: more than one task, started by `srun` (`SLURM_JOB_ID`, `SLURM_STEP_NODELIST`, `SLURM_NTASKS`,
    `SLURM_PROCID`, `SLURM_LOCALID`). JAX takes the first node of the step as coordinator, and gives the task with
    `SLURM_LOCALID` n the n-th GPU of its node; `JAX_LOCAL_DEVICE_IDS` overrides that.
-3. **TPU**: on a Cloud TPU machine JAX asks the metadata server (TPU VM) or `TPU_WORKER_HOSTNAMES` and `TPU_WORKER_ID`
-   (GKE) for its neighbours.
+3. **TPU**: on a Cloud TPU machine JAX finds the other workers through the metadata server (TPU VM), or through
+   `TPU_WORKER_HOSTNAMES` and `TPU_WORKER_ID` (GKE).
 
-Anything else is a single process, which needs no start-up. `jax.distributed.initialize` blocks until all processes are
-there: what it waits for is said before, on stderr, and it gives up after `timeout` seconds.
+In all other cases there is a single process, which needs no start-up. `jax.distributed.initialize` blocks until all
+processes have started. `initialize` therefore reports on stderr what it waits for, and gives up after a timeout.
 
-What processes do alone, they agree on afterwards: `share_errors` turns one process's error into everybody's (the others
-would wait for it for ever in their next collective), `require_same` refuses what must not differ, `require_shared` a
-folder that not all of them see. A single process agrees with itself at no cost.
+Some work is done by each process alone, such as reading files. If it fails on one process, the others would wait for
+that process in their next collective for ever. `share_errors` raises such an error on all processes. `require_same`
+refuses values that differ between processes, and `require_shared` refuses a folder that not all processes see. With a
+single process these checks cost nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,11 +39,11 @@ SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", 
 
 
 class StartUpError(RuntimeError):
-    """The processes did not come together."""
+    """The processes could not connect to one another."""
 
 
 class OtherProcessError(RuntimeError):
-    """Another process failed; the message says which one, at what, and why."""
+    """Another process failed. The message says which process, in what work, and why."""
 
 
 def _to_stderr(line: str) -> None:
@@ -53,8 +57,8 @@ def _integer(environment: Mapping[str, str], name: str) -> int:
         raise ValueError(f"{name}={environment[name]!r} is not an integer.") from None
 
 
-def _explicit(environment: Mapping[str, str]) -> dict | None:
-    """The arguments of `jax.distributed.initialize`, {} for one process, None where none of the variables is set."""
+def _explicit(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """The arguments of `jax.distributed.initialize`: {} for one process, None if none of the variables is set."""
     missing = [name for name in EXPLICIT if not environment.get(name)]
     if len(missing) == len(EXPLICIT):
         return None
@@ -70,8 +74,8 @@ def _explicit(environment: Mapping[str, str]) -> dict | None:
     return {"coordinator_address": address, "num_processes": count, "process_id": index} if count > 1 else {}
 
 
-def _slurm(environment: Mapping[str, str]) -> dict | None:
-    """`{"cluster_detection_method": "slurm"}` for several tasks, None for one or none."""
+def _slurm(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """`{"cluster_detection_method": "slurm"}` if there are several tasks, else None."""
     if not environment.get("SLURM_JOB_ID") or not environment.get("SLURM_NTASKS"):
         return None
     tasks = _integer(environment, "SLURM_NTASKS")
@@ -86,17 +90,25 @@ def _slurm(environment: Mapping[str, str]) -> dict | None:
 
 
 def _on_cloud_tpu() -> bool:
-    """Whether this machine has TPU chips that JAX is to use. JAX finds out at import, and has no public name for it."""
+    """Whether JAX may use TPU chips of this machine. JAX detects them at import; the result has no public name."""
     from jax._src import cloud_tpu_init
 
     platforms = (jax.config.jax_platforms or "tpu").split(",")
     return cloud_tpu_init.running_in_cloud_tpu_vm and "tpu" in platforms
 
 
-def plan(environment: Mapping[str, str], on_cloud_tpu: bool) -> tuple[str, dict] | None:
-    """What the environment asks for: (what it is, the arguments of `jax.distributed.initialize`), None for one process.
+def plan(environment: Mapping[str, str], on_cloud_tpu: bool) -> tuple[str, dict[str, Any]] | None:
+    """Decides how to start up, from the environment variables.
 
-    Raises ValueError when only a part of the variables is set.
+    Args:
+        environment: the environment variables.
+        on_cloud_tpu: whether JAX may use TPU chips of this machine.
+
+    Returns:
+        (a description, the arguments of `jax.distributed.initialize`), or None for a single process.
+
+    Raises:
+        ValueError: only some of the variables are set, or a value is not valid.
     """
     explicit = _explicit(environment)
     if explicit is not None:
@@ -112,15 +124,17 @@ def plan(environment: Mapping[str, str], on_cloud_tpu: bool) -> tuple[str, dict]
 
 
 def initialize(timeout: int = 300, say: Callable[[str], None] = _to_stderr) -> None:
-    """Joins the processes that the environment names; nothing for a single process. Call it before any device is used.
+    """Connects this process to the others that the environment variables name. Call it before JAX uses a device.
+
+    For a single process it does nothing.
 
     Args:
-        timeout: seconds to wait for the others.
-        say: is given a line before the wait and one after it.
+        timeout: how many seconds to wait for the other processes.
+        say: prints a line; called once before the wait and once after it.
 
     Raises:
-        ValueError: only a part of the variables is set, or one of them makes no sense.
-        StartUpError: a device has been used already, or the processes did not come together.
+        ValueError: only some of the variables are set, or a value is not valid.
+        StartUpError: JAX has used a device already, or the processes could not connect.
     """
     found = plan(os.environ, _on_cloud_tpu())
     if found is None:
@@ -141,7 +155,14 @@ def initialize(timeout: int = 300, say: Callable[[str], None] = _to_stderr) -> N
 
 
 def gather_text(text: str) -> list[str]:
-    """Every process's text, in the order of the processes; every process must call it."""
+    """Gathers one text from every process. Every process must call it.
+
+    Args:
+        text: this process's text, of any length; bytes 0 at its end are lost.
+
+    Returns:
+        The texts, in the order of the processes.
+    """
     data = text.encode()
     longest = max_over_processes(len(data))
     if longest == 0:
@@ -152,12 +173,16 @@ def gather_text(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def share_errors(what: str) -> Iterator[None]:
-    """What may fail on one process alone, and holds no collective: an error on one of them is raised on all.
+    """Raises an error of one process on all processes, at the end of the block.
 
-    Every process must enter it, in the same order as its other collectives.
+    Use it around work that may fail on one process alone. The block must not contain a collective. Every process must
+    enter the block, in the same order as its other collectives.
+
+    Args:
+        what: names the work, for the error message.
 
     Raises:
-        OtherProcessError: only another process failed. This process's own error is raised as it is.
+        OtherProcessError: only another process failed. If this process failed, its own error is raised unchanged.
     """
     failure: Exception | None = None
     try:
@@ -173,10 +198,16 @@ def share_errors(what: str) -> Iterator[None]:
 
 
 def require_same(what: str, text: str, remedy: str) -> None:
-    """Refuses a text in which the processes differ, on all of them.
+    """Checks that all processes have the same text. Every process must call it.
+
+    Args:
+        what: names the text, for the error message.
+        text: this process's text.
+        remedy: what to do if the texts differ, for the error message.
 
     Raises:
-        ValueError: with the first line in which a process differs from process 0, and the remedy.
+        ValueError: the texts differ. All processes raise it, with the first line in which a process differs from
+            process 0.
     """
     first, *others = (text.splitlines() for text in gather_text(text))
     for index, lines in enumerate(others, start=1):
@@ -187,21 +218,24 @@ def require_same(what: str, text: str, remedy: str) -> None:
 
 
 def require_shared(folder: Path) -> None:
-    """Refuses a folder that is not one and the same for all processes. It is made where it is not there.
+    """Checks that all processes see the same folder. Every process must call it.
+
+    Args:
+        folder: the folder; process 0 creates it if it does not exist. A single process checks and creates nothing.
 
     Raises:
-        ValueError: a process does not see what process 0 wrote into it, on all processes.
-        OtherProcessError: process 0 cannot write into it; its own error is raised there.
+        ValueError: a process does not see a file that process 0 wrote into the folder. All processes raise it.
+        OtherProcessError: process 0 cannot write into the folder; process 0 raises its own error.
     """
     if jax.process_count() == 1:
         return
-    name = gather_text(f".shared-{os.getpid()}-{os.urandom(8).hex()}")[0]  # new: no process has it in a cache
+    name = gather_text(f".shared-{os.getpid()}-{os.urandom(8).hex()}")[0]  # a new name: no cache knows it
     with share_errors(f"writing into {folder}"):
         if jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).touch()
     seen = gather_text("" if (folder / name).exists() else f"{folder} on {socket.gethostname()}")
-    with share_errors(f"removing what was written into {folder}"):  # it is gone on return, for all processes
+    with share_errors(f"removing what was written into {folder}"):  # on return, no process sees it
         if jax.process_index() == 0:
             (folder / name).unlink()
     blind = [f"process {index} ({where})" for index, where in enumerate(seen) if where]

@@ -1,11 +1,11 @@
-"""The device mesh, and batches that go onto it and come back.
+"""The device mesh, and the transfer of batches between host and mesh.
 
-The mesh axes are `data` (whole replicas), `fsdp` (parameters and rows) and `tensor` (heads, MLP width, vocabulary).
-Rows of a batch are split over data x fsdp; the tensor axis stays within one process, so that every row belongs to
-exactly one process, and sampling and verification split by process without exchanging anything.
+The mesh has three axes: `data` (whole replicas), `fsdp` (shards of parameters and of rows) and `tensor` (shards of
+heads, MLP width and vocabulary). The rows of a batch are sharded over data x fsdp. The tensor axis must lie within one
+process. Every row then belongs to exactly one process, and the processes sample and verify without communication.
 
-A process's rows need not be contiguous in a global array (topology-aware meshes permute devices): `global_rows` and
-`local_rows` are inverse to each other, and what must tell rows apart goes by ids in the batch, not by row numbers.
+The rows of a process need not be contiguous in a global array, since topology-aware meshes permute the devices.
+`global_rows` and `local_rows` are inverses of each other. To tell rows apart, use ids in the batch, not row numbers.
 """
 
 from __future__ import annotations
@@ -27,25 +27,31 @@ BATCH_AXES = ("data", "fsdp")
 
 @dataclasses.dataclass(frozen=True)
 class MeshSpec:
-    """The sizes of the mesh axes; at most one of them is -1, which is what the others leave of the devices.
+    """The sizes of the mesh axes. At most one of them may be -1, which means: all devices that the others leave.
 
-    Raises ValueError for a size that is neither -1 nor positive, and for two sizes of -1.
+    Attributes:
+        data: how many replicas of the parameters there are; each has its own rows of a batch.
+        fsdp: over how many devices the parameters of a replica, and its rows, are sharded.
+        tensor: over how many devices heads, MLP width and vocabulary are sharded.
+
+    Raises:
+        ValueError: a size is neither positive nor -1, or two sizes are -1.
     """
 
     data: int = 1
     fsdp: int = -1
     tensor: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = dataclasses.astuple(self)
         if any(type(n) is not int or (n != -1 and n < 1) for n in sizes):
-            raise ValueError(f"{self}: every axis must be a positive integer, or -1 for what is left.")
+            raise ValueError(f"{self}: every axis must be a positive integer, or -1 for all devices that are left.")
         if sizes.count(-1) > 1:
-            raise ValueError(f"{self}: at most one axis can be -1 (what is left).")
+            raise ValueError(f"{self}: at most one axis can be -1 (all devices that are left).")
 
 
 def _sizes(spec: MeshSpec, devices: int) -> tuple[int, int, int]:
-    """The sizes of data, fsdp and tensor on this many devices; ValueError when they are not exactly used up."""
+    """The sizes of data, fsdp and tensor; raises ValueError if they do not use all devices."""
     sizes = dataclasses.astuple(spec)
     fixed = math.prod(n for n in sizes if n != -1)
     if fixed > devices:
@@ -54,17 +60,25 @@ def _sizes(spec: MeshSpec, devices: int) -> tuple[int, int, int]:
         raise ValueError(f"{spec}: {fixed} does not divide the {devices} devices. Choose axes whose product does.")
     if -1 not in sizes and fixed != devices:
         raise ValueError(f"{spec} uses {fixed} of {devices} devices. Set one axis to -1 to use them all.")
-    return tuple(devices // fixed if n == -1 else n for n in sizes)
+    data, fsdp, tensor = (devices // fixed if n == -1 else n for n in sizes)
+    return data, fsdp, tensor
 
 
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of all devices (or of these), with axes ("data", "fsdp", "tensor") of type Auto.
+    """Makes a mesh with the axes ("data", "fsdp", "tensor"), all of type Auto.
 
-    `jax.make_mesh` would make Explicit axes, under which a gather from a sharded embedding fails.
+    The default of `jax.make_mesh` is axes of type Explicit, with which a gather from a sharded embedding fails.
+
+    Args:
+        spec: the sizes of the axes.
+        devices: the devices of the mesh; by default all devices of all processes.
+
+    Returns:
+        The mesh.
 
     Raises:
-        ValueError: the sizes are larger than the devices, do not divide them or do not use all of them, or the tensor
-            axis would span processes.
+        ValueError: the product of the sizes is larger than the number of devices, does not divide it or does not use
+            all devices, or the tensor axis spans several processes.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = _sizes(spec, len(devices))
@@ -80,37 +94,38 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of an array that every device holds whole."""
+    """The sharding of an array that every device of the mesh holds as a whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of an array whose first axis is the batch: over data x fsdp."""
+    """The sharding of an array [B, ...] whose rows are split over data x fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Into how many parts the batch is split: data x fsdp."""
+    """How many shards the rows of a batch are split into: data x fsdp."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def _start(index: tuple[slice, ...]) -> int:
-    """The first row of a shard."""
+    """The first row of the shard with this index."""
     return index[0].start or 0
 
 
 def global_rows(mesh: Mesh, tree: Any) -> Any:
-    """This process's rows -> global arrays whose rows are split over (data, fsdp).
+    """Puts every process's rows onto the mesh, as global arrays sharded over (data, fsdp).
 
     Args:
         mesh: the mesh of all processes.
-        tree: arrays [b, ...], all with the same b, which must be the same on every process.
+        tree: a pytree of this process's arrays [b, ...]. All leaves have the same b, and so have all processes.
 
     Returns:
-        The tree of jax arrays [B, ...], B the sum of b over the processes.
+        The pytree of jax arrays [B, ...]; B is the sum of b over the processes.
 
     Raises:
-        ValueError: the leaves differ in rows, or the rows do not divide among this process's shards.
+        ValueError: the leaves differ in their number of rows, or the rows do not divide evenly over this process's
+            batch shards.
     """
     sharding, shards = batch_sharding(mesh), batch_shards(mesh)
     mine = sorted({_start(i) for i in sharding.addressable_devices_indices_map((shards,)).values()})
@@ -120,8 +135,9 @@ def global_rows(mesh: Mesh, tree: Any) -> Any:
     for n in rows:
         if n == 0 or n % len(mine):
             raise ValueError(
-                f"{n} rows do not divide among the {len(mine)} batch shards of this process "
-                f"(data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']} = {shards} in all)."
+                f"{n} rows do not divide evenly over the {len(mine)} batch shards of this process "
+                f"(data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']} = {shards} in all). Change the number of rows "
+                "or the mesh."
             )
 
     def place(leaf: np.ndarray) -> jax.Array:
@@ -135,30 +151,57 @@ def global_rows(mesh: Mesh, tree: Any) -> Any:
 
 
 def replicate(mesh: Mesh, value: Any) -> jax.Array:
-    """A small array of the host, the same on every process, held whole by every device."""
+    """Puts a small host array onto every device of the mesh as a whole.
+
+    Args:
+        mesh: the mesh of all processes.
+        value: a scalar or an array, the same on every process.
+
+    Returns:
+        A jax array of the same shape and dtype.
+    """
     value = np.asarray(value)
     return jax.make_array_from_callback(value.shape, replicated(mesh), lambda index: value[index])
 
 
 def local_rows(tree: Any) -> Any:
-    """Global arrays [B, ...] split over rows -> this process's rows [b, ...] as numpy, in row order.
+    """Fetches this process's rows of global arrays as numpy arrays, in row order.
 
-    A single process gets all rows, however they are split. Raises ValueError on several processes for an array that is
-    not split over rows alone: give the program that makes it `out_shardings=batch_sharding(mesh)`.
+    Args:
+        tree: a pytree of global arrays [B, ...]. With several processes they must be sharded over their rows alone:
+            compile the program that makes them with `out_shardings=batch_sharding(mesh)`. With a single process any
+            sharding will do.
+
+    Returns:
+        The pytree of numpy arrays [b, ...]: the rows that lie on this process's devices, or all rows if there is only
+        one process.
+
+    Raises:
+        ValueError: there are several processes, and an array is not sharded over its rows alone.
     """
     return jax.tree.map(np.asarray if jax.process_count() == 1 else _own_rows, tree)
 
 
 def _own_rows(leaf: jax.Array) -> np.ndarray:
-    """The rows of one global array that lie on this process's devices."""
+    """The rows of a global array that lie on this process's devices."""
     if leaf.is_fully_replicated or leaf.sharding.shard_shape(leaf.shape)[1:] != leaf.shape[1:]:
-        raise ValueError(f"an array {leaf.shape} with sharding {leaf.sharding} is not split over its rows alone.")
+        raise ValueError(
+            f"an array {leaf.shape} with sharding {leaf.sharding} is not sharded over its rows alone. Compile the "
+            "program that makes it with out_shardings=batch_sharding(mesh)."
+        )
     parts = {_start(shard.index): shard.data for shard in leaf.addressable_shards}
     return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
 
 def max_over_processes(value: int) -> int:
-    """The largest of all processes' values; every process must call it. ValueError outside of int32."""
+    """The largest value among all processes. Every process must call it.
+
+    Args:
+        value: this process's value, within int32.
+
+    Raises:
+        ValueError: the value does not fit into int32.
+    """
     if not -(2**31) <= value < 2**31:
         raise ValueError(f"max_over_processes takes 32-bit integers, not {value}.")
     if jax.process_count() == 1:
@@ -167,16 +210,31 @@ def max_over_processes(value: int) -> int:
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """Every process's rows [b, ...], one process below the other, on every process; every process must call it."""
+    """Gathers the rows of all processes on every process. Every process must call it.
+
+    Args:
+        rows: this process's rows [b, ...], a numpy array; b is the same on every process.
+
+    Returns:
+        The rows [B, ...] of all processes, in the order of the processes.
+    """
     return rows if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
 def start_gather(mesh: Mesh, numbers: np.ndarray) -> Callable[[], np.ndarray]:
-    """Every process's numbers f64[n] -> what gives [m, n], a row of each and rows of zeros, the same on every process.
+    """Starts to gather numbers from all processes, without waiting.
 
-    Every process must call it, in the same order as its other programs; none waits here. What it gives may be called
-    on any thread, and waits until the device has done what it was given before. Double precision goes through the
-    devices as pairs of words.
+    Every process must call it, in the same order as its other programs. The numbers keep double precision: they pass
+    through the devices as pairs of 32-bit words.
+
+    Args:
+        mesh: the mesh of all processes.
+        numbers: f64[n], this process's numbers.
+
+    Returns:
+        A function of no arguments that waits for the gathered numbers and returns them: f64[m, n], one row for each
+        process and otherwise rows of zeros, so that sums over rows are right. All processes get the same array. Any
+        thread may call the function. It blocks until the devices have finished their earlier work.
     """
     if jax.process_count() == 1:
         return lambda: numbers[None]

@@ -1,11 +1,12 @@
-"""Metrics and completions as JSON lines, metrics also for TensorBoard, and the files that are replaced whole.
+"""Writes metrics and completions as JSON lines, metrics also for TensorBoard, and whole files atomically.
 
-`metrics.jsonl` holds one object a line: `step`, `phase`, then the metrics by name. JSON has no NaN and no infinity:
-such a value is written as null (TensorBoard gets it as it is).
+`metrics.jsonl` holds one object a line: `step`, `phase`, then the metrics by name. JSON has no NaN and no infinity, so
+such a value is written as null (TensorBoard gets the value itself).
 
-Each step stands once, whatever was killed when. The trainer calls `flush()` before it saves a checkpoint, so that the
-lines up to a checkpoint are on disk before it; and a resume cuts what is later than its checkpoint, a half-written last
-line included, before it appends. A new run (`resume_step=None`) starts with empty files.
+Every step appears once, also after a run was killed at any moment. The trainer calls `flush()` before it saves a
+checkpoint, so the lines up to a checkpoint are on disk before the checkpoint. A resume cuts everything later than its
+checkpoint, a half-written last line included, before it appends. A new run (`resume_step=None`) starts with empty
+files.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TENSORBOARD = "tensorboard"
 
 
 class MetricsError(RuntimeError):
-    """A file of the workdir could not be written; the message says which and why."""
+    """A file of the workdir could not be written. The message says which file, and why."""
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it: scalars of numpy and JAX become numbers, what is not finite becomes None."""
+    """The value in types that JSON has: numpy and JAX scalars become numbers, NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(name): _plain(v) for name, v in value.items()}
     if isinstance(value, list | tuple):
@@ -58,7 +59,15 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that at any moment there is either the old one or the new one."""
+    """Writes a text file atomically: at any moment the path holds either the old text or the new one.
+
+    Args:
+        path: the file to write.
+        text: its new content.
+
+    Raises:
+        MetricsError: the file cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
     with _explained(path):
         with temporary.open("w", encoding="utf-8") as file:
@@ -69,12 +78,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as JSON, atomically; what is not finite becomes null. Raises MetricsError on an OSError."""
+    """Writes a value as JSON, atomically.
+
+    Args:
+        path: the file to write.
+        value: dicts, lists, strings and numbers, also those of numpy and JAX. NaN and infinity become null.
+
+    Raises:
+        MetricsError: the file cannot be written.
+    """
     write_text(Path(path), json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict]]:
-    """(line, its object) of every whole line with a step; a half-written last line is not one."""
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(line, object) of every line that is JSON and has a step; a half-written last line is left out."""
     if not path.exists():
         return
     for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
@@ -87,13 +104,21 @@ def _records(path: Path) -> Iterator[tuple[str, dict]]:
             yield raw.decode() + "\n", record
 
 
-def read_metrics(workdir: str | Path) -> list[dict]:
-    """The objects of a workdir's metrics.jsonl in order; [] without the file."""
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """Reads the lines of a workdir's metrics.jsonl.
+
+    Args:
+        workdir: the workdir of a run.
+
+    Returns:
+        One dict a line, in the order of the file; [] if there is no file. Lines that are not JSON are left out, with a
+        warning in the log.
+    """
     return [record for _, record in _records(Path(workdir) / METRICS)]
 
 
 def _cut(path: Path, step: int) -> None:
-    """Leaves of a JSON lines file what belongs to the steps up to `step`."""
+    """Removes the lines of steps later than `step` from a JSON lines file."""
     if path.exists():
         write_text(path, "".join(line for line, record in _records(path) if record["step"] <= step))
 
@@ -102,22 +127,24 @@ class MetricsWriter:
     """Writes the metrics and completions of a run.
 
     Args:
-        workdir: a folder of the local file system (or one mounted into it); it is made where it is not there.
-        resume_step: the step of the checkpoint that the run goes on from: everything later is cut. None for a new run:
-            whatever an earlier one left in these files is removed.
-        enabled: False on every process but one; then nothing is touched.
+        workdir: a folder of the local file system, or mounted into it. It is created if it does not exist.
+        resume_step: the step of the checkpoint that a resumed run continues; all later lines are cut. None for a new
+            run: the files of an earlier run are emptied.
+        enabled: True on one process only. On the others no method does anything.
 
     Raises:
-        ValueError: the workdir is a remote address, where lines cannot be appended.
-        MetricsError: from any method, when a file cannot be written.
+        ValueError: the workdir is a remote address, where lines cannot be appended to a file.
+        MetricsError: a file cannot be written; any method may raise it.
     """
 
-    def __init__(self, workdir: str | Path, *, resume_step: int | None = None, enabled: bool = True):
+    def __init__(self, workdir: str | Path, *, resume_step: int | None = None, enabled: bool = True) -> None:
         self._enabled = enabled
         if not enabled:
             return
         if "://" in str(workdir):
-            raise ValueError(f"{workdir}: metrics need a local folder (or a mounted one), lines are appended to files.")
+            raise ValueError(
+                f"{workdir}: metrics need a local or a mounted folder, because lines are appended to files."
+            )
         self._workdir = Path(workdir)
         with _explained(self._workdir):
             self._workdir.mkdir(parents=True, exist_ok=True)
@@ -134,7 +161,16 @@ class MetricsWriter:
         return path.open("w" if resume_step is None else "a", encoding="utf-8", buffering=1)
 
     def write(self, step: int, phase: str, metrics: Mapping[str, float]) -> None:
-        """One line {"step", "phase", **metrics}. ValueError for a metric named step or phase."""
+        """Appends one line {"step", "phase", **metrics} to metrics.jsonl, and writes the metrics for TensorBoard.
+
+        Args:
+            step: how many steps are done.
+            phase: the name of the phase.
+            metrics: metric name -> value.
+
+        Raises:
+            ValueError: a metric is named "step" or "phase".
+        """
         if not self._enabled:
             return
         taken = {"step", "phase"} & set(metrics)
@@ -146,7 +182,12 @@ class MetricsWriter:
             self._board.write(int(step), metrics)
 
     def completions(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
-        """One line {"step", **record} a sampled completion."""
+        """Appends one line {"step", **record} to completions.jsonl for every record.
+
+        Args:
+            step: how many steps are done.
+            records: one sampled completion each.
+        """
         if not self._enabled:
             return
         with _explained(self._workdir / COMPLETIONS):
@@ -154,7 +195,7 @@ class MetricsWriter:
                 self._completions.write(_line({"step": int(step), **record}))
 
     def flush(self) -> None:
-        """Everything written so far is on disk when this returns; to be called before a checkpoint is saved."""
+        """Flushes all files to disk. Call it before a checkpoint is saved."""
         if not self._enabled:
             return
         for name, file in ((METRICS, self._metrics), (COMPLETIONS, self._completions)):
@@ -165,7 +206,7 @@ class MetricsWriter:
             self._board.flush()
 
     def close(self) -> None:
-        """Flushes and closes the files; a second call does nothing."""
+        """Flushes and closes the files. A second call does nothing."""
         if not self._enabled:
             return
         self.flush()

@@ -1,6 +1,6 @@
-"""What the devices could do at most, to measure a step against: FLOP/s of dense bfloat16 matrix products.
+"""The peak FLOP/s of devices, to compute a step's model FLOPs utilization (MFU).
 
-Sources: the vendors' data sheets, without sparsity.
+The peak of an accelerator is that of dense bfloat16 matrix products, from the vendor's data sheet, without sparsity.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 TERA = 1e12
 PEAKS = {
     "TPU v2": 45 * TERA,  # a device is one core of two
-    "TPU v3": 61 * TERA,  # the same
+    "TPU v3": 61 * TERA,  # likewise
     "TPU v4": 275 * TERA,
     "TPU v4 lite": 138 * TERA,
     "TPU v5 lite": 197 * TERA,
@@ -25,7 +25,7 @@ PEAKS = {
     "TPU v5p": 459 * TERA,
     "TPU v6 lite": 918 * TERA,
     "TPU v6e": 918 * TERA,
-    "TPU7x": 1153 * TERA,  # the same as of v2
+    "TPU7x": 1153 * TERA,  # a device is one core of two
     "NVIDIA V100": 125 * TERA,
     "Tesla V100": 125 * TERA,
     "Tesla T4": 65 * TERA,
@@ -40,22 +40,38 @@ PEAKS = {
     "NVIDIA B200": 2250 * TERA,
     "NVIDIA GB200": 2500 * TERA,
 }
-"""FLOP/s by the beginning of `device_kind`; the longest that fits counts."""
+"""Beginning of a `device_kind` -> peak FLOP/s. The longest beginning that matches is used."""
 
 SIZE, REPETITIONS = 1024, 6
+"""Of the matrix products that measure a CPU: rows and columns, and how often they are timed."""
 
 
 def known_peak(kind: str) -> float | None:
-    """FLOP/s of a device of this kind; None where the table does not have it."""
+    """The peak FLOP/s of one device.
+
+    Args:
+        kind: `jax.Device.device_kind`.
+
+    Returns:
+        FLOP/s, or None if `PEAKS` has no entry for the kind.
+    """
     fits = [name for name in PEAKS if kind.startswith(name) and not kind[len(name) : len(name) + 1].isdigit()]
     return PEAKS[max(fits, key=len)] if fits else None
 
 
 def peak_flops(devices: Sequence[jax.Device], dtype: jnp.dtype) -> tuple[float | None, str]:
-    """(FLOP/s of all these devices together, what is to be said of it in the log).
+    """The peak FLOP/s of several devices together.
 
-    A CPU is measured with products in `dtype`; the CPU devices of one process share its cores, and count once. Of an
-    accelerator that is not in the table None: products that are timed from the host would be timed wrong.
+    The peak of a CPU is measured with matrix products. The CPU devices of one process share its cores, so they count
+    once. The peak of an accelerator that `PEAKS` does not have stays unknown, because products that are timed from the
+    host would be timed wrong.
+
+    Args:
+        devices: the devices, all of one kind.
+        dtype: the dtype of the products that measure a CPU.
+
+    Returns:
+        (FLOP/s, or None if they are unknown; a sentence for the log about time/mfu).
     """
     kind = devices[0].device_kind
     known = known_peak(kind)
@@ -70,7 +86,7 @@ def peak_flops(devices: Sequence[jax.Device], dtype: jnp.dtype) -> tuple[float |
 
 @functools.cache
 def _measured(dtype: str) -> float:
-    """The best rate of a few matrix products on one local device."""
+    """The best FLOP/s of a few matrix products on one local device."""
     x = jax.device_put(np.ones((SIZE, SIZE), dtype), jax.local_devices()[0])
     seconds = []
     for _ in range(REPETITIONS):

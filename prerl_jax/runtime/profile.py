@@ -1,8 +1,8 @@
-"""A trace of a few steps, for TensorBoard, XProf or Perfetto.
+"""Profiles a few steps for TensorBoard, XProf or Perfetto.
 
-`PROFILE/plugins/profile/TIME/` gets `HOST.xplane.pb` (tensorboard --logdir PROFILE, with the plugin xprof) and
-`HOST.trace.json.gz`, which https://ui.perfetto.dev opens. A step is annotated with its number, its parts as sample,
-verify, prepare and train.
+The folder `PROFILE/plugins/profile/TIME/` gets two files: `HOST.xplane.pb`, for `tensorboard --logdir PROFILE` with the
+plugin xprof, and `HOST.trace.json.gz`, which https://ui.perfetto.dev opens. In the trace a step is annotated with its
+number, and its parts are annotated as sample, verify, prepare and train.
 """
 
 from __future__ import annotations
@@ -15,25 +15,38 @@ from pathlib import Path
 import jax
 
 STEPS = 3
+"""How many steps are profiled."""
 
 annotate = jax.profiler.TraceAnnotation
 
 
 class Profile:
-    """Traces steps `first` to `first + STEPS - 1`, counted from 1; None traces nothing.
+    """Profiles the steps `first` to `first + STEPS - 1`, counted from 1.
 
     Args:
-      folder: where the trace goes; one of an earlier run is removed.
-      first: the first step. A run that ends earlier has traced what there was.
+        folder: the folder of the trace. The trace of an earlier run is removed.
+        first: the first step to profile; None profiles nothing. If the run ends before the last step, the trace ends
+            with the run.
+
+    Raises:
+        ValueError: `first` is less than 1.
     """
 
-    def __init__(self, folder: Path, first: int | None):
+    def __init__(self, folder: Path, first: int | None) -> None:
         if first is not None and first < 1:
-            raise ValueError(f"steps are counted from 1, so none can be profiled from {first} on.")
+            raise ValueError(f"--profile is {first}, but steps are counted from 1. Choose a step from 1 on.")
         self._folder, self._first, self._running = Path(folder), first, False
 
     def check(self, done: int, total: int) -> None:
-        """Raises ValueError where a run with so many steps done, of so many, has no step to trace."""
+        """Checks that the run has a step to profile.
+
+        Args:
+            done: how many steps are done.
+            total: how many steps the run has.
+
+        Raises:
+            ValueError: step `first` is done already, or the run has fewer steps.
+        """
         if self._first is not None and not done < self._first <= total:
             raise ValueError(
                 f"--profile {self._first} traces steps {self._first} to {self._first + STEPS - 1}, and "
@@ -42,7 +55,12 @@ class Profile:
 
     @contextlib.contextmanager
     def step(self, number: int, wait: Callable[[], object]) -> Iterator[None]:
-        """Around a step, which is traced if it is one of them; `wait` is for all that the device has been given."""
+        """Wraps a step: annotates it, and profiles it if it is one of the steps to profile.
+
+        Args:
+            number: the number of the step, counted from 1.
+            wait: waits until the devices have finished all work so far; called at the end of the last profiled step.
+        """
         if number == self._first:
             if jax.process_index() == 0:
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -55,7 +73,7 @@ class Profile:
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is under way, and writes it."""
+        """Ends the trace and writes it, if one is being taken."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()

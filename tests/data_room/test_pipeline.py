@@ -98,7 +98,7 @@ def test_one_thread_has_the_next_batch_ready_and_the_position_does_not_count_it(
         ({"size": 5, "batch": 6}, "a batch of 6 prompts cannot be drawn from 5 problems"),
         ({"size": 0, "batch": 1}, "from 0 problems"),
         ({"size": 5, "batch": 0}, "a batch of 0"),
-        ({"size": 20, "batch": 6, "process_count": 4}, "6 prompts does not divide among 4 processes"),
+        ({"size": 20, "batch": 6, "process_count": 4}, "6 prompts does not divide evenly over 4 processes"),
         ({"size": 20, "batch": 6, "process_index": 2, "process_count": 2}, "process_index 2"),
         ({"size": 20, "batch": 6, "seed": -1}, "seed must be in"),
     ],

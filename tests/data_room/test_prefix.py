@@ -61,7 +61,7 @@ def test_the_token_of_a_prefix(prefix, tokenizer, expected):
         ("", QWEN, r"'' is 0 tokens"),
         ("z", QWEN, r"does not know the prefix 'z' \(Missing .* None for none"),
         ("z", LLAMA, "'z' is the unknown token '<unk>'; it must be one token"),
-        (4, QWEN, "the prefix 4 is outside the tokenizer's 4 tokens"),
+        (4, QWEN, "the prefix 4 is outside the tokenizer's vocabulary of 4 tokens"),
         (-1, QWEN, "the prefix -1 is outside"),
         ("auto", Words("a"), r"has no <\|im_start\|>, BOS or EOS"),
     ],

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 from states import abstract, assert_same, make_state
 
-from prerl_jax.runtime.checkpoints import Checkpoints, restore_params, restore_state, retained
+from prerl_jax.runtime.checkpoints import Checkpoints, restore_params, restore_state
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
-from prerl_jax.runtime.step_files import CheckpointError, Record, fingerprint
+from prerl_jax.runtime.step_files import CheckpointError, fingerprint
 
 # Orbax leaves coroutines behind when one of them fails.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -78,44 +78,6 @@ def test_the_state_may_be_donated_after_save(opened):
     checkpoints.save(1, state, {}, {}, False)
     jax.block_until_ready(zero(state))
     assert_same(checkpoints.restore(abstract(kept)).state, kept)
-
-
-R = {  # step: (a, boundary)
-    1: (0.5, False),
-    2: (0.9, True),
-    3: (0.9, False),
-    4: (math.nan, False),
-    5: (0.7, False),
-    6: (None, False),
-}
-
-
-@pytest.mark.parametrize(
-    ("upto", "keep_last", "best", "expected"),
-    [
-        (1, 1, "a", {1}),
-        (3, 1, None, {2, 3}),
-        (3, 1, "a", {2, 3}),
-        (5, 1, "a", {2, 5}),
-        (5, 2, "a", {2, 4, 5}),
-        (6, 1, "missing", {2, 6}),
-        (6, 9, None, {1, 2, 3, 4, 5, 6}),
-    ],
-)
-def test_retention_by_hand(upto, keep_last, best, expected):
-    records = {s: Record({}, {} if a is None else {"a": a}, b, {}) for s, (a, b) in R.items() if s <= upto}
-    assert retained(records, keep_last, best) == expected
-
-
-def test_the_earlier_of_equally_good_is_kept():
-    records = {s: Record({}, {"a": a}, False, {}) for s, a in {1: 0.1, 2: 0.4, 3: 0.4, 4: -math.inf}.items()}
-    assert retained(records, 1, "a") == {2, 4}
-
-
-def test_what_is_needed_is_kept():
-    records = {step: Record({}, {}, False, {}) for step in (2, 4, 6, 8, 10)}
-    assert retained(records, 1, None, (7, 5, 1)) == {4, 6, 10}
-    assert retained({}, 1, None, (7,)) == set()
 
 
 def test_retention_survives_restarts(opened):

@@ -89,7 +89,7 @@ def test_rows_go_onto_the_mesh_and_come_back(spec):
 
 def test_rows_that_do_not_divide():
     mesh = make_mesh(MeshSpec(data=2, fsdp=2, tensor=2))
-    with pytest.raises(ValueError, match=r"6 rows do not divide among the 4 batch shards .*data=2 x fsdp=2 = 4"):
+    with pytest.raises(ValueError, match=r"6 rows do not divide evenly over the 4 batch shards .*data=2 x fsdp=2 = 4"):
         global_rows(mesh, np.zeros((6, 2)))
     with pytest.raises(ValueError, match="0 rows"):
         global_rows(mesh, np.zeros((0, 2)))

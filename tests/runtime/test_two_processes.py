@@ -43,7 +43,7 @@ assert (local_rows({"rows": doubled})["rows"] == 2 * rows).all()
 try:
     local_rows(jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(placed))
 except ValueError as error:
-    assert "not split over its rows" in str(error)
+    assert "not sharded over its rows" in str(error)
 else:
     raise AssertionError("replicated rows were taken")
 gathered = start_gather(mesh, np.array([1e-300 + me, 2.0**60 + me]))()
