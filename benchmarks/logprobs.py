@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from timing import Row, interleaved, report
 
-from prerl_jax import token_logprobs
+from prerl_jax import Head, token_logprobs
 from prerl_jax.core.fused import fused_loss
 from prerl_jax.runtime.memory import keep_freed_memory
 
@@ -34,7 +34,7 @@ def plain(hidden, unembedding, tokens, weights):
 
 def general(hidden, unembedding, tokens, weights):
     """The score, of which any function may be taken."""
-    return jnp.sum(weights * token_logprobs(hidden, unembedding, tokens)[0])
+    return jnp.sum(weights * token_logprobs(hidden, Head(unembedding), tokens)[0])
 
 
 def fused(hidden, unembedding, tokens, weights):
@@ -43,7 +43,7 @@ def fused(hidden, unembedding, tokens, weights):
     def terms(logprobs, entropy, weights):
         return (weights * logprobs,), {}
 
-    return fused_loss(terms, hidden, unembedding, tokens, weights)[0]
+    return fused_loss(terms, hidden, Head(unembedding), tokens, weights)[0]
 
 
 def largest_over_vocabulary(text: str, vocab: int) -> int:

@@ -77,6 +77,7 @@ from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.types import (
     AdvantageEstimator,
     Batch,
+    Head,
     LossAggregation,
     Model,
     Objective,
@@ -148,6 +149,7 @@ __all__ = [
     "GSM8KAnswer",
     "GroupRelative",
     "Guard",
+    "Head",
     "InitialModel",
     "JsonlProblems",
     "KLPenalty",

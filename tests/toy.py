@@ -28,8 +28,8 @@ class Toy:
         mix = jnp.asarray(draw(size=(self.layers, self.width, self.width)), jnp.float32)
         return params | {"layers": {"mix": mix}}
 
-    def unembedding(self, params):
-        return params["unembed"]
+    def head(self, params):
+        return pj.Head(params["unembed"])
 
     def hidden(self, params, tokens, positions, segments):
         return self._run(params, tokens, positions, segments)[0]

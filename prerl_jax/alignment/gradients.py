@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,8 @@ from prerl_jax.core.microbatches import accumulate
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.scoring import states
 from prerl_jax.core.train_step import Metrics, masked, token_loss, trained_tokens
-from prerl_jax.core.types import Array, Model, Params, Rollouts
+from prerl_jax.core.types import Array, Head, Model, Params, Rollouts
+from prerl_jax.core.xla_cpu import after
 
 ParameterGroups = tuple[tuple[str, str], ...]
 """(name, text) pairs, tried in order: whether the text is in a leaf's path, written as "^.layers.attention.q$". A group
@@ -102,20 +102,6 @@ def make_dual_gradients(
     return dual
 
 
-def after(values: Any, function: Callable, *args: Any) -> Any:
-    """`function(*args)`, but only once the values are there; else what both computations need is held at once.
-
-    XLA:CPU drops `optimization_barrier` before it schedules, and fills the buffers of loops with zeros ahead of all: so
-    this is the branch of a condition that it cannot foresee, which always holds.
-    """
-
-    def never(*args: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
-
-    function = jax.jit(function)  # traced once, for its shapes and for the branch
-    return jax.lax.cond(optax.tree.norm(values) < 0, never, function, *args)
-
-
 def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:
     """(params, (batch, weights of the mean log-probability or None)) -> (the gradient of either, sums of the metrics).
 
@@ -129,28 +115,26 @@ def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:
         losses, metrics = loss(logprobs, entropy, (batch, trained))
         return losses if means is None else (*losses, means * jnp.where(means != 0, logprobs, 0.0)), metrics
 
-    def heads(hidden: Array, unembedding: Array, tokens: Array, data, count: int):
-        """Metrics and, for each loss, its cotangents of the hidden states and the unembedding."""
+    def cotangents_of(hidden: Array, head: Head, tokens: Array, data, count: int):
+        """Metrics and, for each loss, the cotangents of the hidden states and the head."""
         if getattr(objective, "elementwise", False):
             reads_entropy = getattr(objective, "needs_entropy", False)
-            found = losses_and_cotangents(
-                terms, hidden, unembedding, tokens, data, count, entropy=reads_entropy, **settings
-            )
+            found = losses_and_cotangents(terms, hidden, head, tokens, data, count, entropy=reads_entropy, **settings)
             return found[1:]
 
-        def sums(hidden, unembedding):
-            losses, metrics = terms(*token_logprobs(hidden, unembedding, tokens, **settings), data)
+        def sums(hidden, head):
+            losses, metrics = terms(*token_logprobs(hidden, head, tokens, **settings), data)
             return tuple(map(jnp.sum, losses)), {name: jnp.sum(value) for name, value in metrics.items()}
 
-        _, pull, metrics = jax.vjp(sums, hidden, unembedding, has_aux=True)
+        _, pull, metrics = jax.vjp(sums, hidden, head, has_aux=True)
         return metrics, [pull(tuple(jnp.float32(i == k) for i in range(count))) for k in range(count)]
 
     def gradients(params: Params, rows) -> tuple[tuple[Params, ...], Metrics]:
         batch, means = rows
         trained = trained_tokens(batch, objective)
         data = ((masked(batch, trained), trained), means)
-        (hidden, unembedding), pull = jax.vjp(lambda p: states(model, p, batch.sequences), params)
-        metrics, cotangents = heads(hidden, unembedding, batch.sequences.tokens, data, 1 if means is None else 2)
+        (hidden, head), pull = jax.vjp(lambda p: states(model, p, batch.sequences), params)
+        metrics, cotangents = cotangents_of(hidden, head, batch.sequences.tokens, data, 1 if means is None else 2)
         return tuple(pull(c)[0] for c in cotangents), metrics | {"tokens": trained.sum(dtype=jnp.float32)}
 
     return gradients

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from prerl_jax.alignment.buckets import Buckets, token_alignment_means, token_alignment_sums
 from prerl_jax.alignment.tokens import TokenAlignment, compare_tokens, response_states, within
-from prerl_jax.core.logprobs import chunk_length, over_chunks
+from prerl_jax.core.logprobs import chunk_length, map_chunks
 from prerl_jax.core.microbatches import accumulate
-from prerl_jax.core.types import Array, Model, Params, Rollouts, Space
+from prerl_jax.core.types import Array, Head, Model, Params, Rollouts, Space
 
 BUFFERS = 6
 """Arrays of a chunk's logits that are held at once: logits, q and probabilities, in two spaces."""
@@ -53,22 +53,19 @@ def make_space_measurements(
     buckets, stops = buckets or Buckets(), tuple(sorted(set(stop_tokens)))
 
     def sums(params: Params, rollouts: Rollouts) -> dict[str, Any]:
-        pre, pre_mask = response_states(model, params, pre_space, rollouts)
-        post, post_mask = response_states(model, params, post_space, rollouts)
-        unembedding = model.unembedding(params)
+        pre, pre_mask, _ = response_states(model, params, pre_space, rollouts)
+        post, post_mask, head = response_states(model, params, post_space, rollouts)
         rows, length = rollouts.response.shape
-        tokens = chunk or chunk_length(BUFFERS * rows, length, unembedding.shape[1])
+        tokens = chunk or chunk_length(BUFFERS * rows, length, head.vocab_size)
 
         def measure(pre: Array, post: Array, targets: Array) -> tuple[TokenAlignment, dict[str, dict[str, Array]]]:
             probabilities = {
-                name: token_statistics(states, unembedding, targets, stops, temperature)
-                for name, states in (("pre", pre), ("post", post))
+                name: token_statistics(hidden, head, targets, stops, temperature)
+                for name, hidden in (("pre", pre), ("post", post))
             }
-            return compare_tokens(pre, post, unembedding, targets, temperature), probabilities
+            return compare_tokens(pre, post, head, targets, temperature), probabilities
 
-        _, (alignment, probabilities) = over_chunks(
-            lambda _, x: (None, measure(*x)), None, (pre, post, rollouts.response), tokens
-        )
+        alignment, probabilities = map_chunks(measure, (pre, post, rollouts.response), tokens)
         masks = {"pre": pre_mask, "post": post_mask}
         return {
             "alignment": token_alignment_sums(within(alignment, pre_mask & post_mask), buckets),
@@ -119,16 +116,15 @@ def make_probability_statistics(
     stops = tuple(sorted(set(stop_tokens)))
 
     def means(params: Params, space: Space, rollouts: Rollouts) -> dict[str, Array]:
-        states, mask = response_states(model, params, space, rollouts)
-        unembedding = model.unembedding(params)
-        if top > unembedding.shape[1]:
-            raise ValueError(f"top is {top}, but the vocabulary has {unembedding.shape[1]} tokens.")
+        hidden, mask, head = response_states(model, params, space, rollouts)
+        if top > head.vocab_size:
+            raise ValueError(f"top is {top}, but the vocabulary has {head.vocab_size} tokens. Choose a smaller top.")
 
-        def tokens(states: Array, targets: Array) -> dict[str, Array]:
-            return token_statistics(states, unembedding, targets, stops, temperature, top)
+        def tokens(hidden: Array, targets: Array) -> dict[str, Array]:
+            return token_statistics(hidden, head, targets, stops, temperature, top)
 
-        width = chunk or chunk_length(2 * mask.shape[0], mask.shape[1], unembedding.shape[1])
-        _, found = over_chunks(lambda _, x: (None, tokens(*x)), None, (states, rollouts.response), width)
+        width = chunk or chunk_length(2 * mask.shape[0], mask.shape[1], head.vocab_size)
+        found = map_chunks(tokens, (hidden, rollouts.response), width)
         return {name: jnp.where(mask, value, 0.0).sum() / mask.sum() for name, value in found.items()}
 
     def statistics(params: Params, rollouts: Rollouts) -> dict[str, Array]:
@@ -142,10 +138,19 @@ def make_probability_statistics(
 
 
 def token_statistics(
-    states: Array, unembedding: Array, targets: Array, stop_tokens: tuple[int, ...], temperature: float, top: int = 3
+    hidden: Array, head: Head, targets: Array, stop_tokens: tuple[int, ...], temperature: float, top: int = 3
 ) -> dict[str, Array]:
-    """The statistics of each token, f32[B, c] each: states [B, c, D] that predict targets i32[B, c], W [D, V]."""
-    logits = jnp.einsum("btd,dv->btv", states, unembedding, preferred_element_type=jnp.float32) / temperature
+    """The STATISTICs of `make_probability_statistics` for single tokens, f32[B, C] each.
+
+    Args:
+      hidden: [B, C, D], the states that predict the tokens.
+      head: turns hidden states into logits.
+      targets: i32[B, C], the tokens.
+      stop_tokens: ids that end a response.
+      temperature: divides the logits.
+      top: how many of the largest probabilities are reported.
+    """
+    logits = head.logits(hidden) / temperature
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     probabilities = jnp.exp(logits - normaliser[..., None])
     logprobs = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - normaliser
@@ -153,7 +158,7 @@ def token_statistics(
     found = {
         "logprob": logprobs,
         "probability": jnp.exp(logprobs),
-        "entropy": normaliser - jnp.sum(probabilities * logits, axis=-1),
+        "entropy": normaliser - jnp.sum(probabilities * head.fill_invalid(logits, 0.0), axis=-1),
         **{f"top{k + 1}": largest[..., k] for k in range(top)},
     }
     if stop_tokens:

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.microbatches import by_parts
-from prerl_jax.core.types import Array, Batch, Model, Params, Sequences
+from prerl_jax.core.types import Array, Batch, Head, Model, Params, Sequences
 
 
-def states(model: Model, params: Params, sequences: Sequences) -> tuple[Array, Array]:
-    """(hidden states [B, T, D], unembedding [D, V])."""
+def states(model: Model, params: Params, sequences: Sequences) -> tuple[Array, Head]:
+    """(final hidden states [B, T, D], the head that turns them into logits)."""
     hidden = model.hidden(params, sequences.tokens, sequences.positions, sequences.segments)
-    return hidden, model.unembedding(params)
+    return hidden, model.head(params)
 
 
 def make_score(
@@ -41,8 +41,8 @@ def score_with_entropy(
     model: Model, params: Params, sequences: Sequences, temperature: float, chunk: int | None
 ) -> tuple[Array, Array]:
     """(log-probabilities, entropies), f32[B, T] each; 0 where the mask is False."""
-    hidden = model.hidden(params, sequences.tokens, sequences.positions, sequences.segments)
-    scored = token_logprobs(hidden, model.unembedding(params), sequences.tokens, temperature=temperature, chunk=chunk)
+    hidden, head = states(model, params, sequences)
+    scored = token_logprobs(hidden, head, sequences.tokens, temperature=temperature, chunk=chunk)
     return tuple(jnp.where(sequences.mask, x, 0.0) for x in scored)
 
 

@@ -35,10 +35,19 @@ Metrics = dict[str, Array]
 CriticStep = Callable[[CriticState, ValueBatch, Array], tuple[CriticState, Metrics]]
 
 
-def init_state(params: Params, tx: optax.GradientTransformation, rng: Array) -> TrainState:
-    """The state of a run that begins: step 0 of phase 0."""
+def init_state(
+    params: Params, tx: optax.GradientTransformation, rng: Array, frozen: Params | None = None
+) -> TrainState:
+    """The state at the start of a run: step 0 of phase 0.
+
+    Args:
+      params: the parameters to train, float32. With `frozen`, one part of `split_params`.
+      tx: the optimizer; moments are made for `params` alone.
+      rng: the run's PRNG key.
+      frozen: the other part of `split_params`; None trains all parameters.
+    """
     step, phase, phase_step = (jnp.zeros((), jnp.int32) for _ in range(3))  # one buffer each: they are donated
-    return TrainState(step, params, tx.init(params), rng, phase, phase_step)
+    return TrainState(step, params, tx.init(params), rng, phase, phase_step, frozen=frozen)
 
 
 def make_loss(
@@ -57,11 +66,11 @@ def make_loss(
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         trained = trained_tokens(batch, objective)
         data, tokens = (masked(batch, trained), trained), batch.sequences.tokens
-        hidden, unembedding = states(model, params, batch.sequences)
+        hidden, head = states(model, params, batch.sequences)
         if getattr(objective, "elementwise", False):
-            total, sums = fused_loss(terms, hidden, unembedding, tokens, data, entropy=with_entropy, **settings)
+            total, sums = fused_loss(terms, hidden, head, tokens, data, entropy=with_entropy, **settings)
         else:
-            (per_token,), metrics = terms(*token_logprobs(hidden, unembedding, tokens, **settings), data)
+            (per_token,), metrics = terms(*token_logprobs(hidden, head, tokens, **settings), data)
             total, sums = jnp.sum(per_token), {name: jnp.sum(value) for name, value in metrics.items()}
         return total, jax.lax.stop_gradient(sums | {"tokens": trained.sum(dtype=jnp.float32)})
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from prerl_jax.core.types import Params
+from prerl_jax.core.types import Head, Params
 from prerl_jax.models import attention as attentions
 from prerl_jax.models import rope
 from prerl_jax.models.cache import Cache, Held, attend_cached, hold, valid_columns, write
@@ -117,11 +117,11 @@ class Decoder:
 
     # Forward
 
-    def unembedding(self, params: Params) -> jax.Array:
-        """[D, V] in the compute dtype."""
+    def head(self, params: Params) -> Head:
+        """The head: `h W` with W [D, V] in the compute dtype, the transposed embedding where it is tied."""
         weights = self._end(params, "embed").T if self.config.tied else self._end(params, "unembed")
         weights = weights.astype(self.compute_dtype)
-        return self._constrain(weights, None, "vocab")  # gathered once, or every chunk of logits would move the states
+        return Head(self._constrain(weights, None, "vocab"))  # gathered once, or each chunk of logits moves the states
 
     def hidden(self, params: Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
         """Final normalised hidden states [B, T, D] of packed rows i32[B, T], causal within each segment."""

@@ -260,7 +260,7 @@ class _Chunk:
     def _how(self, ids: Array, samples: Array) -> dict[str, Callable]:
         """`decode`, `draw` and `end` of `go_on`, for slots of rows with these ids and samples i32[S]."""
         keys, temperature = row_keys(self.key, ids, samples), self.temperature if self.config.temperature else None
-        draw = make_draw(self.model.unembedding(self.weights), keys, temperature, self.config.top_k, self.config.top_p)
+        draw = make_draw(self.model.head(self.weights), keys, temperature, self.config.top_k, self.config.top_p)
 
         def decode(slots: Slots) -> tuple[Array, Any]:
             return self.model.decode_slots(self.weights, slots.cache, slots.token, slots.count - 1, slots.clock)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.types import Array
+from prerl_jax.core.types import Array, Head
 
 BLOCK = 128
 Decode = Callable[["Slots"], tuple[Array, Any]]
@@ -76,7 +76,7 @@ def row_keys(key: Array, ids: Array, samples: Array) -> Array:
 
 
 def make_draw(
-    unembedding: Array, keys: Array, temperature: Array | float | None, top_k: int | None, top_p: float | None
+    head: Head, keys: Array, temperature: Array | float | None, top_k: int | None, top_p: float | None
 ) -> Draw:
     """draw(hidden [S, D], index i32[S]) -> (token i32[S], its log-probability f32[S]).
 
@@ -85,7 +85,7 @@ def make_draw(
     """
 
     def draw(hidden: Array, index: Array) -> tuple[Array, Array]:
-        logits = jnp.einsum("bd,dv->bv", hidden, unembedding, preferred_element_type=jnp.float32)
+        logits = head.logits(hidden)
         if temperature is None:
             token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         else:

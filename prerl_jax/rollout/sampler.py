@@ -85,7 +85,7 @@ def make_sampler(
         def decode(slots: Slots) -> tuple[Array, object]:
             return model.decode(weights, slots.cache, slots.token, slots.clock)
 
-        draw = make_draw(model.unembedding(params), keys, config.traced_temperature, config.top_k, config.top_p)
+        draw = make_draw(model.head(params), keys, config.traced_temperature, config.top_k, config.top_p)
         end = make_end(length, config.stop_tokens)
         slots = empty(rows, cache, done=False)
         carry = *begin(slots, length, lambda: jnp.repeat(hidden, group_size, axis=0), None, draw, end), jnp.int32(0)

@@ -15,13 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.alignment.gradients import after, make_dual_gradients
+from prerl_jax.alignment.gradients import make_dual_gradients
 from prerl_jax.alignment.measurements import BUFFERS, make_space_measurements
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase, advance
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import Metrics, make_train_step
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
+from prerl_jax.core.xla_cpu import after
 from prerl_jax.data.prefix import prefix_id
 from prerl_jax.rollout.continuous import make_pool
 from prerl_jax.rollout.engine import Engine

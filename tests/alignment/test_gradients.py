@@ -137,8 +137,8 @@ def test_parameters_without_stacked_layers_have_no_cosine_by_layer():
         def hidden(self, params, tokens, positions, segments):
             return params["table"][tokens]
 
-        def unembedding(self, params):
-            return jnp.eye(13)
+        def head(self, params):
+            return pj.Head(jnp.eye(13))
 
     params = {"table": jax.random.normal(jax.random.key(0), (13, 13))}
     found = jax.eval_shape(pj.make_dual_gradients(Bigram(), PRE, POST, 4), params, ROLLOUTS)[2]

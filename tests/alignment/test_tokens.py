@@ -28,7 +28,7 @@ CASES = {"untied": (MODEL, PARAMS), "tied": (DECODER, toy.random_params(DECODER)
 
 @dataclasses.dataclass(frozen=True)
 class Unembedded:
-    """A model whose unembedding is given from outside: no gradient reaches it through the input."""
+    """A model whose head's matrix is given from outside: no gradient reaches it through the input."""
 
     model: Any
     matrix: jax.Array
@@ -36,8 +36,8 @@ class Unembedded:
     def hidden(self, *arguments):
         return self.model.hidden(*arguments)
 
-    def unembedding(self, params):
-        return self.matrix
+    def head(self, params):
+        return dataclasses.replace(self.model.head(params), weights=self.matrix)
 
 
 def explicit(model, params, space, temperature):
@@ -47,7 +47,7 @@ def explicit(model, params, space, temperature):
     def logprobs(matrix):
         return pj.make_score(Unembedded(model, matrix), temperature)(params, rows)[:, -R:]
 
-    matrix = model.unembedding(params)
+    matrix = model.head(params).weights
     return logprobs(matrix), jax.jacrev(logprobs)(matrix)
 
 
@@ -112,8 +112,8 @@ class Given:
         del positions, segments
         return jnp.broadcast_to(params["pre" if tokens.shape[1] == 2 else "post"], (*tokens.shape, self.vocab))
 
-    def unembedding(self, params):
-        return jnp.eye(self.vocab)
+    def head(self, params):
+        return pj.Head(jnp.eye(self.vocab))
 
 
 @pytest.mark.parametrize("margin", [0.0, 30.0, 60.0])

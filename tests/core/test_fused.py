@@ -55,7 +55,7 @@ def plain(terms, temperature, k=0):
 def fused(temperature, chunk, terms=squares, entropy=True):
     def total(hidden, unembedding, weights):
         settings = {"temperature": temperature, "chunk": chunk, "entropy": entropy}
-        return fused_loss(terms, hidden, unembedding, TOKENS, (weights, TOKENS), **settings)
+        return fused_loss(terms, hidden, pj.Head(unembedding), TOKENS, (weights, TOKENS), **settings)
 
     return total
 
@@ -64,7 +64,7 @@ def fused(temperature, chunk, terms=squares, entropy=True):
 def test_rows_of_one_token_have_nothing_to_predict(chunk):
     """Such as P(y) without a prefix, where a response is one token."""
     args = HIDDEN[:, :1], UNEMBEDDING, TOKENS[:, :1], (WEIGHTS[:, :1], TOKENS[:, :1])
-    loss = jax.value_and_grad(lambda h, u: fused_loss(squares, h, u, *args[2:], chunk=chunk, entropy=True)[0], (0, 1))
+    loss = jax.value_and_grad(lambda h, u: fused_loss(squares, h, pj.Head(u), *args[2:], chunk=chunk, entropy=True)[0], (0, 1))
     value, gradients = loss(*args[:2])
     assert value == 0
     toy.assert_same_bits(gradients, jax.tree.map(jnp.zeros_like, args[:2]))
@@ -101,12 +101,13 @@ def test_the_gradient_of_the_gradient_is_right_and_forward_mode_is_refused(terms
 
 
 def test_several_losses_at_once():
-    found = losses_and_cotangents(linear, HIDDEN, UNEMBEDDING, TOKENS, (WEIGHTS, TOKENS), 2, chunk=3)
+    found = losses_and_cotangents(linear, HIDDEN, pj.Head(UNEMBEDDING), TOKENS, (WEIGHTS, TOKENS), 2, chunk=3)
     for k in range(2):
         (loss, sums), gradient = jax.value_and_grad(plain(linear, 1.0, k), argnums=(0, 1), has_aux=True)(
             HIDDEN, UNEMBEDDING, WEIGHTS
         )
-        toy.assert_close((found[0][k], found[1], found[2][k]), (loss, sums, gradient), rtol=2e-5, atol=2e-5)
+        d_hidden, d_head = found[2][k]
+        toy.assert_close((found[0][k], found[1], (d_hidden, d_head.weights)), (loss, sums, gradient), rtol=2e-5, atol=2e-5)
 
 
 def test_bfloat16_is_summed_in_float32():
@@ -127,7 +128,7 @@ def test_certain_tokens(dtype):
     """Where p is near 1, all that is left are the others' probabilities; and a token of probability 0."""
     hidden, gaps = jnp.ones((1, 2, 1), dtype), jnp.asarray([[0.0, -8.0, -10.0, -100.0]], dtype)
     loss = lambda h, w, target: fused_loss(  # noqa: E731
-        lambda logprobs, entropy, data: ((logprobs,), {"entropy": entropy}), h, w, jnp.asarray([[0, target]]), None
+        lambda logprobs, entropy, data: ((logprobs,), {"entropy": entropy}), h, pj.Head(w), jnp.asarray([[0, target]]), None
     )
     (value, metrics), (d_hidden, d_gaps) = jax.value_and_grad(loss, (0, 1), has_aux=True)(hidden, gaps, 0)
     total = 1 + np.exp(-8.0) + np.exp(-10.0)
@@ -191,7 +192,7 @@ def test_a_chunk_of_logits_is_held_once(metrics):
 
     def loss(hidden, unembedding, tokens, weights):
         terms = lambda logprobs, entropy, w: ((w * logprobs,), dict.fromkeys(metrics, entropy))  # noqa: E731
-        return fused_loss(terms, hidden, unembedding, tokens, weights, chunk=chunk)
+        return fused_loss(terms, hidden, pj.Head(unembedding), tokens, weights, chunk=chunk)
 
     shapes = ((rows, length, width), jnp.float32), ((width, vocab), jnp.float32)
     shapes = *shapes, ((rows, length), jnp.int32), ((rows, length), jnp.float32)

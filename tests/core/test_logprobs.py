@@ -16,6 +16,7 @@ B, T, D, V = 2, 8, 4, 13
 RNG = np.random.default_rng(0)
 HIDDEN = jnp.asarray(RNG.normal(size=(B, T, D)), jnp.float32)
 UNEMBEDDING = jnp.asarray(RNG.normal(size=(D, V)), jnp.float32)
+HEAD = pj.Head(UNEMBEDDING)
 TOKENS = jnp.asarray(RNG.integers(0, V, (B, T)))
 WEIGHTS = jnp.asarray(RNG.normal(size=(2, B, T)), jnp.float32)
 
@@ -48,7 +49,7 @@ def test_values_and_gradients(chunk, temperature):
     """7 tokens are predicted: chunks of 1 and 7 divide them, of 3 and 4 do not."""
 
     def chunked(hidden, unembedding):
-        return pj.token_logprobs(hidden, unembedding, TOKENS, temperature=temperature, chunk=chunk)
+        return pj.token_logprobs(hidden, pj.Head(unembedding), TOKENS, temperature=temperature, chunk=chunk)
 
     for found, wanted in zip(*map(jax.tree.leaves, (weighed(chunked), expected(temperature))), strict=True):
         assert found.dtype == jnp.float32
@@ -56,16 +57,16 @@ def test_values_and_gradients(chunk, temperature):
 
 
 def test_the_first_token_has_neither_logprob_nor_entropy():
-    for x in pj.token_logprobs(HIDDEN, UNEMBEDDING, TOKENS):
+    for x in pj.token_logprobs(HIDDEN, HEAD, TOKENS):
         np.testing.assert_array_equal(x[:, 0], [0, 0])
         assert (x[:, 1:] != 0).all()
-    for x in pj.token_logprobs(HIDDEN[:, :1], UNEMBEDDING, TOKENS[:, :1]):
+    for x in pj.token_logprobs(HIDDEN[:, :1], HEAD, TOKENS[:, :1]):
         np.testing.assert_array_equal(x, [[0], [0]])
 
 
 def test_logits_are_float32_whatever_the_model_computes_in():
     half = HIDDEN.astype(jnp.bfloat16), UNEMBEDDING.astype(jnp.bfloat16)
-    found = pj.token_logprobs(*half, TOKENS)
+    found = pj.token_logprobs(half[0], pj.Head(half[1]), TOKENS)
     wanted = explicit(*(x.astype(jnp.float32) for x in half), 1.0)
     assert [x.dtype for x in found] == [jnp.float32] * 2
     for a, b in zip(found, wanted, strict=True):
@@ -92,7 +93,7 @@ def largest_buffer(chunk, vocab):
     """Elements of the largest array with a vocabulary axis in the compiled loss and gradient over 33 tokens."""
 
     def total(hidden, unembedding, tokens):
-        logprobs, entropy = pj.token_logprobs(hidden, unembedding, tokens, chunk=chunk)
+        logprobs, entropy = pj.token_logprobs(hidden, pj.Head(unembedding), tokens, chunk=chunk)
         return (logprobs + entropy).sum()
 
     shapes = [((B, 33, D), jnp.float32), ((D, vocab), jnp.float32), ((B, 33), jnp.int32)]

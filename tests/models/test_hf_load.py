@@ -67,7 +67,7 @@ def test_golden_logprobs():
     tokens = np.concatenate([np.full_like(response[:, :1], prefix), response], axis=1)[:, :-1]
     positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
     hidden = model.hidden(params, tokens, positions, np.ones_like(tokens))
-    logprobs = jax.nn.log_softmax(hidden @ model.unembedding(params))
+    logprobs = jax.nn.log_softmax(model.head(params).logits(hidden))
     ours = np.where(mask, jnp.take_along_axis(logprobs, response[..., None], -1)[..., 0], 0.0)
     np.testing.assert_allclose(ours, golden["logp_pre"], atol=2e-5)
 

@@ -59,7 +59,7 @@ def make(folder, case, dtype=torch.float32):
 
 def logits_of(model, params, tokens):
     positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    return model.hidden(params, tokens, positions, np.ones_like(tokens)) @ model.unembedding(params)
+    return model.head(params).logits(model.hidden(params, tokens, positions, np.ones_like(tokens)))
 
 
 def tensors_of(folder):

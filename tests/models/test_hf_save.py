@@ -90,7 +90,7 @@ def test_transformers_loads_split_files(tmp_path, monkeypatch):
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens, dtype=torch.long)).logits.numpy()
     # weights of size 1 make logits of order 100
-    np.testing.assert_allclose(hidden @ model.unembedding(params), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(model.head(params).logits(hidden), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
