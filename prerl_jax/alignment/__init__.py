@@ -1,1 +1,1 @@
-"""Gradient alignment: how far the gradients of log P(y) and log P(y|x) agree, and what both spaces say of a response."""
+"""Gradient alignment: how far the gradients of log P(y) and log P(y|x) agree, and both spaces' token statistics."""

@@ -23,7 +23,7 @@ from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.microbatches import accumulate
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.scoring import states
-from prerl_jax.core.train_step import Metrics, masked, token_loss, trained_tokens
+from prerl_jax.core.train_step import Metrics, masked, token_loss, token_means, trained_tokens
 from prerl_jax.core.types import Array, Head, Model, Params, Rollouts
 from prerl_jax.core.xla_cpu import after
 
@@ -95,8 +95,9 @@ def make_dual_gradients(
         kinds = (("objective", ""), ("logprob", "logprob_"))
         for (name, prefix), *both in zip(kinds, pre_gradients, post_gradients, strict=False):
             found |= _alignment(name, prefix, *both)
-        if "sampler_logprob_diff" in sums:
-            found["alignment/sampler_logprob_diff"] = sums["sampler_logprob_diff"] / jnp.maximum(sums["tokens"], 1.0)
+        means = token_means(sums)
+        if "sampler_logprob_diff" in means:
+            found["alignment/sampler_logprob_diff"] = means["sampler_logprob_diff"]
         return pre_gradients[0], post_gradients[0], found
 
     return dual

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from prerl_jax.core.aggregation import TokenMean
-from prerl_jax.core.microbatches import accumulate, by_parts
+from prerl_jax.core.microbatches import accumulate, map_microbatches
 from prerl_jax.core.spaces import PostTrainSpace, response_part
 from prerl_jax.core.train_step import CriticStep, Metrics, update
 from prerl_jax.core.types import AdvantageEstimator, Array, Critic, CriticState, Params, Rollouts, ValueBatch
@@ -31,7 +31,7 @@ def rollout_values(critic: Critic, params: Params, rollouts: Rollouts, microbatc
 
     Computed once a rollout batch, in parts of rows (`microbatches`), and kept through all of its updates.
     """
-    found = by_parts(lambda rows: critic.values(params, rows), microbatches, PostTrainSpace()(rollouts))
+    found = map_microbatches(lambda rows: critic.values(params, rows), microbatches, PostTrainSpace()(rollouts))
     return found[:, rollouts.prompt.shape[1] :]
 
 

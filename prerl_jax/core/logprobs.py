@@ -1,6 +1,7 @@
 """Token log-probabilities and entropies from hidden states, without an array of all logits.
 
-    log p_t = z_t[y_t] - logsumexp(z_t),   H_t = logsumexp(z_t) - sum_v p_t[v] z_t[v],   z_t = head(h_{t-1}) / temperature
+    z_t = head(h_{t-1}) / temperature
+    log p_t = z_t[y_t] - logsumexp(z_t),   H_t = logsumexp(z_t) - sum_v p_t[v] z_t[v]
 
     d log p_t / d z_t = onehot(y_t) - p_t,   d H_t / d z_t = -p_t (log p_t + H_t)
 
@@ -105,13 +106,13 @@ _scores.defvjp(_scores_fwd, _scores_bwd, symbolic_zeros=True)
 
 
 def logits_of(hidden: Array, head: Head, temperature: float) -> Array:
-    """Hidden states [B, C, D] -> logits f32[B * C, V], divided by the temperature. A matrix, see `xla_cpu.as_matrix`."""
+    """Hidden states [B, C, D] -> logits f32[B * C, V], divided by the temperature. A matrix, see `as_matrix`."""
     logits = head.logits(as_matrix(hidden))
     return logits if temperature == 1.0 else logits / temperature
 
 
 def statistics(logits: Array, targets: Array, head: Head) -> tuple[Array, Array, Array]:
-    """Logits f32[B * C, V], targets i32[B, C] -> (log-probability of the target, entropy, logsumexp), f32[B, C] each."""
+    """(log-probability of the target, entropy, logsumexp), f32[B, C] each, of logits f32[B * C, V]."""
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, targets.reshape(-1, 1), axis=-1)[:, 0]
     entropy = entropy_of(logits, normaliser, head)

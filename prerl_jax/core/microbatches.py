@@ -1,4 +1,4 @@
-"""Microbatches: the rows of a batch computed in parts, one after the other, in one compiled loop."""
+"""Microbatches: the rows of a batch processed in parts, one after the other, in one compiled loop."""
 
 from __future__ import annotations
 
@@ -7,27 +7,49 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from prerl_jax.core.types import Array, Params
 
 
-def accumulate(function: Callable, microbatches: int, params: Params, rows: Any, needed: Array | None = None):
-    """`function(params, part)` summed over parts of `rows`, one after the other in one compiled loop.
+def rows_per_microbatch(rows: int, microbatches: int) -> int:
+    """The rows of one microbatch.
 
-    Part i is the rows i, i + microbatches, i + 2 microbatches, ..., so that each is spread over the devices as `rows`
-    are. With `needed` bool[B], of the rows that give anything but zeros, a part without one is not computed.
+    Raises ValueError where there is less than one microbatch, or where the rows do not divide.
+    """
+    if microbatches < 1:
+        raise ValueError(f"microbatches must be at least 1, got {microbatches}.")
+    if rows % microbatches:
+        raise ValueError(f"{rows} rows do not divide into {microbatches} microbatches; pad the rows to a multiple.")
+    return rows // microbatches
+
+
+def row_order(rows: int, microbatches: int) -> np.ndarray:
+    """i64[rows]: the numbers of the rows of the first microbatch, then those of the second, and so on.
+
+    Microbatch i holds the rows i, i + microbatches, i + 2 microbatches, ..., so that each is spread over the devices in
+    the same way as the whole batch.
+    """
+    return np.arange(rows).reshape(-1, microbatches).T.ravel()
+
+
+def accumulate(function: Callable, microbatches: int, params: Params, rows: Any, needed: Array | None = None) -> Any:
+    """`function(params, rows)` summed over microbatches of the rows, one after the other in one compiled loop.
+
+    Args:
+      function: (params, rows of a microbatch) -> a tree of arrays that add up.
+      microbatches: the number of parts; it must divide B. Which rows are in which part: see `row_order`.
+      params: passed on.
+      rows: a tree of arrays [B, ...].
+      needed: bool[B], False for rows that `function` gives only zeros for. A part without a needed row is skipped. None
+        computes all parts.
 
     Raises ValueError where the rows do not divide.
     """
     if microbatches == 1:
         return function(params, rows)
-    if microbatches < 1:
-        raise ValueError(f"microbatches must be at least 1, got {microbatches}.")
-    count = jax.tree.leaves(rows)[0].shape[0]
-    if count % microbatches:
-        raise ValueError(f"{count} rows do not divide into {microbatches} microbatches; pad the rows to a multiple.")
-    parts = optax.microbatching.reshape_batch_axis(rows, count // microbatches)
+    parts = _split(rows, microbatches)
     wanted = jnp.ones(microbatches, bool) if needed is None else needed.reshape(-1, microbatches).any(axis=0)
 
     def add(total, part):
@@ -42,15 +64,23 @@ def accumulate(function: Callable, microbatches: int, params: Params, rows: Any,
     return jax.lax.scan(body, start, (wanted, parts))[0]
 
 
-def by_parts(function: Callable, microbatches: int, rows: Any) -> Any:
-    """`function(rows)`, which takes every row by itself, computed in the parts of `accumulate` and put together again.
+def map_microbatches(function: Callable, microbatches: int, rows: Any) -> Any:
+    """`function(rows)` computed in microbatches and put together again.
+
+    Args:
+      function: takes rows [b, ...] to a tree of arrays [b, ...]; no row may depend on another.
+      microbatches: the number of parts, as in `accumulate`.
+      rows: a tree of arrays [B, ...].
 
     Raises ValueError where the rows do not divide.
     """
     if microbatches == 1:
         return function(rows)
+    found = jax.lax.map(function, _split(rows, microbatches))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), found)
+
+
+def _split(rows: Any, microbatches: int) -> Any:
+    """[B, ...] -> [microbatches, B / microbatches, ...]."""
     count = jax.tree.leaves(rows)[0].shape[0]
-    if count % microbatches:
-        raise ValueError(f"{count} rows do not divide into {microbatches} microbatches; pad the rows to a multiple.")
-    found = jax.lax.map(function, optax.microbatching.reshape_batch_axis(rows, count // microbatches))
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(count, *x.shape[2:]), found)
+    return optax.microbatching.reshape_batch_axis(rows, rows_per_microbatch(count, microbatches))

@@ -1,16 +1,18 @@
-"""AdamW whose state is the same tree whatever the phase's learning rate, so that its moments carry through a switch.
+"""AdamW with the learning rate of the phase. Its state has the same structure for every rate.
 
     theta <- theta - eta(phase_step) (m_hat / (sqrt(v_hat) + eps) + lambda theta),   gradients clipped to a global norm
 
-Every parameter is decayed, norms and biases included, as the published code does.
+So the moments carry over from one phase to the next. Every parameter is decayed, norms and biases included, as the
+published code does.
 """
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from prerl_jax.core.types import Schedule
+from prerl_jax.core.types import Array, Schedule
 
 
 def adamw(
@@ -22,12 +24,18 @@ def adamw(
     weight_decay: float = 0.01,
     max_grad_norm: float | None = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of one phase.
+    """The optimizer of one phase: AdamW (Loshchilov and Hutter, arXiv 1711.05101) after clipping.
 
     Args:
-      learning_rate: a rate, or a schedule over `phase_step`, the steps done in the current phase, which the train step
-        passes to `update`.
+      learning_rate: a rate, or a Schedule of `phase_step`, the steps done in the phase. The train step passes
+        `phase_step` to `update`.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added to the root of the second moment.
+      weight_decay: lambda.
       max_grad_norm: global norm that gradients are clipped to; None for no clipping.
+
+    Raises ValueError in `update` for a Schedule without `phase_step`.
     """
     return optax.chain(
         optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm),
@@ -37,12 +45,21 @@ def adamw(
     )
 
 
+def rate_at(learning_rate: float | Schedule, phase_step: Array) -> Array:
+    """The learning rate f32[] after `phase_step` i32[] steps of the phase."""
+    return jnp.asarray(_rate(learning_rate, phase_step), jnp.float32)
+
+
+def _rate(learning_rate: float | Schedule, phase_step: Array | None) -> Array | float:
+    return learning_rate(phase_step) if callable(learning_rate) else learning_rate
+
+
 def _scale_by_phase_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, phase_step=None, **extra):
         del params, extra
         if callable(learning_rate) and phase_step is None:
             raise ValueError("A schedule needs update(..., phase_step=n), the steps done in the phase.")
-        rate = learning_rate(phase_step) if callable(learning_rate) else learning_rate
+        rate = _rate(learning_rate, phase_step)
         return jax.tree.map(lambda u: -rate * u, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -1,9 +1,18 @@
-"""Packing: the rows that matter, several to a dense row. On the host, in numpy, between prepare and the train step.
+"""Packing: several sequences laid into one row, so that few tokens of a batch are padding.
 
-Rows without a trained token are left out: their weights have already been counted in every denominator. What remains
-is laid into rows of one length by first-fit decreasing, told apart by segment ids, with each segment's own positions,
-so the loss and its gradient are those of the unpacked batch. So that a run compiles few programs, rows are as many as
-ever, the last of them empty, which a step in microbatches does not compute; or as many as a `bucket` holds.
+Packing runs on the host, in numpy, between `prepare` and the train step, in three steps:
+
+    bins = plan(batch, objective)     which rows of the batch share a packed row
+    packed = pack(batch, bins, rows)  the packed batch, of `rows` rows
+    values = unpack(found, bins, ...) what was computed on packed rows, back on the rows of the batch
+
+Rows without a trained token are left out. They have already been counted in every denominator, since the weights were
+normalised before. The other rows are put into bins of one capacity by first-fit decreasing (longest first, each into
+the first bin with room). The sequences of a bin have segment ids 1, 2, ... and their own positions, so the loss and the
+gradient are those of the unpacked batch.
+
+The packed batch has a fixed number of rows, so that a run compiles few programs. Either it has as many as the unpacked
+batch, and the train step skips the microbatches that stay empty; or `bucket` chooses the number.
 """
 
 from __future__ import annotations
@@ -13,70 +22,96 @@ from typing import TypeVar
 
 import numpy as np
 
+from prerl_jax.core.microbatches import row_order, rows_per_microbatch
 from prerl_jax.core.train_step import trained_tokens
 from prerl_jax.core.types import Batch, Objective, Sequences, ValueBatch
 
 AnyBatch = TypeVar("AnyBatch", Batch, ValueBatch)
+Bins = list[list[int]]
+"""For each packed row, the numbers of the batch's rows that it holds, in their order from left to right."""
 
 
-def first_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
-    """Which of the sequences of these lengths share a row: longest first, each into the first row it fits in."""
+def first_fit(lengths: np.ndarray, capacity: int) -> Bins:
+    """First-fit decreasing: the sequences of each bin.
+
+    Args:
+      lengths: i64[N], tokens of each sequence.
+      capacity: tokens of a bin.
+
+    Raises ValueError for a sequence that is longer than a bin.
+    """
     if len(lengths) and lengths.max() > capacity:
-        raise ValueError(f"A sequence of {lengths.max()} tokens does not fit in rows of {capacity}.")
-    rows: list[list[int]] = []
-    space = np.full(len(lengths), capacity)  # of rows that there are, and after them of new ones
+        raise ValueError(
+            f"A sequence of {lengths.max()} tokens does not fit in rows of {capacity}. Give pack and plan a larger "
+            "capacity."
+        )
+    bins: Bins = []
+    room = np.full(len(lengths), capacity)  # of the bins so far, and after them of new ones
     for i in np.argsort(-lengths, kind="stable").tolist():
-        row = int((space >= lengths[i]).argmax())
-        if row == len(rows):
-            rows.append([])
-        rows[row].append(i)
-        space[row] -= lengths[i]
-    return rows
+        number = int((room >= lengths[i]).argmax())
+        if number == len(bins):
+            bins.append([])
+        bins[number].append(i)
+        room[number] -= lengths[i]
+    return bins
 
 
 def bucket(rows: int, multiple: int = 1) -> int:
-    """The smallest of multiple * (1, 2, 3, 4, 6, 8, 12, 16, ...) that holds `rows`; `multiple` for no rows."""
+    """The smallest of multiple * (1, 2, 3, 4, 6, 8, 12, 16, ...) that is at least `rows`; `multiple` for no rows."""
     needed = max(1, -(-rows // multiple))
     power = 1 << (needed - 1).bit_length()
     return multiple * (3 * power // 4 if power >= 4 and needed <= 3 * power // 4 else power)
 
 
-def plan(batch: Batch | ValueBatch, objective: Objective | None, capacity: int | None = None) -> list[list[int]]:
-    """Which rows of `batch` share a packed row of `capacity` tokens (its own row length by default).
+def plan(batch: Batch | ValueBatch, objective: Objective | None, capacity: int | None = None) -> Bins:
+    """Which rows of a batch share a packed row. Rows without a trained token are in no bin.
 
-    Rows without a trained token are in none of them. Those of a critic's batch have no objective: theirs is None.
+    Args:
+      batch: unpacked rows [B, T], numpy arrays.
+      objective: decides which tokens are trained; None for a critic's batch.
+      capacity: tokens of a packed row; None for T.
+
+    Raises ValueError for rows that are packed already, and for a row that is longer than the capacity.
     """
     if batch.sequences.segments.max(initial=0) > 1:
         raise ValueError("Only unpacked rows, one segment each, can be packed.")
     trained = batch.weights != 0 if objective is None else trained_tokens(batch, objective)
     chosen = np.flatnonzero(trained.any(axis=1))
     lengths = (batch.sequences.segments > 0).sum(axis=1)[chosen]
-    return [[int(chosen[i]) for i in row] for row in first_fit(lengths, capacity or batch.weights.shape[1])]
+    return [[int(chosen[i]) for i in members] for members in first_fit(lengths, capacity or batch.weights.shape[1])]
 
 
-def pack(
-    batch: AnyBatch, groups: list[list[int]], rows: int, capacity: int | None = None, *, microbatches: int = 1
-) -> AnyBatch:
-    """The batch of `rows` packed rows: those of `groups` (see `plan`), then empty ones. Numpy in, numpy out.
+def pack(batch: AnyBatch, bins: Bins, rows: int, capacity: int | None = None, *, microbatches: int = 1) -> AnyBatch:
+    """The packed batch: the rows of `bins`, then empty rows.
 
-    A critic's rows are a batch of their own, packed by a call of their own; those of `batch.critic` are left out.
+    The critic's rows are packed by a call of their own: the result's `critic` is None.
 
-    With `microbatches`, rows are laid out so that they fill one microbatch of the train step after the other (part i is
-    every microbatches-th row from i on): those that stay empty are not computed.
+    Args:
+      batch: unpacked rows [B, T], numpy arrays.
+      bins: see `plan`.
+      rows: rows of the packed batch; at least one a bin.
+      capacity: tokens of a packed row, that of `plan`.
+      microbatches: those of the train step; they must divide `rows`. The bins fill one microbatch after the other (see
+        `row_order`), so those that stay empty are skipped.
+
+    Returns: a batch of numpy arrays [rows, capacity].
+
+    Raises ValueError where the bins are more than the rows, and where the rows do not divide.
     """
-    if len(groups) > rows:
-        raise ValueError(f"{len(groups)} packed rows do not fit in {rows}.")
-    if rows % microbatches:
-        raise ValueError(f"{rows} rows do not divide into {microbatches} microbatches.")
+    if len(bins) > rows:
+        raise ValueError(
+            f"{len(bins)} packed rows do not fit in {rows}. Give pack more rows, or plan a larger capacity."
+        )
+    rows_per_microbatch(rows, microbatches)
     capacity = capacity or batch.weights.shape[1]
-    members = np.array([i for group in groups for i in group], np.int64)
-    number = np.array([k + 1 for group in groups for k in range(len(group))], np.int32)
+    members = np.array([i for members in bins for i in members], np.int64)
+    segment = np.array([k + 1 for members in bins for k in range(len(members))], np.int32)
     valid = batch.sequences.segments[members] > 0
-    member, column = np.nonzero(valid)  # of every token, in the order in which they are laid
-    group = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-    each = np.bincount(group[member], minlength=len(groups))
-    place = np.repeat(_order(rows, microbatches)[: len(groups)], each)
-    place = place, np.arange(len(member)) - np.repeat(np.cumsum(each) - each, each)
+    member, column = np.nonzero(valid)  # of every token, in the order in which it is laid
+    bin_of = np.repeat(np.arange(len(bins)), [len(members) for members in bins])
+    tokens_of = np.bincount(bin_of[member], minlength=len(bins))
+    place = np.repeat(row_order(rows, microbatches)[: len(bins)], tokens_of)
+    place = place, np.arange(len(member)) - np.repeat(np.cumsum(tokens_of) - tokens_of, tokens_of)
 
     def put(tokens: np.ndarray) -> np.ndarray:
         out = np.zeros((rows, capacity), tokens.dtype)
@@ -87,26 +122,25 @@ def pack(
         return None if values is None else put(values[members[member], column])
 
     s = batch.sequences
-    sequences = Sequences(lay(s.tokens), lay(s.positions), put(number[member]), lay(s.mask))
+    sequences = Sequences(lay(s.tokens), lay(s.positions), put(segment[member]), lay(s.mask))
     fields = [f.name for f in dataclasses.fields(batch) if f.name not in ("sequences", "critic")]
     return type(batch)(sequences=sequences, **{name: lay(getattr(batch, name)) for name in fields})
 
 
-def unpack(values: np.ndarray, groups: list[list[int]], valid: np.ndarray, *, microbatches: int = 1) -> np.ndarray:
-    """What was computed of packed rows, [rows, capacity], back on the unpacked ones: [B, T], 0 on what was left out.
+def unpack(values: np.ndarray, bins: Bins, valid: np.ndarray, *, microbatches: int = 1) -> np.ndarray:
+    """Per-token values of packed rows, back on the unpacked rows.
 
     Args:
-      values: of the rows that `pack` made of `groups`, with as many microbatches.
+      values: [rows, capacity], computed on the rows that `pack` made of `bins`.
+      bins: see `plan`.
       valid: bool[B, T], the unpacked rows' tokens.
+      microbatches: that of `pack`.
+
+    Returns: [B, T], 0 on padding and on rows that are in no bin.
     """
     out = np.zeros(valid.shape, values.dtype)
-    for r, members in zip(_order(len(values), microbatches), groups, strict=False):
+    for row, members in zip(row_order(len(values), microbatches), bins, strict=False):
         lengths = valid[members].sum(axis=1)
-        for i, part in zip(members, np.split(values[r, : lengths.sum()], np.cumsum(lengths)[:-1]), strict=True):
+        for i, part in zip(members, np.split(values[row, : lengths.sum()], np.cumsum(lengths)[:-1]), strict=True):
             out[i, valid[i]] = part
     return out
-
-
-def _order(rows: int, microbatches: int) -> np.ndarray:
-    """The rows of the first microbatch, then of the second, ..."""
-    return np.arange(rows).reshape(-1, microbatches).T.ravel()

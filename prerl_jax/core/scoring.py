@@ -1,9 +1,9 @@
-"""Log-probabilities that a batch is held against: of the policy before its updates, and of a reference.
+"""Log-probabilities that are computed before the first update: those of the old policy, and those of a reference.
 
-    log pi_old    several updates of one rollout: the ratio is pi / pi_old
-    log pi_ref    a KL term: the divergence is from pi_ref
+    log pi_old    for several updates of one batch of rollouts: the ratio is pi / pi_old
+    log pi_ref    for a KL term: the divergence is KL(pi || pi_ref)
 
-Both are scored on the batch's own rows, so in the space and the packing that it is trained in.
+Both are computed on the batch's own rows, so in the space and the packing that the batch is trained in.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.logprobs import token_logprobs
-from prerl_jax.core.microbatches import by_parts
+from prerl_jax.core.microbatches import map_microbatches
 from prerl_jax.core.types import Array, Batch, Head, Model, Params, Sequences
 
 
 def states(model: Model, params: Params, sequences: Sequences) -> tuple[Array, Head]:
-    """(final hidden states [B, T, D], the head that turns them into logits)."""
+    """One forward pass: (final hidden states [B, T, D], the head that turns them into logits)."""
     hidden = model.hidden(params, sequences.tokens, sequences.positions, sequences.segments)
     return hidden, model.head(params)
 
@@ -29,7 +29,13 @@ def states(model: Model, params: Params, sequences: Sequences) -> tuple[Array, H
 def make_score(
     model: Model, temperature: float = 1.0, *, chunk: int | None = None
 ) -> Callable[[Params, Sequences], Array]:
-    """score(params, sequences) -> log-probability of every token, f32[B, T]; 0 where the mask is False."""
+    """Makes score(params, sequences) -> the log-probability of every token, f32[B, T]; 0 where the mask is False.
+
+    Args:
+      model: the language model.
+      temperature: divides the logits; above 0.
+      chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
+    """
 
     def score(params: Params, sequences: Sequences) -> Array:
         return score_with_entropy(model, params, sequences, temperature, chunk)[0]
@@ -46,28 +52,30 @@ def score_with_entropy(
     return tuple(jnp.where(sequences.mask, x, 0.0) for x in scored)
 
 
-class Anchor(Protocol):
-    """(batch, *, old=None, reference=None) -> the batch with old_logprobs of one, ref_logprobs of the other."""
+class ScoreOldAndReference(Protocol):
+    """(batch, *, old=None, reference=None) -> the batch with the log-probabilities under the given parameters."""
 
     def __call__(self, batch: Batch, *, old: Params | None = None, reference: Params | None = None) -> Batch: ...
 
 
 def make_score_old_and_reference(
     model: Model, temperature: float = 1.0, *, chunk: int | None = None, microbatches: int = 1
-) -> Anchor:
-    """Fills in what a batch is held against; pure, jit it. One forward pass for each of the two that is given.
+) -> ScoreOldAndReference:
+    """Makes the function that fills `old_logprobs` and `ref_logprobs` of a batch. It is pure: jit it.
+
+    The function takes the policy's parameters as `old`, the reference's as `reference`, or both, and costs one forward
+    pass for each. Call it on packed rows, before the first update. Rows that packing has left out are not scored.
 
     Args:
-      model: the policy's architecture, and the reference's.
-      temperature: of the log-probabilities: the phase's.
-      chunk: tokens of a row unembedded at once; None chooses.
-      microbatches: parts that the rows are scored in, those without a token to score left out; as of the train step.
-
-    Call it on packed rows, before the first update: rows that were left out are not scored.
+      model: the architecture of the policy and of the reference.
+      temperature: divides the logits; that of the phase.
+      chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
+      microbatches: parts that the rows are scored in, as in the train step; it must divide the rows. A part without a
+        token to score is skipped.
     """
     score = make_score(model, temperature, chunk=chunk)
 
-    def anchor(batch: Batch, *, old: Params | None = None, reference: Params | None = None) -> Batch:
+    def fill(batch: Batch, *, old: Params | None = None, reference: Params | None = None) -> Batch:
         given = {"old_logprobs": old, "ref_logprobs": reference}
 
         def of(params: Params) -> Array:
@@ -75,8 +83,8 @@ def make_score_old_and_reference(
                 empty = jnp.zeros(rows.mask.shape)
                 return jax.lax.cond(rows.mask.any(), lambda x: score(params, x), lambda _: empty, rows)
 
-            return by_parts(part, microbatches, batch.sequences)
+            return map_microbatches(part, microbatches, batch.sequences)
 
         return dataclasses.replace(batch, **{name: of(params) for name, params in given.items() if params is not None})
 
-    return anchor
+    return fill

@@ -2,7 +2,7 @@
 
     loss = sum_{b,t} w_{b,t} l_{b,t},    w normalised over the global batch
 
-so microbatches, devices and packed rows are plain sums of the same terms, exact to rounding.
+Microbatches, devices and packed rows only split this sum, so the result is the same to rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from prerl_jax.core.fused import Terms, fused_loss
 from prerl_jax.core.kl import divergence
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.microbatches import accumulate
+from prerl_jax.core.optimizer import rate_at
+from prerl_jax.core.params import merge_params
 from prerl_jax.core.scoring import states
 from prerl_jax.core.types import (
     Array,
@@ -27,6 +29,7 @@ from prerl_jax.core.types import (
     Model,
     Objective,
     Params,
+    Schedule,
     TrainState,
     ValueBatch,
 )
@@ -53,12 +56,19 @@ def init_state(
 def make_loss(
     model: Model, objective: Objective, *, temperature: float = 1.0, chunk: int | None = None
 ) -> Callable[[Params, Batch], tuple[Array, Metrics]]:
-    """loss(params, batch) -> (loss f32[], sums): sums has per-token metrics summed over the trained tokens.
+    """Makes loss(params, batch) -> (loss f32[], sums), where `sums` holds sums of per-token metrics f32[].
 
-    A trained token has a weight, and an advantage too where the objective is 0 without one. `sums["tokens"]` counts
-    them, so metrics of parts of a batch add up. The objective sees zeros wherever a token is not trained, so whatever
-    stands there, NaN included, the loss and its gradient are finite. The loss of an objective that declares itself
-    `elementwise` is computed with its gradient, see `fused_loss`.
+    A token is trained if its weight is not 0 and, for an objective that is 0 where the advantage is 0, its advantage is
+    not 0. Metrics are summed over the trained tokens, and `sums["tokens"]` counts them, so the sums of parts of a batch
+    add up; `token_means` gives the means. The objective sees zeros at every token that is not trained, so whatever
+    stands there, NaN included, the loss and its gradient are finite. For an objective that is declared `elementwise`
+    the loss is computed together with its gradient, see `fused_loss`.
+
+    Args:
+      model: the policy.
+      objective: the loss of each token.
+      temperature: divides the logits; above 0.
+      chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
     """
     terms, settings = token_loss(objective), {"temperature": temperature, "chunk": chunk}
     with_entropy = getattr(objective, "needs_entropy", False)
@@ -78,7 +88,7 @@ def make_loss(
 
 
 def token_loss(objective: Objective) -> Terms:
-    """The weighted loss and the metrics of each trained token, 0 elsewhere, of data (masked batch, trained)."""
+    """The weighted loss and the metrics of each token, 0 where it is not trained, of data (masked batch, trained)."""
 
     def terms(logprobs: Array, entropy: Array, data: tuple[Batch, Array]) -> tuple[tuple[Array], Metrics]:
         batch, trained = data
@@ -87,7 +97,9 @@ def token_loss(objective: Objective) -> Terms:
         per_token, metrics = objective(logprobs, batch, **extra)
         metrics = metrics | {"logprob": logprobs, "entropy": entropy}
         if batch.sampler_logprobs is not None:
-            metrics["sampler_logprob_diff"] = jnp.abs(logprobs - batch.sampler_logprobs)
+            known = trained & ~jnp.isnan(batch.sampler_logprobs)
+            metrics["sampler_logprob_diff"] = jnp.where(known, jnp.abs(logprobs - batch.sampler_logprobs), 0.0)
+            metrics["sampler_tokens"] = known.astype(jnp.float32)
         if batch.ref_logprobs is not None:
             metrics["reference_kl"] = divergence("k3", logprobs, batch.ref_logprobs)
         metrics = {name: jnp.where(trained, value, 0.0) for name, value in metrics.items()}
@@ -96,14 +108,29 @@ def token_loss(objective: Objective) -> Terms:
     return terms
 
 
+def token_means(sums: Metrics) -> Metrics:
+    """The means over trained tokens of the sums that `make_loss` returns, f32[] each; "tokens" is left out.
+
+    The mean of `sampler_logprob_diff` is over the trained tokens whose sampler log-probability is known. It is NaN
+    where tokens are trained and none is known, and absent where the batch has no `sampler_logprobs`. All means are 0
+    where no token is trained.
+    """
+    sums = dict(sums)
+    tokens, known = sums.pop("tokens"), sums.pop("sampler_tokens", None)
+    means = {name: value / jnp.maximum(tokens, 1.0) for name, value in sums.items()}
+    if known is not None:
+        means["sampler_logprob_diff"] = sums["sampler_logprob_diff"] / jnp.where(tokens > 0, known, 1.0)
+    return means
+
+
 def trained_tokens(batch: Batch, objective: Objective) -> Array:
-    """bool[B, T] (numpy in, numpy out): the tokens that the update depends on."""
+    """bool[B, T]: the tokens that the update depends on. Numpy arrays give a numpy array."""
     trained = (batch.weights != 0) & batch.sequences.mask
     return trained & (batch.advantages != 0) if getattr(objective, "skips_zero_advantage", False) else trained
 
 
 def masked(batch: Batch, trained: Array) -> Batch:
-    """The batch with zeros on the tokens that are not trained: 0 * NaN would be NaN, in the gradient too."""
+    """The batch with zeros at the tokens that are not trained: 0 * NaN would be NaN, in the gradient too."""
     names = ("weights", "advantages", "old_logprobs", "ref_logprobs", "sampler_logprobs")
     values = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
     return dataclasses.replace(batch, **{n: jnp.where(trained, v, 0.0) for n, v in values.items()})
@@ -118,49 +145,56 @@ def make_train_step(
     temperature: float = 1.0,
     chunk: int | None = None,
     critic: CriticStep | None = None,
+    learning_rate: float | Schedule | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """step(state, batch) -> (state, metrics f32[]); pure, jit it with the state donated.
+    """Makes step(state, batch) -> (state, metrics f32[]). The step is pure: jit it with the state donated.
 
-    A non-finite loss or gradient, or a batch without a trained token, leaves params and opt_state bit for bit as they
-    were; it still counts as a step, and `train/skipped` is 1. `advance` moves the phase.
+    The gradient is taken with respect to `state.params`; the model sees them merged with `state.frozen`. If the loss or
+    the gradient is not finite, or the batch has no trained token, params and opt_state stay as they are, bit for bit:
+    the step still counts, and `train/skipped` is 1. `advance` moves the state to the next phase.
 
     Args:
       model: the policy.
-      tx: optimizer; its `update` is given `phase_step` if it takes extra arguments.
-      objective: per-token loss.
-      microbatches: parts that the batch's rows are done in, one after the other; must divide the rows. A part without a
-        trained token costs nothing, see `accumulate`: one program serves a batch of any number of rows up to its own,
-        laid out by `pack(..., microbatches=...)`.
-      temperature: of the log-probabilities.
-      chunk: tokens of a row unembedded at once; None chooses.
-      critic: the critic's own update, see `make_critic_step`; made where the batch has rows for it.
+      tx: the optimizer. Its `update` gets `phase_step` if it takes extra arguments.
+      objective: the loss of each token.
+      microbatches: the parts that the batch's rows are processed in, one after the other; it must divide the rows.
+        A part without a trained token is skipped, see `accumulate`. So one program serves a batch of any number of rows
+        up to its own, if `pack(..., microbatches=...)` has laid the rows out.
+      temperature: divides the logits; above 0.
+      chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
+      critic: the critic's own update, see `make_critic_step`; it runs where the batch has rows for it.
+      learning_rate: the rate of `tx`, a number or a Schedule. It is only reported, as train/learning_rate; None leaves
+        the metric out.
 
-    Returns metrics: train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens, train/skipped, and
-      the means over trained tokens of train/logprob, train/entropy, train/ratio and the objective's others; and those
-      of the critic.
+    Returns: the step. Its metrics are train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens
+      (trained tokens), train/skipped, train/learning_rate, the means of `token_means` (train/logprob, train/entropy,
+      train/sampler_logprob_diff, train/ratio and the objective's others), and the critic's.
     """
     tx = optax.with_extra_args_support(tx)
-    loss_and_gradient = jax.value_and_grad(
-        make_loss(model, objective, temperature=temperature, chunk=chunk), has_aux=True
-    )
+    loss = make_loss(model, objective, temperature=temperature, chunk=chunk)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        def loss_of(params: Params, part: Batch) -> tuple[Array, Metrics]:
+            return loss(merge_params(params, state.frozen), part)
+
         values, batch = batch.critic, dataclasses.replace(batch, critic=None)
         trained = trained_tokens(batch, objective).any(axis=1)
-        (loss, sums), gradient = accumulate(loss_and_gradient, microbatches, state.params, batch, trained)
+        gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+        (total, sums), gradient = accumulate(gradient_of, microbatches, state.params, batch, trained)
         norm = optax.tree.norm(gradient)
-        applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(loss)
+        applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(total)
         trainable = (state.params, state.opt_state)
         (params, opt_state), moved = update(tx, gradient, trainable, applied, state.phase_step)
-        tokens = jnp.maximum(sums["tokens"], 1.0)
-        metrics = {f"train/{name}": value / tokens for name, value in sums.items() if name != "tokens"}
+        metrics = {f"train/{name}": mean for name, mean in token_means(sums).items()}
         metrics |= {
-            "train/loss": loss,
+            "train/loss": total,
             "train/grad_norm": norm,
             "train/update_norm": moved,
             "train/tokens": sums["tokens"],
             "train/skipped": 1.0 - applied,
         }
+        if learning_rate is not None:
+            metrics["train/learning_rate"] = rate_at(learning_rate, state.phase_step)
         new = {"params": params, "opt_state": opt_state, "step": state.step + 1, "phase_step": state.phase_step + 1}
         if critic is not None and values is not None:
             new["critic"], of_critic = critic(state.critic, values, state.phase_step)
@@ -177,7 +211,17 @@ def update(
     applied: Array,
     phase_step: Array,
 ) -> tuple[tuple[Params, Any], Array]:
-    """((params, opt_state) after one update, or bit for bit as they were where not `applied`; the update's norm)."""
+    """One update of the optimizer.
+
+    Args:
+      tx: the optimizer.
+      gradient: of the trainable parameters.
+      trainable: (params, opt_state).
+      applied: bool[], whether the update is made; if not, both stay as they are, bit for bit.
+      phase_step: i32[], the steps done in the phase.
+
+    Returns: ((params, opt_state), the norm f32[] of the update, 0 where it is not made).
+    """
     params, opt_state = trainable
     updates, opt_state = tx.update(gradient, opt_state, params, phase_step=phase_step)
     new = (optax.apply_updates(params, updates), opt_state)

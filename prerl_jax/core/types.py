@@ -98,7 +98,7 @@ class Batch:
     ref_logprobs: Array | None = None
     """f32[B, T] under the reference policy, in the phase's own space."""
     sampler_logprobs: Array | None = None
-    """f32[B, T] as the sampler saw them, given the prompt."""
+    """f32[B, T] as the sampler computed them, given the prompt; NaN at tokens of another space. None where all are."""
     critic: ValueBatch | None = None
     """The critic's rows, which are others than these; None where no critic learns."""
 
@@ -172,7 +172,9 @@ class Head:
         if self.soft_cap is not None and not self.soft_cap > 0:
             raise ValueError(f"Head.soft_cap bounds the logits and must be above 0, got {self.soft_cap}. Or use None.")
         if self.valid_ids is not None and self.valid_ids < 1:
-            raise ValueError(f"Head.valid_ids counts token ids and must be 1 or more, got {self.valid_ids}. Or use None.")
+            raise ValueError(
+                f"Head.valid_ids counts token ids and must be 1 or more, got {self.valid_ids}. Or use None."
+            )
 
     @property
     def vocab_size(self) -> int:

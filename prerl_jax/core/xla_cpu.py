@@ -9,7 +9,7 @@ XLA:CPU differs from XLA for GPUs and TPUs in four ways that matter here:
   4. It computes in place only where an array keeps its shape. Logits are therefore matrices [tokens, V] throughout
      the fused loss, never [B, T, V]: see `as_matrix`.
 
-The tricks of the decoder's layers stand with them, in `models`: see `models/decoder.py`, "On CPUs".
+The tricks of the decoder's layers are in `models/xla_cpu.py`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A value model: a decoder of its own, begun as the policy, with a scalar head begun at zero.
+"""A value model: a decoder of its own that starts from the policy's parameters, with a scalar head that starts at zero.
 
     V_t = w . h_{t-1},    h the final normalised hidden states, w = 0 at first
 
-Without the unembedding, where that is not the embedding; in all else the policy's architecture, its rules of sharding,
-its rematerialisation, attention and compute dtype. The head, its product and the values are float32.
+It has no unembedding, unless that is the embedding. Otherwise it has the policy's architecture, sharding rules,
+rematerialisation, attention and compute dtype. The head, its product and the values are float32.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class ValueDecoder:
     """The value model of a policy: pure functions of a plain parameter dict. Implements `core.types.Critic`.
 
     Args:
-      decoder: the policy's.
+      decoder: the policy's decoder.
     """
 
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
 
     def abstract_params(self, dtype: Any = jnp.float32) -> dict:
-        """The parameters' tree of ShapeDtypeStruct, sharded where there is a mesh; the head is [D]."""
+        """The parameter tree of ShapeDtypeStruct, with shardings where there is a mesh; the head is [D]."""
         decoder = self.decoder
         params, shape = decoder.abstract_params(dtype), (decoder.config.hidden_size,)
         params.pop(UNEMBEDDING, None)
@@ -41,13 +41,13 @@ class ValueDecoder:
         return params | {HEAD: jax.ShapeDtypeStruct(shape, dtype, sharding=where)}
 
     def begin(self, policy: Params) -> Params:
-        """The parameters to start from: the policy's, and a head of zeros, so that every value is 0."""
+        """The parameters at the start: the policy's, and a head of zeros, so that every value is 0."""
         trunk = {name: leaf for name, leaf in policy.items() if name != UNEMBEDDING}
         return trunk | {HEAD: jnp.zeros(self.decoder.config.hidden_size, jnp.float32)}
 
     def values(self, params: Params, sequences: Sequences) -> jax.Array:
-        """f32[B, T]: index t is the value of what stands before token t in its segment; 0 where the mask is False."""
+        """f32[B, T]: index t is the value of the tokens before t in its segment; 0 where the mask is False."""
         hidden = self.decoder.hidden(params, sequences.tokens, sequences.positions, sequences.segments)
-        # Multiplied and summed, not a matrix product: those are rounded to bfloat16 on TPUs.
+        # Multiplied and summed instead of a matrix product, which TPUs round to bfloat16.
         found = jnp.sum(hidden[:, :-1].astype(jnp.float32) * params[HEAD], axis=-1)
         return jnp.where(sequences.mask, jnp.pad(found, [(0, 0), (1, 0)]), 0.0)

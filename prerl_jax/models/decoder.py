@@ -1,7 +1,8 @@
 """One decoder for Llama, Qwen2 and Qwen3.
 
-Flax nnx declares the modules and their logical axes; the modules are split once, and from then on parameters are a
-plain dict with the layers stacked on a leading axis, which training scans over and decoding loops over.
+Flax nnx declares the modules and their logical axes. The modules are split once; from then on, parameters are a plain
+dict with the layers stacked on a leading axis. Training scans over that axis and decoding loops over it, unless the
+layers are unrolled.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from jax.sharding import Mesh
 
 from prerl_jax.core.types import Head, Params
 from prerl_jax.models import attention as attentions
-from prerl_jax.models import rope
+from prerl_jax.models import rope, xla_cpu
 from prerl_jax.models.cache import Cache, Held, attend_cached, hold, valid_columns, write
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, rms_norm
-from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding
+from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding, require_auto_axes
 
 REMAT = {
     "none": None,
@@ -27,30 +28,26 @@ REMAT = {
     "attention": jax.checkpoint_policies.save_only_these_names(attentions.NAME),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What a layer keeps for its backward pass: everything, the results of its projections, its input and what attention
-made of it, or only its input."""
-
-UNROLLED_LAYERS = 8
-"""A scan zeroes, fills and reads back stacked copies of what the backward pass needs. On a CPU that was 9 % of a step
-with 4 layers of width 128, and 5 % with SmolLM2's 30 layers, which compile in 5 s scanned and in 14 s unrolled.
-Several processes unroll however many: XLA's CPU runtime (jax 0.10) runs the collectives of a loop beside those outside
-of it, gloo takes one for the other, and the process aborts ("collective mismatch")."""
+"""What a layer keeps for its backward pass: everything; the results of its projections; its input and the output of
+attention; or only its input. The rest is computed again."""
 
 
 class Decoder:
-    """The model: pure functions of a plain parameter dict. Implements `prerl_jax.Model`.
+    """A decoder-only transformer: pure functions of a plain parameter dict. Implements `prerl_jax.Model`.
 
     Args:
       config: the architecture.
-      compute_dtype: dtype of activations and of the weights inside matmuls; parameters keep their own.
+      compute_dtype: dtype of activations, and of the weights inside products; parameters keep their own dtype.
       remat: "none", "dots", "attention" or "full", see REMAT.
       attention: "auto", "xla" or "splash", see `attention.choose`.
-      unroll: whether the layers of a training pass are written out rather than scanned over; None: on CPUs, where there
-        are at most UNROLLED_LAYERS or several processes.
-      unroll_decode: whether decoding is compiled layer by layer, with the weights of each apart; None is True on CPUs,
-        where a loop over stacked weights copies them at every token. A loop compiles as fast whatever the depth.
-      mesh: devices to shard over; None for one device.
-      rules: logical axis -> mesh axes.
+      unroll: whether a training pass writes the layers out instead of scanning over them; None: on CPUs, where
+        `xla_cpu.unrolls` says so.
+      unroll_decode: whether decoding is compiled layer by layer, each layer with its own weights. None: True on CPUs,
+        where a loop over stacked weights copies them at every token. A loop compiles equally fast at any depth.
+      mesh: devices to shard over, with axes of type Auto (see `prerl_jax.make_mesh`); None for one device.
+      rules: maps logical axes to mesh axes.
+
+    Raises ValueError for an unknown remat or attention, and for a mesh with Explicit axes.
     """
 
     def __init__(
@@ -69,10 +66,11 @@ class Decoder:
             raise ValueError(f"remat must be one of {sorted(REMAT)}, got {remat!r}.")
         if attention not in attentions.BACKENDS:
             raise ValueError(f"attention must be one of {attentions.BACKENDS}, got {attention!r}.")
+        require_auto_axes(mesh)
         self.config, self.compute_dtype, self.remat = config, jnp.dtype(compute_dtype), remat
         self.mesh, self.rules = mesh, rules
         self.attention, self.unroll = attention, unroll
-        self._on_cpu = (jax.devices() if mesh is None else mesh.devices.flat)[0].platform == "cpu"
+        self._on_cpu = xla_cpu.on_cpu(mesh)
         self.unroll_decode = self._on_cpu if unroll_decode is None else unroll_decode
         self._freqs = rope.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         self._layer, self._layer_state = nnx.split(nnx.eval_shape(lambda: Layer(config, jax.random.key(0))))
@@ -92,13 +90,13 @@ class Decoder:
         return ends | {"layers": jax.vmap(layer)(jax.random.split(layers_key, self.config.num_layers))}
 
     def logical_axes(self) -> dict:
-        """The parameters' tree with a tuple of logical axes at each leaf."""
+        """The parameter tree with a tuple of logical axes at each leaf."""
         return _axes(self._ends_state) | {"layers": _axes(self._layer_state, "layers")}
 
     def abstract_params(self, dtype: Any = jnp.float32) -> dict:
-        """The parameters' tree of ShapeDtypeStruct, sharded where there is a mesh.
+        """The parameter tree of ShapeDtypeStruct, with shardings where there is a mesh.
 
-        Raises ValueError where a dimension does not divide the mesh.
+        Raises ValueError where the mesh does not divide a dimension.
         """
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         if self.mesh is None:
@@ -112,7 +110,7 @@ class Decoder:
         return jax.tree_util.tree_map_with_path(leaf, shapes, self.logical_axes())
 
     def shardings(self) -> dict:
-        """The parameters' tree of NamedSharding; needs a mesh."""
+        """The parameter tree of NamedSharding. The decoder must have a mesh."""
         return jax.tree.map(lambda s: s.sharding, self.abstract_params())
 
     # Forward
@@ -133,9 +131,9 @@ class Decoder:
         return self._norm(params, x)
 
     def decoding(self, params: Params) -> Params:
-        """The parameters as `decode` reads them: in the compute dtype, and layer by layer where it is unrolled.
+        """The parameters in the form that decoding reads: in the compute dtype, layer by layer where it is unrolled.
 
-        Made once for many tokens; `decode` takes either, and this returns its own result as it is.
+        Make them once for many tokens. `decode` takes either form, and `decoding` returns this form unchanged.
         """
         if isinstance(params["layers"], tuple):
             return params
@@ -148,9 +146,18 @@ class Decoder:
     def init_cache(
         self, params: Params, tokens, positions, segments, group_size: int, length: int, dtype: str | None = None
     ) -> tuple[jax.Array, Cache]:
-        """Prefills left-padded prompts i32[Q, P]: (hidden [Q, D] of the last token, Cache for Q * group_size rows).
+        """Prefills left-padded prompts.
 
-        `dtype` is what the cache is stored in, one of `cache.CACHE_DTYPES`; None is the compute dtype.
+        Args:
+          params: the parameters.
+          tokens: i32[Q, P].
+          positions: i32[Q, P].
+          segments: i32[Q, P], 0 is padding.
+          group_size: G, responses of one prompt.
+          length: S, columns of the ring, which limits the tokens that a row can attend to.
+          dtype: what the cache is stored in, one of `cache.CACHE_DTYPES`; None for the compute dtype.
+
+        Returns: (hidden [Q, D] of the last token, a Cache for Q * G rows).
         """
         c = self.config
 
@@ -166,15 +173,25 @@ class Decoder:
         return self._norm(params, x[:, -1]), Cache(keys, values, segments > 0, *empty)
 
     def decode(self, params: Params, cache: Cache, tokens: jax.Array, index: jax.Array) -> tuple[jax.Array, Cache]:
-        """Feeds the index-th response token of every row, i32[Q * G]: (hidden [Q * G, D], the cache with it)."""
+        """One step: the index-th response tokens i32[Q * G] of all rows -> (hidden [Q * G, D], the new cache)."""
         return self.decode_slots(params, cache, tokens, jnp.broadcast_to(index, tokens.shape), index)
 
     def decode_slots(
         self, params: Params, cache: Cache, tokens: jax.Array, lengths: jax.Array, clock: jax.Array
     ) -> tuple[jax.Array, Cache]:
-        """Feeds one token a row, i32[Q * G], to rows that have been fed lengths i32[Q * G] before it.
+        """One step for rows of different lengths.
 
-        All write the ring at column clock i32[] mod its length; a row reads its last lengths + 1 columns.
+        Every row writes its token to column `clock` mod S of the ring, and attends to its prompt and to its last
+        lengths + 1 columns.
+
+        Args:
+          params: the parameters, or those of `decoding`.
+          cache: of Q prompts and Q * G rows.
+          tokens: i32[Q * G], one a row.
+          lengths: i32[Q * G], the response tokens that each row has in the cache already.
+          clock: i32[], steps done since the cache was made.
+
+        Returns: (hidden [Q * G, D], the new cache).
         """
         params = self.decoding(params)
         group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
@@ -220,7 +237,7 @@ class Decoder:
         return constrain(x, self.mesh, self.rules, axes)
 
     def _end(self, params, name):
-        """A parameter outside of the layers; its gradient is split as it is."""
+        """A parameter outside of the layers. The constraint shards its gradient as well."""
         axes = {"embed": ("vocab", "embed"), "unembed": ("embed", "vocab")}[name]
         return self._constrain(params[name], *axes)
 
@@ -232,28 +249,28 @@ class Decoder:
         return attentions.attend(q, k, v, segments, backend=self.attention, mesh=self.mesh, rules=self.rules)
 
     def pin_cache(self, part: jax.Array) -> jax.Array:
-        """An array [B, N, ...] of a cache, or of all layers, split by rows and heads."""
+        """An array [B, N, ...] of a cache, or [L, B, N, ...] of all layers, sharded by rows and heads."""
         return self._constrain(part, *("layers",) * (part.ndim - 4), "batch", "kv_heads", None, None)
 
     def _place(self, held: Held) -> Any:
-        """All layers' part of a cache [L, B, N, ...] split by rows and heads; apart where decoding is unrolled."""
+        """All layers' part of a cache [L, B, N, ...], sharded; a tuple of layers where decoding is unrolled."""
         held = jax.tree.map(self.pin_cache, held)
         if not self.unroll_decode:
             return held
         return tuple(jax.tree.map(lambda part, i=i: part[i], held) for i in range(self.config.num_layers))
 
     def _rotations(self, positions):
-        return (rope.rotations_once if self._on_cpu else rope.rotations)(positions, self._freqs)
+        return (xla_cpu.rotations_once if self._on_cpu else rope.rotations)(positions, self._freqs)
 
     def _norm(self, params, x):
         return rms_norm(x, params["final_norm"].astype(self.compute_dtype), self.config.rms_norm_eps)
 
     def _unrolled(self) -> bool:
-        unroll = self._on_cpu and (self.config.num_layers <= UNROLLED_LAYERS or jax.process_count() > 1)
+        unroll = self._on_cpu and xla_cpu.unrolls(self.config.num_layers)
         return unroll if self.unroll is None else self.unroll
 
     def _apply(self, weights, x, rotation, attend):
-        # The constraint is the gradient's too: it is split as its parameter, wherever the program's results go.
+        # The constraint shards the gradient as well, like its parameter, wherever the program's results go.
         weights = jax.tree.map(lambda w, axes: self._constrain(w, *axes), weights, self._layer_axes)
         weights = jax.tree.map(lambda w: w.astype(self.compute_dtype), weights)
         x, carry = nnx.merge(self._layer, nnx.State(weights))(x, rotation, attend)
@@ -270,7 +287,7 @@ class Decoder:
             body = jax.checkpoint(body, policy=REMAT[self.remat])
         if not self._unrolled():
             return jax.lax.scan(body, x, params["layers"])
-        # Split, not indexed: the gradient is then one concatenation.
+        # Split rather than indexed: the gradient is then one concatenation.
         apart = jax.tree.map(lambda w: list(jax.lax.split(w, [1] * w.shape[0])), params["layers"])
         layers = jax.tree.transpose(
             jax.tree.structure(params["layers"]), jax.tree.structure([0] * self.config.num_layers), apart
@@ -283,7 +300,7 @@ class Decoder:
 
 
 def _axes(state, *leading) -> dict:
-    """The tree of a module's state with the logical axes of each leaf."""
+    """The tree of a module's state with the logical axes at each leaf, after `leading` ones."""
     axes = jax.tree.map(
         lambda v: (*leading, *v.get_metadata()["axes"]), state, is_leaf=lambda v: isinstance(v, nnx.Variable)
     )

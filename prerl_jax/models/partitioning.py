@@ -1,8 +1,8 @@
-"""Logical axes of parameters, activations and caches, and the mesh axes that they are split over.
+"""Logical axes of parameters, activations and caches, and the mesh axes that they are sharded over.
 
-A rule maps a logical axis to a mesh axis, to several, or to none. The mesh axes are `data` (whole replicas), `fsdp`
-(parameters and batch rows) and `tensor` (heads, MLP width and vocabulary). A dimension that its mesh axes do not
-divide is refused: silent replication would cost the memory that the mesh was chosen for.
+A rule maps a logical axis to one mesh axis, to several, or to none. The mesh axes are `data` (whole replicas), `fsdp`
+(parameters and batch rows) and `tensor` (heads, MLP width and vocabulary). If the mesh axes do not divide a dimension,
+that is an error: silent replication would cost the memory that the mesh was chosen for.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+AUTO = AxisType.Auto
 Axes = tuple[str | None, ...]
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
@@ -34,7 +35,7 @@ def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def part_count(mesh: Mesh, entry: str | tuple[str, ...] | None) -> int:
-    """Into how many parts one entry of a PartitionSpec splits a dimension."""
+    """The number of parts into which one entry of a PartitionSpec splits a dimension."""
     return math.prod(mesh.shape[n] for n in _names(entry))
 
 
@@ -55,7 +56,17 @@ def partition_spec(rules: Rules, axes: Axes, name: str = "array") -> PartitionSp
 
 
 def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...], name: str = "array") -> NamedSharding:
-    """The sharding of an array of this shape; ValueError when a dimension does not divide or a mesh axis is unknown."""
+    """The sharding of an array of this shape.
+
+    Args:
+      mesh: the devices.
+      rules: maps logical axes to mesh axes.
+      axes: a logical axis, or None, for each dimension.
+      shape: of the array.
+      name: of the array, for error messages.
+
+    Raises ValueError where a dimension does not divide, and for a rule with an unknown mesh axis.
+    """
     spec = partition_spec(rules, axes, name)
     for size, axis, entry in zip(shape, axes, spec, strict=True):
         names = _names(entry)
@@ -72,11 +83,23 @@ def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...],
     return NamedSharding(mesh, spec)
 
 
+def require_auto_axes(mesh: Mesh | None) -> None:
+    """Raises ValueError for a mesh with axes that are not of type Auto."""
+    wrong = [] if mesh is None else [n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t != AUTO]
+    if wrong:
+        raise ValueError(
+            f"The mesh axes {', '.join(wrong)} are Explicit, which is what jax.make_mesh gives by default; the decoder "
+            "needs Auto axes, so that XLA chooses the shardings of intermediate arrays. Make the mesh with "
+            "prerl_jax.make_mesh(prerl_jax.MeshSpec(...)), or with jax.make_mesh(..., axis_types=(jax.sharding."
+            f"AxisType.Auto,) * {len(mesh.axis_names)})."
+        )
+
+
 def constrain(x: jax.Array, mesh: Mesh | None, rules: Rules, axes: Axes) -> jax.Array:
     """`x` with its sharding pinned inside jit; `x` itself where there is no mesh.
 
-    A dimension that does not divide stays unconstrained here: inputs were checked where they were placed, and what a
-    program makes of them (one prompt a group, say) may be smaller.
+    A dimension that does not divide stays unconstrained here. Inputs were checked where they were placed; arrays
+    computed from them may be smaller, such as one prompt for each group.
     """
     if mesh is None or mesh.size == 1:
         return x

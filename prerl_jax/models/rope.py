@@ -1,4 +1,4 @@
-"""Rotary position embedding, in the half-split layout of Hugging Face checkpoints, with the scalings we support."""
+"""Rotary position embedding (Su et al., arXiv 2104.09864), in the half-split layout of Hugging Face checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Llama3Rope:
-    """Llama 3's scaling: long wavelengths are stretched by `factor`, short ones kept, those between interpolated."""
+    """Llama 3's scaling: long wavelengths are stretched, short ones are kept, those between are interpolated.
+
+    Attributes:
+      factor: stretches wavelengths above original_max_position_embeddings / low_freq_factor.
+      low_freq_factor: see `factor`.
+      high_freq_factor: wavelengths below original_max_position_embeddings / high_freq_factor are kept.
+      original_max_position_embeddings: the context length before the scaling, in tokens.
+    """
 
     factor: float
     low_freq_factor: float
@@ -22,13 +29,17 @@ class Llama3Rope:
 
 @dataclasses.dataclass(frozen=True)
 class LinearRope:
-    """Position interpolation: every frequency is divided by `factor`."""
+    """Position interpolation (Chen et al., arXiv 2306.15595): every frequency is divided by a factor.
+
+    Attributes:
+      factor: the divisor, above 0.
+    """
 
     factor: float
 
 
 def frequencies(head_dim: int, theta: float, scaling: Llama3Rope | LinearRope | None) -> np.ndarray:
-    """f32[head_dim / 2], radians a position."""
+    """f32[head_dim / 2], in radians a position. Raises ValueError for an unknown scaling."""
     base = (1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))).astype(np.float32)
     match scaling:
         case None:
@@ -44,25 +55,19 @@ def frequencies(head_dim: int, theta: float, scaling: Llama3Rope | LinearRope | 
     raise ValueError(f"Unknown rope scaling {scaling!r}; use Llama3Rope, LinearRope or None.")
 
 
+def angles_of(positions: jax.Array, freqs: np.ndarray) -> jax.Array:
+    """f32[..., head_dim / 2], in radians, of positions i32[...]."""
+    return positions[..., None].astype(jnp.float32) * freqs
+
+
 def rotations(positions: jax.Array, freqs: np.ndarray) -> tuple[jax.Array, jax.Array]:
     """(cos, sin) f32[..., head_dim / 2] of positions i32[...]."""
-    angles = positions[..., None].astype(jnp.float32) * freqs
+    angles = angles_of(positions, freqs)
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotations_once(positions: jax.Array, freqs: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """What `rotations` returns, as arrays that XLA:CPU computes once: from a loop of two steps, cos and then sin.
-
-    It fuses them into what they turn otherwise, and takes both anew for every element of every head of every layer
-    that is written out. An optimization barrier does not help: XLA:CPU (jax 0.10) drops it before it fuses.
-    """
-    angles = positions[..., None].astype(jnp.float32) * freqs
-    both = jax.lax.map(lambda first: jax.lax.cond(first, jnp.cos, jnp.sin, angles), jnp.array([True, False]))
-    return both[0], both[1]
-
-
 def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """`x` [..., heads, head_dim] turned by its position's angles (cos, sin) [..., head_dim / 2]."""
+    """`x` [..., heads, head_dim] rotated by the angles of its positions, given as (cos, sin) [..., head_dim / 2]."""
     cos, sin = (r[..., None, :].astype(x.dtype) for r in rotation)
     a, b = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

@@ -1,10 +1,10 @@
 """What is on disk for one step, and how it is read back: checked, leaf by leaf.
 
-A checkpoint is a folder named by its step, written by Orbax, with its items: `params`, `critic` (where there is one)
-and `state` (the rest of the TrainState) as arrays, and `record` as JSON: every leaf's shape, dtype and checksum, the
-metrics, whether a phase ended there, and what the trainer adds. The leaves tell another model's checkpoint (an error
-that names them) from a damaged one (the one before it is used); the checksums find flipped bits, which the storage
-format lets through.
+A checkpoint is a folder named by its step, written by Orbax, with its items: `params`, `critic` and `frozen` (where
+there are any) and `state` (the rest of the TrainState) as arrays, and `record` as JSON: every leaf's shape, dtype and
+checksum, the metrics, whether a phase ended there, and what the trainer adds. The leaves tell another model's
+checkpoint (an error that names them) from a damaged one (the one before it is used); the checksums find flipped bits,
+which the storage format lets through.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from prerl_jax.core.params import merge_params, split_params
 from prerl_jax.core.types import Params, TrainState
 from prerl_jax.runtime.mesh import max_over_processes
+
+OPTIONAL = ("critic", "frozen")
+"""Fields of a TrainState that have an item of their own, where they are not None."""
+FROZEN = "frozen."
 
 
 class CheckpointError(RuntimeError):
@@ -129,20 +134,20 @@ def read_record(path: epath.Path) -> Record:
 
 
 def save_args(state: TrainState, record: Record) -> ocp.args.Composite:
-    """What Orbax is to write for a step."""
-    critic = {} if state.critic is None else {"critic": ocp.args.StandardSave(state.critic)}
+    """What Orbax writes for a step. The items `critic` and `frozen` are there only where the state has them."""
+    optional = {name: getattr(state, name) for name in OPTIONAL if getattr(state, name) is not None}
     return ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
         state=ocp.args.StandardSave(_rest(state)),
         record=ocp.args.JsonSave(dataclasses.asdict(record)),
-        **critic,
+        **{name: ocp.args.StandardSave(tree) for name, tree in optional.items()},
     )
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
-    """What is in neither of the other items; with a place for the parameters, which the format has always had."""
-    rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "critic"}
-    return rest | {"params": None}
+    """The fields that are in no other item; with an empty place for the parameters, which the format has always had."""
+    fields = [field.name for field in dataclasses.fields(state) if field.name not in OPTIONAL]
+    return {name: getattr(state, name) for name in fields} | {"params": None}
 
 
 def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -164,19 +169,30 @@ def _read_arrays(path: epath.Path, abstract: Any) -> Any:
 
 
 def _read(path: epath.Path, state: TrainState | None, params: Params | None) -> tuple[Any, Record]:
-    """(the state, or {"params": ...} where only they are asked for, the record); nothing here waits for others."""
+    """(the state, or the items of the parameters where only they are asked for; the record). No process waits here."""
     record = read_record(path)
     if state is None:
-        record = _with_leaves(record, lambda name: name.startswith("params."))
-        require_same_leaves(path, record.leaves, {"params": params})
-        return {"params": _read_arrays(path / "params", params)}, record
+        record = _with_leaves(record, lambda name: name.startswith(("params.", FROZEN)))
+        parts = _parts(params, record)
+        require_same_leaves(path, record.leaves, parts)
+        return {item: _read_arrays(path / item, part) for item, part in parts.items()}, record
     if state.critic is None or not any(map(_of_critic, record.leaves)):
         state, record = dataclasses.replace(state, critic=None), _with_leaves(record, lambda name: not _of_critic(name))
     require_same_leaves(path, record.leaves, state)
     arrays = {"params": _read_arrays(path / "params", state.params)}
-    if state.critic is not None:
-        arrays["critic"] = _read_arrays(path / "critic", state.critic)
+    for name in OPTIONAL:
+        if getattr(state, name) is not None:
+            arrays[name] = _read_arrays(path / name, getattr(state, name))
     return TrainState(**_read_arrays(path / "state", _rest(state)) | arrays), record
+
+
+def _parts(params: Params, record: Record) -> dict[str, Params]:
+    """{item: its part} of a whole model's parameters, as the checkpoint has split them."""
+    frozen = {name.removeprefix(FROZEN) for name in record.leaves if name.startswith(FROZEN)}
+    if not frozen:
+        return {"params": params}
+    trainable, rest = split_params(params, lambda name: name not in frozen)
+    return {"params": trainable} if rest is None else {"params": trainable, "frozen": rest}
 
 
 def _of_critic(name: str) -> bool:
@@ -199,6 +215,8 @@ def _agree(failure: Exception | None) -> None:
 def read_step(path: epath.Path, *, state: TrainState | None = None, params: Params | None = None) -> Restored:
     """Reads one checkpoint: the whole `state` (abstract), or only `params` (abstract). Every process must call it.
 
+    `params` are the whole model's: where the checkpoint has frozen parameters, they are read as well and merged.
+
     A critic is read where it is asked for and the checkpoint has one; without the one or the other, it is None.
 
     Raises:
@@ -217,7 +235,8 @@ def read_step(path: epath.Path, *, state: TrainState | None = None, params: Para
     wrong = [name for name, entry in fingerprint(tree).items() if entry[2] != record.leaves[name][2]]
     if wrong:
         raise DamagedError(f"the checksums of {', '.join(wrong[:8])} do not match")
-    return Restored(int(path.name), tree["params"] if state is None else tree, record.extra)
+    found = merge_params(tree["params"], tree.get("frozen")) if state is None else tree
+    return Restored(int(path.name), found, record.extra)
 
 
 def read_newest(directory: epath.Path, steps: list[int], **abstract) -> tuple[Restored, list[str]]:

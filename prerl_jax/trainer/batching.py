@@ -162,7 +162,7 @@ class Batching:
             batch, _ = with_values(make({}, rollouts, **given, rows=rows), *jax.tree.map(lambda x: x[rows], mine))
         critic, batch = batch.critic, dataclasses.replace(batch, critic=None)
         if batch.sampler_logprobs is None:
-            batch = dataclasses.replace(batch, sampler_logprobs=jnp.zeros_like(batch.weights))
+            batch = dataclasses.replace(batch, sampler_logprobs=jnp.full_like(batch.weights, jnp.nan))
         trained = trained_tokens(batch, phase.objective).any(axis=1)
         statistics = of_values | {
             "train/kept_fraction": (batch.weights != 0).any(axis=1).reshape(terms, -1).any(axis=0).mean(),

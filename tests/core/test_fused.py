@@ -64,7 +64,8 @@ def fused(temperature, chunk, terms=squares, entropy=True):
 def test_rows_of_one_token_have_nothing_to_predict(chunk):
     """Such as P(y) without a prefix, where a response is one token."""
     args = HIDDEN[:, :1], UNEMBEDDING, TOKENS[:, :1], (WEIGHTS[:, :1], TOKENS[:, :1])
-    loss = jax.value_and_grad(lambda h, u: fused_loss(squares, h, pj.Head(u), *args[2:], chunk=chunk, entropy=True)[0], (0, 1))
+    settings = {"chunk": chunk, "entropy": True}
+    loss = jax.value_and_grad(lambda h, u: fused_loss(squares, h, pj.Head(u), *args[2:], **settings)[0], (0, 1))
     value, gradients = loss(*args[:2])
     assert value == 0
     toy.assert_same_bits(gradients, jax.tree.map(jnp.zeros_like, args[:2]))
@@ -107,7 +108,9 @@ def test_several_losses_at_once():
             HIDDEN, UNEMBEDDING, WEIGHTS
         )
         d_hidden, d_head = found[2][k]
-        toy.assert_close((found[0][k], found[1], (d_hidden, d_head.weights)), (loss, sums, gradient), rtol=2e-5, atol=2e-5)
+        toy.assert_close(
+            (found[0][k], found[1], (d_hidden, d_head.weights)), (loss, sums, gradient), rtol=2e-5, atol=2e-5
+        )
 
 
 def test_bfloat16_is_summed_in_float32():
@@ -127,9 +130,8 @@ def test_bfloat16_is_summed_in_float32():
 def test_certain_tokens(dtype):
     """Where p is near 1, all that is left are the others' probabilities; and a token of probability 0."""
     hidden, gaps = jnp.ones((1, 2, 1), dtype), jnp.asarray([[0.0, -8.0, -10.0, -100.0]], dtype)
-    loss = lambda h, w, target: fused_loss(  # noqa: E731
-        lambda logprobs, entropy, data: ((logprobs,), {"entropy": entropy}), h, pj.Head(w), jnp.asarray([[0, target]]), None
-    )
+    terms = lambda logprobs, entropy, data: ((logprobs,), {"entropy": entropy})  # noqa: E731
+    loss = lambda h, w, target: fused_loss(terms, h, pj.Head(w), jnp.asarray([[0, target]]), None)  # noqa: E731
     (value, metrics), (d_hidden, d_gaps) = jax.value_and_grad(loss, (0, 1), has_aux=True)(hidden, gaps, 0)
     total = 1 + np.exp(-8.0) + np.exp(-10.0)
     p = np.exp([-8.0, -10.0]) / total

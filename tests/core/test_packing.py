@@ -23,8 +23,8 @@ def prepared(phase, rollouts, group_size=4):
 
 
 def packed(batch, objective=CLIPPED, capacity=None, multiple=1):
-    groups = pj.plan(batch, objective, capacity)
-    return pj.pack(batch, groups, pj.bucket(len(groups), multiple), capacity)
+    bins = pj.plan(batch, objective, capacity)
+    return pj.pack(batch, bins, pj.bucket(len(bins), multiple), capacity)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ HAND = pj.Batch(  # the second row has no weight, the third no advantage, the la
 
 
 def test_pack_by_hand():
-    groups = pj.plan(HAND, CLIPPED, 5)
-    assert groups == [[0, 3]]
-    found = pj.pack(HAND, groups, 2, 5)
+    bins = pj.plan(HAND, CLIPPED, 5)
+    assert bins == [[0, 3]]
+    found = pj.pack(HAND, bins, 2, 5)
     expected = pj.Batch(
         sequences=pj.Sequences(
             tokens=np.asarray([[7, 1, 2, 9, 8], [0] * 5]),
@@ -96,12 +96,12 @@ def test_pack_by_hand():
 def test_rows_fill_one_microbatch_after_the_other():
     """Part i of the step is every 3rd row from i on: two rows of it are filled before those of the next."""
     batch = toy.to_numpy(pj.make_prepare(toy.Toy(), pj.grpo(steps=1)[0], 4)(None, toy.rollouts()))
-    groups = [[0], [1], [2]]
-    plain, laid = pj.pack(batch, groups, 6), pj.pack(batch, groups, 6, microbatches=3)
+    bins = [[0], [1], [2]]
+    plain, laid = pj.pack(batch, bins, 6), pj.pack(batch, bins, 6, microbatches=3)
     np.testing.assert_array_equal(laid.weights[[0, 3, 1]], plain.weights[:3])
     assert not laid.weights[[4, 2, 5]].any()
     with pytest.raises(ValueError, match="6 rows do not divide into 4 microbatches"):
-        pj.pack(batch, groups, 6, microbatches=4)
+        pj.pack(batch, bins, 6, microbatches=4)
 
 
 @dataclasses.dataclass(frozen=True)

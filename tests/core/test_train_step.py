@@ -110,8 +110,8 @@ def test_microbatches_agree(step, microbatches):
 def test_microbatches_without_a_trained_token_are_not_computed():
     """One program for batches of any number of rows: a part of empty rows leaves what it would break untouched."""
     batch = toy.to_numpy(batch_of())
-    groups = pj.plan(batch, PHASE.objective)
-    wide, narrow = (pj.pack(batch, groups, n * len(groups), microbatches=n) for n in (3, 1))
+    bins = pj.plan(batch, PHASE.objective)
+    wide, narrow = (pj.pack(batch, bins, n * len(bins), microbatches=n) for n in (3, 1))
     ours = jax.jit(pj.make_train_step(MODEL, TX, PHASE.objective, microbatches=3))
     toy.assert_close(
         arrays(ours(fresh(), wide)), arrays(jax.jit(pj.make_train_step(MODEL, TX, PHASE.objective))(fresh(), narrow))
@@ -226,6 +226,32 @@ def test_temperature_is_that_of_the_logprobs():
 
     means = jax.jit(means, static_argnums=2)
     toy.assert_close(means(params, batch, 0.5), means(doubled, batch, 1.0))
+
+
+def test_the_samplers_log_probabilities_count_where_they_are_known(step):
+    """NaN stands for unknown: one program serves the phases of both spaces, and no number is made up for P(y)."""
+    batch = batch_of()
+    known = jnp.arange(len(batch.weights))[:, None] < 4
+    some = dataclasses.replace(batch, sampler_logprobs=jnp.where(known, batch.sampler_logprobs, jnp.nan))
+    none = dataclasses.replace(batch, sampler_logprobs=jnp.full_like(batch.weights, jnp.nan))
+    everything, partly, nothing = (step(fresh(), b) for b in (batch, some, none))
+    trained = (batch.weights != 0) & (batch.advantages != 0)
+    logprobs = jax.jit(pj.make_score(MODEL))(fresh().params, batch.sequences)
+    name = "train/sampler_logprob_diff"
+    np.testing.assert_allclose(partly[1].pop(name), jnp.abs(logprobs + 2)[trained & known].mean(), rtol=1e-5)
+    assert np.isnan(nothing[1].pop(name))
+    del everything[1][name]
+    toy.assert_same_bits(arrays(partly), arrays(everything))
+    toy.assert_same_bits(arrays(nothing), arrays(everything))
+    absent = pj.make_loss(MODEL, PHASE.objective)(MODEL.init(), dataclasses.replace(batch, sampler_logprobs=None))[1]
+    assert not {"sampler_logprob_diff", "sampler_tokens"} & set(absent)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.25, 0.25), (lambda step: 0.5 / (1 + step), 0.1), (None, None)])
+def test_the_learning_rate_is_reported(rate, expected):
+    step = pj.make_train_step(MODEL, pj.adamw(rate or 1e-3), PHASE.objective, learning_rate=rate)
+    _, metrics = jax.jit(step)(fresh(phase_step=4), batch_of())
+    assert metrics.get("train/learning_rate") == (None if expected is None else np.float32(expected))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import toy
 
-from prerl_jax.models import rope
+from prerl_jax.models import rope, xla_cpu
 from prerl_jax.models.decoder import REMAT, Decoder
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 
 CONFIG = DecoderConfig("qwen3", 16, 16, 32, 3, 4, 2, 8, qk_norm=True, tied=True)
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 16, (2, 6)), jnp.int32)
@@ -39,7 +40,7 @@ def test_unrolled_layers_are_the_scanned_ones(scanned, remat):
 def test_rotations_taken_once_are_the_rotations():
     freqs = rope.frequencies(8, 100.0, None)
     angles = np.asarray(POSITIONS)[..., None] * freqs
-    for found in (rope.rotations(POSITIONS, freqs), jax.jit(rope.rotations_once)(POSITIONS, freqs)):
+    for found in (rope.rotations(POSITIONS, freqs), jax.jit(xla_cpu.rotations_once)(POSITIONS, freqs)):
         toy.assert_close(found, (np.cos(angles), np.sin(angles)))
 
 
@@ -48,9 +49,19 @@ def test_rotations_taken_once_are_the_rotations():
     [(2, None, 1, 0), (2, False, 1, 1), (3, None, 1, 1), (3, None, 2, 0)],
 )
 def test_only_deep_models_of_one_process_are_scanned_on_a_cpu(layers, unroll, processes, loops, monkeypatch):
-    monkeypatch.setattr("prerl_jax.models.decoder.UNROLLED_LAYERS", 2)
+    monkeypatch.setattr("prerl_jax.models.xla_cpu.UNROLLED_LAYERS", 2)
     monkeypatch.setattr("jax.process_count", lambda: processes)
     config = DecoderConfig("qwen3", 16, 16, 32, layers, 4, 2, 8)
     model = Decoder(config, unroll=unroll)
     text = str(jax.make_jaxpr(model.hidden)(model.abstract_params(), TOKENS, POSITIONS, jnp.ones_like(TOKENS)))
     assert text.count("scan[") == loops + 1, "cos and sin are taken in a loop of their own"
+
+
+def test_a_mesh_of_explicit_axes_is_refused_with_the_remedy():
+    """It is what `jax.make_mesh` gives today; under it a lookup in a sharded embedding fails."""
+    axes = ("data", "fsdp", "tensor")
+    with pytest.raises(ValueError, match=r"axes data, fsdp, tensor are Explicit.*prerl_jax\.make_mesh"):
+        Decoder(CONFIG, mesh=jax.make_mesh((2, 4, 1), axes))
+    auto = jax.make_mesh((2, 4, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    assert Decoder(CONFIG, mesh=auto).mesh is auto
+    assert Decoder(CONFIG, mesh=make_mesh(MeshSpec(data=2))).mesh.shape["fsdp"] == 4

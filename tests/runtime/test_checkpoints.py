@@ -1,5 +1,6 @@
 """Checkpoints: bit for bit round trips, retention, damage, and checkpoints of another model."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from states import abstract, assert_same, make_state
 
+from prerl_jax.core.params import merge_params
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_params, restore_state
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.runtime.step_files import CheckpointError, fingerprint
@@ -45,6 +47,25 @@ def damage(folder, how):
         flipped = bytearray(data)
         flipped[len(data) // 2] ^= 1
         path.write_bytes(data[: len(data) // 2] if how == "truncate" else flipped)
+
+
+def test_frozen_parameters_are_kept_beside_the_trained_ones(opened, tmp_path):
+    """They come back with the whole state, and merged where only the parameters are asked for."""
+    state = make_state(3)
+    frozen = {"layers": {"down": make_state(5).params["layers"]["up"]}}
+    with_frozen, checkpoints = dataclasses.replace(state, frozen=frozen), opened()
+    checkpoints.save(2, state, {}, {}, False)
+    checkpoints.save(3, with_frozen, {}, {}, False)
+    assert_same(checkpoints.restore(abstract(with_frozen)).state, with_frozen)
+    folder = tmp_path / "checkpoints"
+    whole = merge_params(state.params, frozen)
+    assert_same(restore_params(folder, abstract(whole)).state, whole)
+    assert not (folder / "2" / "frozen").exists()
+    assert_same(restore_params(folder, abstract(state.params), 2).state, state.params)
+    with pytest.raises(ValueError, match=r"only in the checkpoint: frozen\.layers\.down"):
+        restore_state(folder, abstract(state))
+    with pytest.raises(ValueError, match=r"only in the model: frozen\.layers\.down"):
+        restore_state(folder, abstract(with_frozen), 2)
 
 
 @pytest.mark.parametrize(

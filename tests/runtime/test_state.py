@@ -21,3 +21,15 @@ def test_a_new_state_takes_over_the_parameters():
     np.testing.assert_array_equal(kept, np.arange(16.0).reshape(8, 2))
     assert kept.sharding == batch_sharding(mesh)
     np.testing.assert_array_equal(state.rng, jax.random.PRNGKey(3))
+
+
+def test_frozen_parameters_are_taken_over_without_moments():
+    mesh = make_mesh(MeshSpec())
+    trained, frozen = (jax.device_put(jnp.full((8, 2), x), batch_sharding(mesh)) for x in (1.0, 2.0))
+    state = create_state({"w": trained}, adamw(1e-3), mesh, seed=3, frozen={"v": frozen})
+    assert frozen.is_deleted()
+    np.testing.assert_array_equal(state.frozen["v"], np.full((8, 2), 2.0))
+    assert state.frozen["v"].sharding == batch_sharding(mesh)
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    assert len(moments) == 2  # of the trained leaf
+    assert all(leaf.sharding.is_equivalent_to(batch_sharding(mesh), leaf.ndim) for leaf in moments)
