@@ -1,6 +1,6 @@
-"""`python -m prerl_jax.launch`: runs a config, on a laptop, on a GPU, or as one of the processes of a TPU slice.
+"""`python -m prerl_jax.launch`: trains as a config says, on a CPU, on a GPU, or as one process of a TPU slice.
 
-Compiled programs are kept on disk for the next start: where, and how to turn it off, is in `runtime/compilation.py`.
+Compiled programs are kept on disk for the next start. `runtime/compilation.py` says where, and how to turn that off.
 """
 
 from __future__ import annotations
@@ -18,22 +18,45 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m prerl_jax.launch",
-        description="Train a language model with RL in pre-train space. Started again in the same workdir, it resumes.",
+        description="Train a language model with RL in pre-train space, P(y), and in post-train space, P(y|x). "
+        "The same command in the same workdir resumes a run that was stopped.",
     )
-    p.add_argument("--config", default="lab", help="config file, or the name of one that ships with the package (lab)")
-    p.add_argument("--workdir", type=Path, help="where everything is written; runs/NAME by default")
-    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b.0.c=value", nargs="+")
-    p.add_argument("--dry-run", action="store_true", help="print the config and what it would take, and stop")
-    p.add_argument("--devices", type=int, metavar="N", help="with --dry-run: as if there were so many devices")
-    p.add_argument("--init-from", metavar="WORKDIR[@STEP]", help="begin with another run's parameters and moments")
-    p.add_argument("--allow-config-change", action="store_true", help="resume under another config than the workdir's")
-    p.add_argument("--profile", type=int, metavar="N", help="trace steps N to N+2 into WORKDIR/profile")
+    p.add_argument(
+        "--config", default="lab", help="a config file, or the name of one that ships with the package; lab by default"
+    )
+    p.add_argument("--workdir", type=Path, help="folder for everything that the run writes; runs/NAME by default")
+    p.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        nargs="+",
+        help="change fields of the config: --set seed=3 optimizer.learning_rate=1e-5 'phases=grpo(steps=40)'",
+    )
+    p.add_argument(
+        "--dry-run", action="store_true", help="print the config, the shardings and the memory that they take, and stop"
+    )
+    p.add_argument(
+        "--devices", type=int, metavar="N", help="with --dry-run: plan for N devices instead of those of this machine"
+    )
+    p.add_argument(
+        "--init-from",
+        metavar="WORKDIR[@STEP]",
+        help="start from the parameters and optimizer moments of another run's checkpoint, the last one by default",
+    )
+    p.add_argument(
+        "--allow-config-change", action="store_true", help="resume although the config differs from the workdir's"
+    )
+    p.add_argument("--profile", type=int, metavar="N", help="write a profile of steps N to N+2 into WORKDIR/profile")
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status. An error the user can mend is printed without a traceback."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # to install PyTorch, which nothing needs
+    """Runs the command line and returns the exit status. An error that the user can fix is printed in one line."""
+    os.environ.setdefault(
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"
+    )  # it advises to install PyTorch, which nothing needs
     args = parser().parse_args(argv)
     from prerl_jax.runtime.compilation import enable_cache
     from prerl_jax.runtime.distributed import OtherProcessError, StartUpError, initialize
@@ -42,13 +65,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
         workdir = args.workdir or Path("runs") / config.name
-        if args.dry_run:  # of any mesh, on any machine: no other process is waited for
+        if args.dry_run:  # before the start-up of several processes: it plans any mesh on any machine
             from prerl_jax.trainer.dry_run import dry_run
 
             dry_run(config, devices=args.devices)
             return 0
         if args.devices is not None:
-            raise ValueError("--devices is for --dry-run; a run takes the devices that are there.")
+            raise ValueError("--devices is for --dry-run; a run uses the machine's devices.")
         enable_cache()  # before anything compiles
         keep_freed_memory()  # before JAX starts its threads
         initialize()  # before anything touches a device

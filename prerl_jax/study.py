@@ -1,17 +1,17 @@
 """`python -m prerl_jax.study configs/studies/NAME.py`: runs a grid of arms and seeds, and writes its table and plots.
 
-Every run is one of `prerl_jax.launch`, a process of its own. The study's folder, runs/studies/NAME by default, holds
+Each run is a process of its own, `python -m prerl_jax.launch`. The study's folder, runs/studies/NAME by default, has
 
-    ARM/seed0.py, ARM/seed0/, ARM/seed0.log     a run's config, its workdir, and what it printed
+    ARM/seed0.py, ARM/seed0/, ARM/seed0.log     the config of a run, its workdir, and its output
     table.md, table.json                        statistics of the finished runs
     FIGURE.png                                  accuracy against steps and compute, pass@k, entropy, length, reflections
 
-The same command again goes on where it stopped: finished runs are not run again, interrupted ones resume. Arms and
-seeds may be added; a run whose config has changed is refused, and so is one that still goes on, since a study that was
-killed (SIGKILL) leaves behind what it had started.
+The same command continues a study that was stopped: finished runs are not run again, and interrupted runs resume. You
+may add arms and seeds. The command refuses a run whose config has changed. It also refuses a run that another process
+is still running: a study that was killed with SIGKILL leaves its runs behind.
 
---jobs N runs N at a time, each on its share of the processor's cores: for machines whose devices processes can share,
-not for a TPU.
+--jobs N runs N at a time, each on its share of the processor's cores. Use it where several processes can share the
+devices; on a TPU they cannot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -37,22 +36,29 @@ from prerl_jax.analysis.study_table import markdown, study_table
 from prerl_jax.config.io import difference, load_config, render
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.config.study import Figure, Study, load_study
+from prerl_jax.runtime.cores import available_cores, pin, shares
 from prerl_jax.runtime.lock import try_lock
 from prerl_jax.runtime.metrics import MetricsError, read_metrics, write_json, write_text
 
 TAIL = 2000
-"""Characters of a failed run's log that are shown."""
+"""How many characters of a failed run's log are printed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run of the grid."""
+    """One run of the grid.
+
+    Attributes:
+      arm: the name of its arm.
+      seed: its seed.
+      config: its config, with that seed.
+      folder: the folder of its arm.
+    """
 
     arm: str
     seed: int
     config: TrainConfig
     folder: Path
-    """Of its arm."""
 
     @property
     def workdir(self) -> Path:
@@ -60,7 +66,7 @@ class Cell:
 
     @property
     def saved(self) -> Path:
-        """The config file that the run is started with."""
+        """The run's config file."""
         return self.folder / f"seed{self.seed}.py"
 
     @property
@@ -76,31 +82,31 @@ class Cell:
         return (self.workdir / "summary.json").is_file()
 
     def state(self) -> str:
-        """For people: how far it is."""
+        """How far the run is, in words."""
         if self.finished:
             return "finished"
         records = read_metrics(self.workdir)
         return f"at step {records[-1]['step']}" if records else "new"
 
     def lock(self, log: IO[str]) -> None:
-        """Takes its open log for one process: whoever writes into it keeps the lock, the starter's end included.
+        """Locks the run's open log. The run inherits the file, so the lock lasts until the run ends.
 
-        Raises StudyError where a process has it.
+        Raises StudyError where another process holds the lock.
         """
         if not try_lock(log):
             raise StudyError(
-                f"{self.name} is being run already, by another study command or by what a killed one left behind. Wait "
-                f"until it ends, or end it: a process of `prerl_jax.launch --workdir {self.workdir}`."
+                f"{self.name} is being run already, by another study command, or because a killed one left it. Wait "
+                f"until it ends, or end the process of `prerl_jax.launch --workdir {self.workdir}`."
             )
 
     def check_free(self) -> None:
-        """StudyError where a process runs it."""
+        """Raises StudyError where a process is running it."""
         if self.log.is_file():
             with self.log.open("a") as log:
                 self.lock(log)
 
     def guards(self) -> list[str]:
-        """What guards did in a finished run, in words, phase by phase."""
+        """What the guards of a finished run did, in words, phase by phase."""
         said = []
         for row in json.loads((self.workdir / "summary.json").read_text()):
             done = [f"ended by {row['ended']}"] if row.get("ended") else []
@@ -108,42 +114,48 @@ class Cell:
         return said
 
     def changes(self) -> list[str]:
-        """In what the config differs from the one that the run was started with."""
+        """The differences between the config that the run was started with and this one, a line each."""
         if not self.saved.is_file():
             return []
         try:
             return difference(load_config(self.saved), self.config)
-        except (ValueError, OSError, ImportError) as error:  # of another version, or of the user's module
+        except (ValueError, OSError, ImportError) as error:  # written by another version, or uses a user's module
             return [str(error)]
 
 
 class StudyError(RuntimeError):
-    """Runs failed, or cannot be started; the message says which, and where to look."""
+    """Runs failed or cannot be started. The message says which, and where to look."""
 
 
 def cells(study: Study, out: Path) -> list[Cell]:
-    """The grid, seed by seed, so that a study that is stopped early has pairs.
+    """The runs of a study, seed by seed, so that a study that is stopped early has pairs.
 
-    Raises ValueError with the differences where runs that are there were started with other configs.
+    Raises:
+      ValueError: runs in the folder were started with other configs. The error lists the differences.
     """
     grid = [Cell(arm.name, seed, study.config(arm, seed), out / arm.name) for seed in study.seeds for arm in study.arms]
     changed = [(cell, lines) for cell in grid if (lines := cell.changes())]
     if changed:
         said = "\n".join(f"  {cell.name}:\n    " + "\n    ".join(lines) for cell, lines in changed)
         raise ValueError(
-            f"{out} holds runs of other configs than the study's:\n{said}\n"
+            f"{out} has runs with other configs than the study's:\n{said}\n"
             "Use another --out, or remove these runs' folders and .py files."
         )
     return grid
 
 
 def run_study(study: Study, out: Path, jobs: int = 1) -> None:
-    """Runs what is not finished, `jobs` runs at a time, and writes the tables and the pictures.
+    """Runs the unfinished runs of a study, then writes the tables and the pictures.
+
+    Args:
+      study: the study.
+      out: its folder.
+      jobs: how many runs at a time, 1 or more.
 
     Raises:
-      ValueError: runs that are there were started with other configs; nothing has been run then.
-      StudyError: runs failed, and the others are finished and in the table; or a process of before runs one of them,
-        and nothing has been run.
+      ValueError: runs in the folder were started with other configs. No run was started.
+      StudyError: runs failed; the others are finished and in the table. Or another process is running one of them; no
+        run was started.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; it must be 1 or more.")
@@ -161,12 +173,12 @@ def run_study(study: Study, out: Path, jobs: int = 1) -> None:
 
 
 def _run_all(left: list[Cell], jobs: int) -> list[Cell]:
-    """Runs the cells; returns those that failed. However it ends, no run of it goes on after it."""
+    """Runs the cells and returns those that failed. Ends the runs that it started, also on an exception."""
     for cell in left:
         cell.folder.mkdir(parents=True, exist_ok=True)
         write_text(cell.saved, render(cell.config))
     places: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
-    for place in shares(sorted(_cores()), jobs):
+    for place in shares(available_cores(), jobs):
         places.put(place)
     running: set[subprocess.Popen] = set()
     failed = []
@@ -188,19 +200,19 @@ def _run_all(left: list[Cell], jobs: int) -> list[Cell]:
 
 
 def command(cell: Cell) -> list[str]:
-    """What runs a cell, or resumes it."""
+    """The command that runs or resumes a cell."""
     return [sys.executable, "-m", "prerl_jax.launch", "--config", str(cell.saved), "--workdir", str(cell.workdir)]
 
 
 def _run(cell: Cell, places: queue.SimpleQueue[set[int]], running: set[subprocess.Popen]) -> tuple[int, float]:
-    """(exit status, seconds) of one run, on the first share of the cores that comes free."""
+    """(exit status, seconds) of one run, on the first share of the cores that is free."""
     place, start = places.get(), time.monotonic()
     try:
         with cell.log.open("a") as log:
             cell.lock(log)
             process = subprocess.Popen(command(cell), stdout=log, stderr=subprocess.STDOUT)
             running.add(process)
-            _pin(process.pid, place)
+            pin(process.pid, place)
             status = process.wait()
             running.discard(process)
     finally:
@@ -208,25 +220,8 @@ def _run(cell: Cell, places: queue.SimpleQueue[set[int]], running: set[subproces
     return status, time.monotonic() - start
 
 
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-
-
-def shares(cores: list[int], jobs: int) -> list[set[int]]:
-    """The cores of each of so many jobs: as even as it goes, one core for several jobs where there are more of them."""
-    if jobs >= len(cores):
-        return [{cores[job % len(cores)]} for job in range(jobs)]
-    return [set(cores[job::jobs]) for job in range(jobs)]
-
-
-def _pin(pid: int, cores: set[int]) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
-            os.sched_setaffinity(pid, cores)
-
-
 def write_results(study: Study, grid: list[Cell], out: Path) -> None:
-    """Writes table.json, table.md and the pictures of the finished runs; nothing if there are none."""
+    """Writes table.json, table.md and the pictures of the finished runs, if there are any."""
     runs: dict[str, dict[int, list[Record]]] = {arm.name: {} for arm in study.arms}
     for cell in grid:
         if cell.finished:
@@ -236,8 +231,15 @@ def write_results(study: Study, grid: list[Cell], out: Path) -> None:
     if not finished:
         return
     said = {arm: {cell.seed: cell.guards() for cell in grid if cell.arm == arm and cell.finished} for arm in finished}
-    how = {"accuracy": study.accuracy, "targets": study.targets, "watched": study.watched}
-    table = study_table(study.name, finished, **how, baselines=study.baselines, guards=said)
+    table = study_table(
+        study.name,
+        finished,
+        accuracy=study.accuracy,
+        targets=study.targets,
+        watched=study.watched,
+        baselines=study.baselines,
+        guards=said,
+    )
     write_json(out / "table.json", table)
     write_text(out / "table.md", markdown(table))
     for figure in study.figures or (Figure(study.name, tuple(runs)),):
@@ -252,16 +254,16 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m prerl_jax.study", description="Run a grid of configs and seeds; write its table and plots."
     )
-    p.add_argument("study", help="study file, or the name of one that ships with the package (studies/NAME)")
-    p.add_argument("--out", type=Path, help="folder of the study; runs/studies/NAME by default")
-    p.add_argument("--dry-run", action="store_true", help="print the grid and how far each run is, and stop")
-    p.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
+    p.add_argument("study", help="a study file, or the name of one that ships with the package (studies/NAME)")
+    p.add_argument("--out", type=Path, help="the study's folder; runs/studies/NAME by default")
+    p.add_argument("--dry-run", action="store_true", help="print the runs and how far each one is, and stop")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="how many runs at a time; 1 by default")
     return p
 
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM becomes an exception, so that what runs is ended, too."""
+    """Turns SIGTERM into an exception, so that the runs are ended, too."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield

@@ -34,8 +34,7 @@ with (workdir / "metrics.jsonl").open("a") as file:
 ONE = """
 import dataclasses
 import tiny_run
-from prerl_jax import grpo
-from prerl_jax.config.study import Arm, Study
+from prerl_jax import AlignmentSpec, Arm, Study, grpo
 
 def study():
     config = dataclasses.replace(tiny_run.config(), phases=grpo(steps=1), alignment=AlignmentSpec())
@@ -154,19 +153,6 @@ def test_a_run_that_a_killed_study_left_behind_is_not_started_twice(fake):
 def test_what_is_refused(make, says):
     with pytest.raises(ValueError, match=says):
         make()
-
-
-@pytest.mark.parametrize(
-    ("cores", "jobs", "expected"),
-    [
-        ([0, 1, 2, 3], 1, [{0, 1, 2, 3}]),
-        ([0, 1, 2, 3], 2, [{0, 2}, {1, 3}]),
-        ([4, 6, 7], 2, [{4, 7}, {6}]),
-        ([0, 1], 3, [{0}, {1}, {0}]),
-    ],
-)
-def test_shares_of_the_cores(cores, jobs, expected):
-    assert study.shares(cores, jobs) == expected
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""What a study is, as plain values: arms, each a config, run with several seeds.
+"""A study as plain values: arms, each of which is a config, and the seeds that every arm runs with.
 
 A study file is a Python file with `def study() -> Study`. `python -m prerl_jax.study` runs it.
 """
@@ -20,18 +20,21 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def _require_name(name: str, what: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{what} is named {name!r}; its name becomes a folder's: letters, digits, dots, dashes and underscores."
+            f"{what} is named {name!r}. The name becomes a folder's: letters, digits, dots, dashes and underscores."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One thing that is tried.
+    """One config of a study.
 
     Attributes:
-      name: stands in tables and plots, and is a folder's name.
-      config: what every seed runs; its own `seed` is replaced.
-      baseline: the name of the arm that this one is compared with, seed by seed; None for none.
+      name: the arm's name in tables and plots, and its folder: letters, digits, dots, dashes and underscores.
+      config: the config that every seed runs. The study sets its `seed`.
+      baseline: the name of the arm that this one is compared with, seed by seed; None for no comparison.
+
+    Raises:
+      ValueError: the name could not be a folder's, or the config is not valid.
     """
 
     name: str
@@ -45,7 +48,15 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """The arms that one picture shows."""
+    """A picture of a study.
+
+    Attributes:
+      name: the name of its file, NAME.png.
+      arms: the names of the arms that it shows.
+
+    Raises:
+      ValueError: the name could not be a file's.
+    """
 
     name: str
     arms: tuple[str, ...]
@@ -59,14 +70,18 @@ class Study:
     """A grid of runs: every arm with every seed.
 
     Attributes:
-      name: stands above the table; the default folder's name.
-      arms: in the order of the table.
-      seeds: of data order and of training samples. Runs of one seed are pairs: they see the same problems in the same
-        order, drawn from with the same keys.
-      accuracy: the metric that arms are compared by.
-      targets: accuracies; how many steps and how much compute an arm takes to reach each of them is in the table.
-      figures: pictures; () is a single one, of all arms.
-      watched: further metrics, such as "alignment/objective", whose means over each phase are in the table.
+      name: the title of the table, and the default folder's name.
+      arms: the arms, in the order of the table.
+      seeds: the values of `TrainConfig.seed`. Runs of two arms with one seed are a pair: they meet the same problems in
+        the same order, and sample with the same keys.
+      accuracy: the `eval/` metric by which arms are compared.
+      targets: accuracies in (0, 1]. The table has the steps and the compute that an arm takes to reach each of them.
+      figures: the pictures; () makes one of all arms.
+      watched: more metrics, such as "alignment/objective". The table has their means over each phase.
+
+    Raises:
+      ValueError: there is no arm or no seed, something stands twice, a name is unknown, or an arm does not measure
+        `accuracy`.
     """
 
     name: str
@@ -92,7 +107,7 @@ class Study:
             if not figure.arms or set(figure.arms) - set(names):
                 raise ValueError(f"figure {figure.name!r} shows {figure.arms}; the arms are {names}.")
         if not all(0 < target <= 1 and math.isfinite(target) for target in self.targets):
-            raise ValueError(f"targets are {self.targets}; accuracies are above 0 and at most 1.")
+            raise ValueError(f"targets are {self.targets}; each must be above 0 and at most 1.")
 
     def _check_arm(self, arm: Arm, names: list[str]) -> None:
         if arm.baseline is not None and (arm.baseline not in names or arm.baseline == arm.name):
@@ -106,17 +121,17 @@ class Study:
             )
 
     def config(self, arm: Arm, seed: int) -> TrainConfig:
-        """What one run of the grid runs."""
+        """The config of one run of the grid."""
         return dataclasses.replace(arm.config, seed=seed)
 
     @property
     def baselines(self) -> dict[str, str]:
-        """{arm: the arm that it is compared with}."""
+        """{arm: the arm that it is compared with}, by name."""
         return {arm.name: arm.baseline for arm in self.arms if arm.baseline is not None}
 
 
 def load_study(path: str | Path) -> Study:
-    """The study of a Python file, or of one that comes with the package, as `configs/studies/NAME.py`.
+    """Reads the study of a Python file, or of one that ships with the package, such as "studies/guards".
 
     Raises as `load_config` does.
     """
