@@ -17,7 +17,7 @@ Expected: there is no published number for this model and data.
 
 import dataclasses
 
-from prerl_jax import AlignmentSpec, TrainConfig, Warmup, dapo, load_config
+from prerl_jax import AlignmentSpec, ContinuousBatching, TrainConfig, Warmup, dapo, load_config
 
 
 def config() -> TrainConfig:
@@ -29,7 +29,11 @@ def config() -> TrainConfig:
         name="dapo_qwen3_4b_math",
         phases=(phase,),
         sampling=dataclasses.replace(
-            base.sampling, prompts_per_step=512, group_size=16, max_new_tokens=20480, slots=96
+            base.sampling,
+            prompts_per_step=512,
+            group_size=16,
+            max_new_tokens=20480,
+            engine=ContinuousBatching(slots=96),
         ),
         optimizer=dataclasses.replace(base.optimizer, weight_decay=0.1),
         microbatches=256,

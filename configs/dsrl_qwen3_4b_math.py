@@ -17,7 +17,7 @@ What it needs, relative to the working directory, or wherever the overrides say:
 Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
 are 4 x 16 GB, 2 GB a chip; the cache of 128 responses of 8,192 tokens (147 kB a token) is 155 GB, 4.8 GB a chip; each
 microbatch is one row a chip. Every 10 steps alignment takes two more gradients, 1 GB a chip, in the same microbatches.
-`--dry-run` prints what your slice would hold; on another, change mesh, microbatches, sampling.slots and
+`--dry-run` prints what your slice would hold; on another, change mesh, microbatches, sampling.engine.slots and
 alignment.prompts.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.26, GRPO 55.79, DSRL 57.54. The evaluation
@@ -31,6 +31,7 @@ from prerl_jax import (
     BoxedAnswer,
     ChatTemplate,
     CheckpointSpec,
+    ContinuousBatching,
     DataSpec,
     EvaluationSpec,
     MeshSpec,
@@ -59,7 +60,9 @@ def config() -> TrainConfig:
             too_long="truncate_left",
         ),
         phases=dsrl(warmup=20, total=348),
-        sampling=SamplingSpec(prompts_per_step=128, group_size=8, max_new_tokens=8192, slots=128),
+        sampling=SamplingSpec(
+            prompts_per_step=128, group_size=8, max_new_tokens=8192, engine=ContinuousBatching(slots=128)
+        ),
         optimizer=OptimizerSpec(learning_rate=1e-6, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, max_grad_norm=1.0),
         evaluation=EvaluationSpec(every=25, samples=20, temperature=1.0),
         checkpoints=CheckpointSpec(every=25, keep_last=2, best="eval/avg@20"),

@@ -17,7 +17,7 @@ here is avg@20 on the three that the published code watches, of all and of each,
 
 import dataclasses
 
-from prerl_jax import MeshSpec, TrainConfig, load_config
+from prerl_jax import ContinuousBatching, MeshSpec, TrainConfig, load_config
 
 
 def config() -> TrainConfig:
@@ -26,6 +26,6 @@ def config() -> TrainConfig:
         small,
         name="dsrl_qwen3_8b_math",
         model=dataclasses.replace(small.model, path="Qwen/Qwen3-8B"),
-        sampling=dataclasses.replace(small.sampling, slots=64),
+        sampling=dataclasses.replace(small.sampling, engine=ContinuousBatching(slots=64)),
         mesh=MeshSpec(data=1, fsdp=16, tensor=2),
     )

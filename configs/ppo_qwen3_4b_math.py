@@ -18,7 +18,7 @@ Expected: there is no published number for this model and data.
 
 import dataclasses
 
-from prerl_jax import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig, load_config, ppo
+from prerl_jax import AlignmentSpec, ContinuousBatching, CriticSpec, OptimizerSpec, TrainConfig, load_config, ppo
 
 
 def config() -> TrainConfig:
@@ -28,6 +28,6 @@ def config() -> TrainConfig:
         name="ppo_qwen3_4b_math",
         phases=ppo(steps=348, critic_warmup=10, gamma=1.0, lam=1.0, minibatches=4),
         critic=CriticSpec(OptimizerSpec(learning_rate=1e-5, weight_decay=0.01, max_grad_norm=1.0), value_clip=0.5),
-        sampling=dataclasses.replace(base.sampling, slots=128),
+        sampling=dataclasses.replace(base.sampling, engine=ContinuousBatching(slots=128)),
         alignment=AlignmentSpec(),
     )

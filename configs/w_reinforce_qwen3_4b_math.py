@@ -17,7 +17,7 @@ Expected: published are curves of pass@k for k up to 256 (arXiv 2506.01347), ove
 
 import dataclasses
 
-from prerl_jax import AlignmentSpec, ClippedPG, TrainConfig, WithEntropy, load_config, w_reinforce
+from prerl_jax import AlignmentSpec, ClippedPG, ContinuousBatching, TrainConfig, WithEntropy, load_config, w_reinforce
 
 
 def config() -> TrainConfig:
@@ -29,7 +29,9 @@ def config() -> TrainConfig:
         name="w_reinforce_qwen3_4b_math",
         data=dataclasses.replace(base.data, too_long="drop"),
         phases=(phase,),
-        sampling=dataclasses.replace(base.sampling, prompts_per_step=1024, max_new_tokens=31744, slots=64),
+        sampling=dataclasses.replace(
+            base.sampling, prompts_per_step=1024, max_new_tokens=31744, engine=ContinuousBatching(slots=64)
+        ),
         evaluation=dataclasses.replace(base.evaluation, every=7),
         checkpoints=dataclasses.replace(base.checkpoints, every=7),
         microbatches=256,

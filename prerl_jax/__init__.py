@@ -100,9 +100,10 @@ from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.tokenizer import load_tokenizer
-from prerl_jax.rollout.continuous import make_pool
-from prerl_jax.rollout.engine import Engine
+from prerl_jax.rollout.continuous import ContinuousBatching
+from prerl_jax.rollout.engine import Engine, EngineSpec, OnComplete, Sampled
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
+from prerl_jax.rollout.static import StaticBatching
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.verify.batch import Verifier
 from prerl_jax.verify.boxed import BoxedAnswer
@@ -133,6 +134,7 @@ __all__ = [
     "CheckpointSpec",
     "ClippedPG",
     "ConstantBaseline",
+    "ContinuousBatching",
     "Cosine",
     "CriticSpec",
     "DataSpec",
@@ -141,6 +143,7 @@ __all__ = [
     "DropTruncated",
     "EndPhase",
     "Engine",
+    "EngineSpec",
     "EvaluationSpec",
     "ExactMatch",
     "FellBy",
@@ -164,6 +167,7 @@ __all__ = [
     "ModelSpec",
     "MultipleChoice",
     "Objective",
+    "OnComplete",
     "OptimizerSpec",
     "OverlongPenalty",
     "ParquetProblems",
@@ -183,6 +187,7 @@ __all__ = [
     "Rollouts",
     "RoseBy",
     "RoseToRatio",
+    "Sampled",
     "SamplerConfig",
     "SamplingSpec",
     "Schedule",
@@ -192,6 +197,7 @@ __all__ = [
     "SequenceSumTokenSumNorm",
     "Sequences",
     "Space",
+    "StaticBatching",
     "Study",
     "Term",
     "Thought",
@@ -223,7 +229,6 @@ __all__ = [
     "make_layout",
     "make_loss",
     "make_mesh",
-    "make_pool",
     "make_prepare",
     "make_probability_statistics",
     "make_sampler",

@@ -37,8 +37,9 @@ from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.types import Params, Rollouts
 from prerl_jax.data import left_pad
-from prerl_jax.evaluation.sampling import collect, texts, truncated
-from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
+from prerl_jax.evaluation.sampling import texts, truncated
+from prerl_jax.rollout.sampler import SamplerConfig
+from prerl_jax.rollout.static import StaticBatching
 from prerl_jax.runtime.checkpoints import restore_params
 from prerl_jax.runtime.mesh import batch_shards, global_rows
 from prerl_jax.runtime.metrics import MetricsError, write_json
@@ -143,8 +144,8 @@ def _sample(setup: Setup, params: Params, phase: Phase, groups: int) -> Sampled:
     examples = setup.train[:groups]
     prompts = left_pad(examples, config.data.max_prompt_tokens, setup.pad_token)
     prompts = dataclasses.replace(prompts, ids=np.arange(groups, dtype=np.int32))
-    engine, key = make_sampler(setup.model, settings, group_size), jax.random.PRNGKey(config.seed)
-    rollouts = collect(engine, params, prompts, key, setup.mesh)
+    engine, key = StaticBatching().make(setup.model, settings, group_size), jax.random.PRNGKey(config.seed)
+    rollouts = engine.sample(params, prompts, key).rollouts
     lengths = rollouts.response_mask.sum(axis=1)
     responses = texts(rollouts.response, lengths, setup.decode)
     cut = truncated(rollouts.response, lengths, setup.stop_tokens)

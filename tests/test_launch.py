@@ -51,7 +51,7 @@ def jsonl(path, count=8, prompt="12+34="):
         ("sampling.group_size=1", ["group_size is 1", "2 or more"]),
         ("sampling.prompts_per_step=6", ["6 groups do not divide over the 4 parts of the mesh"]),
         ("microbatches=3", ["16 rows do not divide into microbatches = 3"]),
-        ("sampling.slots=0", ["sampling.slots is 0"]),
+        ("sampling.engine.slots=0", ["slots must be at least 1, got 0"]),
         ("sampling.prompts_per_step=128", ["sampling.prompts_per_step is 128", "64 usable problems"]),
         ("alignment.prompts=8", ["alignment.prompts is 8", "sampling.prompts_per_step = 4"]),
         ("mesh.data=16", ["needs 32 devices, there are 8"]),

@@ -19,7 +19,7 @@ from prerl_jax import dsrl, launch
 from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
 from prerl_jax.models import xla_cpu
-from prerl_jax.rollout.continuous import make_pool
+from prerl_jax.rollout.continuous import ContinuousBatching
 from prerl_jax.runtime.checkpoints import restore_state
 from prerl_jax.trainer import setup as assembly_module
 
@@ -78,18 +78,18 @@ class Died(BaseException):
 
 
 def dying_engine(config: TrainConfig, at: int):
-    """Pools, whose engines raise Died when they are to sample for training step `at` + 1 of this process."""
+    """Makes engines that raise Died when they are to sample for training step `at` + 1 of this process."""
     calls = itertools.count()
 
     def make(model, settings, group_size):
-        engine = make_pool(model, settings, group_size)
+        engine = ContinuousBatching().make(model, settings, group_size)
 
-        def sample(params, prompts, key):
+        def sample(params, prompts, key, on_complete=None):
             if group_size == config.sampling.group_size and next(calls) == at:
                 raise Died
-            return engine(params, prompts, key)
+            return engine.sample(params, prompts, key, on_complete)
 
-        return sample
+        return types.SimpleNamespace(sample=sample)
 
     return make
 

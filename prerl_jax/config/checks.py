@@ -113,11 +113,8 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
             f"sampling.prompts_per_step = {sampling.prompts_per_step} groups do not divide over the {shards} parts of the mesh (data x "
             "fsdp), and a group stays together; change the number of prompts, or give more devices to mesh.tensor."
         )
-    if shards and sampling.slots is not None and sampling.slots % shards:
-        raise ValueError(
-            f"sampling.slots = {sampling.slots} do not divide over the {shards} parts of the mesh (data x fsdp); use a "
-            "multiple, or None for a slot for every row."
-        )
+    if shards:
+        sampling.engine.check(shards)
     part = rows // config.microbatches
     if shards and part % shards:
         raise ValueError(

@@ -20,6 +20,8 @@ from prerl_jax.models.attention import BACKENDS
 from prerl_jax.models.cache import CACHE_DTYPES
 from prerl_jax.models.decoder import REMAT
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
+from prerl_jax.rollout.continuous import ContinuousBatching
+from prerl_jax.rollout.engine import EngineSpec
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.verify.batch import Verifier
 
@@ -109,9 +111,9 @@ class SamplingSpec:
         the policy whose log-probabilities are trained.
       top_p: samples within this probability mass, in (0, 1]; None samples from all of it. As with `top_k`, a number
         makes the sampled policy another one.
-      slots: responses decoded at once, which bounds the KV cache. When a response ends, the next one takes its place.
-        None decodes all `prompts_per_step * group_size` at once; they share their group's prompt. With fewer, each slot
-        has its own copy of the prompt.
+      engine: what generates the responses, in training and in evaluation. `ContinuousBatching(slots=128)` decodes 128
+        responses at once, and when one is complete the next takes its slot; `StaticBatching()` decodes all together; or
+        an `EngineSpec` of your own.
       cache_dtype: dtype of the KV cache while sampling, in evaluation too: None (model.compute_dtype), "bfloat16" or
         "int8". Below the compute dtype the sampled policy is near the trained one, and train/sampler_logprob_diff
         measures the difference.
@@ -126,15 +128,20 @@ class SamplingSpec:
     max_new_tokens: int = 8192
     top_k: int | None = None
     top_p: float | None = None
-    slots: int | None = None
+    engine: EngineSpec = ContinuousBatching()
     cache_dtype: str | None = None
     stop_tokens: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         require_at_least(1, "sampling.", prompts_per_step=self.prompts_per_step, group_size=self.group_size)
-        require_at_least(1, "sampling.", max_new_tokens=self.max_new_tokens, top_k=self.top_k, slots=self.slots)
+        require_at_least(1, "sampling.", max_new_tokens=self.max_new_tokens, top_k=self.top_k)
         require_probability("sampling.top_p", self.top_p)
         require_one_of("sampling.cache_dtype", self.cache_dtype, CACHE_DTYPES)
+        if not isinstance(self.engine, EngineSpec):
+            raise ValueError(
+                f"sampling.engine is {self.engine!r}, which is no EngineSpec: it needs the methods make and check. Use "
+                "ContinuousBatching(slots=...), StaticBatching(), or a frozen dataclass of your own."
+            )
         if any(token < 0 for token in self.stop_tokens or ()):
             raise ValueError(f"sampling.stop_tokens is {self.stop_tokens}; token ids are 0 or more.")
 

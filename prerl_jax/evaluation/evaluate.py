@@ -16,7 +16,7 @@ from prerl_jax.analysis.thoughts import count_matches, count_thoughts
 from prerl_jax.config.schema import EvaluationSpec
 from prerl_jax.core.types import Params, Prompts
 from prerl_jax.data import left_pad
-from prerl_jax.evaluation.sampling import broken, collect, require_whole
+from prerl_jax.evaluation.sampling import broken, require_whole
 from prerl_jax.evaluation.verification import Verification
 from prerl_jax.runtime.distributed import share_errors
 from prerl_jax.runtime.mesh import gather_rows, replicate
@@ -56,7 +56,7 @@ def evaluate(programs: Programs, params: Params, verify: Pool | InProcessVerifie
             ids, first = (asked // rounds).astype(np.int32), (asked % rounds * group_size).astype(np.int32)
             prompts = Prompts(prompts.prompt, prompts.prompt_mask, ids, first)
             told = functools.partial(_told, verification, number * len(asked) * group_size)
-            rollouts = collect(programs.engine(None), params, prompts, key, setup.mesh, told)
+            rollouts = programs.engine(None).sample(params, prompts, key, told).rollouts
             said.append((rollouts.response_mask.sum(axis=1), broken(rollouts)))
         with share_errors("verification in an evaluation"):
             lengths, noise = (np.concatenate(parts) for parts in zip(*said, strict=True))

@@ -1,53 +1,12 @@
-"""Rollouts of many prompts, from and to the host of each process."""
+"""What is read off responses on the host: whether they are broken or truncated, and their text."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from prerl_jax.core.types import Array, Params, Prompts, Rollouts
-from prerl_jax.rollout.continuous import OnComplete
-from prerl_jax.rollout.engine import Engine
-from prerl_jax.runtime.mesh import batch_sharding, global_rows, local_rows
-
-
-def collect(
-    engine: Engine, params: Params, prompts: Prompts, key: Array, mesh: Mesh, on_complete: OnComplete | None = None
-) -> Rollouts:
-    """Samples every prompt and brings the rollouts back to the host.
-
-    Args:
-      engine: what generates.
-      params: of the policy.
-      prompts: this process's prompts, numpy, ids included; all processes have the same number.
-      key: the randomness of this collection.
-      mesh: the devices that rows are sharded over.
-      on_complete: hears of rows as they end, see `OnComplete`; of all at the end, where the engine does not tell.
-
-    Returns: this process's rollouts, numpy, in the order of its prompts.
-    """
-    tells = getattr(engine, "reports_completed", False)
-    how = {"on_complete": on_complete} if tells else {}
-    rollouts = local_rows(_by_rows(mesh)(engine(params, global_rows(mesh, prompts), key, **how)))
-    if on_complete is not None and not tells:
-        lengths = rollouts.response_mask.sum(axis=1)
-        on_complete(np.arange(len(lengths)), rollouts.response, lengths)
-    return rollouts
-
-
-@functools.cache
-def _by_rows(mesh: Mesh) -> Callable[[Rollouts], Rollouts]:
-    """Rollouts as an engine left them -> split over their rows, so that each process has its own.
-
-    A single process sees every row as it is, and compiles nothing.
-    """
-    if jax.process_count() == 1:
-        return lambda rollouts: rollouts
-    return jax.jit(lambda rollouts: rollouts, out_shardings=batch_sharding(mesh))
+from prerl_jax.core.types import Rollouts
 
 
 def broken(rollouts: Rollouts) -> np.ndarray:

@@ -23,100 +23,112 @@ import dataclasses
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from prerl_jax.core.types import Array, Params, Prompts, Rollouts
+from prerl_jax.core.types import Array, Params, Prompts
 from prerl_jax.models.cache import whole_lines
 from prerl_jax.rollout.cache_rings import columns_of, ring_of, with_ring
 from prerl_jax.rollout.continuous_programs import (
     Assignment,
+    BatchingPlan,
     ChunkResult,
-    PoolShape,
-    Programs,
-    make_programs,
+    ContinuousPrograms,
+    make_continuous_programs,
 )
+from prerl_jax.rollout.decode import SlotModel
+from prerl_jax.rollout.engine import OnComplete, Sampled, on_host
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import Queue
 from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
 
-OnComplete = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
-"""on_complete(rows i64[n], responses i32[n, R], lengths i64[n]): rows that have ended, each told once.
-
-`rows` are numbers of this process's rows of the call: sample j of its prompt i is i * group_size + j. Responses are
-right-padded with 0; the arrays are the callee's to keep. It is called on the thread that samples, while the device
-decodes the next chunk, so it should be quick: give the work to another thread. Rows of a tail are told when its last
-one has ended. What it raises ends the call.
-"""
 AHEAD = 2
 """Chunks that the device has been given, when no row waits."""
 SHORTEST_RING = 512
-FEWEST_ROOM = 128
+SHORTEST_SHRINK = 128
 """Responses shorter than these are not worth a program more, for fewer slots: they have a tail."""
 FEWEST_SLOTS = 8
 """Nor are fewer slots than these: the weights are read once for all of them."""
 
 
-def make_pool(
-    model: Any,
-    config: SamplerConfig,
-    group_size: int = 1,
-    *,
-    slots: int | None = None,
-    chunk: int = 16,
-    rings: tuple[int, ...] | None = None,
-    shrink: tuple[int, ...] | None = None,
-    tail: int | None = None,
-) -> Pool:
-    """An engine that decodes `slots` rows at once, however many there are.
+@dataclasses.dataclass(frozen=True)
+class ContinuousBatching:
+    """An `EngineSpec`: a fixed number of slots, each of which takes the next response when its own is complete.
 
-    Args:
-      model: a `Decoder`, or what has its `init_cache`, `decode_slots`, `decoding`, `pin_cache` and `mesh`.
-      config: how to sample. Pools that differ in temperature alone share their programs, but for greedy ones.
-      group_size: samples a prompt.
-      slots: rows at once; None, or more than there are, for one a row. Must divide over the parts of the mesh.
-      chunk: tokens between two looks at what has finished, at most; but a tail is one chunk.
-      rings: lengths of the responses' cache, rising; the last is enough for `max_new_tokens`. Each is a program more.
-        None: `max_new_tokens` and thirds of it, down to SHORTEST_RING, see `whole_lines`.
-      shrink: numbers of slots to go on with when no row waits, falling. Each is a program more. None: halves of the
-        slots down to a sixteenth and FEWEST_SLOTS, where responses have FEWEST_ROOM tokens or more; with several
-        rings a quarter and a sixteenth, so that going on needs no more memory than a longer ring does. (): never.
-      tail: when no row waits and no more slots are active, these are decoded to their ends in one chunk, which needs a
-        second ring of so many, and results of `max_new_tokens` for all slots at every chunk; 0 for never. It goes
-        without `shrink` and with one ring. None: an eighth of the slots, where `shrink` is None too, responses have
-        fewer than FEWEST_ROOM tokens and that is at least FEWEST_SLOTS.
+    Attributes:
+      slots: responses decoded at once, over all devices, which bounds the cache of keys and values. None, or more than
+        there are responses: one slot for each response, and a group shares its prompt's part of the cache; with fewer
+        slots, each has a copy of its prompt's part. A multiple of the shards of the mesh (data x fsdp).
+      chunk: tokens that are decoded between two looks of the host, at most; a tail is decoded in one chunk.
+      rings: lengths of the responses' cache, rising; the last is at least `max_new_tokens - 1`. A cache starts with the
+        first length and grows to the next when a response needs it. One more compiled program each. None: that number,
+        and thirds of it down to SHORTEST_RING, see `whole_lines`.
+      shrink: numbers of slots, falling: when no response waits for a slot, decoding continues in that many slots as
+        soon as the active ones fit. One more compiled program each. None: halves of the slots down to a sixteenth and
+        FEWEST_SLOTS, where responses have SHORTEST_SHRINK tokens or more; with several rings a quarter and a
+        sixteenth, so that it needs no more memory than a longer ring does. (): never.
+      tail: when no response waits for a slot and at most this many slots are active, these are decoded to their ends in
+        one chunk. It needs a second cache of that many slots, and a result of `max_new_tokens` for all slots at every
+        chunk. 0 is never. It excludes `shrink` and several rings. None: an eighth of the slots, where `shrink` is None
+        too, responses have fewer than SHORTEST_SHRINK tokens and that is at least FEWEST_SLOTS.
 
-    Raises ValueError for numbers below these, slots that do not divide over the mesh, rings that are too short, and a
-    tail beside several rings or `shrink`.
+    Raises ValueError for numbers below 1 (`tail`: 0).
     """
-    for name, value, least in (
-        ("group_size", group_size, 1),
-        ("slots", slots, 1),
-        ("chunk", chunk, 1),
-        ("tail", tail, 0),
-    ):
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
-    if not hasattr(model, "decode_slots"):
-        raise ValueError(f"{type(model).__name__} has no decode_slots, which a pool needs; sample with make_sampler.")
-    parts = 1 if model.mesh is None else batch_shards(model.mesh)
-    for count in (slots or parts, *(shrink or ()), tail or 0):
-        if count % parts:
+
+    slots: int | None = None
+    chunk: int = 16
+    rings: tuple[int, ...] | None = None
+    shrink: tuple[int, ...] | None = None
+    tail: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("slots", self.slots, 1), ("chunk", self.chunk, 1), ("tail", self.tail, 0)):
+            _at_least(name, value, least)
+
+    def check(self, shards: int) -> None:
+        """Raises ValueError if a number of slots does not divide over the shards of the mesh (data x fsdp)."""
+        for name, count in (("slots", self.slots), ("tail", self.tail), *(("shrink", n) for n in self.shrink or ())):
+            if count and count % shards:
+                raise ValueError(
+                    f"ContinuousBatching has {name} = {count}, which do not divide over the {shards} shards of the mesh "
+                    "(data x fsdp); use a multiple, or None."
+                )
+
+    def make(self, model: Any, config: SamplerConfig, group_size: int = 1) -> ContinuousBatchingEngine:
+        """The engine for these settings.
+
+        Args:
+          model: a `Decoder`, or another `SlotModel`.
+          config: how to sample. Engines that differ in temperature alone share their programs, except greedy ones.
+          group_size: samples a prompt.
+
+        Raises ValueError if `group_size` is below 1, the model is no `SlotModel`, slots do not divide over its mesh,
+        the rings are too short for `max_new_tokens`, or there is a tail beside several rings or `shrink`.
+        """
+        _at_least("group_size", group_size, 1)
+        if not isinstance(model, SlotModel):
             raise ValueError(
-                f"{count} slots do not divide over the {parts} parts of the mesh (data x fsdp); use a multiple."
+                f"{type(model).__name__} is not a SlotModel: it has no decode_slots, or lacks another of the methods that "
+                "continuous batching needs. Use StaticBatching() as the engine."
             )
-    needed = max(config.max_new_tokens - 1, 1)
-    rings = _rings(needed) if rings is None else tuple(min(ring, needed) for ring in rings)
-    if not rings or rings[-1] < needed or list(rings) != sorted(set(rings)) or rings[0] < 1:
-        raise ValueError(f"rings {rings} must rise to at least max_new_tokens - 1 = {needed} columns.")
-    if tail and (len(rings) > 1 or shrink):
-        raise ValueError(
-            f"A tail ({tail}) is decoded in one ring and ends all: not beside rings {rings}, shrink {shrink}."
-        )
-    return Pool(model, config, group_size, slots, chunk, rings, shrink, tail)
+        self.check(1 if model.mesh is None else batch_shards(model.mesh))
+        needed = max(config.max_new_tokens - 1, 1)
+        rings = _rings(needed) if self.rings is None else tuple(min(ring, needed) for ring in self.rings)
+        if not rings or rings[-1] < needed or list(rings) != sorted(set(rings)) or rings[0] < 1:
+            raise ValueError(f"rings {rings} must rise to at least max_new_tokens - 1 = {needed} columns.")
+        if self.tail and (len(rings) > 1 or self.shrink):
+            raise ValueError(
+                f"A tail ({self.tail}) needs a single ring and no shrink, got rings {rings} and shrink {self.shrink}."
+            )
+        return ContinuousBatchingEngine(model, config, group_size, self, rings)
+
+
+def _at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
 def _rings(needed: int) -> tuple[int, ...]:
@@ -128,78 +140,80 @@ def _rings(needed: int) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=16)
-def _programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Programs:
-    return make_programs(model, config, shape)
+def _programs(model: Any, config: SamplerConfig, shape: BatchingPlan) -> ContinuousPrograms:
+    return make_continuous_programs(model, config, shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class Pool:
-    """(params, prompts, key) -> Rollouts, see `Engine`; made by `make_pool`."""
+class ContinuousBatchingEngine:
+    """An `Engine`, made by `ContinuousBatching`.
+
+    Attributes:
+      model: a `SlotModel`.
+      config: how to sample.
+      group_size: samples a prompt.
+      batching: the numbers that it was made with.
+      rings: lengths of the responses' cache, rising.
+    """
 
     model: Any
     config: SamplerConfig
     group_size: int
-    slots: int | None
-    chunk: int
+    batching: ContinuousBatching
     rings: tuple[int, ...]
-    shrink: tuple[int, ...] | None
-    tail: int | None
-    _clock: _Clock = dataclasses.field(default_factory=lambda: _Clock(), compare=False, repr=False)
-    reports_completed = True
 
-    @property
-    def idle(self) -> list[tuple[float, float]]:
-        """(from, to) pairs of `time.perf_counter` in the last call, when the device had nothing to do."""
-        return list(self._clock.spans)
-
-    def programs(self, rows: int) -> tuple[PoolShape, Programs]:
-        """What so many rows, over all processes, are sampled with."""
-        slots = rows if self.slots is None else min(rows, self.slots)
+    def plan(self, rows: int) -> BatchingPlan:
+        """What `rows` responses, over all processes, are decoded in."""
+        slots = rows if self.batching.slots is None else min(rows, self.batching.slots)
         parts = 1 if self.model.mesh is None else batch_shards(self.model.mesh)
         shrink, tail = self._ending(slots, parts)
-        shape = PoolShape(self.group_size, slots, parts, slots == rows, self.chunk, self.rings, shrink, tail)
+        chunk = self.batching.chunk
+        return BatchingPlan(self.group_size, slots, parts, slots == rows, chunk, self.rings, shrink, tail)
+
+    def programs(self, rows: int) -> ContinuousPrograms:
+        """The compiled programs that decode `rows` responses, over all processes; shared by engines alike."""
         config = dataclasses.replace(self.config, temperature=float(self.config.temperature > 0))
-        return shape, _programs(self.model, config, shape)
+        return _programs(self.model, config, self.plan(rows))
 
     def _ending(self, slots: int, parts: int) -> tuple[tuple[int, ...], int]:
-        """(shrink, tail): what is done when no row waits, as `make_pool` was told or as fits the responses."""
+        """(shrink, tail) of a plan: as given, or as fits the length of responses."""
 
         def shares(*divisors: int) -> tuple[int, ...]:
             found = (slots // divisor // parts * parts for divisor in divisors)
             return tuple(n for n in found if n >= FEWEST_SLOTS)
 
-        shrink, tail, one_ring = self.shrink or (), self.tail or 0, len(self.rings) == 1
-        if self.shrink is None and not tail:
-            if self.config.max_new_tokens >= FEWEST_ROOM:
+        given, one_ring = self.batching, len(self.rings) == 1
+        shrink, tail = given.shrink or (), given.tail or 0
+        if given.shrink is None and not tail:
+            if self.config.max_new_tokens >= SHORTEST_SHRINK:
                 shrink = shares(2, 4, 8, 16) if one_ring else shares(4, 16)
-            elif self.tail is None and one_ring:
+            elif given.tail is None and one_ring:
                 tail = max(shares(8), default=0)
         return tuple(sorted({n for n in shrink if n < slots}, reverse=True)), min(tail, slots)
 
-    def __call__(self, params: Params, prompts: Prompts, key: Array, on_complete: OnComplete | None = None) -> Rollouts:
-        """Samples; `on_complete` hears of rows as they end, see `OnComplete`.
+    def sample(self, params: Params, prompts: Prompts, key: Array, on_complete: OnComplete | None = None) -> Sampled:
+        """See `Engine.sample`. `on_complete` is called after each chunk that completes responses.
 
-        Raises ValueError where the prompts do not divide over the mesh, or have no ids on several processes.
+        Raises ValueError if the prompts do not divide over the shards of the mesh, or have no ids on several processes.
         """
-        self._clock.spans.clear()
-        self._clock.begins()
+        clock = _IdleClock()
+        clock.begins()
         mesh, processes = self.model.mesh, jax.process_count()
-        if prompts.ids is None and processes > 1:
-            raise ValueError("Prompts need ids on several processes: rows have no order there.")
-        prompts = local_rows(prompts)
+        prompts = on_host(prompts)
+        count = prompts.prompt.shape[0]
         local_parts = 1 if mesh is None else batch_shards(mesh) // processes
-        if prompts.prompt.shape[0] % local_parts:
-            count = prompts.prompt.shape[0]
-            raise ValueError(f"{count} prompts do not divide over the {local_parts} parts of the mesh (data x fsdp).")
-        shape, programs = self.programs(prompts.prompt.shape[0] * processes * self.group_size)
-        queue = Queue(prompts, self.group_size, shape.slots // processes, local_parts, self.config.max_new_tokens)
+        if count % local_parts:
+            raise ValueError(f"{count} prompts do not divide over the {local_parts} shards of the mesh (data x fsdp).")
+        rows = count * processes * self.group_size
+        plan, programs = self.plan(rows), self.programs(rows)
+        queue = Queue(prompts, self.group_size, plan.slots // processes, local_parts, self.config.max_new_tokens)
         temperature = np.float32(self.config.temperature or 1)
         if mesh is not None:
             key, temperature = jax.device_put(key, replicated(mesh)), replicate(mesh, temperature)
-        self._run(programs, shape, queue, params, key, temperature, on_complete)
-        rollouts = self._place(queue.rollouts())
-        self._clock.ends()
-        return rollouts
+        self._run(programs, plan, queue, params, key, temperature, on_complete, clock)
+        rollouts = queue.rollouts()
+        clock.ends()
+        return Sampled(rollouts, tuple(clock.spans))
 
     def compile(self, params: Params, prompts: Prompts, key: Array) -> Iterator[tuple[str, jax.stages.Compiled]]:
         """Every program for all slots, compiled ahead of time, one after the other, each with its name.
@@ -208,7 +222,8 @@ class Pool:
         first; then, in the longest ring, "fewer_slots/COUNT" from all slots. The arguments are trees of
         jax.ShapeDtypeStruct, with shardings where the model has a mesh.
         """
-        shape, programs = self.programs(prompts.prompt.shape[0] * self.group_size)
+        rows = prompts.prompt.shape[0] * self.group_size
+        shape, programs = self.plan(rows), self.programs(rows)
         asked = params, Prompts(prompts.prompt, prompts.prompt_mask)
         prefill = programs.prefill.lower(*asked).compile()
         yield "prefill", prefill
@@ -236,9 +251,19 @@ class Pool:
         """This process's rows on the device."""
         return jax.device_put(tree) if self.model.mesh is None else global_rows(self.model.mesh, tree)
 
-    def _run(self, programs: Programs, shape: PoolShape, queue: Queue, params, key, temperature, on_complete) -> None:
+    def _run(
+        self,
+        programs: ContinuousPrograms,
+        shape: BatchingPlan,
+        queue: Queue,
+        params,
+        key,
+        temperature,
+        on_complete,
+        clock,
+    ) -> None:
         weights, store, slots = programs.prefill(params, self._place(queue.prompts))
-        self._clock.ends()
+        clock.ends()
         flying: deque[tuple[np.ndarray, ChunkResult]] = deque()
         landed, waiting = None, not shape.shared
 
@@ -251,7 +276,7 @@ class Pool:
             while len(flying) < (1 if waiting else AHEAD):
                 assignment = Assignment(**{name: self._place(x) for name, x in queue.assign().items()})
                 slots, told = programs.decode(weights, store, slots, assignment, key, temperature)
-                self._clock.ends()
+                clock.ends()
                 flying.append((queue.rows(), told))
                 jax.tree.map(lambda x: x.copy_to_host_async(), told)
             if landed is not None:
@@ -260,7 +285,7 @@ class Pool:
             active, most, longest, waiting = (int(n) for n in np.asarray(told.status))
             landed = rows, told, queue.end(rows, local_rows(told.done))
             if not flying or not (active or waiting):
-                self._clock.begins()
+                clock.begins()
             if not active and not waiting:
                 break
             if active and longest > columns_of(slots.cache.key):
@@ -273,7 +298,7 @@ class Pool:
         keep(*landed)
 
 
-class _Clock:
+class _IdleClock:
     """Notes when the device has nothing to do."""
 
     def __init__(self):

@@ -79,7 +79,7 @@ class ChunkResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class PoolShape:
+class BatchingPlan:
     """What a pool's programs are compiled for, beside the prompts."""
 
     group_size: int
@@ -102,7 +102,7 @@ class PoolShape:
 
 
 @dataclasses.dataclass(frozen=True)
-class Programs:
+class ContinuousPrograms:
     """Each jitted once; compiled once for every shape of the slots."""
 
     prefill: Callable[..., tuple[Params, Store, Slots]]
@@ -116,7 +116,7 @@ class Programs:
     """(slots, which of its part each new one is i32[S'], its prompt i32[S']) -> fewer slots."""
 
 
-def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Programs:
+def make_continuous_programs(model: Any, config: SamplerConfig, shape: BatchingPlan) -> ContinuousPrograms:
     """The programs of a pool of this shape; of `config.temperature` only whether it is 0."""
     parts, places = shape.parts, _Places(model)
 
@@ -153,11 +153,11 @@ def make_programs(model: Any, config: SamplerConfig, shape: PoolShape) -> Progra
     return _jitted(model, start, decode_chunk, longer_ring, fewer_slots)
 
 
-def _jitted(model: Any, start: Callable, chunk: Callable, grow: Callable, shrink: Callable) -> Programs:
-    """The functions of `Programs` as programs, whose rings lie as decoding reads them."""
+def _jitted(model: Any, start: Callable, chunk: Callable, grow: Callable, shrink: Callable) -> ContinuousPrograms:
+    """The functions of `ContinuousPrograms` as programs, whose rings lie as decoding reads them."""
     key, value = _ring_formats(model)
     slots = Slots(None, None, None, None, Cache(None, None, None, key, value))
-    return Programs(
+    return ContinuousPrograms(
         jax.jit(start, out_shardings=(None, None, slots)),
         jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None)),
         jax.jit(grow, out_shardings=(None, key, value)),
@@ -201,11 +201,11 @@ class _Places:
 
 @dataclasses.dataclass(frozen=True)
 class _Chunk:
-    """What a call of `Programs.decode` decodes its slots with."""
+    """What a call of `ContinuousPrograms.decode` decodes its slots with."""
 
     model: Any
     config: SamplerConfig
-    shape: PoolShape
+    shape: BatchingPlan
     weights: Params
     store: Store
     given: Assignment

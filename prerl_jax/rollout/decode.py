@@ -9,17 +9,54 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from prerl_jax.core.types import Array, Head
+from prerl_jax.core.types import Array, Head, Model, Params
 
 BLOCK = 128
 Decode = Callable[["Slots"], tuple[Array, Any]]
 Draw = Callable[[Array, Array], tuple[Array, Array]]
 End = Callable[[Array, Array], Array]
+
+
+@runtime_checkable
+class SlotModel(Model, Protocol):
+    """A `Model` whose cache holds rows of any age side by side, which continuous batching needs; `Decoder` is one.
+
+    Attributes:
+      mesh: the devices; None for the default device.
+      rules: what is split over which axis of the mesh.
+      compute_dtype: the dtype of the weights and activations while decoding.
+      unroll_decode: whether decoding is compiled layer by layer, instead of as a loop over the layers.
+    """
+
+    mesh: Mesh | None
+    rules: Any
+    compute_dtype: Any
+    unroll_decode: bool
+
+    def decoding(self, params: Params) -> Params:
+        """The parameters, arranged as `decode` and `decode_slots` read them."""
+
+    def decode_slots(self, params: Params, cache: Any, tokens: Array, counts: Array, clock: Array) -> tuple[Array, Any]:
+        """One step of S slots of any age.
+
+        Args:
+          params: what `decoding` returns.
+          cache: the cache of S rows.
+          tokens: i32[S], each slot's last token, to be fed.
+          counts: i32[S], response tokens that were fed to each slot before.
+          clock: i32[], steps since the cache was made; the column `clock % length` of the ring is written.
+
+        Returns: (hidden [S, D] after these tokens, the cache with them).
+        """
+
+    def pin_cache(self, x: Array) -> Array:
+        """An array of the cache, constrained to its sharding on the mesh."""
 
 
 @jax.tree_util.register_dataclass

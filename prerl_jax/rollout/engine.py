@@ -1,20 +1,88 @@
-"""What the trainer asks of whatever generates: so that another engine can take the sampler's place."""
+"""The interface between what generates responses and what trains on them or evaluates them.
+
+An engine is given to a run as a config value, `SamplingSpec.engine`. Two come with the package: `ContinuousBatching`
+and `StaticBatching`. An engine of your own is a frozen dataclass with the methods of `EngineSpec`.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
 
 from prerl_jax.core.types import Array, Params, Prompts, Rollouts
+from prerl_jax.rollout.sampler import SamplerConfig
+
+OnComplete = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""on_complete(rows i64[n], responses i32[n, R], lengths i64[n]): the responses of these rows are complete.
+
+`rows` are row numbers in the `Sampled.rollouts` that the same call will return. Responses are right-padded with 0. The
+callee may keep the arrays. It is called on the thread that samples, possibly while the device decodes the next tokens,
+so it should return quickly: hand the work to another thread. An exception that it raises ends the call.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """The result of `Engine.sample`, on the host.
+
+    Attributes:
+      rollouts: numpy arrays of this process's Q * G rows; sample j of its prompt i is row i * G + j. Rewards are zero.
+        `logprobs` are those of the policy at the sampling temperature, before top-k and top-p: the trainer compares
+        them with its own.
+      idle: (start, end) pairs of `time.perf_counter`, in order and disjoint: when the device had no work during the
+        call. The metric `time/wait` counts them. Empty for an engine that does not measure it.
+    """
+
+    rollouts: Rollouts
+    idle: tuple[tuple[float, float], ...] = ()
 
 
 class Engine(Protocol):
-    """(params, prompts of Q rows, key) -> Rollouts of Q * G rows, the G samples of a prompt side by side.
+    """Samples `group_size` responses to each prompt."""
 
-    Rewards are zero. `logprobs` must be those of the policy at the sampling temperature, before any truncation of the
-    distribution: they are compared with the trainer's own. Sample j of a prompt is number `first_sample + j`.
+    def sample(self, params: Params, prompts: Prompts, key: Array, on_complete: OnComplete | None = None) -> Sampled:
+        """Samples G responses to each of this process's prompts.
 
-    `reports_completed = True` declares that it takes `on_complete`, see `pool.OnComplete`. One that knows when the
-    device has waited within its last call says so in `idle`, see `Pool.idle`: `time/wait` counts it.
+        Args:
+          params: the policy's parameters, where training has them.
+          prompts: this process's Q prompts, numpy arrays; the same Q on every process. Sample j of a prompt has the
+            number `first_sample + j`.
+          key: the randomness of the call, the same on every process.
+          on_complete: called for every row exactly once, see `OnComplete`; several rows may share a call.
+
+        Returns: the rollouts of these prompts, in their order.
+        """
+
+
+@runtime_checkable
+class EngineSpec(Protocol):
+    """A config value that makes engines. Any frozen dataclass with these two methods works."""
+
+    def make(self, model: Any, config: SamplerConfig, group_size: int) -> Engine:
+        """The engine for these settings. A run makes one for each temperature, and one for evaluation.
+
+        Args:
+          model: the policy, a `Decoder` in a run.
+          config: how to sample.
+          group_size: G, samples a prompt.
+        """
+
+    def check(self, shards: int) -> None:
+        """Raises ValueError if the engine cannot run on a mesh that splits a batch into `shards` shards (data x fsdp).
+
+        It is called when a config is checked, before anything is loaded.
+        """
+
+
+def on_host(prompts: Prompts) -> Prompts:
+    """The same prompts as numpy arrays.
+
+    Raises ValueError if they have no ids and there are several processes: then their row numbers are not unique.
     """
-
-    def __call__(self, params: Params, prompts: Prompts, key: Array) -> Rollouts: ...
+    if prompts.ids is None and jax.process_count() > 1:
+        raise ValueError("Prompts need ids on several processes, since row numbers repeat there; set Prompts.ids.")
+    return jax.tree.map(np.asarray, prompts)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from prerl_jax.core.types import Array, Model, Params, Prompts, Rollouts
 from prerl_jax.models.cache import CACHE_DTYPES, whole_lines
 from prerl_jax.rollout.cache_rings import longer, ring_of, with_ring
-from prerl_jax.rollout.decode import Slots, begin, empty, go_on, make_draw, make_end, row_keys
+from prerl_jax.rollout.decode import SlotModel, Slots, begin, empty, go_on, make_draw, make_end, row_keys
 
 SHORTEST_HALF = 32
 """A ring of fewer columns saves less than it takes to compile a second loop."""
@@ -110,7 +110,7 @@ def make_sampler(
 
 def _rings(needed: int, model: Model) -> tuple[int, ...]:
     """Columns of the responses' cache in each loop; one loop for a model whose cache may be anything."""
-    if not hasattr(model, "decode_slots"):
+    if not isinstance(model, SlotModel):
         return (needed,)
     whole = whole_lines(needed)
     half = whole_lines(-(-whole // 2))
@@ -118,14 +118,15 @@ def _rings(needed: int, model: Model) -> tuple[int, ...]:
 
 
 def cast(params: Params, model: Model) -> Params:
-    """Weights in the compute dtype once, not at every decoded token."""
-    dtype = getattr(model, "compute_dtype", None)
-    return params if dtype is None else jax.tree.map(lambda p: p.astype(dtype), params)
+    """The parameters in the compute dtype of a `SlotModel`: cast once, not at every decoded token."""
+    if not isinstance(model, SlotModel):
+        return params
+    return jax.tree.map(lambda p: p.astype(model.compute_dtype), params)
 
 
 def decoding(params: Params, model: Model) -> Params:
-    """Weights as the model decodes with them."""
-    return model.decoding(params) if hasattr(model, "decoding") else params
+    """The parameters, arranged as the model decodes with them."""
+    return model.decoding(params) if isinstance(model, SlotModel) else params
 
 
 def tokens_of(prompts: Prompts) -> Array:

@@ -160,7 +160,7 @@ def _caches(setup: Setup) -> dict[str, int]:
 
     def responses(phase: Phase | None, rows: int) -> tuple[int, int, int]:
         """(slots, bytes of their cache, bytes beside it while it is moved)."""
-        shape, _ = programs.engine(phase).programs(rows)
+        shape = programs.engine(phase).plan(rows)
         own = 0 if shape.shared else prompt  # where rows wait for slots, each holds a prompt of its own
         held = cache(shape.slots, own + sampling.max_new_tokens)
         moved = [cache(shape.slots, ring) for ring in shape.rings[-2:-1]]

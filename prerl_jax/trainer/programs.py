@@ -24,7 +24,6 @@ from prerl_jax.core.train_step import Metrics, make_train_step
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.core.xla_cpu import after
 from prerl_jax.data.prefix import prefix_id
-from prerl_jax.rollout.continuous import make_pool
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import batch_shards, replicated
@@ -40,11 +39,11 @@ PREPARE = 0x70726570
 class Programs:
     """Makes each program at its first use.
 
-    `make_engine` has the signature of `make_sampler`; None makes pools of as many slots as the config says.
+    `make_engine` has the signature of `EngineSpec.make`; None is that of the config's engine.
     """
 
     def __init__(self, setup: Setup, make_engine: MakeEngine | None = None):
-        make_engine = make_engine or functools.partial(make_pool, slots=setup.config.sampling.slots)
+        make_engine = make_engine or setup.config.sampling.engine.make
         self.setup = setup
         self.batching = Batching(setup)
         self._engine = functools.cache(functools.partial(make_engine, setup.model))

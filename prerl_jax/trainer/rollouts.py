@@ -21,7 +21,7 @@ import numpy as np
 
 from prerl_jax.core.types import Array, Prompts, Rollouts
 from prerl_jax.data import left_pad
-from prerl_jax.evaluation.sampling import broken, collect, require_whole, texts
+from prerl_jax.evaluation.sampling import broken, require_whole, texts
 from prerl_jax.evaluation.verification import Verification
 from prerl_jax.runtime.distributed import share_errors
 from prerl_jax.runtime.mesh import gather_rows, global_rows
@@ -85,8 +85,9 @@ def _draw(run: Run, step: Step, key: Array, number: int, check: Callable[[], Non
             engine = run.programs.engine(step.phase)
             before = step.times.marks.get("sampled", step.times.marks["begun"])
             step.times.idle.append((before, time.perf_counter()))
-            rollouts = collect(engine, run.state.params, prompts, key, setup.mesh, verification.add)
-        step.times.idle += getattr(engine, "idle", [])
+            sampled = engine.sample(run.state.params, prompts, key, verification.add)
+            rollouts = sampled.rollouts
+        step.times.idle += sampled.idle
         step.times.mark("sampled")
         with share_errors("verification"):
             check()

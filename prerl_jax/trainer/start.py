@@ -63,7 +63,7 @@ def run(
       init_from: another run's workdir, or WORKDIR@STEP: begin with its parameters and optimizer state. A resumed run
         has begun already: then it can only be what it began from.
       allow_config_change: resume under another config than the workdir's.
-      make_engine: what generates, with the signature of `make_sampler`; None is a pool of `sampling.slots` slots.
+      make_engine: what generates, with the signature of `EngineSpec.make`; None is that of `sampling.engine`.
       console: where progress goes.
       profile: the first of the steps that are traced into the workdir's profile/; None for none.
 

@@ -41,6 +41,7 @@ from prerl_jax.config.io import config_names, difference, load_config, render
 from prerl_jax.config.overrides import apply_overrides
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.data import ChainSum, ChatTemplate, ParquetProblems, PlainText
+from prerl_jax.rollout import ContinuousBatching
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.verify import BoxedAnswer, GSM8KAnswer
 
@@ -173,8 +174,8 @@ class OwnCredit:
         ({"microbatches": 3}, r"4 x 4 = 16 rows do not divide into microbatches = 3"),
         ({"mesh": MeshSpec(data=1, fsdp=3)}, r"sampling\.prompts_per_step = 4 groups do not divide over the 3 parts"),
         (
-            {"mesh": MeshSpec(data=1, fsdp=4), "sampling": SamplingSpec(4, 4, slots=6)},
-            r"sampling\.slots = 6 do not divide over the 4 parts",
+            {"mesh": MeshSpec(data=1, fsdp=4), "sampling": SamplingSpec(4, 4, engine=ContinuousBatching(slots=6))},
+            r"ContinuousBatching has slots = 6, which do not divide over the 4 shards",
         ),
         (
             {"mesh": MeshSpec(data=1, fsdp=4), "microbatches": 8},

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import tiny_run
 
-from prerl_jax import Rollouts
+from prerl_jax import Rollouts, Sampled
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.config import AlignmentSpec
 from prerl_jax.evaluation.evaluate import evaluate
-from prerl_jax.evaluation.sampling import collect
+from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
-from prerl_jax.trainer import evaluation as evaluation_module
 from prerl_jax.trainer import setup as assembly_module
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import set_up
@@ -37,7 +36,7 @@ class Scripted:
         self.setup, self.group_size = setup, group_size
         self.ids, self.first, self.keys = [], [], []
 
-    def __call__(self, params, prompts, key):
+    def sample(self, params, prompts, key, on_complete=None):
         ids = np.asarray(prompts.ids).tolist()
         first = np.asarray(prompts.first_sample).tolist()
         self.ids.append(ids)
@@ -55,7 +54,9 @@ class Scripted:
             np.repeat(np.asarray(x), self.group_size, axis=0) for x in (prompts.prompt, prompts.prompt_mask)
         )
         chosen = np.arange(LENGTH) < lengths[:, None]
-        return Rollouts(prompt, mask, tokens, chosen, np.zeros(len(texts), np.float32), np.zeros(chosen.shape))
+        if on_complete is not None:
+            on_complete(np.arange(len(texts)), tokens, lengths)
+        return Sampled(Rollouts(prompt, mask, tokens, chosen, np.zeros(len(texts), np.float32), np.zeros(chosen.shape)))
 
 
 def evaluated(**fields):
@@ -143,10 +144,10 @@ def test_responses_are_verified_while_others_are_sampled(monkeypatch):
     second = threading.Event()
 
     class Telling:
-        def __call__(self, *given):
+        def sample(self, *given):
             if engine.ids:
                 second.set()
-            return engine(*given)
+            return engine.sample(*given)
 
     def verify(*asked):
         assert threading.current_thread() is not threading.main_thread()
@@ -223,12 +224,14 @@ def test_what_is_sampled_does_not_depend_on_the_calls(monkeypatch):
     """Six samples of a problem in calls of a training step's shape, of one group of three, and all at once."""
     said = {}
 
-    def keep(*how):
-        rollouts = collect(*how)
-        said[name].append(rollouts.response)
-        return rollouts
+    sample = ContinuousBatchingEngine.sample
 
-    monkeypatch.setattr(evaluation_module, "collect", keep)
+    def keep(*how):
+        sampled = sample(*how)
+        said[name].append(sampled.rollouts.response)
+        return sampled
+
+    monkeypatch.setattr(ContinuousBatchingEngine, "sample", keep)
     for name, how in {"training's": sampling(2, 2), "rounds": sampling(1, 4), "at once": sampling(3, 8)}.items():
         config = dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(2, samples=6), **how)
         setup = set_up(config, jax.devices()[:1])

@@ -1,7 +1,6 @@
 """Rows are judged as they end, in any order; what comes of it is what judging all of them at once gives."""
 
 import contextlib
-import functools
 import threading
 import types
 
@@ -11,7 +10,7 @@ import tiny_run
 from test_same_step import begin
 
 from prerl_jax.evaluation.verification import Verification
-from prerl_jax.rollout.continuous import make_pool
+from prerl_jax.rollout.continuous import ContinuousBatching
 from prerl_jax.trainer.loop import Loop
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.verify import InProcessVerifier, Verified
@@ -107,7 +106,7 @@ def test_a_policy_whose_logits_are_not_finite_ends_the_run(where):
 
 def test_a_step_verifies_rows_while_others_are_sampled():
     run = begin(tiny_run.config())
-    run.programs = Programs(run.setup, functools.partial(make_pool, chunk=4))
+    run.programs = Programs(run.setup, ContinuousBatching(chunk=4).make)
     judged, plain = [], InProcessVerifier(run.setup.config.data.verifier)
 
     def verify(problems, responses, cut):

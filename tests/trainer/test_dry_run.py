@@ -10,7 +10,7 @@ from tiny_run import COMMAND
 
 from prerl_jax import launch
 from prerl_jax.config.io import render
-from prerl_jax.rollout import pool as pool_module
+from prerl_jax.rollout import continuous as continuous_module
 from prerl_jax.runtime.mesh import make_mesh
 from prerl_jax.trainer import dry_run as dry_run_module
 from prerl_jax.trainer import setup as assembly_module
@@ -78,8 +78,8 @@ def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path,
         return [f"{n * token / 2**20:,.1f}" for n in tokens]
 
     assert moved() == mib(8 * (prompt + 200), 4 * prompt + 8 * 200)
-    monkeypatch.setattr(pool_module, "SHORTEST_RING", 64)
-    assert moved("sampling.slots=8") == mib(8 * 67, 4 * prompt + 8 * (200 + 67))
+    monkeypatch.setattr(continuous_module, "SHORTEST_RING", 64)
+    assert moved("sampling.engine.slots=8") == mib(8 * 67, 4 * prompt + 8 * (200 + 67))
 
 
 def test_a_tail_has_a_cache_of_its_own(monkeypatch, capsys, tmp_path, setup):

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import types
 
 import pytest
 import tiny_run
@@ -10,7 +11,7 @@ from tiny_run import AgainstHalf, Died, dying_engine, lines, timeless
 from prerl_jax import Phase, launch
 from prerl_jax.config import AlignmentSpec
 from prerl_jax.config.io import load_config
-from prerl_jax.rollout.sampler import make_sampler
+from prerl_jax.rollout import StaticBatching
 from prerl_jax.trainer.start import run
 
 EVERY_STEP = """reward accuracy solved_groups unsolved_groups kept computed length truncated logprob entropy
@@ -93,13 +94,13 @@ def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finis
     calls = []
 
     def make_engine(model, settings, group_size):
-        engine = make_sampler(model, settings, group_size)
+        engine = StaticBatching().make(model, settings, group_size)
 
-        def sample(params, prompts, key):
+        def sample(params, prompts, key, on_complete=None):
             calls.append((group_size, prompts.prompt.shape[0]))
-            return engine(params, prompts, key)
+            return engine.sample(params, prompts, key, on_complete)
 
-        return sample
+        return types.SimpleNamespace(sample=sample)
 
     run(tiny_run.config(), tmp_path, make_engine=make_engine, console=tiny_run.quiet())
     evaluation, training = (2, 4), (4, 4)

@@ -16,6 +16,7 @@ from prerl_jax import grpo, nsr_prerl
 from prerl_jax.config import AlignmentSpec
 from prerl_jax.core.types import Batch, Sequences
 from prerl_jax.data import make_batches
+from prerl_jax.rollout import ContinuousBatching
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.runtime.metrics import MetricsWriter
 from prerl_jax.runtime.state import create_state
@@ -67,7 +68,7 @@ def plain(phases):
     return first_step(tiny(phases))
 
 
-SAMPLING = dataclasses.replace(tiny_run.config().sampling, slots=8)
+SAMPLING = dataclasses.replace(tiny_run.config().sampling, engine=ContinuousBatching(slots=8))
 VARIANTS = {
     "two microbatches": lambda phases: first_step(tiny(phases, microbatches=2)),
     "half the slots": lambda phases: first_step(tiny(phases, sampling=SAMPLING)),
@@ -138,7 +139,7 @@ def test_a_run_compiles_one_step_for_any_number_of_rows():
     assert len(kept) > 4, "the number of rows that are computed changes from step to step"
     (phase,) = run.setup.phases
     assert run.programs.step(phase)._cache_size() == 1
-    _, sampling = run.programs.engine(phase).programs(16)
+    sampling = run.programs.engine(phase).programs(16)
     assert (sampling.prefill._cache_size(), sampling.decode._cache_size()) == (1, 1)
 
 

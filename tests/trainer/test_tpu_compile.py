@@ -17,6 +17,7 @@ from prerl_jax.core.types import ValueBatch
 from prerl_jax.models.cache import whole_lines
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.rollout import ContinuousBatching
 from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, make_mesh
 from prerl_jax.trainer.critic import values_program
 from prerl_jax.trainer.programs import Programs
@@ -123,10 +124,10 @@ def test_sampler(programs):
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(setup.mesh, PartitionSpec()))
     columns = whole_lines(setup.config.sampling.max_new_tokens - 1)
     short = programs.engine(setup.phases[1])
-    assert short.programs(192)[0].tail == 24
+    assert short.plan(192).tail == 24
     compiled = dict(short.compile(params, prompts, key))
     assert list(compiled) == ["prefill", f"decode_chunk/{columns}"], "the tail is in the chunk's program"
-    compiled = dict(dataclasses.replace(short, shrink=(96,)).compile(params, prompts, key))
+    compiled = dict(dataclasses.replace(short, batching=ContinuousBatching(shrink=(96,))).compile(params, prompts, key))
     assert list(compiled) == ["prefill", f"decode_chunk/{columns}", "fewer_slots/96"]
     assert "while" in compiled[f"decode_chunk/{columns}"].as_text()
     cache = jax.tree.leaves(compiled["fewer_slots/96"].output_shardings)

@@ -35,7 +35,7 @@ def run_both(workdir, *more):
 def test_two_processes_run_and_resume(tmp_path, finished):
     """Three steps with a slot for every other row, then, under a longer schedule and with one for each, the fourth."""
     updates = [f"phases.1.{field}" for field in UPDATES]
-    (first, _), (second, _) = run_both(tmp_path, "--set", "phases.1.steps=1", "sampling.slots=8", *updates)
+    (first, _), (second, _) = run_both(tmp_path, "--set", "phases.1.steps=1", "sampling.engine.slots=8", *updates)
     assert "nsr_prerl" in first
     assert "step" not in second  # but for what gloo says of itself
     records = lines(tmp_path)
