@@ -93,8 +93,8 @@ class ContinuousBatching:
         for name, count in (("slots", self.slots), ("tail", self.tail), *(("shrink", n) for n in self.shrink or ())):
             if count and count % shards:
                 raise ValueError(
-                    f"ContinuousBatching has {name} = {count}, which do not divide over the {shards} shards of the mesh "
-                    "(data x fsdp); use a multiple, or None."
+                    f"ContinuousBatching has {name} = {count}, which do not divide over the {shards} shards of the "
+                    "mesh (data x fsdp); use a multiple, or None."
                 )
 
     def make(self, model: Any, config: SamplerConfig, group_size: int = 1) -> ContinuousBatchingEngine:
@@ -111,8 +111,8 @@ class ContinuousBatching:
         _at_least("group_size", group_size, 1)
         if not isinstance(model, SlotModel):
             raise ValueError(
-                f"{type(model).__name__} is not a SlotModel: it has no decode_slots, or lacks another of the methods that "
-                "continuous batching needs. Use StaticBatching() as the engine."
+                f"{type(model).__name__} is not a SlotModel: it has no decode_slots, or lacks another of the methods "
+                "that continuous batching needs. Use StaticBatching() as the engine."
             )
         self.check(1 if model.mesh is None else batch_shards(model.mesh))
         needed = max(config.max_new_tokens - 1, 1)
