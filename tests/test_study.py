@@ -166,6 +166,7 @@ def test_a_shipped_study_builds_and_its_configs_can_be_saved(path, tmp_path, mon
         assert load_config(tmp_path / "config.py") == arm.config
 
 
+@pytest.mark.slow
 def test_a_real_run(tmp_path, monkeypatch, capsys):
     """From the command line; the second command finds it finished."""
     for name, value in tiny_run.environment(XLA_FLAGS="--xla_backend_optimization_level=0").items():

@@ -42,6 +42,7 @@ def test_shows_its_options(module, name, monkeypatch, capsys):
     assert "--quick" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "ratios"),
     [

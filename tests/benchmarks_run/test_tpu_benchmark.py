@@ -9,6 +9,7 @@ import sys
 import pytest
 
 pytest.importorskip("libtpu")
+pytestmark = pytest.mark.slow
 SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "tpu_compile.py"
 
 

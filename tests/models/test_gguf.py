@@ -32,6 +32,7 @@ def test_round_trip_through_gguf(case, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "kind"), [("llama", "Q8_0"), ("llama", "Q4_1"), ("llama", "F16"), ("qwen2", "BF16"), ("qwen3", "Q8_0")]
 )

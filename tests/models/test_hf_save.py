@@ -76,6 +76,7 @@ def test_split_files_and_sharded_params(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / "out")[1], params)
 
 
+@pytest.mark.slow
 def test_transformers_loads_split_files(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

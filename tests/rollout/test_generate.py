@@ -8,7 +8,7 @@ import pytest
 import prerl_jax as pj
 from prerl_jax.models.hf import load_model
 
-torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 
 TINY = {
     "vocab_size": 40,
@@ -29,7 +29,13 @@ CHECKPOINTS = {
 NEW = 16
 
 
-def checkpoint(kind):
+@pytest.fixture(scope="module")
+def torch():
+    """PyTorch. It takes seconds to import, so no module imports it while tests are collected."""
+    return pytest.importorskip("torch")
+
+
+def checkpoint(torch, kind):
     """A tiny random model of transformers."""
     import transformers
 
@@ -41,7 +47,7 @@ def checkpoint(kind):
     return model(config(**TINY, **CHECKPOINTS[kind])).eval()
 
 
-def generate(model, tokens, mask, stop):
+def generate(torch, model, tokens, mask, stop):
     """(tokens [B, NEW], mask) as generate has them, with 0 after the stop token."""
     with torch.no_grad():
         out = model.generate(
@@ -58,16 +64,16 @@ def generate(model, tokens, mask, stop):
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_greedy_sampling_is_generate(kind, tmp_path):
-    theirs = checkpoint(kind)
+def test_greedy_sampling_is_generate(torch, kind, tmp_path):
+    theirs = checkpoint(torch, kind)
     theirs.save_pretrained(tmp_path)
     model, params = load_model(tmp_path)
     rng = np.random.default_rng(0)
     mask = np.arange(7) >= 7 - np.asarray([7, 1, 4, 6, 2, 3])[:, None]
     tokens = np.where(mask, rng.integers(2, 40, mask.shape), 0)
-    free, _ = generate(theirs, tokens, mask, ())
+    free, _ = generate(torch, theirs, tokens, mask, ())
     stop = tuple({int(free[0, 3]), int(free[2, 9])})  # some rows will say them
-    expected, valid = generate(theirs, tokens, mask, stop)
+    expected, valid = generate(torch, theirs, tokens, mask, stop)
     assert len(np.unique(valid.sum(axis=1))) > 2
     sample = pj.make_sampler(model, pj.SamplerConfig(NEW, temperature=0.0, stop_tokens=stop), 2)
     found = sample(params, pj.Prompts(jnp.asarray(tokens), jnp.asarray(mask)), jax.random.key(0))

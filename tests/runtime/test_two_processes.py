@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
+import pytest
 from processes import finish
 
 FOLDER = Path(__file__).parent
@@ -106,6 +107,7 @@ print("GOOD", me)
 """
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

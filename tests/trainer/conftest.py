@@ -5,26 +5,9 @@ import types
 import jax
 import pytest
 import tiny_run
-from jax.experimental.compilation_cache import compilation_cache
 
 from prerl_jax.trainer.setup import set_up
 from prerl_jax.trainer.start import run
-
-CACHE = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilations(tmp_path_factory):
-    """What has been compiled is kept on disk for the session: every run makes its programs anew."""
-    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")), **CACHE}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +24,7 @@ def setup():
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, compilations):
+def finished(tmp_path_factory):
     """A run that nothing disturbed: its workdir, the rows of its table and what it printed. Not to be written to."""
     workdir, console = tmp_path_factory.mktemp("finished"), tiny_run.quiet()
     with pytest.MonkeyPatch.context() as patch:

@@ -45,7 +45,7 @@ def setup():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, compilations):
+def finished(tmp_path_factory):
     """A run that nothing disturbed: its workdir and what it printed. Not to be written to."""
     workdir, console = tmp_path_factory.mktemp("ppo"), tiny_run.quiet()
     with pytest.MonkeyPatch.context() as patch:

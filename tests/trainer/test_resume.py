@@ -36,6 +36,7 @@ def start_process(workdir):
     )
 
 
+@pytest.mark.slow
 def test_killed_in_both_phases(tmp_path, finished, setup):
     """Each time as soon as the checkpoint of a step is there, with the next step under way."""
     for step in (1, 3):

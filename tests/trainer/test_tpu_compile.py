@@ -24,6 +24,7 @@ from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import set_up
 
 pytest.importorskip("libtpu")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import socket
 
 import numpy as np
+import pytest
 import tiny_run
 from processes import finish
 from tiny_run import COMMAND, lines
@@ -32,6 +33,7 @@ def run_both(workdir, *more):
     return finish([(command, environment) for environment in environments], timeout=600)
 
 
+@pytest.mark.slow
 def test_two_processes_run_and_resume(tmp_path, finished):
     """Three steps with a slot for every other row, then, under a longer schedule and with one for each, the fourth."""
     updates = [f"phases.1.{field}" for field in UPDATES]

@@ -49,7 +49,7 @@ def begin(config):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, compilations):
+def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         tiny_run.on_one_device(patch)
