@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import IO
 
 from prerl_jax.analysis.study_figures import study_figure
+from prerl_jax.analysis.study_markdown import markdown
 from prerl_jax.analysis.study_statistics import Record
-from prerl_jax.analysis.study_table import markdown, study_table
+from prerl_jax.analysis.study_table import study_table
 from prerl_jax.config.io import difference, load_config, render
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.config.study import Figure, Study, load_study

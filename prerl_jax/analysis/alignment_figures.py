@@ -1,6 +1,7 @@
-"""Pictures of token alignment: the cosine by confidence and by place in the response, and what the prompt adds.
+"""Figures of token alignment: cosine and marginal gap by probability and position, and heat maps of responses.
 
-`matplotlib.figure.Figure` alone is used, so drawing neither picks a backend nor touches pyplot's global state.
+The marginal gap of a token is log P(y_t|x, y_<t) - log P(y_t|y_<t): what the prompt adds to its log-probability. As in
+`curves`, drawing uses `matplotlib.figure.Figure` alone.
 """
 
 from __future__ import annotations
@@ -8,38 +9,51 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 
 from prerl_jax.alignment.buckets import Bucketed
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from prerl_jax.analysis.curves import new_figure
 
 INK, FAINT, BAR = "#333333", "#d9d9d9", "#dfe6ef"
 LINES = {"post": "#2a7f62", "pre": "#d1495b", "position": "#2a7f62"}
 LABELS = {
     "post": "P(y_t | x, y_<t) of the token",
     "pre": "P(y_t | y_<t) of the token",
-    "position": "place in the response",
+    "position": "position in the response",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """What a row of `alignment_figure` shows."""
+    """A quantity that `alignment_figure` shows, in one row of panels.
+
+    Attributes:
+      key: its name in the tables.
+      label: the label of its axes.
+      colours: the name of the colormap of its heat maps.
+      signed: whether it may have either sign. If so, its heat maps are symmetric around 0; if not, it is at most 1.
+    """
 
     key: str
     label: str
     colours: str
-    """A colormap."""
     signed: bool
-    """Whether it is seen against 0 on both sides; otherwise against 1."""
 
     def limits(self, means: np.ndarray) -> tuple[float, float]:
-        """The range that is drawn: that of the means, and 0, and, where 1 is the most, 1."""
+        """The range to draw: it covers the means and 0, and 1 if the quantity is not signed.
+
+        Args:
+          means: f[n], the means that are drawn, finite.
+        """
         return min(0.0, float(means.min())), max(1e-3 if self.signed else 1.0, float(means.max()))
 
 
@@ -48,30 +62,31 @@ QUANTITIES = (
     Quantity("marginal_gap", "log P(y|x) - log P(y), nats a token", "RdBu", signed=True),
 )
 WIDTH, FONT = 96, 9
-"""Of a heat map's lines: characters, and points."""
+"""The width of a heat map's lines, in characters, and its font size, in points."""
 SPACING = 1.75
-"""Of a heat map's lines, in font sizes."""
+"""The distance between a heat map's lines, in font sizes."""
 
 
 def alignment_figure(tables: Mapping[str, Bucketed], names: Mapping[str, Sequence[str]], title: str = "") -> Figure:
-    """Two rows, cosine and marginal gap, by the tokens' probabilities with and without the prompt and by position.
+    """Draws the cosine and the marginal gap by the probability of the tokens in both spaces and by their position.
 
     Args:
-      tables: "cosine" and "marginal_gap", each as `core.token_buckets.bucketed` makes it, on the host.
-      names: of the buckets, as `Buckets.names` has them.
-      title: of the whole picture.
+      tables: the tables "cosine" and "marginal_gap" of `alignment.buckets.bucketed`, on the host.
+      names: axis -> the names of its buckets, as from `Buckets.names`.
+      title: the title of the figure.
 
-    Raises ValueError where no bucket has a token.
+    Returns:
+      A figure with a row of panels for each quantity.
+
+    Raises:
+      ValueError: no bucket has a token.
     """
-    from matplotlib.figure import Figure
-
     positions = np.flatnonzero(tables["cosine"].count("position"))
     if not positions.size:
         raise ValueError("there is nothing to draw: no bucket has a token")
-    last = int(positions[-1]) + 1  # what no response reached is left out
+    last = int(positions[-1]) + 1  # later positions, which no response reached, are left out
     names = {**names, "position": names["position"][:last]}
-    picture = Figure(figsize=(19.5, 8), layout="constrained")
-    picture.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    picture = new_figure(19.5, 8, padding=0.12)
     picture.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left", parse_math=False)
     for row, quantity in enumerate(QUANTITIES):
         table = tables[quantity.key]
@@ -83,26 +98,23 @@ def alignment_figure(tables: Mapping[str, Bucketed], names: Mapping[str, Sequenc
     return picture
 
 
-def gap_heat_map(tokens: Sequence[str], gaps: Sequence[float], title: str = "") -> Figure:
-    """A response's text, each token on the colour of what the prompt adds to it: blue, likelier with it; red, less so.
+def gap_heat_map(tokens: Sequence[str], gaps: ArrayLike, title: str = "") -> Figure:
+    """Draws the text of a response, each token coloured by its marginal gap.
+
+    Tokens that are more likely with the prompt are blue, those that are less likely are red.
 
     Args:
-      tokens: the text of each token; a line break begins a new line.
-      gaps: log P(y_t|x, ..) - log P(y_t|..), f[tokens], finite.
-      title: what stands above it, several lines if it has them.
+      tokens: the text of each of T tokens; a line break begins a new line.
+      gaps: f[T], the marginal gaps, finite.
+      title: the text above the map; it may have several lines.
 
-    Raises ValueError where there is no token, or not one gap a token.
+    Raises:
+      ValueError: there is no token, or the number of gaps differs from that of tokens.
     """
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     gaps = np.asarray(gaps, np.float64)
     if not len(tokens) or gaps.shape != (len(tokens),):
         raise ValueError(f"a heat map needs a gap for every token: {gaps.shape} gaps, {len(tokens)} tokens")
-    limit = max(float(np.quantile(np.abs(gaps), 0.98)), 1e-3)  # a few extremes must not fade all the others
+    limit = max(float(np.quantile(np.abs(gaps), 0.98)), 1e-3)  # a few extreme values must not make all others pale
     scale = ScalarMappable(Normalize(-limit, limit), colormaps["RdBu"])
     boxes, lines = lay_out(tokens)
     char, line = 0.602 * FONT / 72, SPACING * FONT / 72  # inches
@@ -115,7 +127,7 @@ def gap_heat_map(tokens: Sequence[str], gaps: Sequence[float], title: str = "") 
     for (text, x, y, size), gap in zip(boxes, gaps, strict=True):
         colour = scale.to_rgba(gap)
         axes.add_patch(Rectangle((x, y + 0.04), size, 0.92, facecolor=colour, edgecolor="white", linewidth=0.6))
-        place = {"family": "monospace", "fontsize": FONT, "va": "center", "parse_math": False}
+        place: dict[str, Any] = {"family": "monospace", "fontsize": FONT, "va": "center", "parse_math": False}
         axes.text(x, y + 0.5, text, color=_ink(colour), **place)
     picture.text(0.25 / width, 1 - 0.1 / height, title, fontsize=9, color=INK, va="top", parse_math=False)
     bar = picture.add_axes([0.25 / width, 0.45 / height, min(4.0, width - 0.5) / width, 0.12 / height])
@@ -126,11 +138,20 @@ def gap_heat_map(tokens: Sequence[str], gaps: Sequence[float], title: str = "") 
 
 
 def lay_out(tokens: Sequence[str], width: int = WIDTH) -> tuple[list[tuple[str, int, int, int]], int]:
-    """([(what is shown, column, line, characters) of each token], lines): text as it flows, cut at `width` characters.
+    """Arranges tokens in lines. A token that does not fit into a line begins the next one.
 
-    A line break is shown as an arrow, a tab as another, what cannot be shown as a dot.
+    Line breaks and tabs are shown as arrows, other characters that cannot be printed as dots. A token that is longer
+    than a line is cut.
+
+    Args:
+      tokens: the text of each token.
+      width: characters of a line.
+
+    Returns:
+      ([(shown text, column, line, characters) of each token], the number of lines).
     """
-    boxes, x, y = [], 0, 0
+    boxes: list[tuple[str, int, int, int]] = []
+    x, y = 0, 0
     for token in tokens:
         shown = "".join({"\n": "↵", "\t": "→"}.get(c, c if c.isprintable() else "·") for c in token)
         shown = (shown if len(shown) <= width else shown[: width - 1] + "…") or "·"
@@ -144,7 +165,7 @@ def lay_out(tokens: Sequence[str], width: int = WIDTH) -> tuple[list[tuple[str, 
 
 
 def _draw_means(axes: Axes, names: Sequence[str], table: Bucketed, by: tuple[str, ...], quantity: Quantity) -> None:
-    """A line of means for each of `by`, and behind them the share of tokens in the buckets of the first as bars."""
+    """Draws the means by each axis of `by` as lines, and the share of tokens by the first axis as bars behind them."""
     places = np.arange(len(names))
     shares = np.asarray(table.count(by[0]))[: len(names)]
     behind = axes.twinx()
@@ -154,7 +175,7 @@ def _draw_means(axes: Axes, names: Sequence[str], table: Bucketed, by: tuple[str
     behind.tick_params(labelsize=8, labelcolor="#8899aa", color=FAINT)
     axes.set_zorder(behind.get_zorder() + 1)
     axes.patch.set_visible(False)
-    drawn = []
+    drawn: list[float] = []
     for axis in by:
         means, there = (np.asarray(x)[: len(names)] for x in (table.mean(axis), table.count(axis) > 0))
         axes.plot(places[there], means[there], color=LINES[axis], label=LABELS[axis], marker="o", markersize=5)
@@ -174,9 +195,14 @@ def _draw_means(axes: Axes, names: Sequence[str], table: Bucketed, by: tuple[str
 
 
 def _draw_map(
-    picture: Figure, axes: Axes, names: Mapping[str, Sequence[str]], table: Bucketed, by: tuple, quantity: Quantity
+    picture: Figure,
+    axes: Axes,
+    names: Mapping[str, Sequence[str]],
+    table: Bucketed,
+    by: tuple[str, str],
+    quantity: Quantity,
 ) -> None:
-    """Means by both axes, the number in each cell; empty cells stay white."""
+    """Draws the means by both axes as a heat map, with the number in each cell; empty cells stay white."""
     rows, columns = (names[axis] for axis in by)
     means = np.asarray(table.mean(*by))[: len(rows), : len(columns)]
     low, high = quantity.limits(means[np.isfinite(means)])
@@ -199,5 +225,5 @@ def _draw_map(
 
 
 def _ink(colour: tuple[float, ...]) -> str:
-    """What can be read on a colour."""
+    """The colour of text that is legible on this colour."""
     return "white" if np.dot(colour[:3], (0.3, 0.6, 0.1)) < 0.5 else INK

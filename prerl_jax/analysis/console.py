@@ -1,7 +1,7 @@
-"""What a run says while it goes: a live line on a terminal, one plain line a step anywhere else.
+"""The progress of a run: a live display on a terminal, one plain line a step in a file.
 
-Logs of continuous integration and of TPU pods are files, where a live display leaves control characters and nothing
-readable; there every step is one aligned line of plain text.
+The logs of continuous integration and of TPU pods are files, in which the control characters of a live display would be
+unreadable. There every step gets one aligned line of plain text.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from rich import progress as rich_progress
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from prerl_jax.analysis.passk import widest
+from prerl_jax.analysis.passk import largest_k
 
 COMPILING = 0.05
-"""Share of a step from which on its compilation makes it an extraordinary one."""
+"""Steps that spend more than this share of their time on compilation do not count for the time left."""
 
 CELLS = (
     ("accuracy", "train/accuracy", 3),
@@ -26,24 +26,27 @@ CELLS = (
     ("length", "train/length", 1),
     ("tokens/s", "time/tokens_per_second", 0),
 )
-"""(what it is called, metric, decimals)."""
+"""(label, metric, decimals) of the metrics that are shown."""
 
 
 class Progress:
-    """The progress of a run.
+    """Shows the progress of a run.
 
         with Progress(total_steps, start_step) as progress:
             progress.update(step, phase, {"train/accuracy": 0.5, ...})
             progress.message("checkpoint at step 25")
 
     Args:
-      total_steps: steps of the whole run.
-      start_step: steps done when this process started: they are shown as done and do not count in the time left.
-      enabled: False makes every method a no-op, for all processes but one.
+      total_steps: how many steps the whole run has.
+      start_step: how many steps were done when this process started. They are shown as done, and do not count for the
+        time left.
+      enabled: True on one process only. On the others no method does anything.
       console: where to write; standard output by default.
     """
 
-    def __init__(self, total_steps: int, start_step: int = 0, enabled: bool = True, console: Console | None = None):
+    def __init__(
+        self, total_steps: int, start_step: int = 0, enabled: bool = True, console: Console | None = None
+    ) -> None:
         self._total = total_steps
         self._console = (console or Console()) if enabled else None
         self._clock = Clock(total_steps, start_step)
@@ -52,7 +55,7 @@ class Progress:
         self._live: rich_progress.Progress | None = None
         if self._console and self._console.is_terminal:
             self._live = _Display(console=self._console, expand=True)
-            fields = {"metrics": {}, "left": _duration(None)}
+            fields: dict[str, Any] = {"metrics": {}, "left": _duration(None)}
             self._task = self._live.add_task("starting", total=total_steps, completed=start_step, **fields)
 
     def __enter__(self) -> Progress:
@@ -66,13 +69,14 @@ class Progress:
             self._live.stop()
 
     def update(self, step: int, phase: str, metrics: Mapping[str, Any]) -> None:
-        """Shows a step (`step` of them are done), or an evaluation after it.
+        """Shows a step, or an evaluation after it.
 
         Args:
-          step: steps done.
-          phase: name of the phase, "base" for the evaluation before training.
-          metrics: `train/accuracy`, `train/reward`, `train/length`, `time/tokens_per_second`, `eval/avg@k` are shown,
-            each if it is there; `time/compile` is not held against the time left; other names are ignored.
+          step: how many steps are done.
+          phase: the name of the phase; "base" for the evaluation before training.
+          metrics: metric name -> value. `train/accuracy`, `train/reward`, `train/length`, `time/tokens_per_second` and
+            `eval/avg@k` are shown if present. `time/compile` is subtracted in the estimate of the time left. Other
+            metrics are ignored.
         """
         if not self._console:
             return
@@ -85,13 +89,21 @@ class Progress:
             self._print(self._line(step, phase, metrics, left))
 
     def replan(self, total_steps: int) -> None:
-        """The run will have so many steps: a phase has ended early."""
+        """Changes the number of steps of the run, because a phase has ended early.
+
+        Args:
+          total_steps: how many steps the whole run has now.
+        """
         self._total = self._clock.total = total_steps
         if self._live:
             self._live.update(self._task, total=total_steps)
 
     def message(self, text: str) -> None:
-        """Prints a line of its own, above the live display where there is one. Markup in it is plain text."""
+        """Prints a separate line, above the live display if there is one.
+
+        Args:
+          text: printed as it is: markup is not interpreted, and control characters are removed.
+        """
         if self._console:
             self._print("".join(letter for letter in text if letter.isprintable() or letter in "\n\t"))
 
@@ -103,29 +115,45 @@ class Progress:
         parts = [f"step {step:>{len(str(self._total))}}/{self._total}", f"{phase:<{self._phase_width}}"]
         parts += [f"{name} {_number(metrics.get(metric), digits):>6}" for name, metric, digits in CELLS]
         parts.append(f"left {_duration(left):>8}")
-        if average := widest("avg", metrics):
+        if average := largest_k("avg", metrics):
             parts.append(f"{average} {_number(metrics[average], 3)}")
         return "  ".join(parts)
 
 
 class Clock:
-    """Time left, from this process's own steps, evaluations and checkpoints between them included.
+    """Estimates the time left of a run from the time per step of this process.
 
-    Steps in which something was compiled are left out of the rate; until there are others, they count without it.
+    Evaluations and checkpoints between steps count as time of a step. Steps with compilation do not count; until there
+    are other steps, they count without the seconds of compilation.
+
+    Args:
+      total_steps: how many steps the whole run has.
+      start_step: how many steps were done when this process started.
+
+    Attributes:
+      total: how many steps the whole run has; may be changed.
     """
 
-    def __init__(self, total_steps: int, start_step: int):
+    def __init__(self, total_steps: int, start_step: int) -> None:
         self.total = total_steps
         self._last = (start_step, 0.0)
-        self._ordinary, self._compiling = [0, 0.0], [0, 0.0]
+        self._ordinary: list[float] = [0, 0.0]  # steps, seconds
+        self._compiling: list[float] = [0, 0.0]
 
     def start(self, now: float) -> None:
+        """Starts the clock at time `now`, in seconds."""
         self._last = (self._last[0], now)
 
     def left(self, step: int, now: float, compiling: float = 0.0) -> float | None:
-        """Seconds left at time `now` with `step` steps done; None before the first step of this process.
+        """Counts the time since the last call, and estimates the time left.
 
-        `compiling` is how much of the time since the last call went into compilation.
+        Args:
+          step: how many steps are done.
+          now: the time, in seconds.
+          compiling: how many seconds since the last call were spent on compilation.
+
+        Returns:
+          Seconds left; None before the first step of this process.
         """
         steps, seconds = step - self._last[0], now - self._last[1]
         self._last = (step, now)
@@ -156,7 +184,7 @@ class _Display(rich_progress.Progress):
 
 def _cells(metrics: Mapping[str, Any]) -> Text:
     cells = [(name, metric, digits) for name, metric, digits in CELLS if metric in metrics]
-    if average := widest("avg", metrics):
+    if average := largest_k("avg", metrics):
         cells.append((average, average, 3))
     parts = [Text.assemble((f"{name} ", "dim"), _number(metrics[metric], digits)) for name, metric, digits in cells]
     return Text("   ").join(parts)

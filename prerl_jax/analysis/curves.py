@@ -1,7 +1,8 @@
-"""curves.png: a run's metrics against its steps, one panel a quantity, the phase boundaries drawn through all of them.
+"""Draws curves.png: a run's metrics against its steps, one panel for each quantity, with the boundaries of phases.
 
-Records are the lines of metrics.jsonl: `step`, `phase`, then metric names. A panel whose metrics no record has is left
-out. Only `matplotlib.figure.Figure` is used, so drawing neither picks a backend nor touches pyplot's global state.
+Records are the lines of metrics.jsonl: `step`, `phase`, then the metrics by name. A panel is left out if no record has
+its metrics. Drawing uses `matplotlib.figure.Figure` alone, so it selects no backend and leaves pyplot's global state
+alone.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prerl_jax.analysis.passk import widest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from prerl_jax.analysis.passk import largest_k
 
 Record = dict[str, Any]
+"""A line of metrics.jsonl."""
+Series = tuple[list[float], list[float], list[float]]
+"""(steps, values, standard errors)."""
 
 PANELS = (
     ("Accuracy", "share right", {"train/accuracy": "training samples", "eval/avg": "evaluation, {}"}),
@@ -32,7 +35,7 @@ PANELS = (
         {"alignment/objective": "objective", "alignment/logprob": "mean log-probability"},
     ),
 )
-"""(title, label of the y axis, {metric: its name in the legend}); "eval/avg" stands for eval/avg@k of the largest k."""
+"""(title, label of the y axis, {metric: its name in the legend}). "eval/avg" means eval/avg@k with the largest k."""
 
 COLOURS = {"train": "#7a9cc6", "eval": "#d1495b", "alignment/objective": "#2a7f62", "alignment/logprob": "#b08b2e"}
 INK, FAINT = "#333333", "#d9d9d9"
@@ -41,14 +44,30 @@ PHASE_FONT = 8
 
 
 def draw(records: Sequence[Record], path: str | Path) -> None:
-    """Writes the picture of a run's records; ValueError if none of them has a metric that is drawn."""
+    """Draws the curves of a run into a file.
+
+    Args:
+      records: the lines of metrics.jsonl.
+      path: the file to write; its suffix decides the format.
+
+    Raises:
+      ValueError: no record has a metric that is drawn.
+    """
     figure(records).savefig(path, dpi=150)
 
 
 def figure(records: Sequence[Record]) -> Figure:
-    """The picture as a matplotlib figure, one axes a panel; raises as `draw`."""
-    from matplotlib.figure import Figure
+    """Draws the curves of a run.
 
+    Args:
+      records: the lines of metrics.jsonl.
+
+    Returns:
+      A figure with one axes for each panel.
+
+    Raises:
+      ValueError: no record has a metric that is drawn.
+    """
     records = sorted(records, key=lambda record: record["step"])
     panels = [(title, label, lines) for title, label, metrics in PANELS if (lines := _lines(records, metrics))]
     if not panels:
@@ -56,15 +75,14 @@ def figure(records: Sequence[Record]) -> Figure:
         raise ValueError(f"nothing to draw: none of the {len(records)} records has any of {names}")
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    picture = Figure(figsize=(4.6 * columns + 0.4, 3.1 * rows + 0.2), layout="constrained")
-    picture.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    picture = new_figure(4.6 * columns + 0.4, 3.1 * rows + 0.2, padding=0.1)
     spans = phase_spans(records)
     axes: Axes | None = None
     for i, (title, label, lines) in enumerate(panels):
         axes = picture.add_subplot(rows, columns, i + 1, sharex=axes)
         _draw_lines(axes, lines)
         height = _draw_phases(axes, spans)
-        dress(axes, title, label, pad=8 + height)
+        style_axes(axes, title, label, pad=8 + height)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.02, y=0.12)
         if i + columns >= len(panels):
@@ -75,17 +93,30 @@ def figure(records: Sequence[Record]) -> Figure:
     return picture
 
 
-def series(records: Sequence[Record], metric: str) -> tuple[list[float], list[float], list[float]]:
-    """(steps, values, standard errors) of the records that have a metric; 0 where there is no error."""
+def series(records: Sequence[Record], metric: str) -> Series:
+    """The values of a metric.
+
+    Args:
+      records: the lines of metrics.jsonl, in the order of steps.
+      metric: the name of the metric.
+
+    Returns:
+      (steps, values, standard errors) of the records with a finite value; the error is 0 if a record has none.
+    """
     found = [record for record in records if record.get(metric) is not None and math.isfinite(record[metric])]
     errors = [record.get(f"{metric}_stderr") or 0.0 for record in found]
     return [record["step"] for record in found], [record[metric] for record in found], errors
 
 
 def phase_spans(records: Sequence[Record]) -> list[tuple[str, int, int]]:
-    """[(phase, first, last step)] of records in step order; a phase begins at the last step of the one before it.
+    """The spans of the phases.
 
-    The base model's evaluation (phase "base", step 0) is where the first phase begins.
+    Args:
+      records: the lines of metrics.jsonl, in the order of steps.
+
+    Returns:
+      [(phase, first step, last step)]. A phase begins at the last step of the phase before it. The first phase begins
+      at the first record, which may be the evaluation of the base model (phase "base", step 0).
     """
     spans: list[tuple[str, int, int]] = []
     for phase, members in itertools.groupby(records, key=lambda record: record["phase"]):
@@ -95,25 +126,25 @@ def phase_spans(records: Sequence[Record]) -> list[tuple[str, int, int]]:
     return spans
 
 
-def _lines(records: Sequence[Record], metrics: dict[str, str]) -> list[tuple[str, str, tuple[list, list, list]]]:
-    """[(metric, its name in the legend, series)] of the metrics that some record has."""
+def _lines(records: Sequence[Record], metrics: dict[str, str]) -> list[tuple[str, str, Series]]:
+    """[(metric, its name in the legend, series)] of the metrics that any record has."""
     lines = []
     for metric, name in metrics.items():
         if metric == "eval/avg":
-            metric = widest("avg", (key for record in records for key in record)) or metric
+            metric = largest_k("avg", (key for record in records for key in record)) or metric
             name = name.format(metric.removeprefix("eval/"))
         if (points := series(records, metric))[0]:
             lines.append((metric, name, points))
     return lines
 
 
-def _draw_lines(axes: Axes, lines: list[tuple[str, str, tuple[list, list, list]]]) -> None:
+def _draw_lines(axes: Axes, lines: list[tuple[str, str, Series]]) -> None:
     for metric, name, (steps, values, errors) in lines:
         colour = COLOURS.get(metric) or COLOURS[metric.split("/")[0]]
         if any(errors):
             axes.errorbar(steps, values, errors, color=colour, linewidth=0, elinewidth=1.2, capsize=2.5, zorder=2.5)
         if metric.startswith("train/") and len(steps) > 1:
-            style = {"linewidth": 1.4 if len(steps) <= 100 else 0.9}
+            style: dict[str, Any] = {"linewidth": 1.4 if len(steps) <= 100 else 0.9}
         else:
             style = {"linewidth": 1.8, "marker": "o", "markersize": 4.5 if len(steps) <= 40 else 2.5}
         axes.plot(steps, values, color=colour, label=name, zorder=3, **style)
@@ -122,9 +153,9 @@ def _draw_lines(axes: Axes, lines: list[tuple[str, str, tuple[list, list, list]]
 
 
 def _draw_phases(axes: Axes, spans: list[tuple[str, int, int]]) -> float:
-    """Draws the boundaries and, above the panel, the names, on as many lines as they need; returns their height, pt."""
+    """Draws the boundaries of phases, and their names above the panel; returns the height of the names, in points."""
     points_per_step = 280 / max(1, spans[-1][2] - spans[0][1]) if spans else 0.0
-    ends: list[float] = []  # where the last name on each line of names ends
+    ends: list[float] = []  # for each line of names, where its last name ends
     lines = []
     for phase, start, _ in spans:
         left = start * points_per_step
@@ -141,8 +172,30 @@ def _draw_phases(axes: Axes, spans: list[tuple[str, int, int]]) -> float:
     return len(ends) * height
 
 
-def dress(axes: Axes, title: str, label: str, pad: float | None = None) -> None:
-    """Title, label of the y axis, grid and frame of a panel; `pad` is what lies between panel and title, pt."""
+def new_figure(width: float, height: float, padding: float) -> Figure:
+    """Makes an empty figure with a constrained layout.
+
+    Args:
+      width: in inches.
+      height: in inches.
+      padding: around each panel, in inches.
+    """
+    picture = Figure(figsize=(width, height), layout="constrained")
+    layout = picture.get_layout_engine()
+    assert layout is not None
+    layout.set(w_pad=padding, h_pad=padding)
+    return picture
+
+
+def style_axes(axes: Axes, title: str, label: str, pad: float | None = None) -> None:
+    """Sets the title, the label of the y axis, the grid and the frame of a panel.
+
+    Args:
+      axes: the panel.
+      title: its title.
+      label: the label of its y axis.
+      pad: the distance between panel and title, in points; Matplotlib's own by default.
+    """
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=pad)
     axes.set_ylabel(label, fontsize=9, color=INK)
     axes.grid(color=FAINT, linewidth=0.6)

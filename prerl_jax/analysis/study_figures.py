@@ -1,51 +1,58 @@
-"""Pictures of a study: the arms' metrics, the mean over seeds in a band of its confidence interval.
+"""Figures of a study: each arm's metrics, as the mean over seeds with a band for the confidence interval.
 
-Accuracy stands against steps and against compute. Phase boundaries are dashed, in the colour of their arm. As in
-`curves`, only `matplotlib.figure.Figure` is used.
+Accuracy is drawn against steps and against compute. Boundaries of phases are dashed lines in the colour of their arm.
+As in `curves`, drawing uses `matplotlib.figure.Figure` alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from prerl_jax.analysis.curves import INK, dress, phase_spans
+from prerl_jax.analysis.curves import INK, new_figure, phase_spans, style_axes
 from prerl_jax.analysis.passk import by_k
 from prerl_jax.analysis.study_statistics import Interval, curve, interval
-from prerl_jax.analysis.study_table import Runs, final
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from prerl_jax.analysis.study_table import Runs, last_evaluation
 
 COLOURS = (
     *("#d1495b", "#2f6f9f", "#2a7f62", "#e39a2d", "#7d5ba6", "#4fb0ae", "#8c564b"),
     *("#c774b2", "#5b6770", "#a3b535", "#1f1f1f", "#6f9ceb", "#e58f65", "#9b8f4c"),
 )
-"""One an arm; with more arms than colours they come again with broken lines."""
+"""One for each arm. If there are more arms than colours, the colours repeat with broken lines."""
 STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)))
+"""The line styles, for each repetition of the colours."""
 PANELS = (
     ("Entropy of the sampled responses", "nats per token", "train/sampler_logprob", -1.0),
     ("Response length", "tokens", "train/length", 1.0),
     ("Reflections", "markers per response", "eval/reflections", 1.0),
 )
-"""(title, label of the y axis, metric, factor). Minus the sampler's log-probability of what it sampled is an estimate
-of the entropy of P(y|x), in whatever space a phase trains."""
+"""(title, label of the y axis, metric, factor).
+
+Minus the sampler's mean log-probability of the sampled tokens estimates the entropy of P(y|x), whatever space a phase
+trains in.
+"""
 
 
 def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, int] | None = None) -> Figure:
-    """One picture of a few arms; ValueError where an arm has no run or a run no accuracy.
+    """Draws a few arms of a study.
 
     Args:
-      arms: {name: {seed: lines of metrics.jsonl}}.
+      arms: {name of the arm: {seed: the lines of its metrics.jsonl}}.
       accuracy: the metric of the first two panels.
-      colours: {name: number}, so that an arm looks the same in all pictures; the arms' order by default.
-    """
-    from matplotlib.figure import Figure
+      colours: {name of the arm: the number of its colour}, so that an arm looks the same in all figures of a study; by
+        default the order of the arms.
 
+    Returns:
+      A figure with six panels.
+
+    Raises:
+      ValueError: an arm has no run, or a run has no accuracy.
+    """
     if empty := [name for name, runs in arms.items() if not runs]:
         raise ValueError(f"arms {empty} have no finished run to draw")
     numbers = colours or {name: i for i, name in enumerate(arms)}
@@ -53,8 +60,7 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
         name: {"color": COLOURS[numbers[name] % len(COLOURS)], "linestyle": STYLES[numbers[name] // len(COLOURS) % 3]}
         for name in arms
     }
-    picture = Figure(figsize=(14.0, 7.4), layout="constrained")
-    picture.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    picture = new_figure(14.0, 7.4, padding=0.1)
     axes = picture.subplots(2, 3).ravel()
     short = accuracy.removeprefix("eval/")
     for name, runs in arms.items():
@@ -72,7 +78,7 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
     titles += [(title, label) for title, label, *_ in PANELS]
     below = ("step", "GFLOPs of sampling and training", "k", *("step" for _ in PANELS))
     for panel, words, under in zip(axes, titles, below, strict=True):
-        dress(panel, *words)
+        style_axes(panel, *words)
         panel.set_xlabel(under, fontsize=9, color=INK)
         if under == "step":
             panel.xaxis.get_major_locator().set_params(integer=True)
@@ -83,7 +89,7 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
 
 
 def _mean_curve(runs: Runs, metric: str, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray, list[Interval]]:
-    """(steps, mean compute there, intervals over seeds) at the steps where every run has the metric."""
+    """(steps, mean compute, intervals over seeds), at the steps where every run has the metric."""
     curves = [curve(records, metric) for records in runs.values()]
     steps = sorted(set.intersection(*(set(c.steps) for c in curves)))
     compute = [np.mean([c.spent_at(step) for c in curves]) for step in steps]
@@ -91,18 +97,19 @@ def _mean_curve(runs: Runs, metric: str, factor: float = 1.0) -> tuple[np.ndarra
 
 
 def _band(
-    axes: Axes, places: np.ndarray, means: Sequence[Interval], style: dict, name: str, most: float = math.inf
+    axes: Axes, places: np.ndarray, means: Sequence[Interval], style: dict[str, Any], name: str, most: float = math.inf
 ) -> None:
+    """Draws means as a line and their intervals, clipped to [0, `most`], as a band."""
     few = len(places) <= 25
-    marks = {"marker": "o", "markersize": 3.2} if few else {}
+    marks: dict[str, Any] = {"marker": "o", "markersize": 3.2} if few else {}
     axes.plot(places, [m.mean for m in means], label=name, linewidth=1.6 if few else 1.1, zorder=3, **style, **marks)
     low, high = _drawn(means, most)
     axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=2)
 
 
-def _passes(axes: Axes, runs: Runs, style: dict) -> None:
-    """pass@k of the last evaluations against k, with its interval as error bars."""
-    ends = [final(records) for records in runs.values()]
+def _passes(axes: Axes, runs: Runs, style: dict[str, Any]) -> None:
+    """Draws pass@k of the last evaluations against k, with intervals as error bars."""
+    ends = [last_evaluation(records) for records in runs.values()]
     passed = by_k("pass", (name for end in ends for name in end))
     ks, means = list(passed), [interval(end[name] for end in ends) for name in passed.values()]
     centres = [m.mean for m in means]
@@ -114,12 +121,12 @@ def _passes(axes: Axes, runs: Runs, style: dict) -> None:
 
 
 def _drawn(means: Sequence[Interval], most: float) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of intervals, within what the quantity can be: from 0 to `most`. Student's t knows no such bounds."""
-    return tuple(np.clip([getattr(m, end) for m in means], 0.0, most) for end in ("low", "high"))
+    """The ends of intervals, clipped to the range of the quantity, [0, `most`]; Student's t does not know the range."""
+    return np.clip([m.low for m in means], 0.0, most), np.clip([m.high for m in means], 0.0, most)
 
 
 def _boundaries(axes: Axes, runs: Runs, colour: str) -> None:
-    """A dashed line where the second phase begins, and every later one: the mean over seeds."""
+    """Draws a dashed line where the second phase and each later one begin, at the mean over seeds."""
     begins = [
         [start for _, start, _ in phase_spans(sorted(records, key=lambda r: r["step"]))[1:]]
         for records in runs.values()

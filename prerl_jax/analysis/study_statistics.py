@@ -1,12 +1,12 @@
-"""Statistics over the seeds of a study: means with confidence intervals, paired differences, when a level is reached.
+"""Statistics over the seeds of a study: means with confidence intervals, paired differences, steps to reach a level.
 
     mean -+ t(0.975, n - 1) * s / sqrt(n)         Student's t over n seeds, s their standard deviation (ddof 1)
 
-A paired difference is that interval of the per-seed differences. The seeds are what varies: the base model and the
-evaluation's problems and samples are the same in all of them, and no interval speaks for others.
+A paired difference is this interval of the per-seed differences. Only the seeds vary: the base model and the problems
+and samples of the evaluation are the same for all seeds, and an interval says nothing about others.
 
-A run's curve is a metric at the steps where it was measured, with the compute spent up to there, the sum of
-`train/flops`. Between measurements curves are straight lines.
+The curve of a run is a metric at the steps where it was measured, with the compute spent so far, which is the sum of
+`train/flops`. Between measurements a curve is interpolated linearly.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+"""The confidence of all intervals."""
 
 Record = dict[str, Any]
 """A line of metrics.jsonl."""
@@ -27,7 +28,14 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean over seeds and its confidence interval; NaN bounds for a single seed, and all NaN for none."""
+    """A mean over seeds and its confidence interval.
+
+    Attributes:
+      mean: the mean; NaN without a seed.
+      low: the lower end of the interval; NaN for fewer than two seeds.
+      high: the upper end of the interval; NaN for fewer than two seeds.
+      count: how many seeds there are.
+    """
 
     mean: float
     low: float
@@ -36,33 +44,48 @@ class Interval:
 
 
 def interval(values: Iterable[float]) -> Interval:
-    """The interval of the values of several seeds; a NaN or an infinity among them is an error, ValueError."""
-    values = np.fromiter(values, np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"an interval needs finite values, got {values.tolist()}")
-    if values.size == 0:
+    """Computes the mean and its confidence interval.
+
+    Args:
+      values: one finite value for each seed.
+
+    Raises:
+      ValueError: a value is NaN or infinite.
+    """
+    found = np.fromiter(values, np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError(f"an interval needs finite values, got {found.tolist()}")
+    if found.size == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    mean = float(values.mean())
-    if values.size == 1:
+    mean = float(found.mean())
+    if found.size == 1:
         return Interval(mean, math.nan, math.nan, 1)
-    t = stdtrit(values.size - 1, (1 + CONFIDENCE) / 2)
-    half = float(t * values.std(ddof=1) / math.sqrt(values.size))
-    return Interval(mean, mean - half, mean + half, values.size)
+    t = stdtrit(found.size - 1, (1 + CONFIDENCE) / 2)
+    half = float(t * found.std(ddof=1) / math.sqrt(found.size))
+    return Interval(mean, mean - half, mean + half, found.size)
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval:
-    """The interval of `values - baseline` over the seeds that have both."""
+    """Computes the interval of the paired differences `values - baseline`.
+
+    Args:
+      values: seed -> value.
+      baseline: seed -> value. Seeds that only one of the two has are left out.
+
+    Raises:
+      ValueError: a difference is NaN or infinite.
+    """
     return interval(values[seed] - baseline[seed] for seed in values if seed in baseline)
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A metric of one run where it was measured: f64[n] each, in the order of steps.
+    """A metric of one run at the n steps where it was measured, in the order of steps.
 
     Attributes:
-      steps: rollout batches done.
-      compute: FLOPs spent up to there.
-      values: of the metric.
+      steps: f64[n], the steps.
+      compute: f64[n], the FLOPs spent up to each step.
+      values: f64[n], the values of the metric.
     """
 
     steps: np.ndarray
@@ -70,30 +93,36 @@ class Curve:
     values: np.ndarray
 
     def at_step(self, step: float) -> float:
-        """The value at a step; NaN outside the steps that were measured."""
+        """The metric at a step; NaN before the first or after the last measurement."""
         return _at(self.steps, self.values, step)
 
     def at_compute(self, compute: float) -> float:
-        """The value once so many FLOPs are spent; NaN outside what was measured."""
+        """The metric once `compute` FLOPs are spent; NaN before the first or after the last measurement."""
         return _at(self.compute, self.values, compute)
 
     def spent_at(self, step: float) -> float:
-        """FLOPs spent up to a step; NaN outside the steps that were measured."""
+        """The FLOPs spent up to a step; NaN before the first or after the last measurement."""
         return _at(self.steps, self.compute, step)
 
     def steps_to(self, level: float) -> float:
-        """Steps until the metric first is at `level`; infinity if it never is."""
+        """The steps until the metric first reaches `level`; infinity if it never does."""
         return _reach(self.steps, self.values, level)
 
     def compute_to(self, level: float) -> float:
-        """FLOPs until the metric first is at `level`; infinity if it never is."""
+        """The FLOPs until the metric first reaches `level`; infinity if it never does."""
         return _reach(self.compute, self.values, level)
 
 
 def curve(records: Sequence[Record], metric: str) -> Curve:
-    """The curve of a metric of one run; ValueError if no line has it.
+    """Computes the curve of a metric of one run.
 
-    A line without `train/flops` spends nothing: that of the base model's evaluation.
+    Args:
+      records: the lines of metrics.jsonl. A line without `train/flops`, such as that of the base model's evaluation,
+        spends no compute.
+      metric: the name of the metric.
+
+    Raises:
+      ValueError: no line has the metric.
     """
     records = sorted(records, key=lambda record: record["step"])
     spent = np.cumsum([record.get("train/flops") or 0.0 for record in records])
@@ -108,7 +137,16 @@ def curve(records: Sequence[Record], metric: str) -> Curve:
 
 
 def phase_means(runs: Mapping[int, Sequence[Record]], metric: str) -> dict[str, Interval]:
-    """{phase: the interval over seeds of each run's mean over the phase's lines}, where every run has some."""
+    """Averages a metric over each phase.
+
+    Args:
+      runs: seed -> the lines of metrics.jsonl.
+      metric: the name of the metric.
+
+    Returns:
+      {phase: the interval, over seeds, of the mean over the phase's lines}. Phases in which a run has no such line are
+      left out.
+    """
     found: dict[str, dict[int, list[float]]] = {}
     for seed, records in runs.items():
         for record in records:

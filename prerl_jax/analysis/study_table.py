@@ -1,17 +1,16 @@
-"""The tables of a study: what table.json holds, and table.md says in words and numbers.
+"""The table of a study: the content of table.json.
 
-An arm's runs are {seed: the lines of its metrics.jsonl}. Against its baseline an arm is compared seed by seed: after
-as many steps as the shorter of the two runs has, and once both have spent the FLOPs of the one that spent less.
+An arm is compared with its baseline seed by seed: at equal steps, which are the steps of the shorter run, and at equal
+compute, which are the FLOPs of the run that spent less.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prerl_jax.analysis.passk import by_k, widest
 from prerl_jax.analysis.study_statistics import (
     CONFIDENCE,
     Curve,
@@ -24,12 +23,9 @@ from prerl_jax.analysis.study_statistics import (
 )
 
 Runs = Mapping[int, Sequence[Record]]
-"""Of one arm: {seed: lines}."""
+"""The runs of one arm: {seed: the lines of metrics.jsonl}."""
 Table = dict[str, Any]
-
-NOTE = """Means over seeds with {confidence:.0%} confidence intervals (Student's t). Differences are paired: the same
-seeds of both arms. Compute is model FLOPs of sampling and training; evaluations and measurements are not counted. Steps
-and compute to an accuracy are interpolated between evaluations, and left out where not every seed gets there."""
+"""Nested dicts of names and numbers, as table.json holds them."""
 
 
 def study_table(
@@ -42,24 +38,28 @@ def study_table(
     watched: Sequence[str] = (),
     guards: Mapping[str, Mapping[int, Sequence[str]]] | None = None,
 ) -> Table:
-    """What table.json holds: nested dicts of numbers; intervals are {"mean", "low", "high", "count"}.
+    """Computes the content of table.json.
 
     Args:
-      name: of the study.
-      arms: {name: runs}; arms without a finished run have none, and get no row.
+      name: the name of the study.
+      arms: {name of the arm: its finished runs}. An arm without a run gets no row.
       accuracy: the metric that is compared.
-      targets: accuracies to be reached.
+      targets: accuracies; the table says when an arm reaches them.
       baselines: {arm: the arm that it is compared with}.
-      watched: further metrics, averaged over each phase.
-      guards: {arm: {seed: what guards did in the run, in words}}, where there is anything to say.
+      watched: more metrics, which are averaged over each phase.
+      guards: {arm: {seed: sentences that say what guards did in the run}}.
 
-    Raises ValueError where a run has no such metric.
+    Returns:
+      Nested dicts of numbers; an interval is {"mean", "low", "high", "count"}.
+
+    Raises:
+      ValueError: a run lacks the accuracy.
     """
     arms = {arm: runs for arm, runs in arms.items() if runs}
     curves = {arm: {seed: curve(records, accuracy) for seed, records in runs.items()} for arm, runs in arms.items()}
     rows = {}
     for arm, runs in arms.items():
-        row = {
+        row: Table = {
             "seeds": sorted(runs),
             "steps": _interval(interval(c.steps[-1] for c in curves[arm].values())),
             "compute": _interval(interval(c.compute[-1] for c in curves[arm].values())),
@@ -92,8 +92,15 @@ def _evaluated(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if any(name.startswith("eval/") for name in record)]
 
 
-def final(records: Sequence[Record]) -> dict[str, float]:
-    """The metrics of a run's last evaluation."""
+def last_evaluation(records: Sequence[Record]) -> dict[str, float]:
+    """The metrics of a run's last evaluation, without standard errors.
+
+    Args:
+      records: the lines of metrics.jsonl; at least one is an evaluation.
+
+    Returns:
+      {name of an `eval/` metric: value}.
+    """
     last = max(_evaluated(records), key=lambda record: record["step"])
     named = {name: value for name, value in last.items() if name.startswith("eval/")}
     return {name: value for name, value in named.items() if value is not None and not name.endswith("_stderr")}
@@ -101,13 +108,13 @@ def final(records: Sequence[Record]) -> dict[str, float]:
 
 def _last(runs: Runs) -> dict[str, dict[str, float]]:
     """{metric: interval} of the last evaluations."""
-    ends = [final(records) for records in runs.values()]
+    ends = [last_evaluation(records) for records in runs.values()]
     names = [name for name in ends[0] if all(name in end for end in ends)]
     return {name: _interval(interval(end[name] for end in ends)) for name in names}
 
 
 def _phases(runs: Runs, accuracy: str) -> dict[str, Table]:
-    """{phase: the step and the accuracy at its end}, of the phases that every run has an evaluation of."""
+    """{phase: step and accuracy of its last evaluation}, for the phases in which every run has an evaluation."""
     ends: dict[str, dict[int, Record]] = {}
     for seed, records in runs.items():
         for record in sorted(_evaluated(records), key=lambda record: record["step"]):
@@ -123,7 +130,7 @@ def _phases(runs: Runs, accuracy: str) -> dict[str, Table]:
 
 
 def _reach(curves: Mapping[int, Curve], target: float) -> Table:
-    """How many seeds get there, and the steps and the compute that all of them take, if all do."""
+    """How many seeds reach the target; if all do, the steps and the compute that they take."""
     steps = [c.steps_to(target) for c in curves.values()]
     reached: Table = {"reached": sum(map(math.isfinite, steps)), "seeds": len(steps)}
     if reached["reached"] == len(steps):
@@ -135,16 +142,16 @@ def _reach(curves: Mapping[int, Curve], target: float) -> Table:
 def _against(
     runs: tuple[Runs, Runs], curves: tuple[Mapping[int, Curve], Mapping[int, Curve]], targets: Sequence[float]
 ) -> Table:
-    """Paired differences to the baseline, the second of each pair."""
+    """Paired differences between an arm and its baseline, the second of each pair."""
     mine, theirs = curves
     seeds = [seed for seed in mine if seed in theirs]
 
-    def difference(measure, *places: Any) -> dict[str, float]:
+    def difference(measure: Callable[..., float], *places: Any) -> dict[str, float]:
         return _interval(paired(*({seed: measure(c[seed], seed, *places) for seed in seeds} for c in curves)))
 
     steps = {seed: min(mine[seed].steps[-1], theirs[seed].steps[-1]) for seed in seeds}
     spent = {seed: min(mine[seed].compute[-1], theirs[seed].compute[-1]) for seed in seeds}
-    ends = [{seed: final(run[seed]) for seed in seeds} for run in runs]
+    ends = [{seed: last_evaluation(run[seed]) for seed in seeds} for run in runs]
     names = [n for n in next(iter(ends[0].values()), {}) if all(n in end for side in ends for end in side.values())]
     found: Table = {
         "equal_steps": difference(lambda c, seed: c.at_step(steps[seed])),
@@ -159,113 +166,3 @@ def _against(
                 "compute": difference(lambda c, _, level: c.compute_to(level), target),
             }
     return found
-
-
-# --- Markdown
-
-
-def markdown(table: Table) -> str:
-    """table.md of a study's table."""
-    parts = [f"# {table['study']}", NOTE.format(confidence=table["confidence"]), "## At the end", _ends(table)]
-    if any("against" in row for row in table["arms"].values()):
-        parts += ["## Against the baseline", _differences(table)]
-    if table["targets"]:
-        parts += ["## Reaching an accuracy", _reaching(table)]
-    parts += ["## At the end of each phase", _by_phase(table)]
-    if any(row["watched"] for row in table["arms"].values()):
-        parts += ["## Means over each phase", _watched(table)]
-    if any(row["guards"] for row in table["arms"].values()):
-        parts += ["## Guards", _guards(table)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _ends(table: Table) -> str:
-    accuracy = table["accuracy"]
-    names = [name for row in table["arms"].values() for name in row["end"]]
-    passed = widest("pass", names)
-    rows = [["arm", "seeds", "steps", f"accuracy ({_short(accuracy)})", "best on the way", _short(passed or "pass@k")]]
-    rows[0] += ["reflections", "length", "compute"]
-    for arm, row in table["arms"].items():
-        end = row["end"]
-        cells = [arm, str(len(row["seeds"])), f"{row['steps']['mean']:.0f}", text(end.get(accuracy)), text(row["best"])]
-        cells += [text(end.get(passed)), text(end.get("eval/reflections"), 2), text(end.get("eval/length"), 1)]
-        rows.append([*cells, flops(row["compute"]["mean"])])
-    return grid(rows)
-
-
-def _differences(table: Table) -> str:
-    ends = [row["against"]["end"] for row in table["arms"].values() if "against" in row]
-    passed = by_k("pass", (name for end in ends for name in end))
-    names = [*(name for k, name in passed.items() if k > 1), "eval/reflections"]
-    rows = [["arm", "baseline", "accuracy, equal steps", "accuracy, equal compute", *map(_short, names)]]
-    for arm, row in table["arms"].items():
-        if (against := row.get("against")) is not None:
-            cells = [text(against[name], sign=True) for name in ("equal_steps", "equal_compute")]
-            rows.append([arm, against["baseline"], *cells, *(text(against["end"].get(n), sign=True) for n in names)])
-    return grid(rows)
-
-
-def _reaching(table: Table) -> str:
-    rows = [["arm"]]
-    for target in table["targets"]:
-        rows[0] += [f"steps to {target:g}", f"compute to {target:g}"]
-    for arm, row in table["arms"].items():
-        cells = []
-        for target in table["targets"]:
-            reach = row["reach"][f"{target:g}"]
-            if "steps" in reach:
-                cells += [text(reach["steps"], 1), flops(reach["compute"]["mean"])]
-            else:
-                cells += [f"{reach['reached']} of {reach['seeds']} seeds", "-"]
-        rows.append([arm, *cells])
-    return grid(rows)
-
-
-def _by_phase(table: Table) -> str:
-    rows = [["arm", "phase", "step", "accuracy"]]
-    for arm, row in table["arms"].items():
-        for phase, end in row["phases"].items():
-            rows.append([arm, phase, f"{end['step']['mean']:.0f}", text(end["accuracy"])])
-    return grid(rows)
-
-
-def _watched(table: Table) -> str:
-    names = list(dict.fromkeys(metric for row in table["arms"].values() for metric in row["watched"]))
-    rows = [["arm", "phase", *names]]
-    for arm, row in table["arms"].items():
-        for phase in dict.fromkeys(phase for of in row["watched"].values() for phase in of):
-            rows.append([arm, phase, *(text(row["watched"][name].get(phase)) for name in names)])
-    return grid(rows)
-
-
-def _guards(table: Table) -> str:
-    rows = [["arm", "seed", "what guards did"]]
-    for arm, row in table["arms"].items():
-        rows += [[arm, seed, said] for seed, what in row["guards"].items() for said in what]
-    return grid(rows)
-
-
-def text(found: Mapping[str, float] | None, digits: int = 3, sign: bool = False) -> str:
-    """An interval in words, "0.866 [0.860, 0.872]"; "-" without one."""
-    if found is None or math.isnan(found["mean"]):
-        return "-"
-    form = f"{'+' if sign else ''}.{digits}f"
-    if math.isnan(found["low"]):
-        return f"{found['mean']:{form}}"
-    return f"{found['mean']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
-
-
-def flops(value: float) -> str:
-    """FLOPs with three digits and a prefix, "12.3 G"."""
-    power = min(max(int(math.log10(value) // 3), 0), 7) if value > 0 else 0
-    return f"{value / 1000**power:.3g} {' kMGTPEZ'[power]}".strip()
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("eval/")
-
-
-def grid(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its head."""
-    head, *rest = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *rest])

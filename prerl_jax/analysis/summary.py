@@ -1,4 +1,4 @@
-"""The table a run ends with: the base model, then the model at the end of each phase, by the same evaluation."""
+"""The table at the end of a run: the evaluations of the base model and of the model at the end of each phase."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prerl_jax.analysis.passk import by_source, widest
+from prerl_jax.analysis.passk import by_source, largest_k
 from prerl_jax.analysis.thought_patterns import METRICS
 
 Row = dict[str, Any]
-"""{"at": "base" or the phase's name, "step": n, then metric names: `eval/...`, `alignment/...`}."""
+"""{"at": "base" or the name of the phase, "step": the step, metric name: value, ...}."""
 
 
 def summary_rows(
@@ -21,17 +21,21 @@ def summary_rows(
     ended: Mapping[str, str] | None = None,
     warned: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Row]:
-    """One row for the base and one for each phase, in order, from the records of metrics.jsonl.
+    """Makes the rows of the table.
 
-    A phase's row holds the metrics of its last evaluation, which stands under the name of the phase that led up to it,
-    and its last `alignment/` measurement. A phase without an evaluation has no row. Rows are in the order of their
-    steps; a phase that a changed config went back to has one row, too.
+    Args:
+      records: the lines of metrics.jsonl.
+      ended: phase -> the reason for which a guard has ended it.
+      warned: phase -> the warnings of guards.
 
-    `ended` and `warned` say by phase what a guard has ended it for, and what guards have warned of: the row's "ended"
-    and "warned".
+    Returns:
+      One row for the base model and one for each phase with an evaluation, in the order of their steps. A row holds the
+      `eval/` metrics of the last evaluation of the phase, its last `alignment/` metrics, and "ended" and "warned" if
+      there are any. If a changed config goes back to a phase, the phase still has one row.
     """
     events = {"ended": ended or {}, "warned": warned or {}}
-    rows, phases = [], {}
+    rows: list[Row] = []
+    phases: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         phases.setdefault(record["phase"], []).append(record)
     for phase, members in phases.items():
@@ -51,14 +55,18 @@ def summary_rows(
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Prints the rows as a table, and below it what guards did; what a row lacks is shown as "-".
+    """Prints the rows as a table, and what guards did below it. Missing values are shown as "-".
 
-    A second table has the thoughts per response, of the kinds that any row has any of; problems of several sources get
-    one of the accuracy on each.
+    A second table shows the thoughts per response, for the kinds that occur at all. If the problems have several
+    sources, a third table shows the accuracy on each source.
+
+    Args:
+      rows: what `summary_rows` returns.
+      console: where to print; standard output by default.
     """
     console = console or Console()
     names = list(dict.fromkeys(name for row in rows for name in row))
-    average, passed = widest("avg", names), widest("pass", names)
+    average, passed = largest_k("avg", names), largest_k("pass", names)
     spread = "±" if console.encoding.startswith("utf") else "+-"
     accuracy_heading = f"accuracy\n{average.removeprefix('eval/')}" if average else "accuracy"
     passed_heading = passed.removeprefix("eval/") if passed else "pass@k"
@@ -71,7 +79,7 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
             str(row["at"]),
             str(row["step"]),
             _with_error(row, average, spread),
-            _number(row.get(passed), 3),
+            _number(row.get(passed) if passed else None, 3),
             _number(row.get("eval/reflections"), 2),
             _number(row.get("eval/length"), 1),
             _number(row.get("alignment/objective"), 3),
@@ -90,7 +98,7 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
 
 
 def _by_row(rows: Sequence[Row], heading: str, lines: Mapping[str, Sequence[str]]) -> Table:
-    """A line for each name, with its cells, one for each of the rows: names may be many, phases are few."""
+    """A table with a line for each name and a column for each row, since there are many names and few phases."""
     table = Table()
     table.add_column(heading, overflow="fold")
     for row in rows:
@@ -102,7 +110,9 @@ def _by_row(rows: Sequence[Row], heading: str, lines: Mapping[str, Sequence[str]
 
 def _with_error(row: Row, name: str | None, spread: str) -> str:
     error = row.get(f"{name}_stderr")
-    return _number(row.get(name), 3) + ("" if error is None else f" {spread} {_number(error, 3)}")
+    return _number(None if name is None else row.get(name), 3) + (
+        "" if error is None else f" {spread} {_number(error, 3)}"
+    )
 
 
 def _number(value: float | None, digits: int) -> str:

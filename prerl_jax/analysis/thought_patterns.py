@@ -1,18 +1,18 @@
-"""The default patterns of thoughts: what a response says of its own reasoning, as regular expressions in English.
+"""The default patterns of thoughts: regular expressions for what a response says about its own reasoning, in English.
 
     transition      turns to another line of thought: "alternatively", "however", "another approach"
-    reflection      looks at its own reasoning and doubts it: "wait", "hmm", "let me reconsider", "I made a mistake"
-    subgoal         sets a goal on the way: "Step 1:", "first, we ...", "we need to find ...", "break this down"
+    reflection      doubts its own reasoning: "wait", "hmm", "let me reconsider", "I made a mistake"
+    subgoal         sets an intermediate goal: "Step 1:", "first, we ...", "we need to find ...", "break this down"
     enumeration     goes through cases: "Case 1:", "list all ...", "consider all possible cases", "try n = 3"
     verification    checks a result: "let me verify", "check:", "substituting back", "sanity check"
-    backtracking    gives a line of thought up: "that's not right", "let's start over", "this approach fails"
+    backtracking    abandons a line of thought: "that's not right", "let's start over", "this approach fails"
 
-Transition and reflection are what arXiv 2604.14142 counts, the other four are the behaviours it compares. Its lists are
-not published, so these are ours: counts compare models with one another, not with the paper's numbers.
+arXiv 2604.14142 counts transitions and reflections, and compares the other four behaviours. Its lists of patterns are
+not published, so these are our own. Counts can be compared between models, but not with the paper's numbers.
 
-They lean to precision, for a word problem talks of waiters, of checks for $20 and of cases of soda: a word that has an
-everyday meaning counts only where it cannot have it, which is mostly at the beginning of a clause. `thoughts.py` says
-how matches are counted, and how to write your own.
+The patterns prefer precision, because word problems mention waiters, checks for $20 and cases of soda. A word with an
+everyday meaning counts only where it cannot have that meaning, which is mostly at the beginning of a clause.
+`thoughts.py` explains how matches are counted and how to write your own patterns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import re
 
 Strings = tuple[str, ...]
 METRICS = "eval/thoughts/"
-"""What the metrics of thoughts begin with."""
+"""The beginning of the names of the metrics of thoughts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,30 +30,33 @@ class Thought:
     """A kind of thought.
 
     Attributes:
-      name: what its metric is called, `eval/thoughts/NAME`.
-      patterns: regular expressions; each place in a text where one of them matches is one thought.
+      name: the name of the kind; its metric is `eval/thoughts/NAME`.
+      patterns: regular expressions, at least one; each match of one of them in a text is one thought.
+
+    Raises:
+      ValueError: the name is empty, or there is no pattern.
     """
 
     name: str
     patterns: Strings
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.name or not self.patterns:
             raise ValueError(f"{self} needs a name, and at least one pattern.")
 
     @property
     def metric(self) -> str:
-        """The name of the metric that an evaluation has of it: the mean number in a response."""
+        """The name of its metric: the mean number of such thoughts in a response of an evaluation."""
         return METRICS + self.name
 
 
 _START = r"^[ \t#*>_-]*(?:\d+[.)][ \t]*)?|</?[a-z]+>\s*|\\(?:text(?:bf|it)|emph)\{"
 SENTENCE = rf"(?:{_START}|[.!?:…][\"')\]*_]*\s+)"
-"""Where a sentence or a line begins, after a tag such as <think>, and in what LaTeX stresses."""
+"""The beginning of a sentence, of a line, after a tag such as <think>, or of text that LaTeX emphasises."""
 CLAUSE = rf"(?:{_START}|[.!?:;,…—\u2013(][\"')\]*_]*\s*|\s--?\s+)"
-"""Where a clause begins: there, or after a comma, a bracket or a dash."""
+"""The beginning of a clause: as `SENTENCE`, or after a comma, a bracket or a dash."""
 OPENING = rf"(?:{CLAUSE}|\b(?:but|and|oh|no|so|ah|ok|okay|well|yes|hm+)\s+)"
-"""Where a thought may break in: there, or after such a word."""
+"""The beginning of a thought: as `CLAUSE`, or after one of these words."""
 _WE = r"(?:let me|let us|let's|lets|(?:I|we)(?:'ll| will| can| could| should| must| need to| have to| want to)?)"
 _NUMBER = r"(?:\d+|one|two|three|four|five|\(?[ivx]+\)?|[a-e])"
 _WAITED_FOR = (
@@ -63,7 +66,7 @@ _WAITED_FOR = (
 
 
 def _spaced(*patterns: str) -> Strings:
-    """Outside of character classes, a space stands for any white space, line breaks among it."""
+    """The patterns, in which each space outside of character classes matches any white space, also line breaks."""
     return tuple(re.sub(r"\[[^\]]*\]| ", lambda m: r"\s+" if m[0] == " " else m[0], p) for p in patterns)
 
 

@@ -1,13 +1,13 @@
-"""Thoughts in the text of responses, counted by regular expressions: per response, per step, and before and after.
+"""Counts thoughts in the text of responses with regular expressions: per response, per step, and before and after.
 
-Two ways to count. `count_matches` takes one regular expression as it is. `count_thoughts` takes kinds of thoughts, each
-a list of patterns (`thought_patterns.py` has the default ones), and reads a text as speech: case does not matter, `^`
-is the beginning of any line, a typographic apostrophe is a plain one, and what stands in quotation marks or backticks
-is not the speaker's own thought, so nothing in it counts. Matches of one kind do not overlap; of two kinds they may.
+There are two ways to count. `count_matches` takes one regular expression as it is. `count_thoughts` takes kinds of
+thoughts, each with several patterns; `thought_patterns.py` has the default ones. It ignores case, `^` matches the
+beginning of any line, and a typographic apostrophe counts as a plain one. Text in quotation marks or backticks is not
+the speaker's own thought, so nothing in it counts. Matches of one kind do not overlap; matches of two kinds may.
 
-In both a match counts only where it begins and ends at a word's edge: "wait" is found in "Oh, wait!" and neither in
-"await" nor in "waiting". An end of the pattern that is no letter, digit or underscore needs no edge: "wait," is found
-in "wait,no".
+In both, a match counts only if it begins and ends at the edge of a word. "wait" is found in "Oh, wait!", but not in
+"await" or in "waiting". If the pattern ends with a character that is no letter, digit or underscore, no edge is needed
+there: "wait," is found in "wait,no".
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 
 Thoughts = tuple[Thought, ...]
+"""Kinds of thoughts."""
 
 _QUOTED = re.compile(
     "|".join(
@@ -40,9 +41,14 @@ _QUOTED = re.compile(
 
 
 def count_matches(pattern: str, texts: Sequence[str]) -> np.ndarray:
-    """Non-overlapping matches of a regular expression in each text: i64[texts].
+    """Counts the non-overlapping matches of a regular expression in each text.
 
-    Case matters unless the pattern says otherwise, with "(?i)" in front.
+    Args:
+      pattern: the regular expression. Case matters, unless it begins with "(?i)".
+      texts: N texts.
+
+    Returns:
+      i64[N].
 
     Raises:
       ValueError: the pattern is not a regular expression, or it matches the empty text.
@@ -52,7 +58,14 @@ def count_matches(pattern: str, texts: Sequence[str]) -> np.ndarray:
 
 
 def count_thoughts(texts: Sequence[str], thoughts: Thoughts = THOUGHTS) -> dict[str, np.ndarray]:
-    """How many thoughts of each kind each text has: {kind: i64[texts]}.
+    """Counts the thoughts of each kind in each text.
+
+    Args:
+      texts: N texts.
+      thoughts: the kinds of thoughts.
+
+    Returns:
+      {name of the kind: i64[N]}.
 
     Raises:
       ValueError: a pattern is not a regular expression, or it matches the empty text.
@@ -64,7 +77,18 @@ def count_thoughts(texts: Sequence[str], thoughts: Thoughts = THOUGHTS) -> dict[
 
 
 def find_thoughts(text: str, thoughts: Thoughts = THOUGHTS) -> list[tuple[str, int, int]]:
-    """[(kind, start, end)] in the order of the text: what `count_thoughts` counts, to look at or to mark."""
+    """Finds the thoughts that `count_thoughts` counts, to look at them or to highlight them.
+
+    Args:
+      text: the text of a response.
+      thoughts: the kinds of thoughts.
+
+    Returns:
+      [(name of the kind, start, end)], in the order of the text; text[start:end] is the match.
+
+    Raises:
+      ValueError: a pattern is not a regular expression, or it matches the empty text.
+    """
     spoken = _own_words(text)
     spans = [(thought.name, *match.span()) for thought in thoughts for match in _found(thought, spoken)]
     return sorted(spans, key=lambda span: span[1:])
@@ -73,16 +97,22 @@ def find_thoughts(text: str, thoughts: Thoughts = THOUGHTS) -> list[tuple[str, i
 def thoughts_by_step(
     completions: Iterable[Mapping[str, Any]], thoughts: Thoughts = THOUGHTS
 ) -> list[dict[str, float | int | str]]:
-    """Means over the responses of each step: one row {"step", "phase", "responses", kind: mean, ...} a step, in order.
+    """Averages the thoughts per response over the responses of each step.
 
     Args:
-      completions: lines of a run's completions.jsonl, each with `step`, `phase` and `response`.
-      thoughts: what to count.
+      completions: the lines of completions.jsonl, each with `step`, `phase` and `response`.
+      thoughts: the kinds of thoughts.
+
+    Returns:
+      For each step, in order, {"step", "phase", "responses": how many, name of a kind: mean, ...}.
+
+    Raises:
+      ValueError: a pattern is not a regular expression, or it matches the empty text.
     """
     steps: dict[tuple[int, str], list[str]] = defaultdict(list)
     for line in completions:
         steps[line["step"], line["phase"]].append(line["response"])
-    rows = []
+    rows: list[dict[str, float | int | str]] = []
     for (step, phase), texts in sorted(steps.items()):
         means = {name: float(counts.mean()) for name, counts in count_thoughts(texts, thoughts).items()}
         rows.append({"step": step, "phase": phase, "responses": len(texts), **means})
@@ -91,14 +121,19 @@ def thoughts_by_step(
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """Thoughts of one kind per response, before and after."""
+    """How the number of thoughts of one kind per response changed.
+
+    Attributes:
+      before: the mean before.
+      after: the mean after.
+    """
 
     before: float
     after: float
 
     @property
     def ratio(self) -> float:
-        """after / before: infinite where there were none before, NaN where there are none at all."""
+        """after / before; infinite if there were none before, NaN if there are none at all."""
         if self.before == 0:
             return math.inf if self.after else math.nan
         return self.after / self.before
@@ -107,9 +142,18 @@ class Change:
 def thoughts_before_and_after(
     before: Sequence[str], after: Sequence[str], thoughts: Thoughts = THOUGHTS
 ) -> dict[str, Change]:
-    """How thoughts per response changed between two sets of responses to the same problems; the paper's "x 6.54".
+    """Compares the thoughts per response in two sets of responses to the same problems; the paper's "x 6.54".
 
-    Raises ValueError where one of the sets is empty.
+    Args:
+      before: the texts of responses before training.
+      after: the texts of responses after training.
+      thoughts: the kinds of thoughts.
+
+    Returns:
+      {name of the kind: its change}.
+
+    Raises:
+      ValueError: one of the sets is empty, or a pattern is not valid (see `count_thoughts`).
     """
     if not before or not after:
         raise ValueError(f"there is nothing to compare: {len(before)} responses before and {len(after)} after.")
@@ -122,25 +166,26 @@ def _found(thought: Thought, spoken: str) -> list[re.Match[str]]:
 
 
 def _own_words(text: str) -> str:
-    """The text without what it quotes, every other character in its place."""
+    """The text with quoted parts blanked out; all other characters keep their positions."""
     text = _QUOTED.sub(lambda match: match[0][0] + "\0" * (len(match[0]) - 2) + match[0][-1], text)
     return text.replace("\u2019", "'")
 
 
 @functools.cache
 def _at_word_edges(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]:
-    """One matcher of all the patterns; global flags may stand in front of one that is alone."""
-    inline = re.match(r"(?:\(\?[aimsux]+\))?", patterns[0])[0] if len(patterns) == 1 else ""
+    """One compiled pattern that matches any of the patterns. A single pattern may begin with global flags."""
+    flagged = re.match(r"\(\?[aimsux]+\)", patterns[0]) if len(patterns) == 1 else None
+    inline = flagged[0] if flagged else ""
     for pattern in patterns:
         try:
             compiled = re.compile(pattern, flags)
         except re.error as error:
             raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
         if compiled.search(""):
-            raise ValueError(f"the regular expression {pattern!r} matches the empty text, so it would count everywhere")
+            raise ValueError(f"the regular expression {pattern!r} matches the empty text, so it would match everywhere")
     joined = patterns[0][len(inline) :] if len(patterns) == 1 else "|".join(f"(?:{pattern})" for pattern in patterns)
     try:
-        # \B next to a word character: the word goes on. So neither the match's first nor its last word may go on.
+        # \B beside a word character means that a word continues. Neither end of the match may cut a word.
         return re.compile(rf"{inline}(?!\B\w)(?:{joined})(?<!\w\B)", flags)
-    except re.error as error:  # groups or flags that do not stand beside one another
+    except re.error as error:  # groups or flags of several patterns that conflict
         raise ValueError(f"{patterns} do not make one regular expression: {error}") from error

@@ -100,8 +100,8 @@ def test_evaluation_metrics_refuses_other_shapes():
 
 def test_widest_compares_k_as_a_number():
     names = ["eval/avg@8", "eval/avg@16", "eval/avg@16_stderr", "eval/pass@32", "train/accuracy"]
-    assert passk.widest("avg", names) == "eval/avg@16"
-    assert passk.widest("maj", names) is None
+    assert passk.largest_k("avg", names) == "eval/avg@16"
+    assert passk.largest_k("maj", names) is None
 
 
 def test_metrics_by_source_by_hand():

@@ -5,7 +5,8 @@ import pytest
 
 from prerl_jax.analysis.curves import phase_spans
 from prerl_jax.analysis.study_figures import COLOURS, STYLES, study_figure
-from prerl_jax.analysis.study_table import flops, markdown, study_table, text
+from prerl_jax.analysis.study_markdown import flops_text, interval_text, markdown
+from prerl_jax.analysis.study_table import study_table
 
 
 def lines(accuracies, cost, warmup=0, every=2):
@@ -111,13 +112,13 @@ def test_what_guards_did_stands_at_the_end(table):
     ("value", "expected"), [(0, "0"), (999, "999"), (12_345, "12.3 k"), (3.1e12, "3.1 T"), (5e21, "5 Z")]
 )
 def test_flops(value, expected):
-    assert flops(value) == expected
+    assert flops_text(value) == expected
 
 
 def test_intervals_in_words():
-    assert text(None) == "-"
-    assert text({"mean": 0.5, "low": float("nan"), "high": float("nan"), "count": 1}) == "0.500"
-    assert text({"mean": 0.5, "low": 0.25, "high": 0.75, "count": 3}, 2, sign=True) == "+0.50 [+0.25, +0.75]"
+    assert interval_text(None) == "-"
+    assert interval_text({"mean": 0.5, "low": float("nan"), "high": float("nan"), "count": 1}) == "0.500"
+    assert interval_text({"mean": 0.5, "low": 0.25, "high": 0.75, "count": 3}, 2, sign=True) == "+0.50 [+0.25, +0.75]"
 
 
 def test_a_picture_shows_every_arm_against_steps_and_compute():
