@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from prerl_jax.core.types import Params, TrainState
+from prerl_jax.runtime.checkpoint_reading import read_newest
 from prerl_jax.runtime.retention import Retention
 from prerl_jax.runtime.step_files import (
     CheckpointError,
@@ -33,7 +34,6 @@ from prerl_jax.runtime.step_files import (
     Restored,
     committed_steps,
     fingerprint,
-    read_newest,
     read_record,
     save_args,
 )

@@ -1,4 +1,4 @@
-"""The train state on a mesh: its shapes and shardings without allocating it, its creation, its changes."""
+"""The train state on a mesh: its shapes and shardings, its creation, and changes of single fields."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ def abstract_state(
     critic: CriticState | None = None,
     frozen: Any = None,
 ) -> TrainState:
-    """The TrainState's tree of ShapeDtypeStruct: moments are sharded as their parameters, scalars are replicated.
+    """Describes a TrainState without allocating it.
 
     Args:
-      abstract_params: tree of ShapeDtypeStruct with shardings of the trainable parameters, see
-        `Decoder.abstract_params`.
+      abstract_params: the trainable parameters as ShapeDtypeStructs with shardings, see `Decoder.abstract_params`.
       tx: the optimizer.
-      mesh: the devices.
-      critic: of a run with a critic, see `abstract_critic`.
-      frozen: tree of ShapeDtypeStruct with shardings of the frozen parameters; None where there are none.
+      mesh: the mesh of the run.
+      critic: the state of the critic, if the run has one, see `abstract_critic`.
+      frozen: the frozen parameters as ShapeDtypeStructs with shardings; None if all parameters are trained.
+
+    Returns:
+      The TrainState with ShapeDtypeStructs as leaves. Moments are sharded like their parameters, scalars are
+      replicated.
     """
     shapes = jax.eval_shape(lambda p: init_state(p, tx, jax.random.PRNGKey(0)), abstract_params)
     placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated(mesh)), shapes)
@@ -42,7 +45,16 @@ def abstract_state(
 
 
 def abstract_critic(abstract_params: Any, tx: optax.GradientTransformation, mesh: Mesh) -> CriticState:
-    """The CriticState's tree of ShapeDtypeStruct. Sharding and arguments are those of `abstract_state`."""
+    """Describes a CriticState without allocating it.
+
+    Args:
+      abstract_params: the critic's parameters as ShapeDtypeStructs with shardings.
+      tx: the critic's optimizer.
+      mesh: the mesh of the run.
+
+    Returns:
+      The CriticState with ShapeDtypeStructs as leaves, sharded as in `abstract_state`.
+    """
     return CriticState(abstract_params, _abstract_moments(abstract_params, tx, mesh))
 
 
@@ -62,14 +74,17 @@ def _abstract_moments(abstract_params: Any, tx: optax.GradientTransformation, me
 def create_state(
     params: Params, tx: optax.GradientTransformation, mesh: Mesh, seed: int, frozen: Params | None = None
 ) -> TrainState:
-    """The state at the start of a run, sharded as `abstract_state` says.
+    """Creates the state of a run that begins with these parameters.
 
     Args:
-      params: the trainable parameters on the mesh. Their memory is donated to the state.
+      params: the trainable parameters, on the mesh. They are donated: do not use them afterwards.
       tx: the optimizer.
-      mesh: the devices.
-      seed: of the run's PRNG key.
-      frozen: the other parameters on the mesh, donated as well; None where all are trained.
+      mesh: the mesh of the run.
+      seed: the seed of the run's random key.
+      frozen: the frozen parameters, on the mesh, donated as well; None if all parameters are trained.
+
+    Returns:
+      The state at step 0, sharded as in `abstract_state`.
     """
     given = (params, frozen)
     abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), given)
@@ -84,13 +99,16 @@ def create_state(
 def begin_critic(
     policy: Params, begin: Callable[[Params], Params], tx: optax.GradientTransformation, abstract: CriticState
 ) -> CriticState:
-    """The state of a critic that starts from a policy's parameters. The policy's arrays are not donated.
+    """Creates the state of a critic from the parameters of a policy.
 
     Args:
-      policy: the policy's whole parameters.
-      begin: maps the policy's parameters to the critic's.
+      policy: all parameters of the policy. They are not donated.
+      begin: maps the policy's parameters to the critic's; it must be traceable.
       tx: the critic's optimizer.
-      abstract: see `abstract_critic`.
+      abstract: the shapes and shardings of the result, see `abstract_critic`.
+
+    Returns:
+      The critic's parameters with fresh moments.
     """
 
     def start(policy: Params) -> CriticState:
@@ -101,20 +119,37 @@ def begin_critic(
 
 
 def reset_optimizer(state: TrainState, tx: optax.GradientTransformation) -> TrainState:
-    """The state with fresh moments for the policy. The critic keeps its moments."""
+    """Returns the state with fresh moments of the policy. The critic keeps its moments.
+
+    Args:
+      state: the state of a run.
+      tx: the policy's optimizer.
+    """
     shardings = jax.tree.map(lambda x: x.sharding, state.opt_state)
     opt_state = jax.jit(tx.init, out_shardings=shardings)(state.params)
     return dataclasses.replace(state, opt_state=opt_state)
 
 
 def at_phase(state: TrainState, mesh: Mesh, phase: int, phase_step: int = 0) -> TrainState:
-    """The state moved to step `phase_step` of phase number `phase`."""
+    """Returns the state at another position in the phases.
+
+    Args:
+      state: the state of a run.
+      mesh: the mesh of the run.
+      phase: the index of the phase, from 0.
+      phase_step: how many steps of that phase are done.
+    """
     place = {"phase": phase, "phase_step": phase_step}
-    return dataclasses.replace(state, **{name: replicate(mesh, np.int32(n)) for name, n in place.items()})
+    numbers: dict[str, Any] = {name: replicate(mesh, np.int32(n)) for name, n in place.items()}
+    return dataclasses.replace(state, **numbers)
 
 
 def bytes_per_device(tree: Any) -> int:
-    """The bytes of the tree that one device holds: the largest shard of every leaf, added up."""
+    """The bytes that one device holds of a pytree: the sum, over all leaves, of the bytes of one shard.
+
+    Args:
+      tree: a pytree of arrays or ShapeDtypeStructs with shardings.
+    """
     return sum(
         jnp.dtype(leaf.dtype).itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(tree)

@@ -1,17 +1,15 @@
-"""What is on disk for one step, and how it is read back: checked, leaf by leaf.
+"""The files of one checkpoint: its items, and the record that describes them.
 
-A checkpoint is a folder named by its step, written by Orbax, with its items: `params`, `critic` and `frozen` (where
-there are any) and `state` (the rest of the TrainState) as arrays, and `record` as JSON: every leaf's shape, dtype and
-checksum, the metrics, whether a phase ended there, and what the trainer adds. The leaves tell another model's
-checkpoint (an error that names them) from a damaged one (the one before it is used); the checksums find flipped bits,
-which the storage format lets through.
+A checkpoint is a folder named by its step, written by Orbax. Its items are `params`, `critic` and `frozen` (if there
+are any) and `state` (the rest of the TrainState) as arrays, and `record` as JSON: the shape, dtype and checksum of
+every leaf, the metrics, whether a phase ended at this step, and what the trainer adds. The checksums find flipped bits,
+which the storage format does not detect.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +19,32 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from prerl_jax.core.params import merge_params, split_params
-from prerl_jax.core.types import Params, TrainState
-from prerl_jax.runtime.mesh import max_over_processes
+from prerl_jax.core.types import TrainState
 
 OPTIONAL = ("critic", "frozen")
-"""Fields of a TrainState that have an item of their own, where they are not None."""
-FROZEN = "frozen."
+"""The fields of a TrainState that are items of their own if they are not None."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written, or none could be read; the message says which, why, and what is still good."""
+    """A checkpoint could not be written or read. The message says which one, why, and which ones are intact."""
 
 
 class DamagedError(Exception):
-    """One checkpoint cannot be read back as it was written."""
+    """One checkpoint cannot be read, or differs from what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """The JSON part of a checkpoint."""
+    """The JSON part of a checkpoint.
+
+    Attributes:
+        leaves: name of a leaf -> [shape, dtype, checksum].
+        metrics: the metrics of the step; the best checkpoint is found by one of them.
+        boundary: whether a phase ended at this step.
+        extra: what the trainer needs to resume, as JSON.
+    """
 
     leaves: dict[str, Any]
-    """Name -> [shape, dtype, checksum]."""
     metrics: dict[str, float]
     boundary: bool
     extra: dict[str, Any]
@@ -51,7 +52,13 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A checkpoint that was read: `state` is the TrainState, or the parameters alone from `restore_params`."""
+    """A checkpoint that was read.
+
+    Attributes:
+        step: the step of the checkpoint.
+        state: the TrainState; from `restore_params`, the parameters alone.
+        extra: what the trainer stored beside the state.
+    """
 
     step: int
     state: Any
@@ -59,9 +66,10 @@ class Restored:
 
 
 def _checksum(x: jax.Array) -> jax.Array:
-    """u32[]: the sum mod 2^32 of a mix of every element's bits with its index.
+    """u32[]: the sum mod 2^32, over all elements, of a hash of the element's bits and its index.
 
-    Integer addition wraps and commutes, so the value depends neither on the sharding nor on the order of the sum.
+    Integer addition wraps around and commutes, so the checksum depends neither on the sharding nor on the order of the
+    sum.
     """
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
@@ -73,13 +81,13 @@ def _checksum(x: jax.Array) -> jax.Array:
     iotas = (jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) for axis in range(bits.ndim))
     index = sum((iota * np.uint32(stride) for iota, stride in zip(iotas, strides, strict=True)), jnp.uint32(1))
     mixed = bits ^ (index * np.uint32(0x9E3779B9))
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # MurmurHash3's finaliser: no bit stays where it was
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of MurmurHash3: every bit affects all
         mixed = (mixed ^ (mixed >> shift)) * np.uint32(factor)
     return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """Leaf names such as opt_state.0.mu.layers.mlp.up -> leaves."""
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Name of a leaf, such as opt_state.0.mu.layers.mlp.up -> leaf, for all leaves of a pytree."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
@@ -90,35 +98,27 @@ def _checksums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def fingerprint(tree: Any) -> dict[str, Any]:
-    """Name -> [shape, dtype, checksum] of every array of a tree; one program for all arrays on the same devices."""
-    leaves, groups, sums = _named(tree), {}, {}
+    """Computes the checksums of a pytree of arrays, with one program for all arrays on the same devices.
+
+    Args:
+        tree: the arrays.
+
+    Returns:
+        Name of a leaf -> [shape, dtype, checksum].
+    """
+    leaves = named_leaves(tree)
+    by_devices: dict[Any, dict[str, jax.Array]] = {}
     for name, leaf in leaves.items():
-        groups.setdefault(frozenset(leaf.sharding.device_set) if isinstance(leaf, jax.Array) else None, {})[name] = leaf
-    for group in groups.values():
-        sums |= _checksums(group)
+        devices = frozenset(leaf.sharding.device_set) if isinstance(leaf, jax.Array) else None
+        by_devices.setdefault(devices, {})[name] = leaf
+    sums: dict[str, jax.Array] = {}
+    for arrays in by_devices.values():
+        sums |= _checksums(arrays)
     return {name: [list(leaf.shape), str(leaf.dtype), int(sums[name])] for name, leaf in leaves.items()}
 
 
-def require_same_leaves(path: epath.Path, saved: dict[str, Any], abstract: Any) -> None:
-    """Raises ValueError naming the leaves that a checkpoint and the model do not share, or not in shape and dtype."""
-    mine = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in _named(abstract).items()}
-    theirs = {name: entry[:2] for name, entry in saved.items()}
-    text = {
-        "only in the checkpoint": sorted(theirs.keys() - mine.keys()),
-        "only in the model": sorted(mine.keys() - theirs.keys()),
-        "different": [
-            f"{name}: {theirs[name][1]}{theirs[name][0]} in the checkpoint, {mine[name][1]}{mine[name][0]} in the model"
-            for name in sorted(mine.keys() & theirs.keys())
-            if mine[name] != theirs[name]
-        ],
-    }
-    found = [f"{what}: {', '.join(names[:8])}{' ...' * (len(names) > 8)}" for what, names in text.items() if names]
-    if found:
-        raise ValueError(f"the checkpoint {path} is of another model or optimizer; {'; '.join(found)}.")
-
-
 def committed_steps(directory: str | Path | epath.Path) -> list[int]:
-    """The steps whose checkpoints were written to the end, in order; [] without the folder."""
+    """The steps of all complete checkpoints in a folder, in order; [] if there is no folder."""
     directory = epath.Path(directory)
     if not directory.exists():
         return []
@@ -126,7 +126,15 @@ def committed_steps(directory: str | Path | epath.Path) -> list[int]:
 
 
 def read_record(path: epath.Path) -> Record:
-    """The record of a checkpoint. Raises DamagedError where it is missing or not whole, OSError where unreadable."""
+    """Reads the record of a checkpoint.
+
+    Args:
+        path: the folder of the checkpoint.
+
+    Raises:
+        DamagedError: the record is missing or incomplete.
+        OSError: the file cannot be read.
+    """
     try:
         return Record(**json.loads((path / "record" / "metadata").read_text()))
     except (FileNotFoundError, ValueError, TypeError) as error:
@@ -134,120 +142,17 @@ def read_record(path: epath.Path) -> Record:
 
 
 def save_args(state: TrainState, record: Record) -> ocp.args.Composite:
-    """What Orbax writes for a step. The items `critic` and `frozen` are there only where the state has them."""
+    """The items that Orbax writes for a step. `critic` and `frozen` are among them only if the state has them."""
     optional = {name: getattr(state, name) for name in OPTIONAL if getattr(state, name) is not None}
     return ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
-        state=ocp.args.StandardSave(_rest(state)),
+        state=ocp.args.StandardSave(other_fields(state)),
         record=ocp.args.JsonSave(dataclasses.asdict(record)),
         **{name: ocp.args.StandardSave(tree) for name, tree in optional.items()},
     )
 
 
-def _rest(state: TrainState) -> dict[str, Any]:
-    """The fields that are in no other item; with an empty place for the parameters, which the format has always had."""
+def other_fields(state: TrainState) -> dict[str, Any]:
+    """The fields that no other item holds. The format keeps an empty place for the parameters."""
     fields = [field.name for field in dataclasses.fields(state) if field.name not in OPTIONAL]
     return {name: getattr(state, name) for name in fields} | {"params": None}
-
-
-def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """The leaf with a sharding: the first device where it names none."""
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _read_arrays(path: epath.Path, abstract: Any) -> Any:
-    """One item's arrays. Raises DamagedError."""
-    try:
-        # The handler, not a Checkpointer: that one waits for all processes, of which some may fail here.
-        return ocp.StandardCheckpointHandler().restore(
-            path, args=ocp.args.StandardRestore(jax.tree.map(_placed, abstract))
-        )
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise DamagedError(f"{path.name} cannot be read ({type(error).__name__}: {reason[:300]})") from error
-
-
-def _read(path: epath.Path, state: TrainState | None, params: Params | None) -> tuple[Any, Record]:
-    """(the state, or the items of the parameters where only they are asked for; the record). No process waits here."""
-    record = read_record(path)
-    if state is None:
-        record = _with_leaves(record, lambda name: name.startswith(("params.", FROZEN)))
-        parts = _parts(params, record)
-        require_same_leaves(path, record.leaves, parts)
-        return {item: _read_arrays(path / item, part) for item, part in parts.items()}, record
-    if state.critic is None or not any(map(_of_critic, record.leaves)):
-        state, record = dataclasses.replace(state, critic=None), _with_leaves(record, lambda name: not _of_critic(name))
-    require_same_leaves(path, record.leaves, state)
-    arrays = {"params": _read_arrays(path / "params", state.params)}
-    for name in OPTIONAL:
-        if getattr(state, name) is not None:
-            arrays[name] = _read_arrays(path / name, getattr(state, name))
-    return TrainState(**_read_arrays(path / "state", _rest(state)) | arrays), record
-
-
-def _parts(params: Params, record: Record) -> dict[str, Params]:
-    """{item: its part} of a whole model's parameters, as the checkpoint has split them."""
-    frozen = {name.removeprefix(FROZEN) for name in record.leaves if name.startswith(FROZEN)}
-    if not frozen:
-        return {"params": params}
-    trainable, rest = split_params(params, lambda name: name not in frozen)
-    return {"params": trainable} if rest is None else {"params": trainable, "frozen": rest}
-
-
-def _of_critic(name: str) -> bool:
-    return name.startswith("critic.")
-
-
-def _with_leaves(record: Record, wanted: Callable[[str], bool]) -> Record:
-    return dataclasses.replace(record, leaves={name: e for name, e in record.leaves.items() if wanted(name)})
-
-
-def _agree(failure: Exception | None) -> None:
-    """Raises this process's failure, and DamagedError where only another process has one."""
-    worst = max_over_processes(0 if failure is None else 1)
-    if failure is not None:
-        raise failure
-    if worst:
-        raise DamagedError("another process could not read it")
-
-
-def read_step(path: epath.Path, *, state: TrainState | None = None, params: Params | None = None) -> Restored:
-    """Reads one checkpoint: the whole `state` (abstract), or only `params` (abstract). Every process must call it.
-
-    `params` are the whole model's: where the checkpoint has frozen parameters, they are read as well and merged.
-
-    A critic is read where it is asked for and the checkpoint has one; without the one or the other, it is None.
-
-    Raises:
-        DamagedError: some process cannot read it; then it is raised on every process.
-        ValueError: it is of another model, with the leaves.
-    """
-    failure: Exception | None = None
-    try:
-        tree, record = _read(path, state, params)
-    except (DamagedError, ValueError) as error:
-        failure = error
-    except OSError as error:
-        failure = DamagedError(f"{type(error).__name__}: {error}")
-    # Checksums of arrays that several processes hold are computed together: first, all must have their parts.
-    _agree(failure)
-    wrong = [name for name, entry in fingerprint(tree).items() if entry[2] != record.leaves[name][2]]
-    if wrong:
-        raise DamagedError(f"the checksums of {', '.join(wrong[:8])} do not match")
-    found = merge_params(tree["params"], tree.get("frozen")) if state is None else tree
-    return Restored(int(path.name), found, record.extra)
-
-
-def read_newest(directory: epath.Path, steps: list[int], **abstract) -> tuple[Restored, list[str]]:
-    """The newest of these steps that can be read, and "step n: reason" of the damaged ones passed over.
-
-    Raises CheckpointError when none can, ValueError as `read_step`.
-    """
-    damaged: list[str] = []
-    for step in sorted(steps, reverse=True):
-        try:
-            return read_step(directory / str(step), **abstract), damaged
-        except DamagedError as error:
-            damaged.append(f"step {step}: {error}")
-    raise CheckpointError(f"no checkpoint in {directory} can be read; {'; '.join(damaged)}.")
