@@ -136,7 +136,7 @@ def smollm2_rollouts() -> tuple[Decoder, Params, Rollouts, int]:
 
 def packed(model: Decoder, rollouts: Rollouts, phase: pj.Phase, every: bool) -> Batch:
     """The phase's batch in packed rows; `every` sample is in it, those without a weight too."""
-    batch = jax.device_get(jax.jit(pj.make_prepare(model, phase, GROUP))({}, rollouts))
+    batch = jax.device_get(jax.jit(pj.make_prepare(phase, GROUP))(rollouts))
     chosen = dataclasses.replace(batch, weights=batch.sequences.mask * 1.0) if every else batch
     groups = pj.plan(chosen, pj.Reinforce() if every else phase.objective)
     return jax.device_put(pj.pack(batch, groups, pj.bucket(len(groups))))

@@ -37,7 +37,7 @@ def compare(name: str, repetitions: int) -> list[Row]:
 
     def alone(phase):
         def gradient(params, rollouts):
-            batch = pj.make_prepare(model, phase, GROUP)(params, rollouts)
+            batch = pj.make_prepare(phase, GROUP)(rollouts)
             return jax.grad(pj.make_loss(model, phase.objective), has_aux=True)(params, batch)
 
         return jax.jit(gradient).lower(params, rollouts).compile()

@@ -11,7 +11,6 @@ from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, Evaluation
 from prerl_jax.config.schema import CriticSpec, DataSpec, ModelSpec, OptimizerSpec, SamplingSpec, TrainConfig
 from prerl_jax.config.study import Arm, Figure, Study
 from prerl_jax.core.advantages import (
-    GAE,
     BatchNormalized,
     BinaryAdvantage,
     ConstantBaseline,
@@ -28,6 +27,7 @@ from prerl_jax.core.aggregation import (
 )
 from prerl_jax.core.batches import make_layout, make_prepare
 from prerl_jax.core.compose import LogprobFloor, TruncatedIS, WithEntropy, WithKL
+from prerl_jax.core.gae import GAE
 from prerl_jax.core.guards import (
     Above,
     Below,
@@ -75,6 +75,7 @@ from prerl_jax.core.schedules import Cosine, Linear, Warmup
 from prerl_jax.core.scoring import make_score, make_score_old_and_reference
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
+from prerl_jax.core.traits import AdvantageTraits, ObjectiveTraits, RewardShapingTraits, SpaceTraits
 from prerl_jax.core.types import (
     AdvantageEstimator,
     Batch,
@@ -89,6 +90,7 @@ from prerl_jax.core.types import (
     Sequences,
     Space,
     TrainState,
+    ValueAdvantageEstimator,
 )
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.lab import Additions
@@ -121,6 +123,7 @@ __all__ = [
     "Above",
     "Additions",
     "AdvantageEstimator",
+    "AdvantageTraits",
     "AlignmentSpec",
     "Arm",
     "Batch",
@@ -167,6 +170,7 @@ __all__ = [
     "ModelSpec",
     "MultipleChoice",
     "Objective",
+    "ObjectiveTraits",
     "OnComplete",
     "OptimizerSpec",
     "OverlongPenalty",
@@ -183,6 +187,7 @@ __all__ = [
     "Prompts",
     "Reinforce",
     "RewardShaping",
+    "RewardShapingTraits",
     "RollBack",
     "Rollouts",
     "RoseBy",
@@ -197,6 +202,7 @@ __all__ = [
     "SequenceSumTokenSumNorm",
     "Sequences",
     "Space",
+    "SpaceTraits",
     "StaticBatching",
     "Study",
     "Term",
@@ -205,6 +211,7 @@ __all__ = [
     "TrainConfig",
     "TrainState",
     "TruncatedIS",
+    "ValueAdvantageEstimator",
     "Verifier",
     "Warmup",
     "Warn",

@@ -25,11 +25,11 @@ def config(*, sampling=LAB.sampling, critic=None, **phase):
 
 @dataclasses.dataclass(frozen=True)
 class Valued:
-    """A credit that reads a critic's values, and has no targets for it."""
+    """An advantage estimator that reads a critic's values, and does not say what the critic learns."""
 
-    needs_values = True
+    traits = pj.AdvantageTraits(needs_values=True)
 
-    def __call__(self, rollouts, values):
+    def __call__(self, rollouts, group_size, values=None):
         return rollouts.rewards[:, None] - values, rollouts.rewards >= 0
 
 
@@ -37,12 +37,11 @@ REFUSED = [
     ({"sampling": CUT}, r"'p' has an importance ratio .*ClippedPG.*sampling.top_p = 0.9 .*Reinforce\(\)"),
     ({"sampling": CUT, "objective": pj.WithEntropy(pj.GSPO(), 0.1)}, "importance ratio"),
     ({"sampling": CUT, "objective": pj.TruncatedIS(pj.Reinforce())}, "importance ratio"),
-    ({"advantage": pj.GAE()}, r"'p' has the credit GAE.*no critic\. Set critic=CriticSpec\(\), .* GroupRelative\(\)"),
-    ({"critic": CriticSpec()}, r"no phase reads its values.*credit GAE\(\), as ppo.*or set critic=None"),
     (
-        {"critic": CriticSpec(), "advantage": Valued()},
-        r"Valued.* does not say what the critic learns.*targets\(rollouts",
+        {"advantage": pj.GAE()},
+        r"'p' has the advantage estimator GAE.*no critic\. Set critic=CriticSpec\(\), .* GroupRelative\(\)",
     ),
+    ({"critic": CriticSpec()}, r"no phase reads its values.*estimator GAE\(\), as ppo.*or set critic=None"),
     (
         {"sampling": dataclasses.replace(LAB.sampling, group_size=1), "critic": CriticSpec(), "advantage": pj.GAE()},
         r"group_size is 1 and alignment.every 5.*Set alignment.every=0",
@@ -72,6 +71,12 @@ REFUSED = [
 def test_what_a_run_cannot_do_is_refused_when_the_config_is_read(changes, says):
     with pytest.raises(ValueError, match=says):
         validate(config(**changes))
+
+
+@pytest.mark.parametrize("wrap", [lambda advantage: advantage, pj.DropTruncated])
+def test_an_estimator_that_reads_values_says_what_the_critic_learns(wrap):
+    with pytest.raises(ValueError, match=r"Valued reads .* not define what the critic learns.*targets\(rollouts"):
+        config(advantage=wrap(Valued()))
 
 
 @pytest.mark.parametrize(
@@ -131,5 +136,5 @@ def test_the_documented_phases_build():
     names = {}
     exec(code, names)
     assert names["rloo"].advantage.keep == "negative"
-    assert names["gspo"].objective.needs_reference
+    assert names["gspo"].objective.traits.needs_reference
     assert len(names["mixed"].terms) == 2

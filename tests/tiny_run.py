@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+import prerl_jax as pj
 from prerl_jax import dsrl, launch
 from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
@@ -50,12 +51,13 @@ def config() -> TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AgainstHalf:
-    """A user's own credit: what a reward is above or below one half."""
+    """A user's own advantage estimator: the reward minus one half."""
 
     scale: float = 1.0
+    traits = pj.AdvantageTraits()
 
-    def __call__(self, rewards, group_size):
-        return self.scale * (rewards - 0.5), rewards >= 0
+    def __call__(self, rollouts, group_size, values=None):
+        return self.scale * (rollouts.rewards - 0.5), rollouts.rewards >= 0
 
 
 @dataclasses.dataclass(frozen=True)

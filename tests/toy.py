@@ -84,6 +84,13 @@ def rollouts(prompts: int = 2, group_size: int = 4, *, prompt=3, response=5, voc
     )
 
 
+def rewarded(rewards) -> pj.Rollouts:
+    """Rollouts of one token with these rewards, f32[B]."""
+    rewards = jnp.asarray(rewards, jnp.float32)
+    ones = jnp.ones((len(rewards), 1), jnp.int32)
+    return pj.Rollouts(ones, ones > 0, ones, ones > 0, rewards, jnp.zeros((len(rewards), 1)))
+
+
 def random_params(model, seed: int = 0, scale: float = 0.2):
     """Parameters of a real decoder, norms and biases random as well, without compiling its `init`."""
     rng = np.random.default_rng(seed)

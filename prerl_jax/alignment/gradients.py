@@ -82,7 +82,7 @@ def make_dual_gradients(
         raise ValueError("The mean log-probability of a phase with several terms is not defined; pass plain phases.")
 
     def gradients(phase: Phase, params: Params, rollouts: Rollouts) -> tuple[tuple[Params, ...], Metrics]:
-        batch = make_prepare(model, phase, group_size)(params, rollouts)
+        batch = make_prepare(phase, group_size)(rollouts)
         mask = batch.sequences.mask
         means = TokenMean()(mask, jnp.ones(mask.shape[0], bool), 1) if logprob_alignment else None
         function = _make_gradients(model, phase, chunk)
@@ -118,8 +118,8 @@ def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:
 
     def cotangents_of(hidden: Array, head: Head, tokens: Array, data, count: int):
         """Metrics and, for each loss, the cotangents of the hidden states and the head."""
-        if getattr(objective, "elementwise", False):
-            reads_entropy = getattr(objective, "needs_entropy", False)
+        if objective.traits.elementwise:
+            reads_entropy = objective.traits.needs_entropy
             found = losses_and_cotangents(terms, hidden, head, tokens, data, count, entropy=reads_entropy, **settings)
             return found[1:]
 

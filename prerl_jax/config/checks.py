@@ -20,7 +20,7 @@ def _validate_phases(config: TrainConfig) -> None:
         )
     if config.sampling.group_size == 1:
         for phase in config.phases:
-            if any(getattr(term.advantage, "compares_groups", False) for term in phase.parts):
+            if any(term.advantage.traits.compares_group for term in phase.all_terms):
                 raise ValueError(
                     f"sampling.group_size is 1, and phase {phase.name!r} compares a response with its group: every "
                     "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another credit."
@@ -32,14 +32,15 @@ def _validate_needs(config: TrainConfig) -> None:
     cut = {f"sampling.{name}": v for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None}
     for phase in config.phases:
         what, objective = f"phase {phase.name!r}", phase.objective
-        if cut and any(getattr(objective, name, False) for name in ("uses_ratio", "needs_sampler")):
+        if cut and (objective.traits.uses_ratio or objective.traits.needs_sampler_logprobs):
             raise ValueError(
                 f"{what} has an importance ratio under the full softmax in {objective}, and with "
                 f"{' and '.join(f'{name} = {v}' for name, v in cut.items())} responses are drawn from another "
                 f"distribution. Set {' and '.join(cut)} to None, or use an objective without a ratio, such as "
                 "Reinforce()."
             )
-        reading = [part for part in (objective, phase.reward_shaping) if getattr(part, "needs_reference", False)]
+        parts = (objective, phase.reward_shaping)
+        reading = [part for part in parts if part is not None and part.traits.needs_reference]
         if reading and phase.reference is None:
             raise ValueError(
                 f"{what} has a KL divergence in {reading[0]}, and no reference that it is from. Set the phase's "
@@ -56,29 +57,24 @@ def _validate_needs(config: TrainConfig) -> None:
 
 def _validate_critic(config: TrainConfig) -> None:
     """A critic is there where a phase reads its values, and only there."""
-    reading = [phase for phase in config.phases if phase.valued is not None]
+    reading = [phase for phase in config.phases if phase.value_advantage is not None]
     if reading and config.critic is None:
         raise ValueError(
-            f"phase {reading[0].name!r} has the credit {reading[0].valued}, which needs a critic's values, and the "
-            "config has no critic. Set critic=CriticSpec(), or use a credit without one, such as GroupRelative()."
+            f"phase {reading[0].name!r} has the advantage estimator {reading[0].value_advantage}, which needs a critic's "
+            "values, and the config has no critic. Set critic=CriticSpec(), or use an estimator without a critic, such as "
+            "GroupRelative()."
         )
     if config.critic is not None and not reading:
         raise ValueError(
             f"critic is {config.critic}, and no phase reads its values: it would take memory and never learn. Give a "
-            "phase the credit GAE(), as ppo(...) does, or set critic=None."
+            "phase the advantage estimator GAE(), as ppo(...) does, or set critic=None."
         )
     if reading and config.alignment.every and config.sampling.group_size == 1:
         raise ValueError(
             f"sampling.group_size is 1 and alignment.every {config.alignment.every}: alignment is not measured of "
-            f"{reading[0].valued}, which a critic's values enter, but of GRPO's objective, which compares a group. Set "
-            "alignment.every=0, or sampling.group_size to 2 or more."
+            f"{reading[0].value_advantage}, which reads a critic's values, but of GRPO's objective, which compares the "
+            "responses of a group. Set alignment.every=0, or sampling.group_size to 2 or more."
         )
-    for phase in reading:
-        if not callable(getattr(phase.valued, "targets", None)):
-            raise ValueError(
-                f"phase {phase.name!r} has the credit {phase.valued}, which reads a critic's values and does not say "
-                "what the critic learns: give it a method targets(rollouts, values) -> f32[B, R], as GAE has."
-            )
 
 
 def _validate_minibatches(config: TrainConfig, shards: int | None) -> None:

@@ -1,161 +1,159 @@
-"""Objectives around objectives: a KL term, an entropy bonus, the sampler's importance weight, a floor.
+"""Objectives that wrap another objective l: a KL term, an entropy bonus, a correction for the sampler, a floor.
 
-    WithKL        l + beta * D(pi, pi_ref), D one of the divergences of `kl`
+    WithKL        l + beta * D(pi, pi_ref), D one of the estimators of `kl`
     WithEntropy   l - coefficient * H(pi)
-    TruncatedIS   l * sg(min(pi_old / pi_sampler, cap))             (Yao et al. 2025, TIS)
+    TruncatedIS   l * sg(min(pi_old / pi_sampler, cap))                            TIS, Yao et al. 2025
     LogprobFloor  sg(l) where A < 0 and log pi < floor, l elsewhere
 
-They nest: WithKL(TruncatedIS(ClippedPG()), 0.001) corrects the policy gradient and not the KL term. What each needs is
-declared by itself or by what it goes around. The weights of the loss multiply all of it, the coefficient included: in
+They nest: WithKL(TruncatedIS(ClippedPG()), 0.001) corrects the policy gradient and leaves the KL term as it is. A
+wrapper's traits are those of the inner objective plus its own. The weights of the batch multiply the whole loss, so in
 pre-train space with TokenMean(scale=0.01), WithKL(..., 0.1) is a KL term of 0.001.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.kl import ESTIMATORS, LOG_RATIO_LIMIT, divergence
 from prerl_jax.core.objectives import log_ratio
+from prerl_jax.core.traits import ObjectiveTraits, check_traits
 from prerl_jax.core.types import Array, Batch, Objective
 
 
-def _declares(name: str) -> property:
-    return property(lambda self: getattr(self.objective, name, False))
-
-
-class _Around:
-    """Declares what the objective inside declares."""
-
-    objective: Objective
-
-    elementwise = _declares("elementwise")
-    skips_zero_advantage = _declares("skips_zero_advantage")
-    needs_entropy = _declares("needs_entropy")
-    needs_reference = _declares("needs_reference")
-    needs_sampler = _declares("needs_sampler")
-    uses_ratio = _declares("uses_ratio")
-
-    def _inside(self, logprobs: Array, batch: Batch, entropy: Array | None) -> tuple[Array, dict[str, Array]]:
-        extra = {"entropy": entropy} if getattr(self.objective, "needs_entropy", False) else {}
-        return self.objective(logprobs, batch, **extra)
-
-
 @dataclasses.dataclass(frozen=True)
-class WithKL(_Around):
-    """An objective plus a divergence from the reference policy, on every kept token, whatever its advantage.
+class WithKL:
+    """Adds a KL divergence from the reference policy, on every selected token, whatever its advantage.
+
+    The source of each estimator is in `kl`. Adds the metric kl_ref, the divergence f32[B, T]. A call raises ValueError
+    if `batch.ref_logprobs` is None.
 
     Attributes:
-      objective: what it is added to.
-      beta: coefficient of the divergence.
-      estimator: "unbiased", "k1", "k2" or "k3", see `kl`; as a loss, "k1" has no gradient in expectation.
+      objective: the inner objective.
+      beta: coefficient of the divergence, 0 or more.
+      estimator: "unbiased", "k1", "k2" or "k3", see `kl`. The gradient of "k1" is 0 in expectation.
     """
 
     objective: Objective
     beta: float
     estimator: str = "unbiased"
-    skips_zero_advantage: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = True
 
     def __post_init__(self):
+        check_traits(self.objective, ObjectiveTraits)
         if self.estimator not in ESTIMATORS or not self.beta >= 0:
             raise ValueError(
                 f"WithKL needs an estimator of {ESTIMATORS} and beta >= 0, got {self.estimator!r} and {self.beta}."
             )
 
-    def __call__(self, logprobs: Array, batch: Batch, *, entropy: Array | None = None):
-        """Adds the metric kl_ref, the divergence itself. Raises ValueError for a batch without ref_logprobs."""
+    @property
+    def traits(self) -> ObjectiveTraits:
+        return dataclasses.replace(self.objective.traits, needs_reference=True, skips_zero_advantage=False)
+
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
         if batch.ref_logprobs is None:
             raise ValueError(
-                "WithKL compares with a reference policy, and batch.ref_logprobs is None. Fill them in, for instance "
-                "by make_score_old_and_reference(model)(batch, reference=params), or leave the KL term out."
+                "WithKL compares with a reference policy, and batch.ref_logprobs is None. Compute them, for instance "
+                "with make_score_old_and_reference(model)(batch, reference=params), or leave WithKL out."
             )
-        loss, metrics = self._inside(logprobs, batch, entropy)
+        loss, metrics = self.objective(logprobs, batch, entropy)
         penalty = divergence(self.estimator, logprobs, batch.ref_logprobs, log_ratio(logprobs, batch))
         return loss + self.beta * penalty, metrics | {"kl_ref": penalty}
 
 
 @dataclasses.dataclass(frozen=True)
-class WithEntropy(_Around):
-    """An objective minus `coefficient` times the entropy of the distribution that each kept token was drawn from.
+class WithEntropy:
+    """Subtracts `coefficient` times the policy's entropy at every selected token (A3C, arXiv 1602.01783).
 
     Attributes:
-      objective: what it is taken from.
-      coefficient: of the entropy; a negative one makes the policy surer of itself.
+      objective: the inner objective.
+      coefficient: of the entropy, any number. A positive one raises the entropy, a negative one lowers it.
     """
 
     objective: Objective
     coefficient: float
-    skips_zero_advantage: ClassVar[bool] = False
-    needs_entropy: ClassVar[bool] = True
 
-    def __call__(self, logprobs: Array, batch: Batch, *, entropy: Array):
-        loss, metrics = self._inside(logprobs, batch, entropy)
+    def __post_init__(self):
+        check_traits(self.objective, ObjectiveTraits)
+
+    @property
+    def traits(self) -> ObjectiveTraits:
+        return dataclasses.replace(self.objective.traits, needs_entropy=True, skips_zero_advantage=False)
+
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
+        loss, metrics = self.objective(logprobs, batch, entropy)
         return loss - self.coefficient * entropy, metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedIS(_Around):
-    """An objective times the ratio of the trainer's to the sampler's probability of the token, capped.
+class TruncatedIS:
+    """Multiplies by the ratio of the trainer's to the sampler's probability of the token, capped (Yao et al. 2025).
 
-    It makes up for a sampler that computes in other arithmetic than the trainer. Only in P(y|x), and only for a sampler
-    that cuts nothing off (no top-k, no top-p): elsewhere the sampler's log-probabilities are of another distribution.
+    It corrects for a sampler that computes in other arithmetic than the trainer. It is right only in P(y|x), and only
+    without top-k and top-p: elsewhere the sampler's log-probabilities are those of another distribution. Adds the
+    metrics sampler_weight and sampler_capped, f32[B, T]. A call raises ValueError if `batch.sampler_logprobs` is None.
 
     Attributes:
-      objective: what is weighed.
-      cap: the largest weight.
+      objective: the inner objective.
+      cap: the largest ratio, above 0.
     """
 
     objective: Objective
     cap: float = 2.0
-    needs_sampler: ClassVar[bool] = True
 
     def __post_init__(self):
+        check_traits(self.objective, ObjectiveTraits)
         if not self.cap > 0:
-            raise ValueError(f"TruncatedIS.cap bounds a ratio and must be above 0, got {self.cap}.")
+            raise ValueError(f"TruncatedIS.cap is the largest ratio and must be above 0, got {self.cap}.")
 
-    def __call__(self, logprobs: Array, batch: Batch, *, entropy: Array | None = None):
-        """Adds the metrics sampler_weight and sampler_capped; ValueError for a batch without sampler_logprobs."""
+    @property
+    def traits(self) -> ObjectiveTraits:
+        return dataclasses.replace(self.objective.traits, needs_sampler_logprobs=True)
+
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
         if batch.sampler_logprobs is None:
             raise ValueError(
-                "TruncatedIS weighs by the sampler's log-probabilities, and batch.sampler_logprobs is None: they are "
-                "known in P(y|x) alone. Use PostTrainSpace(), or leave TruncatedIS out."
+                "TruncatedIS reads the sampler's log-probabilities, and batch.sampler_logprobs is None: they are known "
+                "in P(y|x) alone. Use PostTrainSpace(), or leave TruncatedIS out."
             )
-        loss, metrics = self._inside(logprobs, batch, entropy)
+        loss, metrics = self.objective(logprobs, batch, entropy)
         old = logprobs if batch.old_logprobs is None else batch.old_logprobs
-        gap = jnp.clip(old - batch.sampler_logprobs, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-        ratio = jax.lax.stop_gradient(jnp.exp(gap))
+        log_weight = jnp.clip(old - batch.sampler_logprobs, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        ratio = jax.lax.stop_gradient(jnp.exp(log_weight))
         weight = jnp.minimum(ratio, self.cap)
         capped = (ratio > self.cap).astype(jnp.float32)
         return loss * weight, metrics | {"sampler_weight": weight, "sampler_capped": capped}
 
 
 @dataclasses.dataclass(frozen=True)
-class LogprobFloor(_Around):
-    """An objective without the gradient of tokens that are pushed down (A < 0) and unlikely enough as they are.
+class LogprobFloor:
+    """Removes the gradient of tokens that have a negative advantage and are already improbable.
 
-    A negative sample lowers its tokens without end; what is pushed from below goes to whatever else is unlikely. Its
-    loss counts as before. A KL term or an entropy bonus that is to hold there, too, goes around the floor:
-    WithKL(LogprobFloor(ClippedPG(), -10.0), 0.001).
+    A negative sample lowers the probability of its tokens without end, and the probability that it frees goes to other
+    improbable tokens. The value of the loss does not change. For a KL term or an entropy bonus that acts below the
+    floor too, wrap the floor: WithKL(LogprobFloor(ClippedPG(), -10.0), 0.001). This wrapper is this library's own.
+    Adds the metric floored f32[B, T], 1 where the gradient is removed.
 
     Attributes:
-      objective: whose gradient is left out.
-      floor: the log-probability below which it is, below 0.
+      objective: the inner objective.
+      floor: the gradient is removed where log pi is below this; finite and below 0.
     """
 
     objective: Objective
     floor: float
 
     def __post_init__(self):
+        check_traits(self.objective, ObjectiveTraits)
         if not -float("inf") < self.floor < 0:
             raise ValueError(f"LogprobFloor.floor is a log-probability and must be finite and below 0: {self.floor}.")
 
-    def __call__(self, logprobs: Array, batch: Batch, *, entropy: Array | None = None):
-        """Adds the metric floored: 1 where a token has no gradient for it."""
-        loss, metrics = self._inside(logprobs, batch, entropy)
+    @property
+    def traits(self) -> ObjectiveTraits:
+        return self.objective.traits
+
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
+        loss, metrics = self.objective(logprobs, batch, entropy)
         floored = (batch.advantages < 0) & (logprobs < self.floor)
         loss = jnp.where(floored, jax.lax.stop_gradient(loss), loss)
         return loss, metrics | {"floored": floored.astype(jnp.float32)}

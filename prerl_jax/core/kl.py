@@ -1,18 +1,18 @@
-"""Divergence from a reference policy, by token, from the log-probability of the sampled token alone.
+"""Estimators of the KL divergence from a reference policy, by token, from the log-probability of the sampled token.
 
 With d = log pi - log pi_ref (Schulman, "Approximating KL divergence", 2020), and tokens drawn from pi_old:
 
-    estimator       value               its gradient, d log pi times        expectation of the gradient, on policy
-    k1         d                   1                                   0: as a loss it does nothing
-    k2         d^2 / 2             d                                   grad KL(pi || ref)
-    k3         exp(-d) - 1 + d     1 - exp(-d)                         grad KL(ref || pi), the other direction
+    estimator  value               its gradient, d log pi times        expected gradient
+    k1         d                   1                                   0 on policy: as a loss it does nothing
+    k2         d^2 / 2             d                                   grad KL(pi || ref), on policy
+    k3         exp(-d) - 1 + d     1 - exp(-d)                         grad KL(ref || pi), on policy
     unbiased   rho k3              rho d                               grad KL(pi || ref), off policy as well
 
-rho = pi / pi_old. k1 and k3 have the expectation KL(pi || ref); the last estimator's value has it off policy too, and its
-gradient is that of rho k3, differentiated through both factors (DeepSeek-V3.2, arXiv 2512.02556). Everything holds per
-token in either space: the policies are those of P(y|x) or of P(y), as the log-probabilities are.
+rho = pi / pi_old. On policy, the expected value of k1 and k3 is KL(pi || ref). That of `unbiased` is KL(pi || ref) off
+policy as well; its gradient is that of rho k3, differentiated through both factors (DeepSeek-V3.2, arXiv 2512.02556).
+All of this holds per token in either space: the policies are those of P(y|x) or of P(y), as the log-probabilities are.
 
-In a reward no gradient flows, the score function takes its place, and k1 is the exact one.
+In a reward no gradient flows through the estimator: the score function takes its place, and k1 is exact.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from prerl_jax.core.types import Array
 
 ESTIMATORS = ("k1", "k2", "k3", "unbiased")
 REWARD_ESTIMATORS = ("k1", "k2", "k3")
-"""Those that need no gradient."""
+"""The estimators that can stand in a reward: those that need no gradient."""
 LOG_RATIO_LIMIT = 20.0
-"""Exponents are clamped to this; the d of k1, k2 and of the unbiased gradient is not."""
+"""Exponents are clamped to +- this limit. The d in k1, in k2 and in the gradient of `unbiased` is not clamped."""
 
 
 def divergence(estimator: str, logprobs: Array, reference: Array, log_rho: Array | float = 0.0) -> Array:
-    """The penalty of each token, of the shape of `logprobs`, differentiable by them.
+    """The estimate for each token, of the shape of `logprobs`, differentiable with respect to `logprobs`.
 
     Args:
-      estimator: one of ESTIMATORS, see the module's table.
+      estimator: one of ESTIMATORS, see the table of the module.
       logprobs: log pi of the tokens, f32[...].
-      reference: log pi_ref of them, f32[...].
-      log_rho: log pi - log pi_old, f32[...]; used by the unbiased estimator, as a constant.
+      reference: log pi_ref of the tokens, f32[...].
+      log_rho: log pi - log pi_old, f32[...]; "unbiased" alone reads it, as a constant.
 
-    Raises ValueError for another estimator.
+    Raises ValueError for an unknown estimator.
     """
     difference = logprobs - reference
     if estimator == "k1":
@@ -53,4 +53,4 @@ def divergence(estimator: str, logprobs: Array, reference: Array, log_rho: Array
         rho = jnp.exp(jnp.clip(log_rho, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
         value, slope = jax.lax.stop_gradient((rho * k3, rho * difference))
         return value + slope * (logprobs - jax.lax.stop_gradient(logprobs))
-    raise ValueError(f"A divergence is one of {ESTIMATORS}, got {estimator!r}.")
+    raise ValueError(f"The estimator of a divergence is one of {ESTIMATORS}, got {estimator!r}.")

@@ -1,29 +1,30 @@
-"""Per-token losses of log-probabilities: l(log pi, batch) -> f32[B, T]. They never reduce; the weights do.
+"""Objectives: the loss of each token from its log-probability. The weights of the batch take the mean.
 
 rho = exp(clip(log pi - log pi_old, -20, 20)),  sg = stop_gradient
-ClippedPG:  max(-A rho, -A clip(rho, 1 - low, 1 + high)),  for A < 0 at most -A dual     PPO, 1707.06347; 1912.09729
-GSPO:       the same with sg(s) pi / sg(pi) for rho,  s = exp(mean over the sequence of log pi / pi_old)   2507.18071
-CISPO:      -A sg(clip(rho, 1 - low, 1 + high)) log pi                                             2506.13585
+ClippedPG:  max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)); for A < 0 at most -A dual_clip
+                                                                         PPO, 1707.06347; dual clip, 1912.09729
+GSPO:       ClippedPG with sg(s) pi / sg(pi) for rho,  s = exp(mean over the sequence of log pi / pi_old)   2507.18071
+CISPO:      -A sg(clip(rho, 1 - clip_low, 1 + clip_high)) log pi                                            2506.13585
 Reinforce:  -A log pi
 
-An objective that declares `elementwise` reads of the batch nothing but the token's own entries. KL terms, entropy
-bonuses and the sampler's ratio go around these, see `compose`.
+Each is called with `(logprobs f32[B, T], batch, entropy f32[B, T])` and returns (loss f32[B, T], {metric: f32[B, T]}).
+KL terms, entropy bonuses and the correction for the sampler wrap these, see `compose`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.kl import LOG_RATIO_LIMIT
+from prerl_jax.core.traits import ObjectiveTraits
 from prerl_jax.core.types import Array, Batch
 
 
 def log_ratio(logprobs: Array, batch: Batch) -> Array:
-    """log pi - log pi_old, f32[B, T], clamped to +-20; old is the current policy where the batch has none."""
+    """log pi - log pi_old, f32[B, T], clamped to +-20. Without `batch.old_logprobs`, pi_old is the current policy."""
     old = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
     return jnp.clip(logprobs - old, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
@@ -32,26 +33,25 @@ def _check_range(objective: ClippedPG | GSPO | CISPO) -> None:
     low, high = objective.clip_low, objective.clip_high
     if not ((low is None or 0 <= low < 1) and high >= 0):
         raise ValueError(
-            f"{type(objective).__name__} needs 0 <= clip_low < 1 and clip_high >= 0, got clip_low={low}, clip_high={high}."
+            f"{type(objective).__name__} needs 0 <= clip_low < 1 and clip_high >= 0, got clip_low={low}, "
+            f"clip_high={high}."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class ClippedPG:
-    """The clipped policy gradient of PPO, with an optional dual clip for negative advantages.
+    """The clipped policy gradient of PPO (arXiv 1707.06347), with an optional dual clip (1912.09729).
 
     Attributes:
-      clip_low: the ratio is clipped at 1 - clip_low.
-      clip_high: and at 1 + clip_high.
-      dual_clip: for a negative advantage A the loss is at most -A * dual_clip; None for no such bound.
+      clip_low: the ratio is clipped below at 1 - clip_low; 0 <= clip_low < 1.
+      clip_high: the ratio is clipped above at 1 + clip_high; 0 or more.
+      dual_clip: for a negative advantage A the loss is at most -A * dual_clip; above 1. None: no such bound.
     """
 
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float | None = 10.0
-    skips_zero_advantage: ClassVar[bool] = True
-    elementwise: ClassVar[bool] = True
-    uses_ratio: ClassVar[bool] = True
+    traits = ObjectiveTraits(elementwise=True, skips_zero_advantage=True, uses_ratio=True)
 
     def __post_init__(self):
         _check_range(self)
@@ -60,73 +60,74 @@ class ClippedPG:
                 f"ClippedPG.dual_clip bounds the ratio from above and must exceed 1, got {self.dual_clip}."
             )
 
-    def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        log_rho = log_ratio(logprobs, batch)
-        loss, metrics = clipped_loss(batch.advantages, jnp.exp(log_rho), self.clip_low, self.clip_high, self.dual_clip)
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
+        log_rho, bounds = log_ratio(logprobs, batch), (self.clip_low, self.clip_high, self.dual_clip)
+        loss, metrics = clipped_loss(batch.advantages, jnp.exp(log_rho), *bounds)
         return loss, metrics | {"kl_old": -log_rho}
 
 
-def clipped_loss(advantages: Array, ratio: Array, low: float, high: float, dual: float | None = None):
-    """(the clipped loss f32[...], {"ratio", "clip_fraction"}), of advantages and ratios f32[...]; see ClippedPG."""
+def clipped_loss(
+    advantages: Array, ratio: Array, clip_low: float, clip_high: float, dual_clip: float | None = None
+) -> tuple[Array, dict[str, Array]]:
+    """(the loss of ClippedPG, {"ratio", "clip_fraction"}), all f32[...], from advantages and ratios f32[...]."""
     plain = -advantages * ratio
-    clipped = -advantages * jnp.clip(ratio, 1 - low, 1 + high)
-    # Not maximum: where both are equal it would give the clipped one half of the gradient, none of it at low = 0.
+    clipped = -advantages * jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
+    # Not jnp.maximum: where both are equal, it would split the gradient between them, and at clip_low = 0 the clipped
+    # one has none.
     bounded = clipped > plain
     loss = jnp.where(bounded, clipped, plain)
-    if dual is not None:
-        loss = jnp.where(advantages < 0, jnp.minimum(loss, -advantages * dual), loss)
+    if dual_clip is not None:
+        loss = jnp.where(advantages < 0, jnp.minimum(loss, -advantages * dual_clip), loss)
     return loss, {"ratio": ratio, "clip_fraction": bounded.astype(jnp.float32)}
 
 
 @dataclasses.dataclass(frozen=True)
 class GSPO:
-    """The clipped policy gradient with one ratio a sequence, s = exp(mean of log rho over its trained tokens).
+    """The clipped policy gradient with one ratio a sequence, s = exp(mean of log rho) (GSPO, arXiv 2507.18071).
 
-    Each token's ratio has the value s and the gradient s grad log pi (GSPO-token), so that advantages by token work.
-    With one advantage a sequence and SequenceMeanTokenMean, loss and gradient are GSPO's.
+    The mean is over the sequence's trained tokens. Each token's ratio has the value s and the gradient s grad log pi
+    (GSPO-token), so advantages by token work too. With one advantage a sequence and SequenceMeanTokenMean, loss and
+    gradient are those of GSPO.
 
     Attributes:
-      clip_low: the ratio is clipped at 1 - clip_low.
-      clip_high: and at 1 + clip_high. Means of log-ratios are small, and so are these.
+      clip_low: the ratio is clipped below at 1 - clip_low; 0 <= clip_low < 1.
+      clip_high: the ratio is clipped above at 1 + clip_high; 0 or more. Both are small, since a mean of log-ratios is.
     """
 
     clip_low: float = 3e-4
     clip_high: float = 4e-4
-    skips_zero_advantage: ClassVar[bool] = True
-    uses_ratio: ClassVar[bool] = True
+    traits = ObjectiveTraits(skips_zero_advantage=True, uses_ratio=True)
 
     def __post_init__(self):
         _check_range(self)
 
-    def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        now = jax.lax.stop_gradient(logprobs)
-        gap = jnp.zeros_like(now) if batch.old_logprobs is None else now - batch.old_logprobs
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
+        current = jax.lax.stop_gradient(logprobs)
+        log_rho = jnp.zeros_like(current) if batch.old_logprobs is None else current - batch.old_logprobs
         trained = batch.sequences.mask & (batch.weights != 0)
-        mean = jnp.clip(segment_mean(gap, batch.sequences.segments, trained), -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-        ratio = jnp.exp(mean + (logprobs - now))
+        mean = jnp.clip(segment_mean(log_rho, batch.sequences.segments, trained), -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        ratio = jnp.exp(mean + (logprobs - current))
         loss, metrics = clipped_loss(batch.advantages, ratio, self.clip_low, self.clip_high)
-        return loss, metrics | {"kl_old": -gap}
+        return loss, metrics | {"kl_old": -log_rho}
 
 
 @dataclasses.dataclass(frozen=True)
 class CISPO:
-    """The policy gradient weighted by a clipped ratio: no token is left without a gradient.
+    """The policy gradient times a clipped ratio; every token keeps its gradient (CISPO, arXiv 2506.13585).
 
     Attributes:
-      clip_low: the weight is at least 1 - clip_low; None for no such bound.
-      clip_high: and at most 1 + clip_high.
+      clip_low: the ratio is at least 1 - clip_low, 0 <= clip_low < 1. None: no such bound.
+      clip_high: the ratio is at most 1 + clip_high; 0 or more.
     """
 
     clip_low: float | None = None
     clip_high: float = 4.0
-    skips_zero_advantage: ClassVar[bool] = True
-    elementwise: ClassVar[bool] = True
-    uses_ratio: ClassVar[bool] = True
+    traits = ObjectiveTraits(elementwise=True, skips_zero_advantage=True, uses_ratio=True)
 
     def __post_init__(self):
         _check_range(self)
 
-    def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
         log_rho = jax.lax.stop_gradient(log_ratio(logprobs, batch))
         ratio = jnp.exp(log_rho)
         weight = jnp.clip(ratio, None if self.clip_low is None else 1 - self.clip_low, 1 + self.clip_high)
@@ -136,24 +137,23 @@ class CISPO:
 
 @dataclasses.dataclass(frozen=True)
 class Reinforce:
-    """The plain policy gradient, -A log pi."""
+    """The plain policy gradient, -A log pi (Williams, 1992)."""
 
-    skips_zero_advantage: ClassVar[bool] = True
-    elementwise: ClassVar[bool] = True
+    traits = ObjectiveTraits(elementwise=True, skips_zero_advantage=True)
 
-    def __call__(self, logprobs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
         return -batch.advantages * logprobs, {"ratio": jnp.exp(log_ratio(logprobs, batch))}
 
 
 def segment_mean(values: Array, segments: Array, chosen: Array) -> Array:
-    """For every token the mean of `values` over the chosen tokens of its segment.
+    """For each token, the mean of `values` over the chosen tokens of its segment. Gradients flow.
 
     Args:
       values: f32[B, T].
       segments: i32[B, T], as in Sequences: 1, 2, ... within a row, 0 for padding; at most T.
-      chosen: bool[B, T], the tokens that the mean is over; what stands elsewhere is not read.
+      chosen: bool[B, T], the tokens that the mean is taken over; values elsewhere are not read.
 
-    Returns: f32[B, T], 0 for segments without a chosen token and at padding. Gradients flow.
+    Returns: f32[B, T], 0 at padding and in segments without a chosen token.
     """
 
     def row(values: Array, segments: Array, chosen: Array) -> Array:

@@ -1,8 +1,8 @@
-"""Phases: a run is a tuple of them, and each is data.
+"""Phases: a run is a tuple of phases, and a phase is data.
 
-PreRL, NSR, PSR, DSRL and plain RL differ in the space, the credit and the weighing alone (paper arXiv 2604.14142,
-sections 4 and 5), and most of their rivals in the objective as well; `recipes` has them all. A new idea is a frozen
-dataclass with `__call__` put into a Phase.
+PreRL, NSR, PSR, DSRL and plain RL differ in the space, the advantage estimator and the aggregation alone (arXiv
+2604.14142, sections 4 and 5). Most of their rivals differ in the objective as well; `recipes` has them all. A new idea
+is a frozen dataclass with `__call__` and `traits`, used in a Phase.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from prerl_jax.core.advantages import GroupRelative
+from prerl_jax.core.advantages import GroupRelative, check_advantage
 from prerl_jax.core.aggregation import TokenMean
 from prerl_jax.core.guards import Guard
 from prerl_jax.core.objectives import ClippedPG
 from prerl_jax.core.schedules import check_rate
 from prerl_jax.core.spaces import PostTrainSpace
+from prerl_jax.core.traits import ObjectiveTraits, RewardShapingTraits, SpaceTraits, check_traits
 from prerl_jax.core.types import (
     AdvantageEstimator,
     Array,
@@ -26,17 +27,18 @@ from prerl_jax.core.types import (
     Schedule,
     Space,
     TrainState,
+    ValueAdvantageEstimator,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class InitialModel:
-    """The model that the run began with: the config's, or that of the checkpoint it was begun from."""
+    """The reference is the model that the run began with: the config's, or that of the checkpoint it began from."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PhaseStart:
-    """The model as it was when the phase began; in the first phase, the initial model."""
+    """The reference is the model at the beginning of the phase; in the first phase, the initial model."""
 
 
 Reference = InitialModel | PhaseStart
@@ -44,13 +46,15 @@ Reference = InitialModel | PhaseStart
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One of several parts of a mixed phase: their rows share a batch, so their losses and gradients add.
+    """One term of a mixed phase. The rows of all terms share a batch, so their losses and gradients add.
+
+    Raises ValueError for a part without its traits, and for a coefficient out of range.
 
     Attributes:
-      space: the token layout.
-      credit: advantages and selection.
-      weigh: the mean.
-      coefficient: of this part's loss: a number, or a Schedule over the steps of the phase.
+      space: makes the rows of tokens.
+      advantage: computes the advantages and selects the responses.
+      aggregation: takes the mean over tokens.
+      coefficient: of this term's loss: a number above 0, or a Schedule over the steps of the phase.
     """
 
     space: Space
@@ -59,30 +63,36 @@ class Term:
     coefficient: float | Schedule = 1.0
 
     def __post_init__(self):
+        check_traits(self.space, SpaceTraits)
+        check_advantage(self.advantage)
         if not callable(self.coefficient) and not 0 < self.coefficient < float("inf"):
             raise ValueError(f"Term.coefficient is {self.coefficient}; it must be above 0 and finite, or a Schedule.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What a stretch of training optimises.
+    """A number of steps with one objective.
+
+    Raises ValueError for a setting out of range, for a part without its traits, and for parts that exclude each other.
 
     Attributes:
       name: stands in every line of the metrics; unique in a run.
-      steps: rollout batches, skipped ones included; exactly so many, unless a guard ends the phase early.
-      space, credit, weigh: what is trained on, see Term; with `terms`, each of these has its own.
-      objective: per-token loss.
-      reset_optimizer: start the phase with fresh moments instead of carrying them over.
-      learning_rate: a rate, or a Schedule over the steps of this phase; None for the run's.
-      temperature: of sampling, and of the log-probabilities that are trained.
-      terms: the parts of a mixed objective.
-      reward_shaping: what rewards become before credit is given; None leaves them.
-      reference: the policy that the objective's or the reward shaping's KL divergence is from; None where neither has one.
-      epochs: how often each rollout is trained on.
-      minibatches: parts that the groups of a step are split into at random, anew in every epoch, with an update each.
-        More updates than one are held against the policy before the first, which is scored beforehand.
-      max_resamples: further draws of prompts at most, until no group's rewards are all equal; what is missing then stays.
-      guards: what is watched after every step, and may end the phase.
+      steps: the number of rollout batches, skipped ones included, at least 1. A guard may end the phase earlier.
+      space, advantage, aggregation: as in Term. With `terms`, each term has its own and these keep their defaults.
+      objective: the loss of each token.
+      reset_optimizer: start with fresh optimizer moments; by default they are carried over from the phase before.
+      learning_rate: a rate, or a Schedule over the steps of this phase. None: the run's.
+      temperature: of sampling, and of the log-probabilities that are trained; above 0.
+      terms: the terms of a mixed objective; empty for one objective in one space.
+      reward_shaping: changes the rewards that advantages are computed from. None: they stay as they are.
+      reference: the policy that a KL divergence compares with. None: there is no such divergence.
+      epochs: the number of times that each rollout is trained on, at least 1.
+      minibatches: the number of minibatches of an epoch, with one update each, at least 1. Whole groups are assigned to
+        minibatches at random, anew in every epoch. With several updates a step, the old log-probabilities are computed
+        before the first update.
+      max_resamples: the most further batches of prompts that a step samples to replace groups whose rewards are all
+        equal (dynamic sampling, DAPO, arXiv 2503.14476). Groups that find no replacement stay. 0: none is sampled.
+      guards: conditions on metrics that are checked after every step, and may end the phase.
     """
 
     name: str
@@ -103,14 +113,22 @@ class Phase:
     guards: tuple[Guard, ...] = ()
 
     def __post_init__(self):
+        self._check_numbers()
+        check_traits(self.objective, ObjectiveTraits)
+        if self.reward_shaping is not None:
+            check_traits(self.reward_shaping, RewardShapingTraits)
+        if self.terms:
+            self._check_own_parts_unset()
+        for term in self.all_terms:
+            self._check_term(term)
+
+    def _check_numbers(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"Phase {self.name!r} has {self.steps} steps; it needs at least 1. Leave it out instead.")
+            raise ValueError(f"Phase {self.name!r} has {self.steps} steps; it needs at least 1. Or leave it out.")
         if self.steps % 1:
-            raise ValueError(f"Phase {self.name!r} has {self.steps} steps; it needs a whole number of them.")
+            raise ValueError(f"Phase {self.name!r} has {self.steps} steps; it needs a whole number of steps.")
         if not 0 < self.temperature < float("inf"):
-            raise ValueError(
-                f"Phase {self.name!r} trains at temperature {self.temperature}; it must be positive, and finite."
-            )
+            raise ValueError(f"Phase {self.name!r} has temperature {self.temperature}; it must be above 0, and finite.")
         if self.learning_rate is not None:
             check_rate(f"Phase {self.name!r} has learning_rate", self.learning_rate)
         if self.epochs < 1 or self.minibatches < 1:
@@ -119,70 +137,67 @@ class Phase:
                 "more."
             )
         if self.max_resamples < 0:
-            raise ValueError(
-                f"Phase {self.name!r} has max_resamples={self.max_resamples}; it must be 0 (no further draws) or more."
-            )
-        if self.terms:
-            self._check_own_unset()
-        for term in self.parts:
-            self._check(term)
+            raise ValueError(f"Phase {self.name!r} has max_resamples={self.max_resamples}; it must be 0 or more.")
 
-    def _check_own_unset(self) -> None:
-        """What each term has of its own, the phase beside it would not use."""
+    def _check_own_parts_unset(self) -> None:
+        """With terms, the phase's own space, advantage and aggregation would not be used."""
         of_terms = [f for f in dataclasses.fields(self) if f.name in ("space", "advantage", "aggregation")]
         unused = {f.name: own for f in of_terms if (own := getattr(self, f.name)) != f.default}
         if unused:
             raise ValueError(
                 f"Phase {self.name!r} has terms, and would not use its own "
-                f"{', '.join(f'{name}={own}' for name, own in unused.items())}. Set that of a term "
+                f"{', '.join(f'{name}={own}' for name, own in unused.items())}. Set it in a term "
                 f"(terms.0.{next(iter(unused))}), or leave the terms out."
             )
 
-    def _check(self, term: Term) -> None:
-        if self.max_resamples and not getattr(term.advantage, "compares_groups", False):
+    def _check_term(self, term: Term) -> None:
+        if self.max_resamples and not term.advantage.traits.compares_group:
             raise ValueError(
-                f"Phase {self.name!r} draws again for groups whose rewards are all equal, and {term.advantage} learns "
-                "from them, too: it does not compare a response with its group. Set max_resamples=0, or use another credit."
+                f"Phase {self.name!r} has max_resamples={self.max_resamples}, to replace groups whose rewards are all "
+                f"equal, and {term.advantage} learns from such groups too: it does not compare the responses of a "
+                "group. Set max_resamples=0, or use another advantage estimator."
             )
-        if getattr(term.advantage, "needs_values", False) and term.advantage != self.valued:
+        if term.advantage.traits.needs_values and term.advantage != self.value_advantage:
             raise ValueError(
-                f"Phase {self.name!r} has two credits that read a critic's values, {self.valued} and {term.advantage}, "
-                "and the critic would have two targets. Use the same in both terms, or a credit without a critic."
+                f"Phase {self.name!r} has two advantage estimators that read a critic's values, {self.value_advantage} "
+                f"and {term.advantage}, so the critic would have two targets. Use the same estimator in both terms, or "
+                "one without a critic."
             )
-        if getattr(self.objective, "needs_sampler", False) and not getattr(term.space, "given_prompt", False):
+        if self.objective.traits.needs_sampler_logprobs and not term.space.traits.given_prompt:
             raise ValueError(
-                f"Phase {self.name!r} weighs tokens by the sampler's probability of them, and {term.space} scores "
-                "another distribution than was sampled from. Use PostTrainSpace(), or leave TruncatedIS out."
+                f"Phase {self.name!r} weights tokens by the sampler's probabilities, and {term.space} scores another "
+                "distribution than the sampler's. Use PostTrainSpace(), or leave TruncatedIS out."
             )
-        if self.reward_shaping is not None and getattr(term.advantage, "judges", False):
+        if self.reward_shaping is not None and term.advantage.traits.needs_verdict:
             raise ValueError(
-                f"Phase {self.name!r} shapes rewards by {self.reward_shaping}, and {term.advantage} takes a reward for a verdict: "
-                "a right response could pass for a wrong one. Leave the shape out, or use another credit."
+                f"Phase {self.name!r} shapes rewards by {self.reward_shaping}, and {term.advantage} reads a reward as "
+                "right or wrong: a right response could count as wrong. Leave the reward shaping out, or use another "
+                "advantage estimator."
             )
 
     @property
-    def parts(self) -> tuple[Term, ...]:
-        """The terms, a plain phase being a mixture of one."""
+    def all_terms(self) -> tuple[Term, ...]:
+        """The terms; a phase without `terms` has one, made of its own space, advantage and aggregation."""
         return self.terms or (Term(self.space, self.advantage, self.aggregation),)
 
     @property
-    def valued(self) -> AdvantageEstimator | None:
-        """The credit that reads a critic's values, of which a phase has no two different ones; None without."""
-        return next((term.advantage for term in self.parts if getattr(term.advantage, "needs_values", False)), None)
+    def value_advantage(self) -> ValueAdvantageEstimator | None:
+        """The advantage estimator that reads a critic's values, of which a phase has at most one; None without."""
+        return next((term.advantage for term in self.all_terms if term.advantage.traits.needs_values), None)
 
     @property
     def updates(self) -> int:
-        """Of the parameters, with every batch of rollouts."""
+        """The number of updates of the parameters with each batch of rollouts."""
         return self.epochs * self.minibatches
 
     @property
-    def scored_before(self) -> tuple[str, ...]:
-        """Which log-probabilities are needed of every row before credit is given: "old_logprobs", "ref_logprobs".
+    def logprobs_needed_before_update(self) -> tuple[str, ...]:
+        """The log-probabilities of all rows that preparing a batch needs: some of "old_logprobs" and "ref_logprobs".
 
-        Those of the policy for a KL divergence in the reward and for several updates, those of the reference for the
-        first of these; or for both, since rows that are scored once need not be scored with every update.
+        A KL divergence in the reward and several updates a step both need those of the policy. With a reference, its
+        log-probabilities are computed at the same time, so that they are not computed again in every update.
         """
-        in_reward = getattr(self.reward_shaping, "needs_reference", False)
+        in_reward = self.reward_shaping is not None and self.reward_shaping.traits.needs_reference
         if not in_reward and self.updates == 1:
             return ()
         return ("old_logprobs",) if self.reference is None else ("old_logprobs", "ref_logprobs")
@@ -194,8 +209,8 @@ Phases = tuple[Phase, ...]
 def locate(phases: Phases, step: int) -> tuple[int, int]:
     """(index of the phase, steps done in it) once `step` rollout batches are done; (len(phases), 0) at the end.
 
-    Of phases that all have had their steps: where a run with guards is, its state says.
-    Raises ValueError outside the run's steps.
+    This holds if no guard ends a phase early; a run with guards reads its place from its state. Raises ValueError
+    outside the run's steps.
     """
     if not 0 <= step <= sum(phase.steps for phase in phases):
         raise _outside(phases, step)
@@ -207,7 +222,7 @@ def locate(phases: Phases, step: int) -> tuple[int, int]:
 
 
 def phase_at(phases: Phases, step: int) -> Phase:
-    """The phase that rollout batch `step` (from 0) belongs to; ValueError outside the run's steps."""
+    """The phase of rollout batch `step`, counted from 0; ValueError outside the run's steps."""
     index, _ = locate(phases, step)
     if index == len(phases):
         raise _outside(phases, step)
@@ -220,19 +235,19 @@ def _outside(phases: Phases, step: int) -> ValueError:
 
 
 def following(phases: Phases, index: int, done: int) -> tuple[int, int]:
-    """`advance` on the host: (phase, steps done in it) after one more step, if nothing ends it early."""
+    """`advance` on the host: (phase index, steps done in it) after one more step, if no guard ends the phase early."""
     return (index, done + 1) if done + 1 < phases[index].steps else (index + 1, 0)
 
 
 def steps_left(phases: Phases, index: int, done: int) -> int:
-    """Steps that are left of a run at this place, if nothing ends a phase early."""
+    """The number of steps left in the run after `done` steps of phase `index`, if no guard ends a phase early."""
     return sum(phase.steps for phase in phases[index:]) - done
 
 
 def advance(phases: Phases, state: TrainState, end_early: Array | bool = False) -> TrainState:
-    """Moves to the next phase where the current one has had its steps, or is ended early; traceable.
+    """Moves to the next phase if the current one has had all its steps, or if `end_early` (bool[]); traceable.
 
-    Call it after every train step. Past the last phase, `state.phase` is `len(phases)`.
+    Call it after every train step. After the last phase, `state.phase` is `len(phases)`.
     """
     steps = jnp.asarray([phase.steps for phase in phases], jnp.int32)
     done = (state.phase_step >= steps[jnp.minimum(state.phase, len(phases) - 1)]) | end_early

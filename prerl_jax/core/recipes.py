@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 
 from prerl_jax.core.advantages import (
-    GAE,
     BatchNormalized,
     BinaryAdvantage,
     ConstantBaseline,
@@ -19,6 +18,7 @@ from prerl_jax.core.advantages import (
     LeaveOneOut,
 )
 from prerl_jax.core.aggregation import SequenceMeanTokenMean, SequenceMeanTokenSum, SequenceMeanTokenSumNorm, TokenMean
+from prerl_jax.core.gae import GAE
 from prerl_jax.core.guards import FellBy, FellToRatio, Guard, RollBack, RoseBy, RoseToRatio, Warn
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.phases import InitialModel, Phase, Phases, Term

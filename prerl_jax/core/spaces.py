@@ -1,89 +1,89 @@
-"""The two spaces: which tokens a policy gradient is taken through.
+"""Spaces: the rows of tokens whose log-probability the policy gradient raises or lowers.
 
-Post-train space P(y|x): tokens = prompt + response. Pre-train space P(y): tokens = prefix + response, positions from
-0, the prompt nowhere in the input (paper arXiv 2604.14142, sections 3 and 4). The response is always one that was
-sampled given the prompt, and the loss is on the response tokens alone. PromptDropout mixes the two by rows. A space
-says with `given_prompt` whether its log-probabilities are those that the sampler drew from.
+Post-train space P(y|x): tokens = prompt + response. Pre-train space P(y): tokens = prefix + response, positions from 0,
+without the prompt (arXiv 2604.14142, sections 3 and 4). In both, the response was sampled given the prompt, and the
+loss is on response tokens alone. PromptDropout chooses one of the two for each row.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.traits import SpaceTraits
 from prerl_jax.core.types import Array, Rollouts, Sequences
 
 
 @dataclasses.dataclass(frozen=True)
 class PostTrainSpace:
-    """P(y|x): rows of prompt + response, T = P + R, with the prompt's left padding kept as padding."""
+    """P(y|x) (arXiv 2604.14142, section 3): rows of prompt + response, T = P + R. The prompt's left padding stays."""
 
-    given_prompt: ClassVar[bool] = True
+    traits = SpaceTraits(given_prompt=True)
 
     def __call__(self, rollouts: Rollouts) -> Sequences:
-        prompt_mask, response_mask = rollouts.prompt_mask, rollouts.response_mask
-        valid = jnp.concatenate([prompt_mask, response_mask], axis=1)
+        prompt_mask = rollouts.prompt_mask
+        valid = jnp.concatenate([prompt_mask, rollouts.response_mask], axis=1)
         tokens = jnp.concatenate([rollouts.prompt, rollouts.response], axis=1)
-        mask = jnp.concatenate([jnp.zeros_like(prompt_mask), response_mask], axis=1)
+        mask = jnp.concatenate([jnp.zeros_like(prompt_mask), rollouts.trained_mask], axis=1)
         positions = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0)
         return _rows(tokens, positions, valid, mask)
 
 
 @dataclasses.dataclass(frozen=True)
 class PreTrainSpace:
-    """P(y): rows of prefix + response, T = 1 + R.
+    """P(y) (arXiv 2604.14142, section 3): rows of prefix + response, T = 1 + R.
+
+    A call raises ValueError while the prefix is still text, see `prerl_jax.resolve_prefix`.
 
     Attributes:
-      prefix: the token id that stands before the response. "auto" is the tokenizer's choice (`<|im_start|>` where there
-        is one, else BOS, else EOS), any other string one token's text; the trainer resolves both before anything
-        compiles. None: no prefix, T = R, and the first response token is not scored.
+      prefix: the token id before the response, 0 or more. "auto" is the tokenizer's choice (`<|im_start|>` if it has
+        this token, else BOS, else EOS), any other string is the text of one token; the trainer resolves both before
+        anything compiles. None: no prefix, T = R, and the first response token is not scored.
     """
 
     prefix: int | str | None = "auto"
-    given_prompt: ClassVar[bool] = False
+    traits = SpaceTraits()
 
     def __post_init__(self):
         _check_prefix(self)
 
     def __call__(self, rollouts: Rollouts) -> Sequences:
         _check_resolved(self)
-        tokens, valid = rollouts.response, rollouts.response_mask
-        mask = valid
+        tokens, valid, mask = rollouts.response, rollouts.response_mask, rollouts.trained_mask
         if self.prefix is not None:
             first = jnp.full_like(tokens[:, :1], self.prefix)
             tokens = jnp.concatenate([first, tokens], axis=1)
-            mask = jnp.concatenate([jnp.zeros_like(valid[:, :1]), valid], axis=1)
+            mask = jnp.concatenate([jnp.zeros_like(mask[:, :1]), mask], axis=1)
             valid = jnp.concatenate([jnp.ones_like(valid[:, :1]), valid], axis=1)
         return _rows(tokens, jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape), valid, mask)
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptDropout:
-    """Between the spaces: each row is of P(y) with probability `share`, else of P(y|x). T = max(P, 1) + R.
+    """Each row is of P(y) with probability `share`, else of P(y|x). T = max(P, 1) + R.
 
-    Which rows lose their prompt is drawn from the step's key, row by row of the global batch: the same after a resume
-    and on any split over devices.
+    The rows that lose their prompt are drawn from the step's key, for each row of the global batch. The draw is the
+    same after a resume and on any number of devices. A call raises ValueError without a key.
 
     Attributes:
       share: the probability, from 0 (PostTrainSpace) to 1 (PreTrainSpace).
-      prefix: what stands in the prompt's place, as in PreTrainSpace.
+      prefix: replaces the prompt, as in PreTrainSpace.
     """
 
     share: float
     prefix: int | str | None = "auto"
-    given_prompt: ClassVar[bool] = False
-    needs_key: ClassVar[bool] = True
+    traits = SpaceTraits(needs_key=True)
 
     def __post_init__(self):
         if not 0 <= self.share <= 1:
-            raise ValueError(f"PromptDropout.share is a probability, got {self.share}.")
+            raise ValueError(f"PromptDropout.share is {self.share}; a probability is between 0 and 1.")
         _check_prefix(self)
 
-    def __call__(self, rollouts: Rollouts, *, key: Array) -> Sequences:
+    def __call__(self, rollouts: Rollouts, *, key: Array | None = None) -> Sequences:
         _check_resolved(self)
+        check_key(self, key)
         prompt, mask = rollouts.prompt, rollouts.prompt_mask
         if not prompt.shape[1]:
             prompt, mask = (jnp.pad(x, [(0, 0), (1, 0)]) for x in (prompt, mask))
@@ -92,6 +92,12 @@ class PromptDropout:
         prompt = jnp.where(dropped, 0 if self.prefix is None else self.prefix, prompt)
         mask = jnp.where(dropped, last & (self.prefix is not None), mask)
         return PostTrainSpace()(dataclasses.replace(rollouts, prompt=prompt, prompt_mask=mask))
+
+
+def check_key(space: object, key: Array | None) -> None:
+    """Raises ValueError if a space that draws at random has no key."""
+    if key is None:
+        raise ValueError(f"{space} draws at random: pass prepare(..., key=k), a PRNG key that depends on the step.")
 
 
 def _check_prefix(space: PreTrainSpace | PromptDropout) -> None:
@@ -107,8 +113,8 @@ def _check_resolved(space: PreTrainSpace | PromptDropout) -> None:
         )
 
 
-def _rows(tokens, positions, valid, mask) -> Sequences:
-    """One segment a row. A segment's first token has nothing before it that could predict it, and is never scored."""
+def _rows(tokens: Array, positions: Array, valid: Array, mask: Array) -> Sequences:
+    """Rows of one segment each. The first token of a segment follows no token, so it is never scored."""
     zero = jnp.zeros((), jnp.int32)
     return Sequences(
         tokens=jnp.where(valid, tokens, zero).astype(jnp.int32),
@@ -118,8 +124,11 @@ def _rows(tokens, positions, valid, mask) -> Sequences:
     )
 
 
-def response_part(sequences: Sequences, rollouts: Rollouts, values):
-    """Lays per-response values [B, R] out along the row's tokens [B, T]: the response is the row's last R tokens."""
+def response_part(sequences: Sequences, rollouts: Rollouts, values: Array) -> Array:
+    """Places values [B, R] of the response tokens in the rows [B, T], whose last R tokens are the response.
+
+    The result is 0 where the rows' mask is False.
+    """
     before = sequences.tokens.shape[1] - rollouts.response.shape[1]
     laid = jnp.pad(values, [(0, 0), (before, 0)])
     return jnp.where(sequences.mask, laid, jnp.zeros((), laid.dtype))

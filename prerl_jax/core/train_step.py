@@ -71,13 +71,13 @@ def make_loss(
       chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
     """
     terms, settings = token_loss(objective), {"temperature": temperature, "chunk": chunk}
-    with_entropy = getattr(objective, "needs_entropy", False)
+    with_entropy = objective.traits.needs_entropy
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
         trained = trained_tokens(batch, objective)
         data, tokens = (masked(batch, trained), trained), batch.sequences.tokens
         hidden, head = states(model, params, batch.sequences)
-        if getattr(objective, "elementwise", False):
+        if objective.traits.elementwise:
             total, sums = fused_loss(terms, hidden, head, tokens, data, entropy=with_entropy, **settings)
         else:
             (per_token,), metrics = terms(*token_logprobs(hidden, head, tokens, **settings), data)
@@ -93,8 +93,8 @@ def token_loss(objective: Objective) -> Terms:
     def terms(logprobs: Array, entropy: Array, data: tuple[Batch, Array]) -> tuple[tuple[Array], Metrics]:
         batch, trained = data
         logprobs, entropy = jnp.where(trained, logprobs, 0.0), jnp.where(trained, entropy, 0.0)
-        extra = {"entropy": entropy} if getattr(objective, "needs_entropy", False) else {}
-        per_token, metrics = objective(logprobs, batch, **extra)
+        seen = entropy if objective.traits.needs_entropy else jax.lax.stop_gradient(entropy)
+        per_token, metrics = objective(logprobs, batch, seen)
         metrics = metrics | {"logprob": logprobs, "entropy": entropy}
         if batch.sampler_logprobs is not None:
             known = trained & ~jnp.isnan(batch.sampler_logprobs)
@@ -126,7 +126,7 @@ def token_means(sums: Metrics) -> Metrics:
 def trained_tokens(batch: Batch, objective: Objective) -> Array:
     """bool[B, T]: the tokens that the update depends on. Numpy arrays give a numpy array."""
     trained = (batch.weights != 0) & batch.sequences.mask
-    return trained & (batch.advantages != 0) if getattr(objective, "skips_zero_advantage", False) else trained
+    return trained & (batch.advantages != 0) if objective.traits.skips_zero_advantage else trained
 
 
 def masked(batch: Batch, trained: Array) -> Batch:

@@ -55,7 +55,7 @@ class Kind:
 
     @classmethod
     def of(cls, phase: Phase) -> Kind:
-        return cls(phase.minibatches, phase.updates > 1, phase.scored_before)
+        return cls(phase.minibatches, phase.updates > 1, phase.logprobs_needed_before_update)
 
 
 class Batching:
@@ -96,13 +96,15 @@ class Batching:
         The first are f32[rows, T], of the unpacked batch on the mesh; the second i64[n], of this process's sequences,
         each as often as it was scored.
         """
-        if not phase.scored_before:
+        if not phase.logprobs_needed_before_update:
             return {}, np.zeros(0, np.int64)
         local = local_rows(self._lay_out(phase)(rollouts, key))
         groups, valid = plan(local, Reinforce(), self.shape[1]), local.sequences.segments > 0
         batch = global_rows(self.setup.mesh, self._packed(local, groups, self.shape))
         named = {"old_logprobs": policy, "ref_logprobs": reference}
-        found = self._scores(phase.temperature)(batch, {name: named[name] for name in phase.scored_before})
+        found = self._scores(phase.temperature)(
+            batch, {name: named[name] for name in phase.logprobs_needed_before_update}
+        )
         parts = self.shape[0] // self.setup.part_rows
         back = {n: unpack(values, groups, valid, microbatches=parts) for n, values in local_rows(found).items()}
         return global_rows(self.setup.mesh, back), np.tile(valid[valid.any(axis=1)].sum(axis=1), len(back))
@@ -114,7 +116,7 @@ class Batching:
         """
         local, rows = local_rows(batch), len(batch.weights)
         packed = self._packed(local, plan(local, phase.objective, self.shape[1]), (rows, self.shape[1]))
-        if phase.valued is None:
+        if phase.value_advantage is None:
             return packed
         shape = batch.critic.weights.shape
         return dataclasses.replace(packed, critic=self._packed(local.critic, plan(local.critic, None, shape[1]), shape))
@@ -155,11 +157,11 @@ class Batching:
 
     def _batch(self, phase: Phase, rollouts: Rollouts, given: Given, rows: Array | None) -> tuple[Batch, Metrics]:
         """What a phase makes of rollouts, as long as the batches of all."""
-        make = make_prepare(self.setup.model, phase, self.setup.config.sampling.group_size)
-        terms, mine = len(phase.parts), (rollouts, given["values"])
-        batch, of_values = with_values(make({}, rollouts, **given), *mine)
+        make = make_prepare(phase, self.setup.config.sampling.group_size)
+        terms, mine = len(phase.all_terms), (rollouts, given["values"])
+        batch, of_values = with_values(make(rollouts, **given), *mine)
         if rows is not None:  # the values were those of all; the batch is a part
-            batch, _ = with_values(make({}, rollouts, **given, rows=rows), *jax.tree.map(lambda x: x[rows], mine))
+            batch, _ = with_values(make(rollouts, **given, rows=rows), *jax.tree.map(lambda x: x[rows], mine))
         critic, batch = batch.critic, dataclasses.replace(batch, critic=None)
         if batch.sampler_logprobs is None:
             batch = dataclasses.replace(batch, sampler_logprobs=jnp.full_like(batch.weights, jnp.nan))

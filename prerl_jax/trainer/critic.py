@@ -8,8 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.advantages import GAE
 from prerl_jax.core.critic import make_critic_step, rollout_values, value_batch, value_statistics
+from prerl_jax.core.gae import GAE
 from prerl_jax.core.train_step import CriticStep, Metrics
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.runtime.mesh import batch_sharding

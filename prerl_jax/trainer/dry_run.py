@@ -71,9 +71,9 @@ def _phase_table(setup: Setup) -> Table:
     start = 0
     for phase in setup.phases:
         rate = setup.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
-        lines = [f"{term.space}, {term.advantage}, {term.aggregation}" for term in phase.parts]
+        lines = [f"{term.space}, {term.advantage}, {term.aggregation}" for term in phase.all_terms]
         lines += [f"{phase.objective}", f"learning rate {rate}, temperature {phase.temperature}"]
-        if phase.valued is not None:
+        if phase.value_advantage is not None:
             lines.append(f"critic: {setup.config.critic}")
         if phase.reference is not None:
             lines.append(f"reference {phase.reference}")
@@ -194,6 +194,6 @@ def _attention(setup: Setup) -> str:
 
 def _row_length(phase: Phase, config: TrainConfig) -> int:
     """Tokens of the longest row that the phase's spaces can make."""
-    given_prompt = any(getattr(term.space, "given_prompt", False) for term in phase.parts)
+    given_prompt = any(term.space.traits.given_prompt for term in phase.all_terms)
     before = config.data.max_prompt_tokens if given_prompt else 1
     return before + config.sampling.max_new_tokens

@@ -97,7 +97,7 @@ class Programs:
         """
         if state.critic is None:
             return None
-        return rollouts.logprobs if phase.valued is None else self._values(state.critic.params, rollouts)
+        return rollouts.logprobs if phase.value_advantage is None else self._values(state.critic.params, rollouts)
 
     @functools.cached_property
     def _values(self) -> Callable[[Params, Rollouts], Array]:
@@ -183,5 +183,6 @@ def alignment_phases(setup: Setup) -> tuple[Phase, Phase]:
 
 def _needs_more(phase: Phase) -> bool:
     """Whether its loss cannot be computed in both spaces from rollouts and the policy alone."""
-    parts = (phase.objective, phase.reward_shaping, phase.advantage)
-    return any(getattr(p, f"needs_{what}", False) for p in parts for what in ("reference", "sampler", "values"))
+    objective, shaping = phase.objective.traits, phase.reward_shaping
+    compares = objective.needs_reference or (shaping is not None and shaping.traits.needs_reference)
+    return compares or objective.needs_sampler_logprobs or phase.value_advantage is not None

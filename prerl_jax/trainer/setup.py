@@ -178,7 +178,7 @@ def _first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> t
 
 def _check_vocabulary(model: Decoder, examples: tuple[Example, ...], stop_tokens: tuple[int, ...], phases: Phases):
     """An id outside the embedding would be clamped to its last row, without a word."""
-    prefixes = [getattr(term.space, "prefix", None) for phase in phases for term in phase.parts]
+    prefixes = [getattr(term.space, "prefix", None) for phase in phases for term in phase.all_terms]
     ids = [max(example.tokens) for example in examples] + list(stop_tokens) + [p for p in prefixes if p is not None]
     if max(ids) >= model.config.vocab_size:
         raise ValueError(

@@ -59,9 +59,9 @@ def update(run: Run, step: Step, later: Later) -> None:
         found.append(statistics | stepped)
         trained.append(Trained.of(packed))
     step.metrics = found[0] if phase.updates == 1 else programs.over_updates(found)
-    if not all(getattr(term.space, "given_prompt", False) for term in phase.parts):
+    if not all(term.space.traits.given_prompt for term in phase.all_terms):
         del step.metrics["train/sampler_logprob_diff"]  # the sampler's were given the prompt
-    if reference is not None and not phase.scored_before:
+    if reference is not None and not phase.logprobs_needed_before_update:
         scored = trained[0].lengths
     group_size = setup.config.sampling.group_size
     step.work = Work(setup.model.config, setup.mesh, step.drawn, trained, group_size, scored)

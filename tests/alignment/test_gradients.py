@@ -29,7 +29,7 @@ def alone():
     """Gradients of PRE's and POST's losses, and of the mean log-probabilities in their spaces."""
 
     def loss(params, phase):
-        batch = pj.make_prepare(MODEL, phase, 4)(params, ROLLOUTS)
+        batch = pj.make_prepare(phase, 4)(ROLLOUTS)
         return pj.make_loss(MODEL, phase.objective)(params, batch)[0]
 
     def mean_logprob(params, phase):
@@ -72,9 +72,10 @@ class General:
     """An objective that does not say that its loss is token by token."""
 
     inner: pj.ClippedPG = POST.objective
+    traits = pj.ObjectiveTraits()
 
-    def __call__(self, logprobs, batch):
-        return self.inner(logprobs, batch)
+    def __call__(self, logprobs, batch, entropy):
+        return self.inner(logprobs, batch, entropy)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_the_logprobs_of_the_sampler_are_measured_and_never_used(dual):
     gap = measured.pop("alignment/sampler_logprob_diff")
     toy.assert_same_bits((ours, found), (theirs, measured))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((ours, found)))
-    batch = pj.make_prepare(MODEL, POST, 4)(PARAMS, there)
+    batch = pj.make_prepare(POST, 4)(there)
     logprobs = jax.jit(pj.make_score(MODEL))(PARAMS, batch.sequences)
     trained = (batch.weights != 0) & (batch.advantages != 0)
     np.testing.assert_allclose(gap, jnp.abs(logprobs + 7)[trained].mean(), rtol=1e-5)
@@ -175,7 +176,7 @@ def test_the_second_gradient_takes_the_memory_of_the_first():
 
     def alone(phase):
         def gradient(params, rollouts):
-            batch = pj.make_prepare(model, phase, 4)(params, rollouts)
+            batch = pj.make_prepare(phase, 4)(rollouts)
             return jax.grad(pj.make_loss(model, phase.objective), has_aux=True)(params, batch)
 
         return gradient

@@ -12,6 +12,7 @@ import pytest
 
 import prerl_jax
 from prerl_jax import (
+    AdvantageTraits,
     Cosine,
     GroupRelative,
     Linear,
@@ -153,8 +154,10 @@ def reinforce(**fields):
 
 @dataclasses.dataclass(frozen=True)
 class OwnCredit:
-    def __call__(self, rewards, group_size):
-        return rewards, rewards > -1
+    traits = AdvantageTraits()
+
+    def __call__(self, rollouts, group_size, values=None):
+        return rollouts.rewards, rollouts.rewards > -1
 
 
 @pytest.mark.parametrize(

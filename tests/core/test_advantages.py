@@ -1,4 +1,4 @@
-"""Advantages, selection and token weights against tables worked out by hand."""
+"""Advantages, selection and the weights of tokens against tables worked out by hand."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
 import prerl_jax as pj
 
@@ -24,17 +25,17 @@ ADVANTAGES = [
 @pytest.mark.parametrize(("rewards", "centred", "std"), ADVANTAGES)
 def test_advantages(rewards, centred, std):
     centred = np.asarray(centred)
-    found, keep = pj.GroupRelative(normalize_std=False)(jnp.asarray(rewards), 4)
+    found, keep = pj.GroupRelative(normalize_std=False)(toy.rewarded(rewards), 4)
     np.testing.assert_array_equal(found, centred)
     np.testing.assert_array_equal(keep, [True] * 4)
-    found, keep = pj.GroupRelative(normalize_std=True)(jnp.asarray(rewards), 4)
+    found, keep = pj.GroupRelative(normalize_std=True)(toy.rewarded(rewards), 4)
     np.testing.assert_allclose(found, centred / (std + 1e-6), rtol=1e-6)
     np.testing.assert_array_equal(keep, [True] * 4)
 
 
 def test_the_epsilon_is_added_to_the_standard_deviation():
     # std is 1e-6 / sqrt(2) here, so that epsilon more than halves the advantage
-    found, _ = pj.GroupRelative()(jnp.asarray([1e-6, 0.0]), 2)
+    found, _ = pj.GroupRelative()(toy.rewarded([1e-6, 0.0]), 2)
     np.testing.assert_allclose(found, [0.5 / (2**-0.5 + 1), -0.5 / (2**-0.5 + 1)], rtol=1e-5)
 
 
@@ -43,14 +44,14 @@ def test_the_epsilon_is_added_to_the_standard_deviation():
 def test_selection_goes_by_sign_and_alters_no_advantage(keep, normalize_std):
     groups = np.concatenate([rewards for rewards, *_ in ADVANTAGES]).astype(np.float32)
     centred = np.concatenate([c for _, c, _ in ADVANTAGES])
-    advantages, kept = pj.GroupRelative(normalize_std, keep)(jnp.asarray(groups), 4)
+    advantages, kept = pj.GroupRelative(normalize_std, keep)(toy.rewarded(groups), 4)
     expected = {"all": np.ones(len(groups), bool), "negative": centred < 0, "positive": centred > 0}[keep]
     np.testing.assert_array_equal(kept, expected)
-    np.testing.assert_array_equal(advantages, pj.GroupRelative(normalize_std)(jnp.asarray(groups), 4)[0])
+    np.testing.assert_array_equal(advantages, pj.GroupRelative(normalize_std)(toy.rewarded(groups), 4)[0])
 
 
 def test_a_sample_is_compared_with_its_own_group():
-    found, _ = pj.GroupRelative(False)(jnp.asarray([1.0, 0.0, 5.0, 4.0, 8.0, 8.0]), 2)
+    found, _ = pj.GroupRelative(False)(toy.rewarded([1.0, 0.0, 5.0, 4.0, 8.0, 8.0]), 2)
     np.testing.assert_array_equal(found, [0.5, -0.5, 0.5, -0.5, 0, 0])
 
 
@@ -64,7 +65,7 @@ def test_a_constant_group_has_no_advantage_at_all(size, normalize_std):
     for keep, expected in (("all", True), ("negative", False), ("positive", False)):
         advantage = pj.GroupRelative(normalize_std, keep)
         for run in (advantage, jax.jit(advantage, static_argnums=1)) if keep == "all" else (advantage,):
-            advantages, kept = run(rewards, size)
+            advantages, kept = run(toy.rewarded(rewards), size)
             np.testing.assert_array_equal(advantages, np.zeros(len(rewards)))
             np.testing.assert_array_equal(kept, np.full(len(rewards), expected))
 
@@ -74,10 +75,10 @@ def test_a_constant_group_has_no_advantage_at_all(size, normalize_std):
 )
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
 def test_a_sample_at_the_mean_up_to_rounding_is_neither_negative_nor_positive(rewards, order):
-    values = jnp.asarray([rewards[i] for i in order])
+    rollouts = toy.rewarded([rewards[i] for i in order])
     middle = order.index(1)
     for keep in ("negative", "positive"):
-        advantages, kept = pj.GroupRelative(False, keep)(values, 3)
+        advantages, kept = pj.GroupRelative(False, keep)(rollouts, 3)
         assert advantages[middle] == 0
         assert not kept[middle]
         assert kept.sum() == 1
@@ -89,7 +90,7 @@ def test_a_sample_at_the_mean_up_to_rounding_is_neither_negative_nor_positive(re
 )
 def test_groups_that_cannot_be_compared_are_refused(rewards, group_size, message):
     with pytest.raises(ValueError, match=message):
-        pj.GroupRelative()(jnp.zeros(rewards), group_size)
+        pj.GroupRelative()(toy.rewarded([0] * rewards), group_size)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_an_unknown_selection_is_refused(advantage):
 # Two groups of four: the first mixed, the second all wrong. Batch: mean 0.125, squares of differences sum to 0.875.
 REWARDS = [1, 0, 0, 0, 0, 0, 0, 0]
 STD, GROUPED_STD = (0.875 / 7) ** 0.5, (0.75 / 7) ** 0.5
-CREDITS = [
+ESTIMATORS = [
     (pj.GroupRelative(False), [0.75, -0.25, -0.25, -0.25, 0, 0, 0, 0], [1] * 8),
     (pj.LeaveOneOut(), [1, -1 / 3, -1 / 3, -1 / 3, 0, 0, 0, 0], [1] * 8),
     (pj.LeaveOneOut("negative"), [1, -1 / 3, -1 / 3, -1 / 3, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0, 0, 0]),
@@ -127,9 +128,9 @@ CREDITS = [
 ]
 
 
-@pytest.mark.parametrize(("advantage", "expected", "kept"), CREDITS)
-def test_every_credit(advantage, expected, kept):
-    advantages, keep = advantage(jnp.asarray(REWARDS), 4)
+@pytest.mark.parametrize(("advantage", "expected", "kept"), ESTIMATORS)
+def test_every_estimator(advantage, expected, kept):
+    advantages, keep = advantage(toy.rewarded(REWARDS), 4)
     assert advantages.dtype == jnp.float32
     assert keep.dtype == bool
     np.testing.assert_allclose(advantages, expected, rtol=1e-5)
@@ -141,7 +142,7 @@ def test_every_credit(advantage, expected, kept):
 @pytest.mark.parametrize("advantage", [pj.LeaveOneOut("negative"), pj.BatchNormalized(), pj.BatchNormalized(True)])
 def test_equal_rewards_have_no_advantage_at_all(advantage, size):
     for constant in CONSTANTS[[1, 2, 5]]:
-        advantages, keep = advantage(jnp.full(size, constant), size)
+        advantages, keep = advantage(toy.rewarded([constant] * size), size)
         np.testing.assert_array_equal(advantages, np.zeros(size))
         assert keep.all() == (advantage.keep == "all")
 
@@ -149,35 +150,42 @@ def test_equal_rewards_have_no_advantage_at_all(advantage, size):
 def test_a_constant_group_beside_others_has_no_advantage_at_all():
     """Not even where the whole batch is normalised, whatever its own mean and rounding."""
     for constant in CONSTANTS[[1, 2, 5]]:
-        rewards = jnp.asarray([constant] * 3 + [0.1, 0.2, 0.7])
+        rollouts = toy.rewarded([constant] * 3 + [0.1, 0.2, 0.7])
         for advantage in (pj.LeaveOneOut(), pj.BatchNormalized(True)):
-            advantages = np.asarray(advantage(rewards, 3)[0])
+            advantages = np.asarray(advantage(rollouts, 3)[0])
             np.testing.assert_array_equal(advantages[:3], np.zeros(3))
             assert (advantages[3:] != 0).all()
 
 
-@pytest.mark.parametrize("advantage", [advantage for advantage, *_ in CREDITS])
-def test_a_reward_that_is_nan_is_not_passed_over(advantage):
-    advantages, _ = advantage(jnp.asarray([1, jnp.nan, 0, 0]), 4)
+@pytest.mark.parametrize("advantage", [advantage for advantage, *_ in ESTIMATORS])
+def test_a_reward_that_is_nan_makes_its_advantage_nan(advantage):
+    advantages, _ = advantage(toy.rewarded([1, jnp.nan, 0, 0]), 4)
     assert np.isnan(advantages[1])
 
 
-def test_who_compares_groups_says_so():
-    credits = (pj.GroupRelative(), pj.LeaveOneOut(), pj.BatchNormalized(True))
-    for advantage in credits:
-        assert advantage.compares_groups
+def test_estimators_that_compare_a_group_declare_it():
+    four = toy.rewarded([0] * 4)
+    for advantage in (pj.GroupRelative(), pj.LeaveOneOut(), pj.BatchNormalized(True)):
+        assert advantage.traits.compares_group
         with pytest.raises(ValueError, match="group_size >= 2"):
-            advantage(jnp.zeros(4), 1)
+            advantage(four, 1)
     for advantage in (pj.BatchNormalized(), pj.ConstantBaseline(), pj.BinaryAdvantage()):
-        assert not getattr(advantage, "compares_groups", False)
-        assert advantage(jnp.zeros(4), 1)[1].all()
+        assert not advantage.traits.compares_group
+        assert advantage(four, 1)[1].all()
+
+
+@pytest.mark.parametrize("advantage", [advantage for advantage, *_ in ESTIMATORS])
+def test_rewards_by_token_are_summed(advantage):
+    rollouts = toy.rollouts()
+    by_token = dataclasses.replace(rollouts, rewards=rollouts.rewards[:, None] * jnp.asarray([0.5, 0.25, 0.25, 0, 0]))
+    toy.assert_same_bits(*(advantage(r, 4) for r in (by_token, rollouts)))
 
 
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r'got 0.0 and 1.0.*keep="negative"'):
         pj.BinaryAdvantage(positive=0.0)
     with pytest.raises(ValueError, match="this batch has only one"):
-        pj.BatchNormalized()(jnp.zeros(1), 1)
+        pj.BatchNormalized()(toy.rewarded([0]), 1)
     with pytest.raises(ValueError, match="write keep='negative'"):
         pj.GroupRelative("negative")
 
@@ -205,10 +213,10 @@ MASK = jnp.asarray([[0, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0]], boo
 ALL = [True] * 4
 SOME = [True, False, True, True]  # rows of 3, 0 and 2 tokens
 WEIGHTS = [
-    # weighing, kept rows, weight of each row's tokens; R = 10
+    # aggregation, kept rows, weight of each row's tokens; R = 10
     (pj.TokenMean(), ALL, [1 / 6, 1 / 6, 0, 1 / 6]),
     (pj.TokenMean(), SOME, [1 / 5, 0, 0, 1 / 5]),
-    (pj.SequenceMeanTokenMean(), ALL, [1 / 9, 1 / 3, 0, 1 / 6]),  # the row without a token is no sequence
+    (pj.SequenceMeanTokenMean(), ALL, [1 / 9, 1 / 3, 0, 1 / 6]),  # the row without a token does not count
     (pj.SequenceMeanTokenMean(), SOME, [1 / 6, 0, 0, 1 / 4]),
     (pj.SequenceMeanTokenSum(), ALL, [1 / 3, 1 / 3, 0, 1 / 3]),
     (pj.SequenceMeanTokenSum(), SOME, [1 / 2, 0, 0, 1 / 2]),

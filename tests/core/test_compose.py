@@ -1,4 +1,4 @@
-"""Objectives around objectives: what they add, what they declare, and what they do to a train step."""
+"""Objectives that wrap objectives: what they add, what they declare, and what they do to a train step."""
 
 import dataclasses
 
@@ -44,9 +44,9 @@ def test_entropy_is_raised_without_an_advantage_too(coefficient):
     plain, slope, _ = loss_and_gradient(pj.ClippedPG(), LOGPROBS, made)
     objective = pj.WithEntropy(pj.ClippedPG(), coefficient)
     logprobs = jnp.asarray([LOGPROBS])
-    loss, _ = objective(logprobs, made, entropy=entropy)
+    loss, _ = objective(logprobs, made, entropy)
     np.testing.assert_allclose(loss[0] - plain, -coefficient * entropy[0], atol=1e-6)
-    by_both = jax.grad(lambda x, h: objective(x, made, entropy=h)[0].sum(), (0, 1))(logprobs, entropy)
+    by_both = jax.grad(lambda x, h: objective(x, made, h)[0].sum(), (0, 1))(logprobs, entropy)
     np.testing.assert_allclose(by_both[0][0], slope, atol=1e-6)
     np.testing.assert_allclose(by_both[1], jnp.full((1, 4), -coefficient))
 
@@ -65,11 +65,11 @@ def test_the_samplers_ratio_is_capped_and_constant(old, weights):
     assert metrics["sampler_capped"].tolist() == [0, 1, 0, 0]
 
 
-def test_what_is_missing_is_said():
-    with pytest.raises(ValueError, match=r"batch.ref_logprobs is None.*leave the KL term out"):
-        pj.WithKL(pj.Reinforce(), 0.1)(jnp.zeros((1, 4)), batch())
+def test_missing_logprobs_are_named():
+    with pytest.raises(ValueError, match=r"batch.ref_logprobs is None.*leave WithKL out"):
+        pj.WithKL(pj.Reinforce(), 0.1)(jnp.zeros((1, 4)), batch(), jnp.zeros((1, 4)))
     with pytest.raises(ValueError, match=r"batch.sampler_logprobs is None.*PostTrainSpace\(\)"):
-        pj.TruncatedIS(pj.Reinforce())(jnp.zeros((1, 4)), batch())
+        pj.TruncatedIS(pj.Reinforce())(jnp.zeros((1, 4)), batch(), jnp.zeros((1, 4)))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,7 @@ def test_what_is_missing_is_said():
         (lambda: pj.WithKL(pj.Reinforce(), 0.1, "k4"), "got 'k4' and 0.1"),
         (lambda: pj.WithKL(pj.Reinforce(), -0.1), "and -0.1"),
         (lambda: pj.TruncatedIS(pj.Reinforce(), 0.0), "above 0, got 0.0"),
+        (lambda: pj.WithEntropy(max, 0.1), "traits is None, and must be of the class ObjectiveTraits"),
         (lambda: pj.LogprobFloor(pj.Reinforce(), 0.0), "below 0: 0.0"),
     ],
 )
@@ -86,8 +87,8 @@ def test_settings_that_make_no_sense_are_refused(build, message):
         build()
 
 
-DECLARED = ("elementwise", "skips_zero_advantage", "needs_entropy", "needs_reference", "needs_sampler", "uses_ratio")
-DECLARATIONS = [
+TRAITS = [
+    # elementwise, skips_zero_advantage, needs_entropy, needs_reference, needs_sampler_logprobs, uses_ratio
     (pj.ClippedPG(), "110001"),
     (pj.Reinforce(), "110000"),
     (pj.CISPO(), "110001"),
@@ -102,9 +103,9 @@ DECLARATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("objective", "expected"), DECLARATIONS)
-def test_declarations(objective, expected):
-    assert "".join(str(int(getattr(objective, name, False))) for name in DECLARED) == expected
+@pytest.mark.parametrize(("objective", "expected"), TRAITS)
+def test_traits(objective, expected):
+    assert "".join(str(int(value)) for value in dataclasses.astuple(objective.traits)) == expected
 
 
 PHASES = {
@@ -120,7 +121,7 @@ OBJECTIVES = {
 def off_policy(phase):
     """Rollouts and their batch under policies before and beside the model's."""
     model = toy.Toy()
-    found = pj.make_prepare(model, phase, 4)(None, toy.rollouts())
+    found = pj.make_prepare(phase, 4)(toy.rollouts())
     score = jax.jit(pj.make_score(model))
     near = jax.tree.map(lambda x: 0.98 * x, model.init())
     old, reference = score(near, found.sequences), score(model.init(1), found.sequences)
@@ -176,7 +177,7 @@ ONE_SEGMENT = pj.Sequences(*jnp.ones((3, 1, len(FLOORED)), jnp.int32), jnp.ones(
 
 
 @pytest.mark.parametrize("inside", [pj.ClippedPG(), pj.Reinforce(), pj.GSPO()])
-def test_what_is_unlikely_enough_is_pushed_down_no_further(inside):
+def test_improbable_tokens_get_no_further_gradient_downwards(inside):
     advantages, logprobs, floored = np.asarray(FLOORED, np.float32).T
     made = dataclasses.replace(batch_of(advantages), sequences=ONE_SEGMENT)
     plain, slope, _ = loss_and_gradient(inside, logprobs, made)

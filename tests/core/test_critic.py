@@ -36,8 +36,8 @@ def prepared(phase=PPO, values=None, rollouts=None):
     rollouts = rollouts or toy.rollouts()
     rollouts = dataclasses.replace(rollouts, logprobs=jnp.where(rollouts.response_mask, -2.0, jnp.nan))
     values = values_of(params(), rollouts, 1) if values is None else values
-    prepare = pj.make_prepare(MODEL, phase, 4)
-    return jax.jit(lambda rollouts, values: prepare(None, rollouts, values=values))(rollouts, values)
+    prepare = pj.make_prepare(phase, 4)
+    return jax.jit(lambda rollouts, values: prepare(rollouts, values=values))(rollouts, values)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -85,7 +85,7 @@ def test_the_critics_rows_are_given_the_prompt_in_either_space():
     assert prepared(pj.grpo(steps=1)[0]).critic is None
 
 
-def test_the_critic_does_not_learn_from_what_the_credit_leaves_out():
+def test_the_critic_does_not_learn_from_responses_that_are_left_out():
     rollouts = dataclasses.replace(toy.rollouts(), truncated=jnp.arange(8) % 2 == 0)
     batch = prepared(dataclasses.replace(PPO, advantage=pj.DropTruncated(PPO.advantage)), rollouts=rollouts).critic
     np.testing.assert_array_equal((batch.weights != 0).any(axis=1), ~rollouts.truncated)
@@ -94,7 +94,9 @@ def test_the_critic_does_not_learn_from_what_the_credit_leaves_out():
 
 def test_two_targets_are_refused():
     terms = [pj.Term(pj.PostTrainSpace(), pj.GAE(lam=lam)) for lam in (0.9, 1.0)]
-    with pytest.raises(ValueError, match=r"'two' has two credits that read a critic's values, .* two targets"):
+    with pytest.raises(
+        ValueError, match=r"'two' has two advantage estimators that read a critic's values, .* two targets"
+    ):
         pj.Phase("two", 1, terms=tuple(terms))
     both = pj.Phase(
         "one", 1, terms=(pj.Term(pj.PreTrainSpace(1), PPO.advantage), pj.Term(pj.PostTrainSpace(), PPO.advantage))

@@ -178,7 +178,7 @@ class General:
 
 def test_the_declaration_changes_nothing_but_the_way():
     model, objective = toy.Toy(), pj.ClippedPG()
-    batch = pj.make_prepare(model, pj.grpo(steps=1)[0], 4)(None, toy.rollouts())
+    batch = pj.make_prepare(pj.grpo(steps=1)[0], 4)(toy.rollouts())
     batch = dataclasses.replace(batch, sampler_logprobs=None, old_logprobs=jnp.where(batch.sequences.mask, -2.5, 0))
     found, wanted = (
         jax.jit(jax.value_and_grad(pj.make_loss(model, o, chunk=3), has_aux=True))(model.init(), batch)

@@ -1,5 +1,7 @@
 """GAE, whitening and the critic's loss against tables worked out by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 import toy
 
 import prerl_jax as pj
-from prerl_jax.core.advantages import estimate_advantages, gae, whiten
 from prerl_jax.core.critic import clipped_value_loss
+from prerl_jax.core.gae import gae, whiten
 from prerl_jax.core.reward_shaping import reward_on_last_token
 
 MASK = jnp.asarray([[1, 1, 1], [1, 1, 0], [0, 0, 0]], bool)
@@ -84,17 +86,40 @@ def test_a_value_that_has_not_moved_has_its_whole_gradient_at_any_clip():
     assert jax.grad(clipped_value_loss)(1.0, 1.0, 2.0, 0.0) == -1
 
 
-def test_the_credit():
+def test_the_estimator():
     rollouts = toy.rollouts()
     mask = rollouts.response_mask
     values = jnp.where(mask, 0.25, jnp.nan)
-    advantages, keep = pj.GAE(lam=1.0, normalize=False)(rollouts, values)
+    advantages, keep = pj.GAE(lam=1.0, normalize=False)(rollouts, 4, values)
     np.testing.assert_allclose(advantages, np.where(mask, rollouts.rewards[:, None] - 0.25, 0))
     assert keep.all()
-    normal, _ = estimate_advantages(pj.GAE(lam=1.0), rollouts, 4, values)
+    normal, _ = pj.GAE(lam=1.0)(rollouts, 4, values)
     np.testing.assert_allclose(normal, whiten(advantages, mask))
     with pytest.raises(ValueError, match=r"needs a critic's values .* GroupRelative\(\)"):
-        estimate_advantages(pj.GAE(), rollouts, 4)
+        pj.GAE()(rollouts, 4)
+
+
+def test_tokens_outside_the_loss_mask_are_skipped():
+    """The reward counts at the last trained token, and the next value is that of the next trained token."""
+    rollouts = dataclasses.replace(
+        toy.rollouts(prompts=1, group_size=2, response=4),
+        response_mask=jnp.asarray([[1, 1, 1, 1], [1, 1, 1, 0]], bool),
+        loss_mask=jnp.asarray([[1, 0, 0, 1], [1, 1, 0, 1]], bool),
+        rewards=jnp.ones(2),
+    )
+    values = jnp.asarray([[0.5, 9, 9, 0.25], [0.5, 0.5, 9, 9]])
+    # gamma = lambda = 1/2. Row 0: delta is 0.125 - 0.5 and 1 - 0.25; row 1: 0.25 - 0.5 and 1 - 0.5.
+    expected = np.asarray([[-0.375 + 0.75 / 4, 0, 0, 0.75], [-0.25 + 0.5 / 4, 0.5, 0, 0]])
+    estimator = pj.GAE(0.5, 0.5, normalize=False)
+    np.testing.assert_allclose(jax.jit(estimator, static_argnums=1)(rollouts, 2, values)[0], expected, atol=1e-6)
+    targets = [[0.3125, 0, 0, 1], [0.375, 1, 0, 0]]
+    np.testing.assert_allclose(estimator.targets(rollouts, values), targets, atol=1e-6)
+    trained = expected[expected != 0]
+    whitened = np.where(expected, (expected - trained.mean()) / (trained.std(ddof=1) + 1e-6), 0)
+    np.testing.assert_allclose(pj.GAE(0.5, 0.5)(rollouts, 2, values)[0], whitened, rtol=1e-5)
+    whole = dataclasses.replace(rollouts, loss_mask=rollouts.response_mask)
+    unmasked = dataclasses.replace(rollouts, loss_mask=None)
+    toy.assert_close(*(estimator.estimate(r, values) for r in (whole, unmasked)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"gamma": 1.1}, {"lam": -0.1}])

@@ -46,13 +46,14 @@ def folders() -> list[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """The credit of `credits` that `index` names, an i32[] that may be traced."""
+    """The estimator of `estimators` with the number `index`, an i32[] that may be traced."""
 
-    credits: tuple
+    estimators: tuple
     index: jax.Array
+    traits = pj.AdvantageTraits(compares_group=True)
 
-    def __call__(self, rewards, group_size):
-        advantages, keep = zip(*(advantage(rewards, group_size) for advantage in self.credits), strict=True)
+    def __call__(self, rollouts, group_size, values=None):
+        advantages, keep = zip(*(estimator(rollouts, group_size) for estimator in self.estimators), strict=True)
         return jnp.stack(advantages)[self.index], jnp.stack(keep)[self.index]
 
 
@@ -87,16 +88,16 @@ class Golden:
 
     def clipped(self, space, samples, aggregation):
         """(loss, gradient) against the old log-probabilities of the vectors."""
-        prepare = pj.make_prepare(self.model, self.phase(space, samples, WEIGHS[aggregation]), self.group_size)
-        batch = prepare(self.params, self.rollouts)
+        prepare = pj.make_prepare(self.phase(space, samples, WEIGHS[aggregation]), self.group_size)
+        batch = prepare(self.rollouts)
         old = response_part(batch.sequences, self.rollouts, jnp.asarray(self.vectors[f"old_logp_{space}"]))
         batch = dataclasses.replace(batch, old_logprobs=old, sampler_logprobs=None)
         return self.loss_and_gradient(self.params, batch)
 
     def _dual(self, params, rollouts, pre, post):
         def phase(space, index):
-            credits = tuple(pj.GroupRelative(space == "post", keep) for keep in SAMPLES)
-            return self.phase(space, advantage=Chosen(credits, index))
+            estimators = tuple(pj.GroupRelative(space == "post", keep) for keep in SAMPLES)
+            return self.phase(space, advantage=Chosen(estimators, index))
 
         phases = phase("pre", pre), phase("post", post)
         return pj.make_dual_gradients(self.model, *phases, self.group_size, logprob_alignment=True)(params, rollouts)
@@ -126,7 +127,7 @@ def test_rollouts(golden):
 
 @pytest.mark.parametrize(("key", "normalize_std", "atol"), [("mean", False, 1e-6), ("std", True, 1e-5)])
 def test_advantages(golden, key, normalize_std, atol):
-    found, _ = pj.GroupRelative(normalize_std)(golden.rollouts.rewards, golden.group_size)
+    found, _ = pj.GroupRelative(normalize_std)(golden.rollouts, golden.group_size)
     np.testing.assert_allclose(found, golden.vectors[f"advantage_{key}"], atol=atol)
 
 

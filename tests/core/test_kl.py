@@ -93,5 +93,5 @@ def test_in_the_reward():
     reference = jnp.asarray([[-1.5, -2.0, -1.0], [-2.0, 0, 0]])
     found = reward_with_kl(jnp.asarray([1.0, 0.0]), mask, logprobs, reference, 0.1)
     np.testing.assert_allclose(found, [[-0.05, 0, 1.2], [-0.1, 0, 0]], atol=1e-6)
-    with pytest.raises(ValueError, match=r"in the reward is of \('k1', 'k2', 'k3'\), got 'unbiased'"):
+    with pytest.raises(ValueError, match=r"in the reward has an estimator of \('k1', 'k2', 'k3'\), got 'unbiased'"):
         reward_with_kl(jnp.zeros(2), mask, logprobs, reference, 0.1, "unbiased")

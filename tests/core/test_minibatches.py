@@ -1,4 +1,4 @@
-"""Several updates of one rollout: whole batches estimate_advantages, parts of them weighed, against what was scored beforehand."""
+"""Several updates of one rollout: advantages over the whole batch, weights over a minibatch, old log-probabilities."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def scored(phase, rollouts=ROLLOUTS):
 
 
 def prepare(phase, **more):
-    return pj.make_prepare(MODEL, phase, GROUP)(None, ROLLOUTS, **scored(phase), **more)
+    return pj.make_prepare(phase, GROUP)(ROLLOUTS, **scored(phase), **more)
 
 
 @pytest.mark.parametrize("name", PHASES)
@@ -50,14 +50,14 @@ def test_what_is_scored_packed_is_the_score_of_each_row(name):
 
 
 @pytest.mark.parametrize("name", PHASES)
-def test_a_minibatch_is_credited_with_all_and_weighed_by_itself(name):
+def test_a_minibatch_has_the_advantages_of_the_whole_batch_and_its_own_weights(name):
     phase, rows = PHASES[name], np.r_[8:12, 0:4]
     whole, part = toy.to_numpy(prepare(phase)), toy.to_numpy(prepare(phase, rows=rows))
-    taken = np.concatenate([number * 16 + rows for number in range(len(phase.parts))])
+    taken = np.concatenate([number * 16 + rows for number in range(len(phase.all_terms))])
     fields = ("sequences", "advantages", "old_logprobs", "ref_logprobs", "sampler_logprobs")
     for field in fields:
         toy.assert_same_bits(getattr(part, field), jax.tree.map(lambda x: x[taken], getattr(whole, field)))
-    for number, term in enumerate(phase.parts):
+    for number, term in enumerate(phase.all_terms):
         own = slice(number * 8, number * 8 + 8)
         mask = part.sequences.mask[own]
         expected = term.coefficient * term.aggregation(jnp.asarray(mask), jnp.ones(8, bool), 5)
@@ -83,17 +83,17 @@ def test_the_gradient_depends_neither_on_packing_nor_on_microbatches(name):
 
 def test_old_log_probabilities_are_the_batchs_only_where_there_are_several_updates():
     phase = dataclasses.replace(PHASES["kl in the reward"], epochs=1, minibatches=1)
-    assert phase.scored_before == ("old_logprobs", "ref_logprobs")
+    assert phase.logprobs_needed_before_update == ("old_logprobs", "ref_logprobs")
     batch = prepare(phase)
     assert batch.old_logprobs is None
     assert batch.ref_logprobs is not None
-    assert dataclasses.replace(phase, reward_shaping=None).scored_before == ()
+    assert dataclasses.replace(phase, reward_shaping=None).logprobs_needed_before_update == ()
 
 
 @pytest.mark.parametrize("name", ["two spaces", "kl in the reward"])
-def test_what_was_not_scored_is_missed(name):
+def test_missing_log_probabilities_are_named(name):
     with pytest.raises(ValueError, match=r"4 updates a step .*old_logprobs=x, ref_logprobs=x"):
-        pj.make_prepare(MODEL, PHASES[name], GROUP)(None, ROLLOUTS)
+        pj.make_prepare(PHASES[name], GROUP)(ROLLOUTS)
 
 
 @pytest.mark.parametrize("counts", [{"epochs": 0}, {"minibatches": 0}])

@@ -9,6 +9,7 @@ import pytest
 import toy
 
 import prerl_jax as pj
+from prerl_jax.core.objectives import segment_mean
 
 OBJECTIVE = pj.ClippedPG(clip_low=0.2, clip_high=0.3, dual_clip=3.0)
 TABLE = [
@@ -43,8 +44,9 @@ def batch_of(advantages, old_logprobs=None):
 def loss_and_gradient(objective, logprobs, batch):
     """(per-token loss, its derivative by each token's log-probability, metrics), one row each."""
     logprobs = jnp.atleast_2d(jnp.asarray(logprobs, jnp.float32))
-    loss, metrics = objective(logprobs, batch)
-    gradient = jax.grad(lambda x: objective(x, batch)[0].sum())(logprobs)
+    entropy = jnp.zeros_like(logprobs)
+    loss, metrics = objective(logprobs, batch, entropy)
+    gradient = jax.grad(lambda x: objective(x, batch, entropy)[0].sum())(logprobs)
     return loss[0], gradient[0], {name: value[0] for name, value in metrics.items()}
 
 
@@ -138,7 +140,7 @@ def test_gspo_with_one_advantage_a_sequence_is_the_gradient_of_its_sequence_rati
     weights = jnp.where(chosen, 1 / jnp.asarray([1, 3, 2, 1])[segments], 0.0)
 
     def by_token(logprobs):
-        return (weights * pj.GSPO(0.9, 0.9)(logprobs[None], batch)[0][0]).sum()
+        return (weights * pj.GSPO(0.9, 0.9)(logprobs[None], batch, None)[0][0]).sum()
 
     def by_sequence(logprobs):
         total = 0.0
@@ -203,8 +205,26 @@ def test_a_dual_clip_that_would_cut_the_ratio_1_is_refused():
 
 @pytest.mark.parametrize("objective", [pj.ClippedPG(), pj.Reinforce(), pj.CISPO(), pj.TruncatedIS(pj.CISPO())])
 def test_objectives_that_are_zero_without_an_advantage_say_so(objective):
-    assert objective.skips_zero_advantage
+    assert objective.traits.skips_zero_advantage
     batch = dataclasses.replace(batch_of([0.0] * 4, -1.0), sampler_logprobs=jnp.full((1, 4), -1.0))
     loss, gradient, _ = loss_and_gradient(objective, LOGPROBS, batch)
     np.testing.assert_array_equal(loss, np.zeros(4))
     np.testing.assert_array_equal(gradient, np.zeros(4))
+
+
+ROWS = jnp.asarray([[0, 1, 1, 2, 2, 2], [1, 1, 2, 3, 4, 0]])
+CHOSEN = jnp.asarray([[1, 1, 1, 0, 1, 1], [0, 1, 0, 1, 1, 1]], bool)
+VALUES = jnp.asarray([[9, 1, 2, jnp.nan, 5, 7], [jnp.inf, 4, 5, 6, 7, 8.0]])
+
+
+def test_the_mean_of_a_segment_at_each_of_its_tokens():
+    found = jax.jit(segment_mean)(VALUES, ROWS, CHOSEN)
+    np.testing.assert_allclose(found, [[0, 1.5, 1.5, 6, 6, 6], [4, 4, 0, 6, 7, 0]])
+    one_each = jnp.arange(1, 7) * jnp.ones((2, 1), int)
+    np.testing.assert_allclose(segment_mean(VALUES, one_each, CHOSEN), jnp.where(CHOSEN, VALUES, 0))
+
+
+def test_gradients_of_segment_means_flow_to_the_chosen_tokens_alone():
+    gradient = jax.grad(lambda x: (segment_mean(x, ROWS, CHOSEN) ** 2).sum())(VALUES)
+    # the sum over a segment of n tokens, c of them chosen, of m^2: 2 n m / c for a chosen one
+    np.testing.assert_allclose(gradient, [[0, 3, 3, 0, 18, 18], [0, 16, 0, 12, 14, 0]])

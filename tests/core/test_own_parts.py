@@ -17,9 +17,10 @@ class LeaveOneOut:
     """Reward minus the mean of the others'; samples of advantage below `floor` are dropped."""
 
     floor: float = -0.5
+    traits = pj.AdvantageTraits(compares_group=True)
 
-    def __call__(self, rewards, group_size):
-        grouped = rewards.reshape(-1, group_size)
+    def __call__(self, rollouts, group_size, values=None):
+        grouped = rollouts.rewards.reshape(-1, group_size)
         advantages = (grouped - grouped.mean(axis=1, keepdims=True)).reshape(-1) * group_size / (group_size - 1)
         return advantages, advantages >= self.floor
 
@@ -29,9 +30,9 @@ class Entropic:
     """REINFORCE with an entropy bonus, which acts without an advantage too."""
 
     bonus: float = 0.1
-    needs_entropy = True
+    traits = pj.ObjectiveTraits(elementwise=True, needs_entropy=True)
 
-    def __call__(self, logprobs, batch, *, entropy):
+    def __call__(self, logprobs, batch, entropy):
         return -batch.advantages * logprobs - self.bonus * entropy, {"bonus": self.bonus * entropy}
 
 
@@ -40,6 +41,7 @@ class Reversed:
     """P(y reversed), after a token of its own."""
 
     first: int = 1
+    traits = pj.SpaceTraits()
 
     def __call__(self, rollouts):
         length = rollouts.response_mask.sum(axis=1, keepdims=True)
@@ -66,9 +68,9 @@ PHASE = pj.Phase("mine", 2, Reversed(), LeaveOneOut(), Entropic(), LastToken(), 
 
 def test_a_phase_of_own_parts_trains():
     rollouts, params = toy.rollouts(), MODEL.init()
-    batch = jax.jit(pj.make_prepare(MODEL, PHASE, 4))(params, rollouts)
-    assert batch.sampler_logprobs is None  # a space that says nothing is not the sampler's
-    advantages, keep = LeaveOneOut()(rollouts.rewards, 4)
+    batch = jax.jit(pj.make_prepare(PHASE, 4))(rollouts)
+    assert batch.sampler_logprobs is None  # this space is not given the prompt, as the sampler is
+    advantages, keep = LeaveOneOut()(rollouts, 4)
     np.testing.assert_allclose(batch.advantages, np.where(batch.sequences.mask, advantages[:, None], 0))
     assert not keep.all()
     np.testing.assert_array_equal((batch.weights > 0).sum(axis=1), keep)

@@ -19,7 +19,7 @@ CLIPPED = pj.ClippedPG()
 
 def prepared(phase, rollouts, group_size=4):
     """The phase's batch on the host."""
-    return toy.to_numpy(pj.make_prepare(MODEL, phase, group_size)(None, rollouts))
+    return toy.to_numpy(pj.make_prepare(phase, group_size)(rollouts))
 
 
 def packed(batch, objective=CLIPPED, capacity=None, multiple=1):
@@ -95,7 +95,7 @@ def test_pack_by_hand():
 
 def test_rows_fill_one_microbatch_after_the_other():
     """Part i of the step is every 3rd row from i on: two rows of it are filled before those of the next."""
-    batch = toy.to_numpy(pj.make_prepare(toy.Toy(), pj.grpo(steps=1)[0], 4)(None, toy.rollouts()))
+    batch = toy.to_numpy(pj.make_prepare(pj.grpo(steps=1)[0], 4)(toy.rollouts()))
     bins = [[0], [1], [2]]
     plain, laid = pj.pack(batch, bins, 6), pj.pack(batch, bins, 6, microbatches=3)
     np.testing.assert_array_equal(laid.weights[[0, 3, 1]], plain.weights[:3])
@@ -108,13 +108,13 @@ def test_rows_fill_one_microbatch_after_the_other():
 class WithoutAdvantage(pj.ClippedPG):
     """An objective that still has a loss at advantage 0."""
 
-    skips_zero_advantage = False
+    traits = pj.ObjectiveTraits(elementwise=True)
 
 
 def test_rows_of_advantage_0_are_left_out_only_where_the_objective_allows_it():
     assert pj.plan(HAND, CLIPPED) == [[0], [3]]
     assert pj.plan(HAND, WithoutAdvantage()) == [[0], [2], [3]]
-    assert pj.plan(HAND, object()) == [[0], [2], [3]]  # an objective that says nothing
+    assert pj.plan(HAND, None) == [[0], [2], [3]]  # a critic's batch
 
 
 def test_what_cannot_be_packed_is_refused():

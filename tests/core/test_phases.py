@@ -195,7 +195,7 @@ def test_dsrl_refuses_totals_that_do_not_hold_the_warm_up(warmup, total):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"steps": 0}, "'p' has 0 steps"), ({"temperature": 0.0}, "temperature 0.0"), ({"temperature": -1}, "positive")],
+    [({"steps": 0}, "'p' has 0 steps"), ({"temperature": 0.0}, "temperature 0.0"), ({"temperature": -1}, "above 0")],
 )
 def test_phases_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -205,24 +205,112 @@ def test_phases_that_make_no_sense_are_refused(settings, message):
 def test_combinations_that_make_no_sense_are_refused():
     corrected = pj.TruncatedIS(pj.ClippedPG())
     for space in (pj.PreTrainSpace(), pj.PromptDropout(0.5)):
-        with pytest.raises(ValueError, match=r"'p' weighs tokens .*another distribution.*PostTrainSpace\(\)"):
+        with pytest.raises(ValueError, match=r"'p' weights tokens .*another distribution.*PostTrainSpace\(\)"):
             pj.Phase("p", 1, space, objective=pj.WithEntropy(corrected, 0.1))
     with pytest.raises(ValueError, match="another distribution"):
         pj.Phase("p", 1, objective=corrected, terms=(pj.Term(pj.PostTrainSpace()), pj.Term(pj.PreTrainSpace())))
     (mixed,) = pj.mixed(steps=1)
-    with pytest.raises(ValueError, match=r"would not use its own credit=LeaveOneOut.*weigh=.*\(terms.0.advantage\)"):
+    with pytest.raises(
+        ValueError, match=r"would not use its own advantage=LeaveOneOut.*aggregation=.*\(terms.0.advantage\)"
+    ):
         dataclasses.replace(mixed, advantage=pj.LeaveOneOut(), aggregation=pj.TokenMean(0.5))
-    assert pj.Phase("p", 1, objective=corrected).parts == pj.grpo(steps=1)[0].parts
+    assert pj.Phase("p", 1, objective=corrected).all_terms == pj.grpo(steps=1)[0].all_terms
     for advantage in (pj.BinaryAdvantage(), pj.DropTruncated(pj.BinaryAdvantage())):
-        with pytest.raises(ValueError, match=r"shapes rewards by OverlongPenalty.*takes a reward for a verdict"):
+        with pytest.raises(ValueError, match=r"shapes rewards by OverlongPenalty.*reads a reward as right or wrong"):
             pj.Phase("p", 1, advantage=advantage, reward_shaping=pj.OverlongPenalty(4))
     for coefficient in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=r"Term.coefficient is"):
             pj.Term(pj.PostTrainSpace(), coefficient=coefficient)
 
 
+@dataclasses.dataclass(frozen=True)
+class NoTraits:
+    def __call__(self, *given):
+        return given
+
+
+class Misplaced(NoTraits):
+    traits = pj.SpaceTraits()
+
+
+@pytest.mark.parametrize(
+    ("field", "record", "names"),
+    [
+        ("space", "SpaceTraits", "given_prompt, needs_key"),
+        ("advantage", "AdvantageTraits", "compares_group, needs_values, needs_verdict"),
+        ("objective", "ObjectiveTraits", "elementwise, skips_zero_advantage, "),
+        ("reward_shaping", "RewardShapingTraits", "needs_reference"),
+    ],
+)
+def test_a_part_without_its_traits_is_refused_with_the_line_to_add(field, record, names):
+    wrong = [NoTraits()] if field == "space" else [NoTraits(), Misplaced()]
+    for part in wrong:
+        says = (
+            rf"{type(part).__name__}\.traits is .*must be of the class {record}\. .*`traits = {record}\(\)`.*: {names}"
+        )
+        with pytest.raises(ValueError, match=says):
+            pj.Phase("p", 1, **{field: part})
+        if field in ("space", "advantage"):
+            with pytest.raises(ValueError, match=says):
+                pj.Term(**{"space": pj.PostTrainSpace(), field: part})
+    with pytest.raises(ValueError, match=r"GroupRelative is a class, and an instance is needed"):
+        pj.Phase("p", 1, **{field: pj.GroupRelative})
+    with pytest.raises(ValueError, match=r"3 cannot be called\. Give the class int a method __call__"):
+        pj.Phase("p", 1, **{field: 3})
+
+
+def test_a_misspelt_trait_is_refused_where_the_class_is_defined():
+    with pytest.raises(TypeError, match="element_wise"):
+
+        class Misspelt:
+            traits = pj.ObjectiveTraits(element_wise=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownAlone:
+    """The reward, of responses whose verdict is known."""
+
+    traits = pj.AdvantageTraits()
+
+    def __call__(self, rollouts, group_size, values=None):
+        return jnp.where(rollouts.known, rollouts.rewards, 0.0), rollouts.known
+
+
+def test_estimators_see_which_verdicts_are_known():
+    known = jnp.arange(8) % 3 > 0
+    rollouts = dataclasses.replace(toy.rollouts(), known=known)
+    prepare = jax.jit(pj.make_prepare(pj.Phase("p", 1, advantage=KnownAlone()), 4))
+    batch = prepare(rollouts)
+    np.testing.assert_array_equal(batch.weights.any(axis=1), known)
+    part = prepare(rollouts, rows=jnp.arange(4))
+    np.testing.assert_array_equal(part.weights.any(axis=1), known[:4])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("loss_mask", jnp.ones((8, 4), bool)), ("known", jnp.ones((8, 5), bool)), ("rewards", jnp.ones((8, 5)))],
+)
+def test_arrays_of_rollouts_that_do_not_match_are_refused(name, value):
+    with pytest.raises(ValueError, match=rf"Rollouts of 8 responses of 5 tokens have {name} of shape"):
+        pj.make_prepare(pj.Phase("p", 1), 4)(dataclasses.replace(toy.rollouts(), **{name: value}))
+
+
+@pytest.mark.parametrize("space", [pj.PostTrainSpace(), pj.PreTrainSpace(0)])
+def test_token_means_are_over_the_loss_mask(space):
+    rollouts = toy.rollouts()
+    loss_mask = jnp.arange(5) % 2 == jnp.arange(8)[:, None] % 2
+    masked = dataclasses.replace(rollouts, loss_mask=loss_mask)
+    phase = pj.Phase("p", 1, space, pj.ConstantBaseline(-1.0))
+    batch, whole = (jax.jit(pj.make_prepare(phase, 4))(r) for r in (masked, rollouts))
+    trained = np.asarray(rollouts.response_mask & loss_mask)
+    np.testing.assert_allclose(batch.weights[:, -5:], trained / trained.sum(), rtol=1e-6)
+    np.testing.assert_array_equal(batch.advantages[:, -5:] != 0, trained)
+    np.testing.assert_array_equal(batch.sequences.tokens, whole.sequences.tokens)
+    np.testing.assert_array_equal(batch.sequences.segments, whole.sequences.segments)
+
+
 def gradient_of(phase, rollouts, model=toy.Toy(), **given):  # noqa: B008
-    batch = pj.make_prepare(model, phase, 4)(model.init(), rollouts, **given)
+    batch = pj.make_prepare(phase, 4)(rollouts, **given)
     loss = pj.make_loss(model, phase.objective)
     (value, sums), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.init(), batch)
     return value, gradient, sums["tokens"]
@@ -242,24 +330,22 @@ def test_the_gradient_of_a_mixed_phase_is_the_sum_of_its_terms():
 def test_a_coefficient_on_a_schedule_of_the_phases_steps():
     rollouts, fades = toy.rollouts(), pj.Linear(0.4, 0.0, 4)
     (phase,) = pj.mixed(steps=9, pretrain=fades, posttrain=2.0, prefix=0)
-    prepare = pj.make_prepare(toy.Toy(), phase, 4)
+    prepare = pj.make_prepare(phase, 4)
     with pytest.raises(ValueError, match=r"Linear.* is a schedule: pass prepare\(..., phase_step=n\)"):
-        prepare(None, rollouts)
-    whole = pj.make_prepare(toy.Toy(), pj.mixed(steps=9, pretrain=1.0, prefix=0)[0], 4)(None, rollouts).weights
+        prepare(rollouts)
+    whole = pj.make_prepare(pj.mixed(steps=9, pretrain=1.0, prefix=0)[0], 4)(rollouts).weights
     for step, factor in ((0, 0.4), (1, 0.3), (4, 0.0), (8, 0.0)):
-        found = jax.jit(prepare)(None, rollouts, phase_step=jnp.asarray(step)).weights
+        found = jax.jit(prepare)(rollouts, phase_step=jnp.asarray(step)).weights
         np.testing.assert_allclose(found[:8], factor * whole[:8], rtol=1e-6)  # the negatives in P(y)
         np.testing.assert_allclose(found[8:], 2 * whole[8:], rtol=1e-6)  # all, in P(y|x)
 
 
-def test_credit_is_given_for_the_shaped_reward():
+def test_advantages_are_computed_from_the_shaped_reward():
     rollouts = toy.rollouts()
     shape = pj.OverlongPenalty(3)
-    batch = pj.make_prepare(toy.Toy(), pj.Phase("p", 1, reward_shaping=shape, advantage=pj.LeaveOneOut()), 4)(
-        None, rollouts
-    )
-    expected, _ = pj.LeaveOneOut()(shape(rollouts, 5), 4)
-    assert (expected != pj.LeaveOneOut()(rollouts.rewards, 4)[0]).any()
+    batch = pj.make_prepare(pj.Phase("p", 1, reward_shaping=shape, advantage=pj.LeaveOneOut()), 4)(rollouts)
+    expected, _ = pj.LeaveOneOut()(toy.rewarded(shape(rollouts, 5)), 4)
+    assert (expected != pj.LeaveOneOut()(rollouts, 4)[0]).any()
     np.testing.assert_allclose(batch.advantages, np.where(batch.sequences.mask, expected[:, None], 0))
 
 
@@ -274,15 +360,15 @@ def test_prompt_dropout_lies_between_the_spaces(share, prefix):
 
 def test_prompt_dropout_without_the_steps_key_is_refused():
     with pytest.raises(ValueError, match=r"PromptDropout\(share=0.5.* draws at random: pass prepare\(..., key=k\)"):
-        pj.make_prepare(toy.Toy(), pj.Phase("p", 1, pj.PromptDropout(0.5, 0)), 4)(None, toy.rollouts())
+        pj.make_prepare(pj.Phase("p", 1, pj.PromptDropout(0.5, 0)), 4)(toy.rollouts())
 
 
-def test_a_phase_with_a_critics_credit_takes_its_values():
+def test_a_phase_with_gae_takes_the_critics_values():
     rollouts, phase = toy.rollouts(), pj.Phase("p", 1, advantage=pj.GAE(lam=1.0, normalize=False))
     values = jnp.full(rollouts.response.shape, 0.5)
-    prepare = pj.make_prepare(toy.Toy(), phase, 4)
-    batch = prepare(None, rollouts, values=values)
+    prepare = pj.make_prepare(phase, 4)
+    batch = prepare(rollouts, values=values)
     expected = np.where(batch.sequences.mask, rollouts.rewards[:, None] - 0.5, 0)
     np.testing.assert_allclose(batch.advantages, expected)
     with pytest.raises(ValueError, match="needs a critic's values"):
-        prepare(None, rollouts)
+        prepare(rollouts)

@@ -1,4 +1,4 @@
-"""Penalties of length and the filter of truncated responses, against tables worked out by hand."""
+"""Penalties of length and of divergence, and the filter of truncated responses, against tables worked out by hand."""
 
 import dataclasses
 
@@ -8,7 +8,6 @@ import pytest
 import toy
 
 import prerl_jax as pj
-from prerl_jax.core.advantages import estimate_advantages
 
 LENGTHS = [0, 1, 6, 7, 8, 9, 10]
 RIGHT = dataclasses.replace(
@@ -45,28 +44,24 @@ def test_a_penalty_beyond_the_responses_is_refused(shape):
 def test_truncated_responses_are_not_kept_but_are_compared_with():
     rollouts = dataclasses.replace(toy.rollouts(prompts=1), truncated=jnp.asarray([False, True, False, False]))
     for advantage in (pj.GroupRelative(), pj.GroupRelative(keep="negative"), pj.BinaryAdvantage()):
-        advantages, keep = estimate_advantages(advantage, rollouts, 4)
-        found = estimate_advantages(pj.DropTruncated(advantage), rollouts, 4)
-        toy.assert_same_bits(found, (advantages, keep & ~rollouts.truncated))
-        assert pj.DropTruncated(advantage).compares_groups == getattr(advantage, "compares_groups", False)
-    with pytest.raises(ValueError, match=r"needs Rollouts.truncated, bool\[B\]"):
-        estimate_advantages(pj.DropTruncated(pj.BinaryAdvantage()), toy.rollouts(), 4)
+        advantages, keep = advantage(rollouts, 4)
+        wrapped = pj.DropTruncated(advantage)
+        toy.assert_same_bits(wrapped(rollouts, 4), (advantages, keep & ~rollouts.truncated))
+        assert wrapped.traits == advantage.traits
+    with pytest.raises(ValueError, match=r"reads Rollouts.truncated, bool\[B\], and it is None"):
+        pj.DropTruncated(pj.BinaryAdvantage())(toy.rollouts(), 4)
 
 
 def test_the_filter_works_on_advantages_by_token():
     rollouts = dataclasses.replace(toy.rollouts(prompts=1), truncated=jnp.asarray([False, True, False, False]))
-    values, advantage = jnp.ones(rollouts.response.shape), pj.DropTruncated(pj.GAE())
-    advantages, keep = estimate_advantages(advantage, rollouts, 4, values)
-    np.testing.assert_array_equal(advantages, pj.GAE()(rollouts, values)[0])
+    values, estimator = jnp.ones(rollouts.response.shape), pj.DropTruncated(pj.GAE())
+    advantages, keep = estimator(rollouts, 4, values)
+    np.testing.assert_array_equal(advantages, pj.GAE()(rollouts, 4, values)[0])
     np.testing.assert_array_equal(keep, ~rollouts.truncated)
+    np.testing.assert_array_equal(estimator.targets(rollouts, values), pj.GAE().targets(rollouts, values))
+    assert estimator.traits == pj.AdvantageTraits(needs_values=True)
     with pytest.raises(ValueError, match="needs a critic's values"):
-        estimate_advantages(advantage, rollouts, 4)
-
-
-def test_rewards_by_token_are_summed_for_a_credit_by_response():
-    rollouts = toy.rollouts()
-    by_token = dataclasses.replace(rollouts, rewards=rollouts.rewards[:, None] * jnp.asarray([0.5, 0.25, 0.25, 0, 0]))
-    toy.assert_same_bits(*(estimate_advantages(pj.LeaveOneOut(), r, 4) for r in (by_token, rollouts)))
+        estimator(rollouts, 4)
 
 
 OLD = jnp.asarray([[-1.0, -2.0, 9.0], [-1.0, 9.0, 9.0]])  # 9: outside of the responses
@@ -91,7 +86,7 @@ def test_kl_penalty(shape, expected):
     np.testing.assert_allclose(shape(TWO, 3, logprobs=OLD, reference=FAR), expected, atol=1e-6)
 
 
-def test_credit_by_response_sees_the_sum_and_credit_by_token_each_penalty():
+def test_an_estimator_by_response_sees_the_sum_of_the_penalties_and_one_by_token_each_of_them():
     """In P(y) as in P(y|x): the response is the end of the row."""
     for space in (pj.PostTrainSpace(), pj.PreTrainSpace(0), pj.PreTrainSpace(None)):
         before = space(TWO).tokens.shape[1] - 3
@@ -101,22 +96,31 @@ def test_credit_by_response_sees_the_sum_and_credit_by_token_each_penalty():
             (pj.GAE(1.0, 1.0, normalize=False), [[0.95, 1.0], [0.8]]),
         ):
             phase = pj.Phase("p", 1, space, advantage, reward_shaping=pj.KLPenalty(0.1))
-            more = {"values": jnp.zeros((2, 3))} if phase.valued else {}
-            batch = pj.make_prepare(toy.Toy(), phase, 2)(None, TWO, **given, **more)
+            more = {"values": jnp.zeros((2, 3))} if phase.value_advantage else {}
+            batch = pj.make_prepare(phase, 2)(TWO, **given, **more)
             found = batch.advantages[:, before:]
             for row, values in enumerate(expected):
                 skipped = before == 0  # without a prefix the first token is not scored
                 np.testing.assert_allclose(found[row, skipped : len(values)], values[skipped:], atol=1e-6)
-            if phase.valued:
+            if phase.value_advantage:
                 np.testing.assert_allclose(batch.critic.targets[:, -3:], [[0.95, 1, 0], [0.8, 0, 0]], atol=1e-6)
+
+
+def test_a_penalty_counts_on_trained_tokens_alone():
+    masked = dataclasses.replace(TWO, loss_mask=jnp.asarray([[True, False, True], [True, True, True]]))
+    found = pj.KLPenalty(0.1)(masked, 3, logprobs=OLD, reference=FAR)
+    np.testing.assert_allclose(found, [[0.95, 0, 0], [0.8, 0, 0]], atol=1e-6)
+    with pytest.raises(ValueError, match="needs logprobs and reference"):
+        pj.KLPenalty(0.1)(masked, 3)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"coefficient": -0.1}, "coefficient >= 0, got 'k1' and -0.1"),
-        ({"coefficient": 0.1, "form": "unbiased"}, "got 'unbiased'"),
-        ({"coefficient": 0.1, "shape": pj.KLPenalty(0.1)}, "goes around a shape without a reference"),
+        ({"beta": -0.1}, "beta >= 0, got 'k1' and -0.1"),
+        ({"beta": 0.1, "estimator": "unbiased"}, "got 'unbiased'"),
+        ({"beta": 0.1, "reward_shaping": pj.KLPenalty(0.1)}, "wraps a reward shaping that needs no reference"),
+        ({"beta": 0.1, "reward_shaping": len}, "traits is None, and must be of the class RewardShapingTraits"),
     ],
 )
 def test_kl_penalties_that_make_no_sense_are_refused(settings, message):

@@ -15,7 +15,7 @@ NEAR, FAR = jax.tree.map(lambda x: 0.9 * x, MODEL.init()), MODEL.init(1)
 
 @pytest.mark.parametrize("space", [pj.PreTrainSpace(prefix=0), pj.PostTrainSpace()])
 def test_both_are_of_the_batchs_own_rows(space):
-    whole = pj.make_prepare(MODEL, pj.Phase("p", 1, space), 4)(None, toy.rollouts())
+    whole = pj.make_prepare(pj.Phase("p", 1, space), 4)(toy.rollouts())
     local = toy.to_numpy(whole)
     capacity = 2 * whole.weights.shape[1]
     objective = pj.WithKL(pj.ClippedPG(), 0.1)
@@ -32,7 +32,7 @@ def test_both_are_of_the_batchs_own_rows(space):
 
 
 def test_what_is_not_given_stays_as_it_is():
-    batch = pj.make_prepare(MODEL, pj.Phase("p", 1), 4)(None, toy.rollouts())
+    batch = pj.make_prepare(pj.Phase("p", 1), 4)(toy.rollouts())
     found = pj.make_score_old_and_reference(MODEL)(batch, reference=FAR)
     assert found.old_logprobs is None
     toy.assert_same_bits(dataclasses.replace(found, ref_logprobs=None), batch)

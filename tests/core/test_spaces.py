@@ -63,6 +63,32 @@ def test_grid(name):
     assert [a.dtype for a in jax.tree.leaves(found)] == [jnp.int32, jnp.int32, jnp.int32, jnp.bool_]
 
 
+LOSS_MASK = jnp.asarray([[F, T, T], [T, F, T], [T, T, F], [T, T, T]])
+LOSS_GRIDS = {  # the mask of GRIDS, less the tokens that are read but not trained on
+    "post": [[0, 0, 0, 0, 1, 0], [0, 0, 0, 1, 0, 1], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]],
+    "pre": [[0, 0, 1, 0], [0, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0]],
+    "pre, prefix 0": [[0, 0, 1, 0], [0, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0]],
+    "pre, no prefix": [[0, 1, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]],
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_tokens_outside_the_loss_mask_stay_in_the_row_and_are_not_trained_on(name):
+    space, *grids, _ = GRIDS[name]
+    found = space(dataclasses.replace(ROLLOUTS, loss_mask=LOSS_MASK))
+    expected = (*grids, LOSS_GRIDS[name])
+    for value, grid in zip((found.tokens, found.positions, found.segments, found.mask), expected, strict=True):
+        np.testing.assert_array_equal(value, grid)
+
+
+def test_prompt_dropout_keeps_the_loss_mask():
+    masked, key = dataclasses.replace(ROLLOUTS, loss_mask=LOSS_MASK), jax.random.key(0)
+    for share, name in ((0.0, "post"), (1.0, "pre")):
+        width = len(LOSS_GRIDS[name][0])
+        found = pj.PromptDropout(share, 12)(masked, key=key).mask[:, -width:]
+        np.testing.assert_array_equal(found, LOSS_GRIDS[name])
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_spaces_trace_and_keep_the_order_of_rows(name):
     space = GRIDS[name][0]
@@ -140,7 +166,9 @@ def test_prompt_dropout_without_a_prompt_has_room_for_the_prefix():
 
 
 def test_prompt_dropout_refuses_what_is_no_probability_and_a_prefix_without_an_id():
-    with pytest.raises(ValueError, match=r"is a probability, got 1.5"):
+    with pytest.raises(ValueError, match=r"PromptDropout.share is 1.5; a probability"):
         pj.PromptDropout(1.5)
     with pytest.raises(ValueError, match=r"PromptDropout\(prefix='auto'\) has no token id yet"):
         pj.PromptDropout(0.5)(ROLLOUTS, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"draws at random: pass prepare\(..., key=k\)"):
+        pj.PromptDropout(0.5, 0)(ROLLOUTS)

@@ -23,7 +23,7 @@ TX = pj.adamw(optax.linear_schedule(0.1, 0.0, 10))
 def batch_of(phase=PHASE, rollouts=None, model=MODEL):
     rollouts = rollouts or toy.rollouts()
     rollouts = dataclasses.replace(rollouts, logprobs=jnp.where(rollouts.response_mask, -2.0, jnp.nan))
-    return pj.make_prepare(model, phase, 4)(None, rollouts)
+    return pj.make_prepare(phase, 4)(rollouts)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_rollouts_whose_arrays_do_not_match_are_refused(change, says):
     """In P(y) nobody looks at the prompts, and rewards [B, 1] would have advantage 0, each in a group of its own."""
     rollouts = dataclasses.replace(toy.rollouts(), **change)
     with pytest.raises(ValueError, match=says):
-        pj.make_prepare(MODEL, pj.nsr_prerl(steps=1, prefix=1)[0], 4)(None, rollouts)
+        pj.make_prepare(pj.nsr_prerl(steps=1, prefix=1)[0], 4)(rollouts)
 
 
 def test_rollouts_without_a_row_are_refused():
     with pytest.raises(ValueError, match=r"0 responses of 5 tokens have no row"):
-        pj.make_prepare(MODEL, PHASE, 4)(None, jax.tree.map(lambda x: x[:0], toy.rollouts()))
+        pj.make_prepare(PHASE, 4)(jax.tree.map(lambda x: x[:0], toy.rollouts()))
 
 
 def fresh(phase_step=0):

@@ -128,13 +128,13 @@ def test_updates_are_those_of_a_loop_over_unpacked_rows(monkeypatch):
     model, state = theirs.setup.model, theirs.state
     begun = jax.tree.map(jnp.copy, state.params)
     score = jax.jit(pj.make_score(model))(begun, pj.make_layout(held)(step.rollouts).sequences)
-    prepare = functools.partial(pj.make_prepare(model, held, 4), old_logprobs=score, ref_logprobs=score)
+    prepare = functools.partial(pj.make_prepare(held, 4), old_logprobs=score, ref_logprobs=score)
     update = jax.jit(pj.make_train_step(model, theirs.setup.optimizer(held), held.objective))
     seen, key = [], jax.random.fold_in(step.key, SHUFFLE)
     for number in range(4):
         rows = minibatch(key, number, 2, prompts=4, group_size=4)
         seen.append(sorted(set(np.asarray(rows) // 4)))
-        state, metrics = update(state, prepare(None, step.rollouts, rows=rows))
+        state, metrics = update(state, prepare(step.rollouts, rows=rows))
         state = dataclasses.replace(state, phase_step=state.phase_step * 0)
         if not number:
             assert abs(metrics["train/ratio"] - 1) < 1e-5
