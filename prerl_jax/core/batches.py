@@ -119,7 +119,7 @@ def _check_shapes(rollouts: Rollouts) -> None:
     wrong = [f"{name} of shape {shape}" for name, shape in shapes.items() if shape != expected[name]]
     if wrong or not rows:
         raise ValueError(
-            f"Rollouts of {rows} responses of {length} tokens have {', '.join(wrong) or 'no row'}. Prompts and their "
+            f"Rollouts of {rows} responses of {length} tokens have {', '.join(wrong) or 'no row'}; prompts and their "
             "mask are [B, P]; responses, logprobs and their masks are [B, R]; rewards, truncated and known are [B]; B "
             "is 1 or more."
         )
