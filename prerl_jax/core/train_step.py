@@ -22,6 +22,7 @@ from prerl_jax.core.microbatches import accumulate
 from prerl_jax.core.optimizer import rate_at
 from prerl_jax.core.params import merge_params
 from prerl_jax.core.scoring import states
+from prerl_jax.core.traits import ObjectiveTraits, check_traits
 from prerl_jax.core.types import (
     Array,
     Batch,
@@ -89,6 +90,7 @@ def make_loss(
 
 def token_loss(objective: Objective) -> Terms:
     """The weighted loss and the metrics of each token, 0 where it is not trained, of data (masked batch, trained)."""
+    check_traits(objective, ObjectiveTraits)
 
     def terms(logprobs: Array, entropy: Array, data: tuple[Batch, Array]) -> tuple[tuple[Array], Metrics]:
         batch, trained = data

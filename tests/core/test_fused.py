@@ -171,9 +171,10 @@ class General:
     """An objective without the declaration that its loss is token by token."""
 
     inner: pj.ClippedPG
+    traits = pj.ObjectiveTraits()
 
-    def __call__(self, logprobs, batch):
-        return self.inner(logprobs, batch)
+    def __call__(self, logprobs, batch, entropy):
+        return self.inner(logprobs, batch, entropy)
 
 
 def test_the_declaration_changes_nothing_but_the_way():

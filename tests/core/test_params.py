@@ -44,7 +44,7 @@ def test_what_cannot_be_split_or_merged_is_refused():
 
 
 def batch():
-    made = pj.make_prepare(MODEL, PHASE, 4)(None, toy.rollouts())
+    made = pj.make_prepare(PHASE, 4)(toy.rollouts())
     return dataclasses.replace(made, sampler_logprobs=None)
 
 

@@ -140,7 +140,9 @@ def test_rows_that_do_not_divide_into_microbatches_are_refused():
 class Broken:
     """An objective with a finite loss whose gradient is NaN."""
 
-    def __call__(self, logprobs, batch):
+    traits = pj.ObjectiveTraits()
+
+    def __call__(self, logprobs, batch, entropy):
         return jnp.where(logprobs < 1, 0.0, jnp.sqrt(logprobs)), {}
 
 
@@ -258,7 +260,9 @@ def test_the_learning_rate_is_reported(rate, expected):
 class Sum:
     """An objective that reads every number it is given."""
 
-    def __call__(self, logprobs, batch):
+    traits = pj.ObjectiveTraits()
+
+    def __call__(self, logprobs, batch, entropy):
         total = sum(x.sum() for x in (batch.old_logprobs, batch.ref_logprobs, batch.sampler_logprobs))
         return -batch.advantages * logprobs + total, {}
 
