@@ -121,7 +121,7 @@ def gap_heat_map(tokens: Sequence[str], gaps: ArrayLike, title: str = "") -> Fig
     above = 0.2 + 0.17 * len(title.splitlines())
     width, height = WIDTH * char + 0.5, lines * line + above + 0.75
     picture = Figure(figsize=(width, height))
-    axes = picture.add_axes([0.25 / width, 0.7 / height, WIDTH * char / width, lines * line / height])
+    axes = picture.add_axes((0.25 / width, 0.7 / height, WIDTH * char / width, lines * line / height))
     axes.set(xlim=(0, WIDTH), ylim=(lines, 0))
     axes.axis("off")
     for (text, x, y, size), gap in zip(boxes, gaps, strict=True):
@@ -130,7 +130,7 @@ def gap_heat_map(tokens: Sequence[str], gaps: ArrayLike, title: str = "") -> Fig
         place: dict[str, Any] = {"family": "monospace", "fontsize": FONT, "va": "center", "parse_math": False}
         axes.text(x, y + 0.5, text, color=_ink(colour), **place)
     picture.text(0.25 / width, 1 - 0.1 / height, title, fontsize=9, color=INK, va="top", parse_math=False)
-    bar = picture.add_axes([0.25 / width, 0.45 / height, min(4.0, width - 0.5) / width, 0.12 / height])
+    bar = picture.add_axes((0.25 / width, 0.45 / height, min(4.0, width - 0.5) / width, 0.12 / height))
     picture.colorbar(scale, cax=bar, orientation="horizontal", extend="both")
     bar.tick_params(labelsize=8, labelcolor=INK)
     bar.set_xlabel("log P(y_t | x, y_<t) - log P(y_t | y_<t), nats", fontsize=8, color=INK)
@@ -224,6 +224,6 @@ def _draw_map(
     picture.colorbar(image, ax=axes, fraction=0.05, pad=0.02).ax.tick_params(labelsize=8)
 
 
-def _ink(colour: tuple[float, ...]) -> str:
+def _ink(colour: tuple[float, ...] | np.ndarray) -> str:
     """The colour of text that is legible on this colour."""
     return "white" if np.dot(colour[:3], (0.3, 0.6, 0.1)) < 0.5 else INK

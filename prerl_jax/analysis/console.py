@@ -83,7 +83,7 @@ class Progress:
         left = self._clock.left(step, time.monotonic(), metrics.get("time/compile", 0.0))
         if self._live:
             self._latest |= metrics
-            fields = {"metrics": self._latest, "left": _duration(left)}
+            fields: dict[str, Any] = {"metrics": self._latest, "left": _duration(left)}
             self._live.update(self._task, completed=step, description=phase, **fields)
         else:
             self._print(self._line(step, phase, metrics, left))
@@ -104,11 +104,11 @@ class Progress:
         Args:
           text: printed as it is: markup is not interpreted, and control characters are removed.
         """
-        if self._console:
-            self._print("".join(letter for letter in text if letter.isprintable() or letter in "\n\t"))
+        self._print("".join(letter for letter in text if letter.isprintable() or letter in "\n\t"))
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        if self._console:
+            self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _line(self, step: int, phase: str, metrics: Mapping[str, Any], left: float | None) -> str:
         self._phase_width = max(self._phase_width, len(phase))

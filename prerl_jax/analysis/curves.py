@@ -15,6 +15,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from prerl_jax.analysis.passk import largest_k
 
@@ -83,7 +84,7 @@ def figure(records: Sequence[Record]) -> Figure:
         _draw_lines(axes, lines)
         height = _draw_phases(axes, spans)
         style_axes(axes, title, label, pad=8 + height)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.margins(x=0.02, y=0.12)
         if i + columns >= len(panels):
             axes.set_xlabel("step", fontsize=9, color=INK)
@@ -167,7 +168,7 @@ def _draw_phases(axes: Axes, spans: list[tuple[str, int, int]]) -> float:
         if i > 0:
             axes.axvline(start, color="#777777", linestyle=(0, (4, 3)), linewidth=1.0, zorder=2)
         offset = (2, 4 + (len(ends) - 1 - line) * height)
-        place = {"xycoords": ("data", "axes fraction"), "xytext": offset, "textcoords": "offset points"}
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": offset, "textcoords": "offset points"}
         axes.annotate(phase, (start, 1.0), fontsize=PHASE_FONT, color="#777777", **place)
     return len(ends) * height
 
@@ -180,11 +181,7 @@ def new_figure(width: float, height: float, padding: float) -> Figure:
       height: in inches.
       padding: around each panel, in inches.
     """
-    picture = Figure(figsize=(width, height), layout="constrained")
-    layout = picture.get_layout_engine()
-    assert layout is not None
-    layout.set(w_pad=padding, h_pad=padding)
-    return picture
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=padding, h_pad=padding))
 
 
 def style_axes(axes: Axes, title: str, label: str, pad: float | None = None) -> None:

@@ -102,7 +102,7 @@ def evaluation_metrics(
         if np.shape(values) != scores.shape:
             raise ValueError(f"{name} needs a value for every response: {np.shape(values)}, scores {scores.shape}")
     metrics = _of_scores("eval", scores, _drawn(scores.shape[1]))
-    return metrics | {name: float(np.mean(values)) for name, values in means.items()}
+    return metrics | {name: float(np.asarray(values).mean()) for name, values in means.items()}
 
 
 def metrics_by_source(scores: ArrayLike, sources: Sequence[str]) -> dict[str, float]:

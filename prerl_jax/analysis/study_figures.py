@@ -56,7 +56,7 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
     if empty := [name for name, runs in arms.items() if not runs]:
         raise ValueError(f"arms {empty} have no finished run to draw")
     numbers = colours or {name: i for i, name in enumerate(arms)}
-    styles = {
+    styles: dict[str, dict[str, Any]] = {
         name: {"color": COLOURS[numbers[name] % len(COLOURS)], "linestyle": STYLES[numbers[name] // len(COLOURS) % 3]}
         for name in arms
     }

@@ -105,8 +105,8 @@ class SamplingSpec:
     Attributes:
       prompts_per_step: problems per step, over all processes, 1 or more.
       group_size: responses per problem, 1 or more.
-      max_new_tokens: most tokens of a response, 1 or more. A response that reaches it is truncated: it gets reward 0 and
-        no stop token.
+      max_new_tokens: most tokens of a response, 1 or more. A longer response is truncated: it gets reward 0 and no stop
+        token.
       top_k: samples among the k most likely tokens; None samples among all. With a number, the sampled policy is not
         the policy whose log-probabilities are trained.
       top_p: samples within this probability mass, in (0, 1]; None samples from all of it. As with `top_k`, a number

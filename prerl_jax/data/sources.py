@@ -94,7 +94,9 @@ def _collect(
     paths = (path,) if isinstance(path, str) else path
     if not paths:
         raise ValueError("the path of the problems is an empty tuple; name at least one file")
-    problems, dropped, seen = [], [], set()
+    problems: list[Problem] = []
+    dropped: list[str] = []
+    seen = set()
     for one in paths:
         before, out = len(problems), len(dropped)
         for where, problem in rows(_existing(one)):

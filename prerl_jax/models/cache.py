@@ -81,16 +81,15 @@ def write(ring: Held, x: Array, column: Array, *, axis: int, columns: int, dtype
     """The ring with the new token's x [B, N, K] at a column; `axis`, `columns`: of the head's size and the columns."""
     new = hold(jnp.expand_dims(x, columns), axis, dtype)
 
-    def put(old: Array | None, new: Array | None) -> Array | None:
-        if old is None:
-            return None
-        start = [0] * new.ndim
+    def put(old: Array, new: Array) -> Array:
+        start: list[Array | int] = [0] * new.ndim
         start[columns] = column
         if layer is not None:
             new, start = new[None], [layer, *start]
         return jax.lax.dynamic_update_slice(old, new.astype(old.dtype), start)
 
-    return Held(put(ring.data, new.data), put(ring.scale, new.scale))
+    scale = None if ring.scale is None or new.scale is None else put(ring.scale, new.scale)
+    return Held(put(ring.data, new.data), scale)
 
 
 def valid_columns(columns: int, lengths: Array, clock: Array) -> Array:

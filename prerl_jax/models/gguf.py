@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 REFUSED = ("expert_count", "attention.sliding_window", "logit_scale", "residual_scale", "embedding_scale")
 """Metadata that would change the computation."""
-LLAMA3_RANGE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+LLAMA3_RANGE: dict[str, Any] = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 """Of every published Llama 3.x; a file keeps only the resulting factors."""
 
 

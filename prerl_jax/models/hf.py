@@ -106,7 +106,7 @@ def _open_folder(path: Path) -> dict[str, Stored]:
     files = _read_json(path / INDEX).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{path / INDEX} has no weight_map of tensor names to file names: {str(files)[:80]}.")
-    stored = {}
+    stored: dict[str, Stored] = {}
     for file in sorted(set(files.values())):
         if not (path / file).is_file():
             raise FileNotFoundError(f"{path / INDEX} names {file!r}, which is not in the folder.")

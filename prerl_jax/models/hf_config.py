@@ -26,7 +26,7 @@ def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) 
     Raises ValueError naming a missing key, an unknown architecture, or a switch that the decoder does not have.
     """
     generation = generation or {}
-    family = raw.get("model_type")
+    family: Any = raw.get("model_type")
     _refuse_unknown(raw, family)
     c = DEFAULTS[family] | raw
     heads, width = _count(c, "num_attention_heads"), _count(c, "hidden_size")
@@ -168,6 +168,7 @@ def config_json(config: DecoderConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises ValueError for switches that no configuration of its model_type expresses.
     """
+    scaling: dict[str, Any]
     match config.rope_scaling:
         case None:
             scaling = {"rope_type": "default"}

@@ -85,7 +85,9 @@ def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...],
 
 def require_auto_axes(mesh: Mesh | None) -> None:
     """Raises ValueError for a mesh with axes that are not of type Auto."""
-    wrong = [] if mesh is None else [n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t != AUTO]
+    if mesh is None:
+        return
+    wrong = [n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t != AUTO]
     if wrong:
         raise ValueError(
             f"The mesh axes {', '.join(wrong)} are Explicit, which is what jax.make_mesh gives by default; the decoder "

@@ -12,14 +12,14 @@ import math
 import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from prerl_jax.models.layout import Stored
 
-RewardShaping = tuple[int, ...]
-DTYPES = {"F32": jnp.dtype("float32"), "F16": jnp.dtype("float16"), "BF16": jnp.dtype("bfloat16")}
+DTYPES: dict[str, np.dtype] = {"F32": jnp.dtype("float32"), "F16": jnp.dtype("float16"), "BF16": jnp.dtype("bfloat16")}
 
 
 def read_file(path: Path) -> dict[str, Stored]:
@@ -65,7 +65,8 @@ def write_file(
 ) -> None:
     """Writes tensors of these names and shapes, taking that many from `arrays` and no more."""
     code = {value: key for key, value in DTYPES.items()}[dtype]
-    header, start = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    start = 0
     for name, shape in shapes.items():
         stop = start + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, stop]}

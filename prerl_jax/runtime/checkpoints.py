@@ -191,18 +191,18 @@ class Checkpoints:
             CheckpointError: this save, or the one before it in the background, failed.
         """
         self.wait()
-        extra = json.loads(json.dumps(dict(extra)))
+        as_json: dict[str, Any] = json.loads(json.dumps(dict(extra)))
         metrics = {name: float(value) for name, value in metrics.items()}
         there = set(self._committed())
         later = set() if self._restored is None else {s for s in there if s > self._restored}
         there -= later
         if step in there:
             raise ValueError(f"there is a checkpoint of step {step} in {self._directory} already.")
-        record = Record(fingerprint(state), metrics, bool(boundary), extra)
+        record = Record(fingerprint(state), metrics, bool(boundary), as_json)
         try:
             if self._manager is None:
                 self._manager = self._open()
-            self._remove(later)
+            self._remove(self._manager, later)
             for gone in self._records.keys() - there:
                 del self._records[gone]
             self._pending, self._records[step], self._retention.needed = step, record, needed
@@ -210,11 +210,11 @@ class Checkpoints:
         except Exception as error:
             self._fail(step, error)
 
-    def _remove(self, later: Set[int]) -> None:
+    def _remove(self, manager: ocp.CheckpointManager, later: Set[int]) -> None:
         """Removes the checkpoints that are later than the restored one."""
         for step in sorted(later):
             log.warning("removing %s: the run continues from step %d", self._directory / str(step), self._restored)
-            self._manager.delete(step)
+            manager.delete(step)
         self._restored = None
 
     def _fail(self, step: int, error: Exception) -> None:
@@ -239,7 +239,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits for a running save. Raises CheckpointError if it failed."""
-        if self._pending is None:
+        if self._pending is None or self._manager is None:
             return
         step = self._pending
         try:

@@ -39,7 +39,7 @@ def enable_cache(environment: Mapping[str, str] = os.environ) -> None:
     Args:
         environment: the environment variables.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder(environment)))
     for name, value in THRESHOLDS.items():
         if name.upper() not in environment:
@@ -66,12 +66,12 @@ class Compilations:
     def __exit__(self, *error: object) -> None:
         jax.monitoring.unregister_event_time_span_listener(self._listen)
 
-    def _listen(self, event: str, start: float, end: float, **details: object) -> None:
+    def _listen(self, event: str, start_time: float, end_time: float, **details: str | int) -> None:
         kind = event.rpartition("/")[2]
         if kind not in EVENTS:
             return
         with self._lock:
-            self._spans.append((start, end))
+            self._spans.append((start_time, end_time))
             if kind == COMPILED:
                 self.names.append(str(details.get("fun_name")))
 

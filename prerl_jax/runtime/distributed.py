@@ -93,7 +93,7 @@ def _on_cloud_tpu() -> bool:
     """Whether JAX may use TPU chips of this machine. JAX detects them at import; the result has no public name."""
     from jax._src import cloud_tpu_init
 
-    platforms = (jax.config.jax_platforms or "tpu").split(",")
+    platforms = (jax.config.values["jax_platforms"] or "tpu").split(",")
     return cloud_tpu_init.running_in_cloud_tpu_vm and "tpu" in platforms
 
 

@@ -108,9 +108,9 @@ def batch_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def _start(index: tuple[slice, ...]) -> int:
+def _start(index: tuple[slice, ...] | None) -> int:
     """The first row of the shard with this index."""
-    return index[0].start or 0
+    return (index[0].start if index else None) or 0
 
 
 def global_rows(mesh: Mesh, tree: Any) -> Any:

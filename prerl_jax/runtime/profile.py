@@ -68,7 +68,7 @@ class Profile:
             self._running = True
         with jax.profiler.StepTraceAnnotation("step", step_num=number):
             yield
-        if self._running and number == self._first + STEPS - 1:
+        if self._running and self._first is not None and number == self._first + STEPS - 1:
             wait()
             self.close()
 
