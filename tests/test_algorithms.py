@@ -109,7 +109,7 @@ def test_a_critic_is_an_override():
 
 def test_minibatches_divide_over_the_mesh():
     assert validate(config(minibatches=24), shards=8)
-    with pytest.raises(ValueError, match=r"minibatches = 24, of 8 rows each, and microbatches = 1: parts of 8 rows"):
+    with pytest.raises(ValueError, match=r"minibatches = 24, of 8 rows each, and microbatches = 1: 8 rows"):
         validate(config(minibatches=24), shards=12)
 
 

@@ -49,7 +49,7 @@ def jsonl(path, count=8, prompt="12+34="):
         ("data.template=ChatTemplate()", ["no chat template", "PlainText()"]),
         ("data.max_prompt_tokens=2", ["64 prompts are longer than max_prompt_tokens=2", "truncate_left"]),
         ("sampling.group_size=1", ["group_size is 1", "2 or more"]),
-        ("sampling.prompts_per_step=6", ["6 groups do not divide over the 4 parts of the mesh"]),
+        ("sampling.prompts_per_step=6", ["6 groups do not divide over the 4 shards of the mesh"]),
         ("microbatches=3", ["16 rows do not divide into microbatches = 3"]),
         ("sampling.engine.slots=0", ["slots must be at least 1, got 0"]),
         ("sampling.prompts_per_step=128", ["sampling.prompts_per_step is 128", "64 usable problems"]),

@@ -1,4 +1,4 @@
-"""What has to hold between the parts of a config; each part has checked itself when it was built."""
+"""Checks of the values of a config against one another. Each spec and each phase has checked its own values already."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _validate_phases(config: TrainConfig) -> None:
     taken = sorted({name for name in names if names.count(name) > 1} | ({"base"} & set(names)))
     if taken:
         raise ValueError(
-            f"the phases are named {names}: {taken} cannot be told apart in the summary, which has one row a phase "
+            f"the phases are named {names}: {taken} cannot be told apart in the summary, which has one row per phase "
             'and one called "base". Give each phase its own name.'
         )
     if config.sampling.group_size == 1:
@@ -23,19 +23,20 @@ def _validate_phases(config: TrainConfig) -> None:
             if any(term.advantage.traits.compares_group for term in phase.all_terms):
                 raise ValueError(
                     f"sampling.group_size is 1, and phase {phase.name!r} compares a response with its group: every "
-                    "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another credit."
+                    "advantage would be 0. Set sampling.group_size to 2 or more, or give the phase another advantage "
+                    "estimator."
                 )
 
 
 def _validate_needs(config: TrainConfig) -> None:
-    """What objectives and credits need is there, and samples are of the policy that they are scored under."""
+    """Objectives have the reference and the sampling distribution that they need."""
     cut = {f"sampling.{name}": v for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None}
     for phase in config.phases:
         what, objective = f"phase {phase.name!r}", phase.objective
         if cut and (objective.traits.uses_ratio or objective.traits.needs_sampler_logprobs):
             raise ValueError(
                 f"{what} has an importance ratio under the full softmax in {objective}, and with "
-                f"{' and '.join(f'{name} = {v}' for name, v in cut.items())} responses are drawn from another "
+                f"{' and '.join(f'{name} = {v}' for name, v in cut.items())} responses are sampled from another "
                 f"distribution. Set {' and '.join(cut)} to None, or use an objective without a ratio, such as "
                 "Reinforce()."
             )
@@ -43,26 +44,26 @@ def _validate_needs(config: TrainConfig) -> None:
         reading = [part for part in parts if part is not None and part.traits.needs_reference]
         if reading and phase.reference is None:
             raise ValueError(
-                f"{what} has a KL divergence in {reading[0]}, and no reference that it is from. Set the phase's "
-                "reference to InitialModel() or PhaseStart(), or leave the divergence out."
+                f"{what} has a KL divergence in {reading[0]}, and no reference policy. Set the phase's reference to "
+                "InitialModel() or PhaseStart(), or leave the divergence out."
             )
         watched = any(guard.metric == "train/reference_kl" for guard in phase.guards)
         if phase.reference is not None and not (reading or watched):
             raise ValueError(
-                f"{what} has the reference {phase.reference}, and neither its objective, its shape nor a guard "
-                "compares with one: it would take memory and a forward pass for nothing. Use WithKL(objective, "
-                "coefficient), KLPenalty(coefficient) or a Guard on train/reference_kl, or leave the reference out."
+                f"{what} has the reference {phase.reference}, and neither its objective, its reward shaping nor a "
+                "guard uses one: it would take memory and a forward pass for nothing. Use WithKL(objective, beta), "
+                "KLPenalty(beta) or a Guard on train/reference_kl, or leave the reference out."
             )
 
 
 def _validate_critic(config: TrainConfig) -> None:
-    """A critic is there where a phase reads its values, and only there."""
+    """The config has a critic if a phase reads its values, and only then."""
     reading = [phase for phase in config.phases if phase.value_advantage is not None]
     if reading and config.critic is None:
         raise ValueError(
-            f"phase {reading[0].name!r} has the advantage estimator {reading[0].value_advantage}, which needs a critic's "
-            "values, and the config has no critic. Set critic=CriticSpec(), or use an estimator without a critic, such as "
-            "GroupRelative()."
+            f"phase {reading[0].name!r} has the advantage estimator {reading[0].value_advantage}, which needs a "
+            "critic's values, and the config has no critic. Set critic=CriticSpec(), or use an estimator without a "
+            "critic, such as GroupRelative()."
         )
     if config.critic is not None and not reading:
         raise ValueError(
@@ -78,60 +79,65 @@ def _validate_critic(config: TrainConfig) -> None:
 
 
 def _validate_minibatches(config: TrainConfig, shards: int | None) -> None:
-    """Minibatches are whole groups, as many in each, and divide over the mesh as the batch does."""
+    """Minibatches are whole groups, equally many in each, and divide over the mesh as the batch does."""
     prompts, group_size = config.sampling.prompts_per_step, config.sampling.group_size
     for phase in config.phases:
         what, groups = f"phase {phase.name!r} has minibatches = {phase.minibatches}", prompts // phase.minibatches
         if prompts % phase.minibatches:
             raise ValueError(
-                f"{what}, which do not divide the sampling.prompts_per_step = {prompts} groups of a step, and a group stays "
-                f"together. Use one of {[n for n in range(1, prompts + 1) if prompts % n == 0]}."
+                f"{what}, which do not divide the sampling.prompts_per_step = {prompts} groups of a step; a minibatch "
+                f"is made of whole groups. Use one of {[n for n in range(1, prompts + 1) if prompts % n == 0]}."
             )
-        part = math.gcd(groups * group_size, prompts * group_size // config.microbatches)
-        if shards and part % shards:
+        rows = math.gcd(groups * group_size, prompts * group_size // config.microbatches)
+        if shards and rows % shards:
             raise ValueError(
-                f"{what}, of {groups * group_size} rows each, and microbatches = {config.microbatches}: parts of "
-                f"{part} rows fit in both, and do not divide over the {shards} parts of the mesh (data x fsdp). Use "
-                "fewer minibatches or microbatches."
+                f"{what}, of {groups * group_size} rows each, and microbatches = {config.microbatches}: {rows} rows "
+                f"fit both, and do not divide over the {shards} shards of the mesh (data x fsdp). Use fewer minibatches "
+                "or microbatches."
             )
 
 
 def _validate_batch(config: TrainConfig, shards: int | None) -> None:
+    """The rows of a step divide into microbatches, and these and the measured groups over the mesh."""
     sampling = config.sampling
-    rows = sampling.prompts_per_step * sampling.group_size
-    product = f"sampling.prompts_per_step x sampling.group_size = {sampling.prompts_per_step} x {sampling.group_size} = {rows} rows"
+    prompts, group_size = sampling.prompts_per_step, sampling.group_size
+    rows = prompts * group_size
+    product = f"sampling.prompts_per_step x sampling.group_size = {prompts} x {group_size} = {rows} rows"
     if rows % config.microbatches:
         raise ValueError(f"{product} do not divide into microbatches = {config.microbatches}; change one of the three.")
     if shards is None and config.mesh.fsdp > 0:
         shards = config.mesh.data * config.mesh.fsdp
-    if shards and sampling.prompts_per_step % shards:
+    if shards and prompts % shards:
         raise ValueError(
-            f"sampling.prompts_per_step = {sampling.prompts_per_step} groups do not divide over the {shards} parts of the mesh (data x "
-            "fsdp), and a group stays together; change the number of prompts, or give more devices to mesh.tensor."
+            f"sampling.prompts_per_step = {prompts} groups do not divide over the {shards} shards of the mesh (data x "
+            "fsdp); a shard has whole groups. Change the number of prompts, or give more devices to mesh.tensor."
         )
     if shards:
         sampling.engine.check(shards)
-    part = rows // config.microbatches
-    if shards and part % shards:
+    size = rows // config.microbatches
+    if shards and size % shards:
         raise ValueError(
-            f"{product} in microbatches = {config.microbatches} are {part} rows each, which do not divide over the "
-            f"{shards} parts of the mesh (data x fsdp); use fewer microbatches."
+            f"{product} in microbatches = {config.microbatches} are {size} rows each, which do not divide over the "
+            f"{shards} shards of the mesh (data x fsdp); use fewer microbatches."
         )
     measured = config.alignment.prompts if config.alignment.every else 0
-    if measured > sampling.prompts_per_step:
+    if measured > prompts:
         raise ValueError(
-            f"alignment.prompts is {measured}, but a step has sampling.prompts_per_step = {sampling.prompts_per_step}: set it to as many "
-            "or fewer, or alignment.every=0."
+            f"alignment.prompts is {measured}, but a step has sampling.prompts_per_step = {prompts}. Set "
+            "alignment.prompts to that or less, or alignment.every=0."
         )
     if shards and measured % shards:
         raise ValueError(
-            f"alignment.prompts = {measured} groups do not divide over the {shards} parts of the mesh (data x fsdp); "
+            f"alignment.prompts = {measured} groups do not divide over the {shards} shards of the mesh (data x fsdp); "
             "change it to a multiple, or set alignment.every=0."
         )
 
 
 def _validate_guards(config: TrainConfig) -> None:
-    """Guards watch what is measured, often enough; the names of train/ and alignment/ are known in a run alone."""
+    """Guards watch metrics that are measured, and measured often enough.
+
+    The names of `train/` and `alignment/` metrics are checked in the run, where they are known.
+    """
     evaluation, every, start = config.evaluation, config.evaluation.every, 0
     for phase in config.phases:
         for guard in phase.guards:
@@ -145,8 +151,8 @@ def _validate_guards(config: TrainConfig) -> None:
                 raise ValueError(f"{what}, and alignment.every is 0: set it to the steps between measurements.")
             if kind == "eval" and isinstance(guard.reaction, EndPhase) and not 0 < every < phase.steps:
                 raise ValueError(
-                    f"{what} that is to end the phase, and with evaluation.every = {every} it is measured only when "
-                    f"its {phase.steps} steps are over. Set evaluation.every to less than that."
+                    f"{what} that is to end the phase, and with evaluation.every = {every} it is measured only after "
+                    f"the phase's {phase.steps} steps. Set evaluation.every to less than that."
                 )
             if kind in ("eval", "alignment"):
                 _validate_patience(config, what, kind, guard.patience, start, phase.steps)
@@ -154,11 +160,11 @@ def _validate_guards(config: TrainConfig) -> None:
 
 
 def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int, start: int, steps: int) -> None:
-    """What is not measured in every step is measured as often as a guard has to see it, in `steps` steps from there."""
-    if kind == "alignment":  # of step 1, and of every so many after it
+    """The `steps` steps after step `start` measure the metric at least as often as the guard's patience."""
+    if kind == "alignment":  # measured at step 1, and every `every` steps from there
         cadence, every = "alignment.every", config.alignment.every
         count = -(-(start + steps) // every) + -start // every
-    else:  # of the phase's beginning, of every so many steps, and of its end
+    else:  # measured at the phase's start, every `every` steps, and at its end
         cadence, every = "evaluation.every", config.evaluation.every
         count = 2 + ((start + steps - 1) // every - start // every if every else 0)
     if count < patience:
@@ -180,7 +186,7 @@ def _validate_best(config: TrainConfig) -> None:
         )
     if every and evaluation.every and max(every, evaluation.every) % min(every, evaluation.every):
         raise ValueError(
-            f"checkpoints.best is {best!r}, which takes a checkpoint and an evaluation of the same step: with "
+            f"checkpoints.best is {best!r}, which needs a checkpoint and an evaluation of the same step: with "
             f"checkpoints.every = {every} and evaluation.every = {evaluation.every} that is every "
             f"{math.lcm(every, evaluation.every)} steps. Make one a multiple of the other, or set "
             "checkpoints.best=None."
@@ -188,10 +194,18 @@ def _validate_best(config: TrainConfig) -> None:
 
 
 def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
-    """The config itself, if its parts fit together; ValueError with the numbers and the remedy if they do not.
+    """Checks that the values of a config fit together.
 
-    `shards` is how many parts the mesh splits a batch into (data x fsdp). Without it, that is checked only where the
-    config names both numbers.
+    Args:
+      config: the config.
+      shards: how many shards the mesh splits a batch into, data x fsdp. None takes the product of mesh.data and
+        mesh.fsdp where the config gives both, and leaves these checks out otherwise.
+
+    Returns:
+      The same config.
+
+    Raises:
+      ValueError: something does not fit. The message has the numbers and the remedy.
     """
     _validate_phases(config)
     _validate_needs(config)

@@ -95,7 +95,7 @@ def user(tmp_path, monkeypatch):
     sys.modules.pop("my_ideas", None)
 
 
-def with_weigh(aggregation):
+def with_aggregation(aggregation):
     return dataclasses.replace(
         CONFIG, phases=(dataclasses.replace(CONFIG.phases[0], aggregation=aggregation), *CONFIG.phases[1:])
     )
@@ -175,14 +175,14 @@ class OwnCredit:
             "group_size is 1, and phase 'reinforce'",
         ),
         ({"microbatches": 3}, r"4 x 4 = 16 rows do not divide into microbatches = 3"),
-        ({"mesh": MeshSpec(data=1, fsdp=3)}, r"sampling\.prompts_per_step = 4 groups do not divide over the 3 parts"),
+        ({"mesh": MeshSpec(data=1, fsdp=3)}, r"sampling\.prompts_per_step = 4 groups do not divide over the 3 shards"),
         (
             {"mesh": MeshSpec(data=1, fsdp=4), "sampling": SamplingSpec(4, 4, engine=ContinuousBatching(slots=6))},
             r"ContinuousBatching has slots = 6, which do not divide over the 4 shards",
         ),
         (
             {"mesh": MeshSpec(data=1, fsdp=4), "microbatches": 8},
-            r"16 rows in microbatches = 8 are 2 rows each.*4 parts",
+            r"16 rows in microbatches = 8 are 2 rows each.*4 shards",
         ),
         ({"alignment": AlignmentSpec(every=1)}, "alignment.prompts is 8, but a step has sampling.prompts_per_step = 4"),
         (
@@ -210,7 +210,7 @@ def test_what_fits_together_passes():
     assert validate(dataclasses.replace(CONFIG, mesh=MeshSpec(fsdp=-1))).mesh.fsdp == -1
     for checkpoints in (CheckpointSpec(every=5), CheckpointSpec(every=0), CheckpointSpec(every=10, best=None)):
         assert validate(dataclasses.replace(CONFIG, checkpoints=checkpoints)).checkpoints is checkpoints
-    with pytest.raises(ValueError, match="over the 5 parts"):
+    with pytest.raises(ValueError, match="over the 5 shards"):
         validate(CONFIG, shards=5)
 
 
@@ -313,7 +313,7 @@ def test_an_override_sets_one_field(override, get, value):
         ("phases=dsrl(warmup=2.5, total=5)", r"Phase 'nsr_prerl' has 2\.5 steps; it needs a whole number"),
         ("phases.0.learning_rate=-1", r"has learning_rate -1\.0; it must be 0 or more"),
         ("phases.0.learning_rate=inf", r"has learning_rate inf"),
-        ("phases.0.temperature=inf", r"trains at temperature inf; it must be positive, and finite"),
+        ("phases.0.temperature=inf", r"has temperature inf; it must be above 0, and finite"),
         ("optimizer.learning_rate=inf", r"optimizer\.learning_rate is inf; it must be 0 or more, and finite"),
         ("seed=__import__('os').getpid()", r"expected int.*neither a literal, nor a call"),
         ("seed=open('x')", r"'open' is none of the names"),
@@ -340,7 +340,7 @@ def test_overrides_are_checked_together_at_the_end():
 
 
 def test_an_override_reaches_a_users_own_classes(user):
-    config = with_weigh(user.Halves(0.25))
+    config = with_aggregation(user.Halves(0.25))
     assert apply_overrides(config, ["phases.0.aggregation.share=1"]).phases[0].aggregation == user.Halves(1.0)
     assert apply_overrides(config, ["phases.1.aggregation=Halves(share=0.1)"]).phases[1].aggregation == user.Halves(0.1)
 
@@ -390,9 +390,9 @@ def test_a_rendered_config_is_readable():
 
 
 def test_a_users_classes_and_functions_read_back(user, tmp_path):
-    assert same(with_weigh(user.Halves(0.25)), tmp_path)
-    assert same(with_weigh(user.Holder.Inner(0.25)), tmp_path)
-    both = with_weigh(user.TokenMean(0.25))  # beside prerl_jax's class of that name
+    assert same(with_aggregation(user.Halves(0.25)), tmp_path)
+    assert same(with_aggregation(user.Holder.Inner(0.25)), tmp_path)
+    both = with_aggregation(user.TokenMean(0.25))  # beside prerl_jax's class of that name
     assert same(both, tmp_path)
     assert isinstance(both.phases[1].aggregation, TokenMean)
     assert same(dataclasses.replace(CONFIG, optimizer=OptimizerSpec(learning_rate=user.warm)), tmp_path)

@@ -173,7 +173,7 @@ REFUSED = [
         Guard("eval/avg@8", Above(0.0)),
         "phase 'nsr_prerl' has a guard on eval/avg@8, .*samples = 2: watch one of eval/avg@2",
     ),
-    (Guard("eval/avg@2", Above(0.0), EndPhase()), "evaluation.every = 0 it is measured only when its 5 steps are over"),
+    (Guard("eval/avg@2", Above(0.0), EndPhase()), "evaluation.every = 0 it is measured only after the phase's 5 steps"),
     (Guard("alignment/objective", Above(0.0)), "alignment.every is 0"),
 ]
 
