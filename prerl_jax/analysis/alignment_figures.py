@@ -111,10 +111,10 @@ def gap_heat_map(tokens: Sequence[str], gaps: ArrayLike, title: str = "") -> Fig
     Raises:
       ValueError: there is no token, or the number of gaps differs from that of tokens.
     """
-    gaps = np.asarray(gaps, np.float64)
-    if not len(tokens) or gaps.shape != (len(tokens),):
-        raise ValueError(f"a heat map needs a gap for every token: {gaps.shape} gaps, {len(tokens)} tokens")
-    limit = max(float(np.quantile(np.abs(gaps), 0.98)), 1e-3)  # a few extreme values must not make all others pale
+    values = np.asarray(gaps, np.float64)
+    if not len(tokens) or values.shape != (len(tokens),):
+        raise ValueError(f"a heat map needs a gap for every token: {values.shape} gaps, {len(tokens)} tokens")
+    limit = max(float(np.quantile(np.abs(values), 0.98)), 1e-3)  # a few extreme values must not make all others pale
     scale = ScalarMappable(Normalize(-limit, limit), colormaps["RdBu"])
     boxes, lines = lay_out(tokens)
     char, line = 0.602 * FONT / 72, SPACING * FONT / 72  # inches
@@ -124,8 +124,8 @@ def gap_heat_map(tokens: Sequence[str], gaps: ArrayLike, title: str = "") -> Fig
     axes = picture.add_axes((0.25 / width, 0.7 / height, WIDTH * char / width, lines * line / height))
     axes.set(xlim=(0, WIDTH), ylim=(lines, 0))
     axes.axis("off")
-    for (text, x, y, size), gap in zip(boxes, gaps, strict=True):
-        colour = scale.to_rgba(gap)
+    for (text, x, y, size), gap in zip(boxes, values, strict=True):
+        colour = scale.cmap(scale.norm(gap))
         axes.add_patch(Rectangle((x, y + 0.04), size, 0.92, facecolor=colour, edgecolor="white", linewidth=0.6))
         place: dict[str, Any] = {"family": "monospace", "fontsize": FONT, "va": "center", "parse_math": False}
         axes.text(x, y + 0.5, text, color=_ink(colour), **place)

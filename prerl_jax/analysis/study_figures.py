@@ -81,7 +81,7 @@ def study_figure(arms: Mapping[str, Runs], accuracy: str, colours: Mapping[str, 
         style_axes(panel, *words)
         panel.set_xlabel(under, fontsize=9, color=INK)
         if under == "step":
-            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.locator_params(axis="x", integer=True)
     handles, names = axes[0].get_legend_handles_labels()
     columns = len(names) if len(names) <= 7 else -(-len(names) // 2)
     picture.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=10, frameon=False)

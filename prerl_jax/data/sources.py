@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prerl_jax.data.problems import Problem, parse_answer, parse_prompt
+from prerl_jax.data.problems import Problem, Prompt, parse_answer, parse_prompt
 from prerl_jax.models.location import PACKAGE, resolve
 
 REQUIRED_COLUMNS = ("prompt", "reward_model.ground_truth")
@@ -96,7 +96,7 @@ def _collect(
         raise ValueError("the path of the problems is an empty tuple; name at least one file")
     problems: list[Problem] = []
     dropped: list[str] = []
-    seen = set()
+    seen: set[Prompt] = set()
     for one in paths:
         before, out = len(problems), len(dropped)
         for where, problem in rows(_existing(one)):

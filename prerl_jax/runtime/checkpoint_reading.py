@@ -83,7 +83,7 @@ def _read(path: epath.Path, state: TrainState | None, params: Params | None) -> 
     record = read_record(path)
     if state is None:
         record = _with_leaves(record, lambda name: name.startswith(("params.", FROZEN)))
-        parts = _parts(params, record)
+        parts = _parts({} if params is None else params, record)
         require_same_leaves(path, record.leaves, parts)
         return {item: _read_arrays(path / item, part) for item, part in parts.items()}, record
     if state.critic is None or not any(map(_of_critic, record.leaves)):

@@ -191,22 +191,21 @@ class Checkpoints:
             CheckpointError: this save, or the one before it in the background, failed.
         """
         self.wait()
-        as_json: dict[str, Any] = json.loads(json.dumps(dict(extra)))
+        plain = json.loads(json.dumps(dict(extra)))
         metrics = {name: float(value) for name, value in metrics.items()}
         there = set(self._committed())
         later = set() if self._restored is None else {s for s in there if s > self._restored}
         there -= later
         if step in there:
             raise ValueError(f"there is a checkpoint of step {step} in {self._directory} already.")
-        record = Record(fingerprint(state), metrics, bool(boundary), as_json)
+        record = Record(fingerprint(state), metrics, bool(boundary), plain)
         try:
-            if self._manager is None:
-                self._manager = self._open()
-            self._remove(self._manager, later)
+            manager = self._manager = self._open() if self._manager is None else self._manager
+            self._remove(manager, later)
             for gone in self._records.keys() - there:
                 del self._records[gone]
             self._pending, self._records[step], self._retention.needed = step, record, needed
-            self._manager.save(step, args=save_args(state, record), force=True)
+            manager.save(step, args=save_args(state, record), force=True)
         except Exception as error:
             self._fail(step, error)
 

@@ -34,8 +34,9 @@ class Profile:
 
     def __init__(self, folder: Path, first: int | None) -> None:
         if first is not None and first < 1:
-            raise ValueError(f"--profile is {first}, but steps are counted from 1. Choose a step from 1 on.")
-        self._folder, self._first, self._running = Path(folder), first, False
+            raise ValueError(f"steps are counted from 1, so none can be profiled from {first} on. Choose 1 or more.")
+        self._folder, self._running = Path(folder), False
+        self._first, self._last = first, None if first is None else first + STEPS - 1
 
     def check(self, done: int, total: int) -> None:
         """Checks that the run has a step to profile.
@@ -49,7 +50,7 @@ class Profile:
         """
         if self._first is not None and not done < self._first <= total:
             raise ValueError(
-                f"--profile {self._first} traces steps {self._first} to {self._first + STEPS - 1}, and "
+                f"--profile {self._first} traces steps {self._first} to {self._last}, and "
                 + (f"steps {done + 1} to {total} are left." if done < total else f"all {total} steps are done.")
             )
 
@@ -68,7 +69,7 @@ class Profile:
             self._running = True
         with jax.profiler.StepTraceAnnotation("step", step_num=number):
             yield
-        if self._running and self._first is not None and number == self._first + STEPS - 1:
+        if self._running and number == self._last:
             wait()
             self.close()
 

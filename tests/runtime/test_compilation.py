@@ -48,9 +48,11 @@ def test_names_and_seconds_of_what_is_compiled():
 
 
 def test_overlapping_times_count_once():
-    compilations = Compilations()
-    for start, end in ((1.0, 5.0), (2.0, 3.0), (4.0, 6.0), (8.0, 9.0)):
-        compilations._listen("/jax/core/compile/backend_compile_duration", start, end, fun_name="f")
-    compilations._listen("/something/else", 0.0, 100.0)
+    event = "/jax/core/compile/backend_compile_duration"
+    with Compilations() as compilations:
+        for start, end in ((1.0, 5.0), (2.0, 3.0), (4.0, 6.0), (8.0, 9.0)):
+            jax.monitoring.record_event_time_span(event, start, end, fun_name="f")
+        jax.monitoring.record_event_time_span("/something/else", 0.0, 100.0)
+    jax.monitoring.record_event_time_span(event, 20.0, 30.0, fun_name="late")
     assert compilations.take_seconds() == pytest.approx(6.0)
     assert compilations.names == ["f"] * 4
