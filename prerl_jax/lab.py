@@ -76,11 +76,11 @@ def corpus_batch(corpus: Corpus, tokenizer: Any, rng: np.random.Generator, rows:
         documents.append(tokenizer(corpus.document(rng))["input_ids"] + [tokenizer.eos_token_id])
         total += len(documents[-1])
     lengths = np.array([len(d) for d in documents])
-    valid = np.arange(lengths.max()) < lengths[:, None]
-    tokens = np.zeros(valid.shape, np.int32)
+    valid: Any = np.arange(lengths.max()) < lengths[:, None]  # Any: on the host, a Batch holds numpy arrays
+    tokens: Any = np.zeros(valid.shape, np.int32)
     tokens[valid] = np.concatenate(documents)
     mask = valid & (np.arange(valid.shape[1]) > 0)
-    positions = np.where(valid, np.arange(valid.shape[1], dtype=np.int32), 0)
+    positions: Any = np.where(valid, np.arange(valid.shape[1], dtype=np.int32), 0)
     weights = (mask / mask.sum()).astype(np.float32)
     batch = Batch(Sequences(tokens, positions, valid.astype(np.int32), mask), weights, mask.astype(np.float32))
     groups = plan(batch, Reinforce(), length)

@@ -43,7 +43,7 @@ PEAKS = {
 """Beginning of a `device_kind` -> peak FLOP/s. The longest beginning that matches is used."""
 
 SIZE, REPETITIONS = 1024, 6
-"""Of the matrix products that measure a CPU: rows and columns, and how often they are timed."""
+"""The size of the square matrices whose product measures a CPU, and how often it is timed."""
 
 
 def known_peak(kind: str) -> float | None:

@@ -98,7 +98,7 @@ def test_evaluation_metrics_refuses_other_shapes():
             passk.avg_at_k(empty)
 
 
-def test_widest_compares_k_as_a_number():
+def test_the_largest_k_is_compared_as_a_number():
     names = ["eval/avg@8", "eval/avg@16", "eval/avg@16_stderr", "eval/pass@32", "train/accuracy"]
     assert passk.largest_k("avg", names) == "eval/avg@16"
     assert passk.largest_k("maj", names) is None

@@ -105,7 +105,7 @@ def test_a_sharded_embedding_can_be_gathered():
     assert jax.device_put(1.0, replicated(mesh)).is_fully_replicated
 
 
-def test_agree_max_of_one_process():
+def test_the_maximum_of_one_process():
     assert max_over_processes(-3) == -3
     with pytest.raises(ValueError, match="4294967296"):
         max_over_processes(2**32)
