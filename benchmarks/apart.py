@@ -1,6 +1,6 @@
-"""A contender in a process of its own, with the C library's own settings: what its users get.
+"""Runs a contender in a process of its own, with the default settings of the C library, as its users do.
 
-The parent writes a line and waits for one: calls can still be timed in turns with others.
+For each call the parent writes a line and waits for a line. So calls can be timed in turns with other contenders.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ DONE = "called"
 
 @contextlib.contextmanager
 def apart(*arguments: str) -> Iterator[Callable[[], None]]:
-    """One call is one call in the process `python ARGUMENTS`, which is to `serve`; it ends with the context.
+    """Starts `python ARGUMENTS`, which must call `serve`, and yields a function that makes one call there.
 
-    Raises RuntimeError where the process ends by itself.
+    The process ends with the context. The function raises RuntimeError if the process has ended by itself.
     """
     process = subprocess.Popen(
         [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
@@ -46,7 +46,7 @@ def apart(*arguments: str) -> Iterator[Callable[[], None]]:
 
 
 def serve(call: Callable[[], object]) -> None:
-    """Calls once for every line that comes in, and says so."""
+    """Makes one call for every line on standard input, and reports each on standard output."""
     for _ in sys.stdin:
         jax.block_until_ready(call())
         print(f"\n{DONE}", flush=True)

@@ -1,17 +1,18 @@
-"""A whole step of the lab against TRL's GRPOTrainer, and a warm-up update against the passes of the published code.
+"""A whole step of the lab beside TRL's GRPOTrainer, and a warm-up update beside the passes of the published code.
 
     python benchmarks/dsrl_step.py [--quick] [--cases trl lab smollm2] [--threads 2] [--repetitions 9]
 
-trl: sampling, verifying, preparing and updating, by our loop as a run does it, metrics read and written; and TRL's
-GRPOTrainer on the same checkpoint, the same 24 prompts with 8 responses each, the same limits and verifier, float32,
-temperature 1, one update for each rollout, without KL; it logs and saves nothing. One process, in turns: TRL's step,
-our warm-up step, our RL step. The learning rate is 1e-6: the policy, and with it the lengths, stay what they were.
+trl: our training loop samples, verifies, prepares and updates as in a run, and writes its metrics. TRL's GRPOTrainer
+has the same checkpoint, the same 24 prompts with 8 responses each, the same limits and verifier, float32, temperature
+1, one update a step and no KL term; it logs and saves nothing. Both run in one process, in turns: TRL's step, our
+warm-up step, our RL step. The learning rate is 1e-6, so that the policy, and with it the lengths of responses, hardly
+change.
 
-lab, smollm2: one warm-up update, NSR-PreRL, on rollouts that are there: ours, which computes the negative samples in
-P(y), against the passes that the published code computes (arXiv 2604.14142; verl's dp_actor and ray_trainer): the
-log-probabilities of all samples in P(y|x) and in P(y), then forward and backward in both, the loss of P(y|x) times 0
-plus that of P(y) on the negatives. Both are built from our own kernels, on packed rows: the published scripts remove
-padding too. Rollouts are the lab model's own, and random tokens of which half of each group is right at SmolLM2's size.
+lab, smollm2: one warm-up update (NSR-PreRL) on given rollouts. Ours computes the negative samples in P(y). The
+published code (arXiv 2604.14142; verl's dp_actor and ray_trainer) computes the log-probabilities of all samples in
+P(y|x) and in P(y), then forward and backward passes in both spaces, and adds the loss of P(y|x) times 0 to that of P(y)
+on the negatives. Both are built from our own kernels, on packed rows; the published scripts remove padding, too. The
+lab's rollouts are sampled from its model. At SmolLM2's size they are random tokens, and half of each group is right.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ from prerl_jax.trainer.steps import Step
 RATE, DECAY, CLIP, GROUP = 1e-6, 0.01, 1.0, 8
 KINDS = ("warmup", "rl")
 WARMUP = 3
-"""Rounds that do not count, compilation among them."""
+"""Rounds before the measured ones; compilation falls into them."""
 
 
 def lab(prompts: int, steps: int, kind: str) -> TrainConfig:
-    """The lab's config on so many problems, all of them in every step: `steps` of one of KINDS."""
+    """The lab's config with `prompts` problems, all of which are in every step, for `steps` steps of one of KINDS."""
     config = load_config("lab")
     return dataclasses.replace(
         config,
@@ -68,7 +69,7 @@ def lab(prompts: int, steps: int, kind: str) -> TrainConfig:
 
 @contextlib.contextmanager
 def stepping(setup: Setup) -> Iterator[Callable[[], Step]]:
-    """The loop's own next step, waited for, its metrics written."""
+    """Yields a function that runs the training loop's next step, waits for it, and writes its metrics."""
     config, tx = setup.config, setup.optimizer(setup.phases[0])
     state = create_state(setup.load_params(), tx, setup.mesh, config.seed)
     batches = make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
@@ -89,7 +90,7 @@ def stepping(setup: Setup) -> Iterator[Callable[[], Step]]:
 
 
 def against_trl(options: argparse.Namespace) -> list[Row]:
-    """Our steps per second over TRL's."""
+    """The row: our steps per second over TRL's."""
     rounds, target = WARMUP + options.repetitions, {"warmup": "", "rl": ">= 1.5"}
     assemblies = {kind: set_up(lab(4 if options.quick else 24, rounds, kind)) for kind in KINDS}
     seconds, scalars = {"warmup": [], "rl": []}, {"warmup": [], "rl": []}
@@ -129,13 +130,13 @@ def lab_rollouts(quick: bool) -> tuple[Decoder, Params, Rollouts, int]:
 
 
 def smollm2_rollouts() -> tuple[Decoder, Params, Rollouts, int]:
-    """SmolLM2-135M on 4 x 8 random rows of 128 + 32 tokens, every other one right."""
+    """SmolLM2-135M with 4 x 8 random rollouts of 128 + 32 tokens, every other one right."""
     config, params = models.smollm2()
     return models.trained(config), params, models.random_rollouts(config, 4, GROUP, 128, 32), config.bos_token_id
 
 
 def packed(model: Decoder, rollouts: Rollouts, phase: pj.Phase, every: bool) -> Batch:
-    """The phase's batch in packed rows; `every` sample is in it, those without a weight too."""
+    """The phase's batch in packed rows. With `every` it holds all samples, also those without a weight."""
     batch = jax.device_get(jax.jit(pj.make_prepare(phase, GROUP))(rollouts))
     chosen = dataclasses.replace(batch, weights=batch.sequences.mask * 1.0) if every else batch
     groups = pj.plan(chosen, pj.Reinforce() if every else phase.objective)
@@ -143,7 +144,7 @@ def packed(model: Decoder, rollouts: Rollouts, phase: pj.Phase, every: bool) -> 
 
 
 def our_update(model: Decoder, params: Params, batch: Batch, objective: pj.Objective) -> Callable[[], object]:
-    """One call is one train step."""
+    """A function that runs one train step."""
     tx = pj.adamw(RATE, weight_decay=DECAY, max_grad_norm=CLIP)
     step = jax.jit(pj.make_train_step(model, tx, objective), donate_argnums=0)
     box = [pj.init_state(jax.tree.map(jnp.array, params), tx, jax.random.key(0))]
@@ -156,7 +157,7 @@ def our_update(model: Decoder, params: Params, batch: Batch, objective: pj.Objec
 
 
 def published_update(model: Decoder, params: Params, pre: Batch, post: Batch, objectives: tuple) -> Callable:
-    """One call scores all samples in both spaces, and then takes both losses' gradient and a step."""
+    """A function that scores all samples in both spaces, then computes the gradient of both losses and updates."""
     tx, score = pj.adamw(RATE, weight_decay=DECAY, max_grad_norm=CLIP), jax.jit(pj.make_score(model))
     losses = [pj.make_loss(model, objective) for objective in objectives]
 
@@ -181,7 +182,7 @@ def published_update(model: Decoder, params: Params, pre: Batch, post: Batch, ob
 
 
 def against_published(name: str, options: argparse.Namespace) -> Row:
-    """Our update's time over that of the published passes."""
+    """The row: the time of our update over that of the published passes."""
     lab_model = name == "lab"
     model, params, rollouts, prefix = lab_rollouts(options.quick) if lab_model else smollm2_rollouts()
     warmup, rl = pj.nsr_prerl(steps=1, prefix=prefix)[0], pj.grpo(steps=1)[0]
@@ -209,7 +210,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.cases, options.repetitions = [case for case in options.cases if case != "smollm2"], 2
-    keep_freed_memory()  # of the peers' as well
+    keep_freed_memory()  # of the peers, too
     found = (against_trl(options) if case == "trl" else [against_published(case, options)] for case in options.cases)
     report(row for rows in found for row in rows)
 

@@ -1,11 +1,12 @@
-"""Both spaces' gradients and their alignment in one program, against two separate programs.
+"""The gradients in both spaces and their alignment from one program, beside two separate programs.
 
     python benchmarks/dual_gradients.py [--quick] [--model lab smollm2] [--repetitions 5]
 
-The separate programs are what a user would write otherwise: the gradient of each phase's loss, in a jit of its own. The
-temporaries are those that the compiled program allocates besides its arguments and results; of the separate ones the
-larger counts, so the second is begun when the first is over. Against them stand the one program with the alignment of
-the objectives, and with that of the mean log-probabilities too, which needs two more gradients.
+The separate programs are what a user would write otherwise: the gradient of each phase's loss, jitted by itself. They
+are compared with the one program, with the alignment of the objectives alone, and with that of the mean
+log-probabilities as well, which needs two more gradients. Temporaries are what a compiled program allocates besides its
+arguments and results. Of the two separate programs the larger one counts, because the second starts when the first has
+ended.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ SIZES = {
     "smollm2": (models.smollm2, 1, 64, 192),
     "tiny": (lambda: (models.TINY, models.random_params(models.TINY)), 2, 4, 12),
 }
-"""(architecture and parameters, prompts, tokens of a prompt, tokens of a response)."""
+"""By model: (architecture and parameters, prompts, tokens of a prompt, tokens of a response)."""
 
 
 def compare(name: str, repetitions: int) -> list[Row]:
-    """One model's rows of the table."""
+    """The rows of one model in the table."""
     load, prompts, prompt, response = SIZES[name]
     config, params = load()
     model, rollouts = models.trained(config), models.random_rollouts(config, prompts, GROUP, prompt, response)

@@ -1,9 +1,9 @@
-"""What a compiled program costs a device, read from its optimised HLO text, loops counted as often as they run.
+"""The cost of a compiled program on a device, from its optimised HLO text; loops count as often as they run.
 
-`compiled.cost_analysis()` counts a loop's body once and a Pallas kernel not at all. Here a matrix product (dot, or the
-convolution that a TPU makes of it) counts 2 multiply-adds, a `while` its body times the bound that its condition
-compares with (the most it runs), a splash attention kernel its blocks on and below the diagonal. Bytes are those that
-each top-level operation reads and writes outside of the chip's own memory, of slices only what is sliced.
+`compiled.cost_analysis()` counts the body of a loop once, and does not count Pallas kernels. Here a matrix product
+(dot, or the convolution that a TPU makes of it) counts 2 multiply-adds. A `while` counts its body times the bound in
+its condition, the most that it can run. A splash attention kernel counts its blocks on and below the diagonal. Bytes
+are what each top-level operation reads and writes outside of the chip's own memory; of a slice, only what is sliced.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "iota"}
 SPLASH = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
-"""Matrix products of a block in each kernel."""
+"""By kernel: the number of matrix products of a block."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one device does."""
+    """The work of one device.
+
+    Attributes:
+      flops: FLOPs of matrix products and kernels.
+      bytes: bytes read and written in HBM.
+      wide: FLOPs of products of two float32 matrices, outside of kernels.
+    """
 
     flops: float = 0.0
     bytes: float = 0.0
-    """Read and written in HBM."""
     wide: float = 0.0
-    """FLOPs of products of two float32 matrices, outside of kernels."""
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
@@ -41,7 +45,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardShaping:
+class Shape:
     dtype: str
     dims: tuple[int, ...]
     on_chip: bool
@@ -58,7 +62,7 @@ class RewardShaping:
 @dataclasses.dataclass(frozen=True)
 class Instruction:
     name: str
-    shapes: tuple[RewardShaping, ...]
+    shapes: tuple[Shape, ...]
     opcode: str
     operands: tuple[str, ...]
     attributes: str
@@ -66,9 +70,10 @@ class Instruction:
 
 
 class Module:
-    """A module's computations by name; `cost()` is the entry's.
+    """The computations of a module by name; `cost()` is that of the entry.
 
-    A loop that may end early has several bounds; where its counter's cannot be told, those above `most` are not it.
+    A loop that may end early is compared with several bounds. Where it is not clear which bound is the counter's,
+    bounds above `most` are ruled out.
     """
 
     def __init__(self, text: str, most: int | None = None):
@@ -87,7 +92,7 @@ class Module:
         return self.of(self.entry)
 
     def moved(self) -> float:
-        """Bytes that collectives put out, in all. One may be in several fusions, to overlap: it counts once."""
+        """Bytes of the outputs of all collectives. One that is in several fusions, so that it overlaps, counts once."""
         found: dict[str, float] = {}
         pending = [(self.entry, 1)]
         while pending:
@@ -104,7 +109,7 @@ class Module:
         return sum(found.values())
 
     def largest_wide(self) -> list[str]:
-        """Operation names of float32 products, the largest body first."""
+        """Names of the operations with float32 products, the largest first."""
         found = [
             (_product_flops(i, c), re.search(r'op_name="([^"]*)"', i.attributes))
             for c in self.computations.values()
@@ -139,7 +144,7 @@ class Module:
         return cost + Cost(bytes=self._traffic(i, computation, called.get("calls")))
 
     def trips(self, loop: Instruction, condition: str, body: str) -> int:
-        """How often a loop runs at most: the bound that its counter is compared with, over the counter's step."""
+        """The most iterations of a loop: the bound that its counter is compared with, over the counter's step."""
         known = re.search(r'known_trip_count[^0-9]*"?(\d+)', loop.attributes)
         if known:
             return int(known[1])
@@ -155,7 +160,7 @@ class Module:
         return max((bound for bound in bounds if bound <= self.most), default=1)
 
     def _counted(self, condition: dict[str, Instruction], body: dict[str, Instruction]) -> Iterator[int]:
-        """How often a counter compared with a constant can grow; by more than 1 in loops that XLA has unrolled."""
+        """The most increments of a counter that is compared with a constant; unrolled loops step by more than 1."""
         root = next(i for i in body.values() if i.root)
         for compared in (i for i in condition.values() if i.opcode == "compare" and root.opcode == "tuple"):
             sides = [condition[o] for o in compared.operands if o in condition]
@@ -186,18 +191,18 @@ class Module:
 
 
 def _called(i: Instruction) -> dict[str, str]:
-    """The computations that an instruction calls, by what for."""
+    """The computations that an instruction calls, by their role."""
     return dict(re.findall(r"(\w+)=%([\w.\-]+)", i.attributes))
 
 
 def _seen_as(name: str, inner: dict[str, Instruction]) -> list[tuple[Instruction, str]]:
-    """What uses a value of a fusion, and by which name: bitcasts are seen through."""
+    """The users of a value in a fusion, each with the name it uses; bitcasts are looked through."""
     users = [u for u in inner.values() if name in u.operands]
     return [x for u in users for x in (_seen_as(u.name, inner) if u.opcode == "bitcast" else [(u, name)])]
 
 
 def _read(operand: Instruction, parameter: Instruction | None, inner: dict[str, Instruction]) -> int:
-    """Bytes of an operand that a fusion reads: of one that is only sliced the slices, of one updated in place none."""
+    """Bytes of an operand that a fusion reads: only the slices if it is only sliced, none if it is updated in place."""
     whole = sum(s.bytes for s in operand.shapes)
     users = _seen_as(parameter.name, inner) if parameter else []
     if not users or not whole:
@@ -212,7 +217,7 @@ def _read(operand: Instruction, parameter: Instruction | None, inner: dict[str, 
 
 
 def _written(part: Instruction, inner: dict[str, Instruction]) -> int:
-    """Bytes that a fusion writes of one of its results: of one updated in place, the update."""
+    """Bytes that a fusion writes for one of its results: only the update if the result is updated in place."""
     while part.opcode == "bitcast":
         part = inner[part.operands[0]]
     if part.opcode == "dynamic-update-slice":
@@ -244,10 +249,10 @@ def _closing(text: str, start: int) -> int:
     raise ValueError(f"unbalanced: {text[start : start + 80]}")
 
 
-def _shapes(text: str) -> tuple[RewardShaping, ...]:
+def _shapes(text: str) -> tuple[Shape, ...]:
     pattern = r"([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?"
     return tuple(
-        RewardShaping(dtype, tuple(int(d) for d in dims.split(",") if d), "S(1)" in layout)
+        Shape(dtype, tuple(int(d) for d in dims.split(",") if d), "S(1)" in layout)
         for dtype, dims, layout in re.findall(pattern, text)
     )
 
@@ -279,14 +284,14 @@ def _product_flops(i: Instruction, computation: dict[str, Instruction]) -> float
 
 
 def _positions(size: int, kernel: int, out: int, pad: int, stride: int, dilation: int, kernel_dilation: int) -> int:
-    """Pairs of an output and a kernel position that meet an input: a product's batch is written as such a window."""
+    """The number of (output, kernel) positions that touch an input; a product's batch is written as such a window."""
     outs = np.arange(out) * stride - pad
     at = (outs + k * kernel_dilation for k in range(kernel))
     return int(sum(np.count_nonzero((a % dilation == 0) & (a >= 0) & (a < size * dilation)) for a in at))
 
 
 def _splash_flops(i: Instruction) -> float:
-    """All query heads' blocks on and below the diagonal; the kernel's first output is as wide as a block."""
+    """FLOPs of the blocks on and below the diagonal, over all query heads; the first output is as wide as a block."""
     kind = next((k for k in SPLASH if i.name.startswith(k)), None)
     if kind is None:
         return 0.0

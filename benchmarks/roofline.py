@@ -1,11 +1,11 @@
-"""How near a train step is to what this machine can do: its share of the matmul rate that XLA reaches here.
+"""A train step beside what this machine can do: its share of the matmul rate that XLA reaches here.
 
     python benchmarks/roofline.py [--quick] [--repetitions 5]
 
-The machine is measured in the same rounds: multiply-adds of a large float32 product in XLA, and bytes of a sum of two
-large arrays (two read, one written). A train step's FLOPs are the model's (`models/flops.py`): matrices, attention on
-and below the diagonal, unembedding, forward once and backward twice; softmax, norms and AdamW count nothing but take
-their time.
+The machine is measured in the same rounds: the multiply-adds of a large float32 product in XLA, and the bytes of a sum
+of two large arrays (two read, one written). The FLOPs of a train step are the model's (`models/flops.py`): matrices,
+attention on and below the diagonal, and unembedding, the forward pass once and the backward pass as two forward passes.
+Softmax, norms and AdamW count as no FLOPs, but their time is in the step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prerl_jax.models.flops import training_flops
 from prerl_jax.runtime.memory import keep_freed_memory
 
 SIDES, ELEMENTS = (512, 1024, 2048), 1 << 26
-"""The best rate counts: larger products than these were slower."""
+"""The best rate of these sizes counts. Larger products were slower."""
 QUICK_SIDES, QUICK_ELEMENTS = (128,), 1 << 20
 
 

@@ -1,11 +1,11 @@
-"""Decoding against what the machine can do: tokens per second over the bound that bandwidth or matmuls set.
+"""Decoding beside what the machine can do: tokens per second over the bound of memory bandwidth or matmul rate.
 
     python benchmarks/roofline_decode.py [--quick] [--cases smollm2_8 smollm2_64 lab_256]
 
-The machine's matmul rate is measured on a product of large float32 matrices, its memory bandwidth on reading an array
-that no cache holds. A decoded token of B rows takes at least its FLOPs at the one, and at least the bytes of all
-weights and of the filled part of the key-value cache at the other; the bound is the slower. What is measured is the
-difference of sampling many tokens and one, so prefill is not in it.
+The matmul rate is measured with a product of large float32 matrices, the memory bandwidth with reading an array that no
+cache holds. One decoding step of B rows needs at least its FLOPs at this rate, and at least the bytes of all weights
+and of the filled part of the key-value cache at this bandwidth. The bound is the slower of the two. Decoding is
+measured as the difference between sampling many tokens and sampling one, so prefill is not in it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GROUP = 8
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One model, and so many rows that are decoded at once."""
+    """One model, and `rows` rows that are decoded at once."""
 
     load: Callable[[], tuple[DecoderConfig, Params]]
     rows: int
@@ -56,7 +56,7 @@ def stream(megabytes: int) -> tuple[Callable[[], object], float]:
 
 
 def bound(config: DecoderConfig, params: Params, case: Case, rate: float, read: float) -> tuple[float, str]:
-    """(seconds a token of all rows, what binds), of the mean token of a response."""
+    """(seconds of a decoding step of all rows, the name of the bound), at the mean position in a response."""
     held = case.rows * case.new / 2
     pairs = held + case.rows * case.prompt
     flops = forward_flops(config, case.rows, pairs, case.rows)
@@ -69,7 +69,7 @@ def bound(config: DecoderConfig, params: Params, case: Case, rate: float, read: 
 
 
 def decode_rows(cases: list[str], repetitions: int = 5, quick: bool = False) -> Iterator[Row]:
-    """A row of each case; the machine, which drifts, is measured in the same rounds."""
+    """One table row a case. The machine is measured in the same rounds, because its speed drifts."""
     (product, flops), (read, size) = matmul(256 if quick else 1536), stream(8 if quick else 512)
     for name in cases:
         case = CASES[name]

@@ -1,14 +1,14 @@
-"""Generated tokens per second: our sampler and pool against transformers' generate (PyTorch) and Tunix's sampler.
+"""Sampled tokens per second: ours beside transformers' `generate` (PyTorch) and Tunix's sampler.
 
     python benchmarks/sampler.py [--quick] [--cases smollm2 lab skewed_32 ...] [--peers pytorch tunix] [--threads 2]
 
-All have the same weights and prompts, in float32, and draw at temperature 1 from the whole vocabulary; eight samples of
-each prompt, which the peers are given eight times. generate keeps its cache, and stops when every row has. Tunix knows
-no Llama of SmolLM2's shape: both run a Qwen3 of that shape with random weights.
+All have the same weights and prompts, in float32, and sample at temperature 1 from the whole vocabulary. Each prompt
+gets eight samples; the peers get each prompt eight times. `generate` keeps its cache, and stops when every row has
+stopped. Tunix has no Llama of SmolLM2's shape, so both run a Qwen3 of that shape with random weights.
 
-Lengths are skewed by stop tokens: of a model with random weights every token is about as likely as any other, so a set
-of V / m of them ends a row after m tokens in the mean, geometrically. Each contender's own tokens are counted, stop
-tokens among them. Where rows are skewed, ours is the pool; else the sampler, whose one program is as fast.
+Skewed lengths come from stop tokens. With random weights all tokens are about equally likely, so V / m stop tokens end
+a row after m tokens on average, with a geometric distribution. The tokens of each contender are counted, stop tokens
+included. For skewed lengths ours is continuous batching; else it is `make_sampler`, whose one program is as fast.
 """
 
 from __future__ import annotations
@@ -35,7 +35,16 @@ Call = Callable[[], int]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One model, one shape of sampling."""
+    """One model and the sizes of its sampling.
+
+    Attributes:
+      load: returns the architecture and the parameters.
+      qwen3: returns the architecture that Tunix runs.
+      rows: responses, eight to a prompt.
+      prompt: tokens of a prompt.
+      new: the most tokens of a response.
+      mean: mean tokens of a response before it is cut; None for no stop tokens.
+    """
 
     load: Callable[[], tuple[DecoderConfig, Params]]
     qwen3: Callable[[], DecoderConfig]
@@ -43,7 +52,6 @@ class Case:
     prompt: int
     new: int
     mean: int | None = None
-    """Tokens of a response before it is cut, in the mean; None is without stop tokens."""
 
 
 def _random(config: DecoderConfig) -> Callable[[], tuple[DecoderConfig, Params]]:
@@ -65,7 +73,7 @@ CASES = {
 
 
 def stop_tokens(case: Case, config: DecoderConfig) -> tuple[int, ...]:
-    """So many of the vocabulary that a row ends after `case.mean` tokens in the mean."""
+    """As many stop tokens as end a row after `case.mean` tokens on average."""
     return () if case.mean is None else tuple(range(3, 3 + round(config.vocab_size / case.mean)))
 
 
@@ -112,7 +120,7 @@ def tunix(case: Case, config: DecoderConfig, params: Params) -> Call:
 
 
 def rates(calls: dict[str, Call], repetitions: int) -> dict[str, float]:
-    """Tokens a second of each: all tokens of its repetitions over as many medians."""
+    """Tokens per second of each: the tokens of all repetitions, over the median time times their number."""
     tokens: dict[str, list[int]] = {name: [] for name in calls}
 
     def counted(name: str, call: Call) -> Callable[[], None]:
@@ -123,7 +131,7 @@ def rates(calls: dict[str, Call], repetitions: int) -> dict[str, float]:
 
 
 def against(name: str, case: Case, peer: str, options: argparse.Namespace) -> Row:
-    """Our tokens per second over the peer's."""
+    """The row: our tokens per second over the peer's."""
     what = f"sampler/{name}/{peer}"
     if peer == "tunix":
         config = case.qwen3()
@@ -154,7 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.cases, options.repetitions = ["tiny"], 1
-    keep_freed_memory()  # of the peers' as well
+    keep_freed_memory()  # of the peers, too
     cases = {name: CASES[name] for name in options.cases}
     peers = {name: (*options.peers, *(["sampler"] if case.mean else [])) for name, case in cases.items()}
     report(against(name, case, peer, options) for name, case in cases.items() for peer in peers[name])

@@ -1,13 +1,14 @@
-"""How cost grows with batch, group size, length, vocabulary and layers, against the growth of its arithmetic.
+"""How time grows with batch, group size, length, vocabulary and layers, beside the growth of the arithmetic.
 
     python benchmarks/scaling.py [--quick] [--programs train sample dual] [--axes batch length ...] [--repetitions 7]
 
-Each axis is doubled twice from one small model's sizes, all else alike. Of the last doubling, the ratio is how often
-the time grew over how often the model's FLOPs did (`models/flops.py`: what the mathematics asks for, causal attention
-counted half): above 1 something grows faster than its arithmetic, below 1 the program is held up by something else at
-the smaller size. The sizes of an axis are timed in turns. The exponents of both are in the figures: log2 of the growth.
+Each axis is doubled twice from the sizes of one small model, with all else equal. The ratio is that of the last
+doubling: the growth of the time over the growth of the model's FLOPs (`models/flops.py`: what the mathematics needs,
+with causal attention counted half). Above 1, the time grows faster than the arithmetic. Below 1, something else takes
+time at the smaller size. The sizes of an axis are timed in turns. The figures give both exponents, log2 of the growth.
 
-compile: seconds to trace and compile with the layers in a loop, as they are from 9 layers on, at 16 layers over 4.
+compile: the seconds to trace and compile 16 layers over those for 4, with the layers in a loop, as they are from 9
+layers on.
 """
 
 from __future__ import annotations
@@ -39,14 +40,19 @@ DEPTHS = (2, 4, 8, 16)
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """One size of everything."""
+    """The sizes of a model and its batch.
+
+    Attributes:
+      batch: prompts.
+      group: responses to each prompt.
+      length: tokens of a row; the prompt has a quarter of them.
+      vocabulary: token ids.
+      layers: layers of the model.
+    """
 
     batch: int = 4
-    """Prompts."""
     group: int = 8
-    """Responses of each."""
     length: int = 64
-    """Tokens of a row, a quarter of them the prompt's."""
     vocabulary: int = 2048
     layers: int = 2
 
@@ -73,7 +79,7 @@ SMALL = Size(batch=2, group=2, length=16, vocabulary=64, layers=1)
 
 
 def train(size: Size, model: Decoder) -> tuple[Callable, tuple]:
-    """(a train step that does not donate, its arguments)."""
+    """(a train step that does not donate its state, its arguments)."""
     tx = pj.adamw(1e-6)
     state = pj.init_state(model.init(jax.random.key(0)), tx, jax.random.key(0))
     batch = models.dense_batch(size.config, size.rows, size.length)
@@ -106,14 +112,14 @@ def arithmetic(program: Callable, size: Size) -> float:
 
 @functools.cache
 def compiled(program: Callable, size: Size) -> Callable[[], object]:
-    """One call is one run of the compiled program; the sizes that axes share are compiled once."""
+    """A function that runs the compiled program once. Sizes that several axes share are compiled once."""
     function, arguments = program(size, Decoder(size.config))
     run = jax.jit(function).lower(*arguments).compile()
     return lambda: run(*arguments)
 
 
 def growth(program: Callable, axis: str, base: Size, repetitions: int) -> Row:
-    """The time's growth over the arithmetic's, from the second largest to the largest size of an axis."""
+    """The growth of the time over that of the arithmetic, from the second largest to the largest size of an axis."""
     sizes = [dataclasses.replace(base, **{axis: getattr(base, axis) * factor}) for factor in (1, 2, 4)]
     calls = {str(getattr(size, axis)): compiled(program, size) for size in sizes}
     seconds = interleaved(calls, repetitions)
@@ -136,7 +142,7 @@ def compile_seconds(program: Callable, size: Size) -> float:
 
 
 def compile_growth(program: Callable, base: Size, repetitions: int) -> Row:
-    """Compile seconds at 16 layers over those at 4, the fastest of a few."""
+    """The row: compile seconds at 16 layers over those at 4; the fastest of a few counts."""
     best = dict.fromkeys(DEPTHS, math.inf)
     for _, depth in itertools.product(range(repetitions), DEPTHS):
         best[depth] = min(best[depth], compile_seconds(program, dataclasses.replace(base, layers=depth)))

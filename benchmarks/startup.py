@@ -1,13 +1,14 @@
-"""Seconds from the command to the first step's line, with an empty and with a filled cache of programs; and how many of
-our programs a whole run of the lab compiles.
+"""Seconds from the command to the line of the first step, with an empty and with a filled compilation cache.
+
+Also how many of our programs a whole run of the lab compiles.
 
     python benchmarks/startup.py [--quick] [--repetitions 3] [--config lab]
 
-Every start is a process of its own, `python -m prerl_jax.launch`, that is ended when the line of its first step is
-there: once with a cache folder that is empty, once with the one that this start has filled. Imports, reading the model,
-the evaluation before training and the alignment of the first step are in it. The programs of the run are read from
-JAX's own log; those are counted whose name is a function of the package, a program that is compiled for several shapes
-once for each.
+Every start is a new process, `python -m prerl_jax.launch`, which is ended when it has printed the line of its first
+step. The first start has an empty cache folder, the second one the folder that the first has filled. The time includes
+imports, reading the model, the evaluation before training and the alignment of the first step. The programs of the run
+are read from JAX's log. A program counts if its name is that of a function of the package; one that is compiled for
+several shapes counts once for each.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def environment(cache: str, **more: str) -> dict[str, str]:
 
 
 def first_step(config: str, cache: str) -> float:
-    """Seconds until the first step's line; the process is ended then."""
+    """Seconds until the line of the first step. The process is then ended."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         arguments = command(config, folder + "/run", f"name='{config}'")
@@ -57,7 +58,7 @@ def first_step(config: str, cache: str) -> float:
 
 
 def compiled(config: str, *overrides: str) -> Counter[str]:
-    """Names of our programs that a whole run compiles, with how often."""
+    """The names of our programs that a whole run compiles, and how often each is compiled."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = command(config, folder + "/run", f"name='{config}'", *overrides)
         done = subprocess.run(

@@ -16,23 +16,26 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a benchmark's table. `ratio` is above 1 where a larger one is better, and `target` says which."""
+    """One line of a benchmark's table.
+
+    Attributes:
+      name: as in the JSON object: benchmark/case/peer.
+      ratio: the result; None if it could not be measured, and then `note` says why.
+      target: ">= 1.5", "<= 0.4", or "" for a result without a target.
+      note: the figures that the ratio is made of, with their units.
+    """
 
     name: str
-    """As in the JSON object: benchmark/case/peer."""
     ratio: float | None
-    """None where it could not be measured; `note` says why."""
     target: str
-    """">= 1.5", "<= 0.4", or "" for a figure without one."""
     note: str = ""
-    """The figures that the ratio is made of, with their units."""
 
 
 def interleaved(work: Mapping[str, Callable[[], object]], repetitions: int, warmup: int = 1) -> dict[str, float]:
-    """Median seconds of each, A B A B ..., so that a drift of the machine meets all of them alike.
+    """Median seconds of each contender, called in turns (A B A B ...), so that a drift affects all alike.
 
-    What a call returns is waited for. The first `warmup` rounds, compilation among them, do not count. Memory that the
-    contenders of an earlier comparison have left to glibc goes back to the system first.
+    The result of each call is waited for. The first `warmup` rounds, which include compilation, do not count. Before
+    that, glibc returns the memory that earlier comparisons have freed to the system.
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     gc.collect()
@@ -57,7 +60,7 @@ def met(row: Row) -> str:
 
 
 def report(rows: Iterable[Row]) -> None:
-    """Prints the table, then the JSON object; on the error stream each row as soon as it is there."""
+    """Prints the table, then the JSON object. Each row also goes to standard error as soon as it is measured."""
     rows = [_told(row) for row in rows]
     width = max(len(row.name) for row in rows)
     print(f"\n{'ratio':>7}  {'target':<8} {'met':<4} {'what':<{width}}  figures")

@@ -1,17 +1,17 @@
-"""Our programs compiled ahead of time by the TPU's own compiler, without a TPU (`pip install libtpu`).
+"""Compiles our programs ahead of time with the TPU compiler, without a TPU (`pip install libtpu`).
 
     python benchmarks/tpu_compile.py                      Qwen3-4B, 1,024 + 8,192 tokens, v5e:4x8; about 10 minutes
     python benchmarks/tpu_compile.py --tunix              ... and Tunix's GRPO step beside them (google-tunix)
     python benchmarks/tpu_compile.py --quick              a small model on a small slice; about a minute
 
-The batch is the paper's: 128 prompts x 8 responses, in microbatches of one row a chip (32 on v5e:4x8), sampled 128 rows
-a call, which is what the cache leaves room for; `score` and the dual program take one microbatch and 8 groups. Rows are
-taken to be full, so FLOPs are the most that a step does.
+The batch is the paper's: 128 prompts x 8 responses, in microbatches of one row a chip (32 on v5e:4x8). 128 rows are
+sampled at once, because the cache leaves room for no more. `score` and the dual program have one microbatch and 8
+groups. All rows count as full, so the FLOPs are the most that a step can need.
 
-Of each program: seconds to compile; peak HBM a device and how much of it is free; temporaries; FLOPs and HBM bytes a
-device, loops counted as often as they run (`hlo_cost.py`); bytes that collectives put out; FLOPs over those of
-the matrix products and causal attention that the remat policy asks for; warnings of the partitioner (involuntary
-rematerialisation or replication); the share of FLOPs in products of float32 matrices.
+Reported for each program: seconds to compile; peak HBM on a device and how much of it is free; temporaries; FLOPs and
+HBM bytes of a device, with loops counted as often as they run (`hlo_cost.py`); bytes of the outputs of collectives;
+FLOPs over those of the matrix products and causal attention that the remat policy needs; warnings of the partitioner
+(involuntary rematerialisation or replication); the share of FLOPs in products of float32 matrices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "1", "TPU_MIN_LOG_LEVEL": "1"}
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU here, so nothing need be locked
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU here, so no lock is needed
 
 import hlo_cost
 import jax
@@ -52,7 +52,7 @@ WARNINGS = r"[Ii]nvoluntary full (?:re)?materiali[sz]ation|[Ii]nvoluntary replic
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler said of a program."""
+    """What the compiler reports about a program."""
 
     seconds: float
     peak: int
@@ -65,7 +65,7 @@ class Compiled:
 
 @contextlib.contextmanager
 def stderr_of_the_process() -> Iterator[list[str]]:
-    """What native code writes to the error stream meanwhile, as the one item of a list afterwards."""
+    """Captures what native code writes to standard error; the yielded list has it as its one item afterwards."""
     said: list[str] = []
     before = os.dup(2)
     with tempfile.TemporaryFile() as file:
@@ -119,7 +119,7 @@ def rows(program: Program, found: Compiled, hbm: float) -> list[Row]:
 
 
 def tunix_rows(config: DecoderConfig, shapes: Shapes, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Our RL step's peak over that of Tunix's GRPO step with the same rows at once, at each depth asked for."""
+    """The rows: the peak of our RL step over that of Tunix's GRPO step with as many rows at once, at each depth."""
     for layers in arguments.tunix_layers or [config.num_layers]:
         at_depth = dataclasses.replace(config, num_layers=layers)
         name = f"tpu_compile/peak/tunix/{layers}_layers"
@@ -135,7 +135,7 @@ def tunix_rows(config: DecoderConfig, shapes: Shapes, arguments: argparse.Namesp
 
 
 def tunix_step(config: DecoderConfig, shapes: Shapes, arguments: argparse.Namespace) -> dict:
-    """What `tunix_compile.py` prints, run by the Python that has Tunix, with the libtpu of this one."""
+    """What `tunix_compile.py` prints. It runs in the Python that has Tunix, with the libtpu of this Python."""
     names = {"hidden_size": "embed_dim", "intermediate_size": "hidden_dim", "rms_norm_eps": "norm_eps"}
     names |= {"tied": "use_tied_embedding"}
     same = ("num_layers", "vocab_size", "num_heads", "head_dim", "num_kv_heads", "rope_theta")

@@ -1,4 +1,4 @@
-"""The programs that `tpu_compile.py` compiles: how each is lowered for a mesh, and the FLOPs it cannot do without."""
+"""The programs that `tpu_compile.py` compiles: how each is lowered for a mesh, and the fewest FLOPs it needs."""
 
 from __future__ import annotations
 
@@ -40,28 +40,36 @@ MODELS = {
     "small": DecoderConfig("qwen3", 1024, 256, 512, 2, 4, 2, 64, qk_norm=True),
 }  # fmt: skip
 PREFIX, STOP = 1, 2
-"""Which tokens these are changes nothing in a program."""
+"""Any token ids: the programs are the same."""
 FORWARDS = {"none": (3.0, 3.5), "dots": (3.0, 4.5), "attention": (4.0, 3.5), "full": (4.0, 4.5)}
-"""(layers' matrix products, attention) of a forward and a backward pass, in forward passes, by what is kept: a backward
-pass is two forward passes, two and a half of attention, whose scores are computed anew."""
+"""By remat policy: the cost of a forward and a backward pass in forward passes, (layers' matrix products, attention).
+
+A backward pass costs two forward passes; for attention two and a half, since its scores are computed again."""
 UNEMBEDDINGS = 3.0
-"""The same of the unembedding, whose gradient is taken while its logits are there."""
+"""The same for the unembedding, whose gradient is computed while its logits are there."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """The sizes of a step."""
+    """The sizes of a step.
+
+    Attributes:
+      prompts: prompts of a step.
+      group: responses to a prompt.
+      prompt: tokens of a prompt.
+      response: tokens of a response.
+      microbatch: rows that are computed at once.
+      slots: rows that are sampled at once.
+      aligned: rows whose alignment is measured, in microbatches, too.
+    """
 
     prompts: int
     group: int
     prompt: int
     response: int
     microbatch: int
-    """Rows that are computed at once."""
     slots: int
-    """Rows that are sampled at once."""
     aligned: int
-    """Rows whose alignment is measured, in microbatches too."""
 
     @property
     def rows(self) -> int:
@@ -78,19 +86,27 @@ class Shapes:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
+    """One program.
+
+    Attributes:
+      name: its name in the table.
+      compile: compiles it.
+      flops: FLOPs on a device of its matrix products and causal attention, under the model's remat policy.
+      note: its sizes, for the table.
+      beside: bytes on a device that a run holds at the same time, and that are no arguments of the program.
+      loops: the most iterations of its loops that may end early, see `hlo_cost.Module`.
+    """
+
     name: str
     compile: Callable[[], jax.stages.Compiled]
     flops: float
-    """FLOPs a device of its matrix products and causal attention under the model's remat policy."""
     note: str
     beside: int = 0
-    """Bytes on a device that a run holds meanwhile, and that are no arguments of the program."""
     loops: int | None = None
-    """How often its loops that may end early run at most, see `hlo_cost.Module`."""
 
 
 def programs(model: Decoder, shapes: Shapes) -> Iterator[Program]:
-    """The pool's prefill, decode chunks and longer rings, score, the steps of both phases, the dual program."""
+    """Continuous batching's prefill, decode chunks and longer rings, score, both phases' steps, the dual program."""
     pre, post = dsrl(warmup=1, total=2, prefix=PREFIX)
     inside = shapes.prompt + shapes.response
     yield from _pool(model, shapes)
@@ -101,7 +117,7 @@ def programs(model: Decoder, shapes: Shapes) -> Iterator[Program]:
 
 
 def _arrays(mesh: Mesh, rows: int):
-    """A maker of arrays of so many rows, split over the mesh."""
+    """A function that makes abstract arrays of `rows` rows, split over the mesh."""
     return lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=batch_sharding(mesh))
 
 
@@ -167,7 +183,7 @@ def _dual(model: Decoder, shapes: Shapes, pre, post) -> Program:
     parts = rows // shapes.microbatch
     chunk = _chunk(model, shapes.microbatch, inside)
     dual = make_dual_gradients(model, pre, post, shapes.group, chunk=chunk, microbatches=parts)
-    metrics = jax.jit(lambda params, rollouts: dual(params, rollouts)[2])  # as a run does: only numbers come out
+    metrics = jax.jit(lambda params, rollouts: dual(params, rollouts)[2])  # as in a run: only numbers come out
     flops = (_training(model, rows, inside) + _training(model, rows, 1 + shapes.response)) / mesh.size
     params, note = model.abstract_params(), f"{rows} rows in both spaces in {parts} microbatches"
     beside = _state_bytes(model) - bytes_per_device(params)

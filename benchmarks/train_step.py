@@ -1,14 +1,14 @@
-"""Tokens per second of one training step: ours against transformers on PyTorch, and against Tunix.
+"""Tokens per second of one training step: ours beside transformers on PyTorch, and beside Tunix.
 
     python benchmarks/train_step.py [--quick] [--cases smollm2 lab] [--threads 2] [--repetitions 5]
 
-All of a case's contenders have the same weights and the same batch, in float32: forward, a weighted log-probability
-loss, backward, clipping to a global norm and AdamW. PyTorch runs the model that we saved for it, with its
-scaled-dot-product attention, its fused cross-entropy and its fused AdamW, uncompiled, as its users do. Tunix knows no
-Llama of SmolLM2's shape, so both run a Qwen3 of that shape against each other: Tunix's own Qwen3, GRPO loss and trainer
-step, by the trainer's own jit, in which old log-probabilities are the current ones and there is no KL term. The process
-keeps the memory that is freed, as our runs do (`runtime/memory.py`): PyTorch and Tunix gain by that as well. Tunix as
-its users run it, in a process of its own that leaves the allocator as it is, is `tunix_as_installed`.
+All contenders of a case have the same weights and the same batch, in float32. A step is the forward pass, a weighted
+log-probability loss, the backward pass, clipping to a global norm, and AdamW. PyTorch runs the model that we saved for
+it, with its scaled-dot-product attention, fused cross-entropy and fused AdamW, uncompiled, as its users do. Tunix has
+no Llama of SmolLM2's shape, so both run a Qwen3 of that shape: Tunix's own Qwen3, GRPO loss and trainer step, with the
+trainer's jit, the current log-probabilities as the old ones, and no KL term. The process keeps the memory that is
+freed, as our runs do (`runtime/memory.py`); this speeds up PyTorch and Tunix, too. `tunix_as_installed` is Tunix as its
+users run it, in a process of its own with the default allocator.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CASES = {
 
 
 def ours(config: DecoderConfig, params: Params, batch: Batch) -> Callable[[], object]:
-    """One call is one step; the state is donated."""
+    """A function that runs one step; the state is donated."""
     tx = pj.adamw(RATE, weight_decay=DECAY, max_grad_norm=CLIP)
     step = jax.jit(pj.make_train_step(models.trained(config), tx, pj.ClippedPG()), donate_argnums=0)
     box = [pj.init_state(jax.tree.map(jnp.array, params), tx, jax.random.key(0))]
@@ -98,7 +98,7 @@ def tunix(config: DecoderConfig, params: Params, batch: Batch) -> Callable[[], o
 
 
 def begin(case: Case, peer: str, threads: int) -> Callable[[], object]:
-    """The peer's step on this case."""
+    """A function that runs one step of the peer on this case."""
     config, params = case.load() if peer == "pytorch" else _as_qwen3(case)
     batch = models.dense_batch(config, case.rows, case.length)
     return pytorch(config, params, batch, threads) if peer == "pytorch" else tunix(config, params, batch)
@@ -110,7 +110,7 @@ def _as_qwen3(case: Case) -> tuple[DecoderConfig, Params]:
 
 
 def against(case: Case, peer: str, options: argparse.Namespace) -> Row:
-    """Our tokens per second over the peer's."""
+    """The row: our tokens per second over the peer's."""
     name = f"train_step/{case.name}/{peer}"
     with contextlib.ExitStack() as stack:
         try:
@@ -145,7 +145,7 @@ def main() -> None:
         return
     if options.quick:
         options.cases, options.repetitions = ["tiny"], 1
-    keep_freed_memory()  # of the peers' as well
+    keep_freed_memory()  # of the peers, too
     report(against(CASES[case], peer, options) for case in options.cases for peer in options.peers)
 
 

@@ -18,7 +18,7 @@ from prerl_jax.trainer.setup import Setup
 
 
 class Clock(TrainerCallback):
-    """Seconds of each step, generation included, and what the others do between two of them."""
+    """Measures the seconds of each step, generation included, and calls the other contenders between two steps."""
 
     def __init__(self, between: Callable[[], None]):
         self.seconds: list[float] = []
@@ -33,10 +33,10 @@ class Clock(TrainerCallback):
 
 
 def grpo_steps(setup: Setup, steps: int, threads: int, between: Callable[[], None]) -> tuple[list[float], dict]:
-    """Trains for so many steps of the assembly's config, calling `between` after each.
+    """Trains for `steps` steps of the setup's config, and calls `between` after each.
 
-    One update for each rollout, GRPO's loss without KL, our verifier. Returns the seconds of the steps, and the means
-    of rewards and of lengths in tokens.
+    A step has one update with GRPO's loss, without KL, and our verifier. Returns (the seconds of each step, the means
+    of rewards and of lengths in tokens).
     """
     torch.set_num_threads(threads)
     config, verifier = setup.config, setup.config.data.verifier
@@ -71,7 +71,7 @@ def grpo_steps(setup: Setup, steps: int, threads: int, between: Callable[[], Non
 
 
 def settings(config, steps: int, folder: str) -> GRPOConfig:
-    """TRL's arguments for one of our configs: nothing is logged or saved, and nothing recomputed."""
+    """TRL's arguments for one of our configs, without logging, saving or gradient checkpointing."""
     sampling, optimizer = config.sampling, config.optimizer
     return GRPOConfig(
         output_dir=folder,

@@ -1,11 +1,11 @@
-"""Google's Tunix: one GRPO step of its Qwen3 compiled ahead of time for a TPU slice. `tpu_compile.py` runs it.
+"""Compiles one GRPO step of Google's Tunix and its Qwen3 for a TPU slice, ahead of time. `tpu_compile.py` runs it.
 
     python benchmarks/tunix_compile.py '{"topology": "v5e:4x8", "layers": 4, "rows": 32, "prompt": 1024, ...}'
 
-Its own model, loss (`algo_core.grpo_loss_fn`), AdamW in `optax.MultiSteps` as its trainer wraps it for gradient
-accumulation, and the body of its trainer's step, with the settings that take it the least memory: splash attention,
-`RematConfig.DECODER`, bfloat16 compute. What is donated is what its trainer donates: the optimizer. Its `shard` does
-nothing where JAX's first device is a CPU, as it is here, so that test is taken out. Prints one JSON object.
+Model, loss (`algo_core.grpo_loss_fn`), AdamW in `optax.MultiSteps` as its trainer wraps it for gradient accumulation,
+and the body of the trainer's step are Tunix's own. The settings are those that need the least memory: splash attention,
+`RematConfig.DECODER`, bfloat16 compute. The optimizer is donated, as Tunix's trainer does. Tunix's `shard` does nothing
+if JAX's first device is a CPU, which it is here, so that test is removed. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAD, EOS = 151643, 151645
 
 
 def compile_step(mesh: jax.sharding.Mesh, config: qwen3.ModelConfig, rows: int, prompt: int, response: int, parts: int):
-    """(compiled step of `rows` rows, one of `parts` whose gradients are accumulated, seconds)."""
+    """(the compiled step of `rows` rows, one of `parts` steps whose gradients are accumulated; seconds to compile)."""
     qwen3.shard = lambda x, spec: jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-6, weight_decay=0.01))
     tx = optax.MultiSteps(tx, parts) if parts > 1 else tx

@@ -29,7 +29,7 @@ PAD, EOS = 0, 2
 
 
 def load(config: DecoderConfig, params: Params) -> qwen3.Qwen3:
-    """Tunix's Qwen3 with our weights, by way of a safetensors folder."""
+    """Tunix's Qwen3 with our weights, which it loads from a safetensors folder."""
     theirs = qwen3.ModelConfig(
         num_layers=config.num_layers,
         vocab_size=config.vocab_size,
@@ -53,7 +53,7 @@ def load(config: DecoderConfig, params: Params) -> qwen3.Qwen3:
 def grpo_step(
     config: DecoderConfig, params: Params, batch: Batch, *, rate: float, decay: float, clip: float
 ) -> Callable[[], object]:
-    """One call is one step on the batch's rows, of which the first token is the prompt."""
+    """A function that runs one step on the batch's rows; the first token of a row is its prompt."""
     model = load(config, params)
     tx = optax.chain(optax.clip_by_global_norm(clip), optax.adamw(rate, weight_decay=decay))
     forever = peft_trainer.TrainingConfig(eval_every_n_steps=1 << 30, max_steps=1 << 30)
@@ -79,7 +79,7 @@ def grpo_step(
 
 
 class Numbers:
-    """A tokenizer for texts that are numbers: the text "5" is the fifth prompt. Tunix asks for no more."""
+    """A tokenizer for texts that are numbers: the text "5" is the fifth prompt. Tunix needs no more."""
 
     def __init__(self, prompts: np.ndarray):
         self._prompts = prompts
@@ -99,17 +99,17 @@ class Numbers:
 def generate(
     config: DecoderConfig, params: Params, prompts: np.ndarray, new: int, stop: tuple[int, ...]
 ) -> Callable[[], int]:
-    """One call samples a response to each of the prompts i32[B, P] with Tunix's sampler, and says how many tokens."""
+    """A function that samples a response to each prompt, i32[B, P], with Tunix, and returns the number of tokens."""
     length = prompts.shape[1]
     cache = sampler.CacheConfig(length + new, config.num_layers, config.num_kv_heads, config.head_dim)
     engine = sampler.Sampler(load(config, params), Numbers(prompts), cache)
     texts = [str(i) for i in range(len(prompts))]
-    stops = list(stop) or [config.vocab_size]  # one that is never drawn
+    stops = list(stop) or [config.vocab_size]  # a token that is never sampled
     seeds = itertools.count()
 
     def call() -> int:
         how = {"temperature": 1.0, "top_p": 1.0, "eos_tokens": stops, "max_prompt_length": length}
         said = engine(texts, new, seed=next(seeds), **how).tokens
-        return sum(min(len(tokens) + 1, new) for tokens in said)  # the stop token is left out of theirs
+        return sum(min(len(tokens) + 1, new) for tokens in said)  # their responses leave the stop token out
 
     return call
