@@ -84,7 +84,7 @@ def faults_of_class(name: str, cls: type) -> list[str]:
         return [f"{name} has no docstring"]
     said, own = sections(doc), dict(vars(cls))
     if getattr(cls, "_is_protocol", False):
-        own.pop("__init__")  # typing's
+        own.pop("__init__", None)  # typing's
     if dataclasses.is_dataclass(cls):
         listed = entries(said.get("Attributes", ""))
         for field in dataclasses.fields(cls):

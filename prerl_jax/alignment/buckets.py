@@ -1,13 +1,14 @@
-"""Means of per-token values by how probable a token was and by where it stood in its response.
+"""Means of per-token values by the token's probability and by its position in the response.
 
-With edges e_1 < ... < e_(K-1) bucket k holds e_k <= value < e_(k+1), the first and the last being open, so K buckets
-take in everything.
+With edges e_1 < ... < e_(K-1), bucket k holds e_k <= value < e_(k+1). The first and the last bucket are open, so the K
+buckets hold all values.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,17 @@ from prerl_jax.core.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class Buckets:
-    """Where the buckets of tokens begin. ValueError for edges that do not increase or that are out of their range."""
+    """The inner edges of the buckets of tokens.
+
+    Attributes:
+      probability: increasing, in (0, 1): edges for P(y_t | x, y_<t) and for P(y_t | y_<t).
+      position: increasing, 1 or more: edges for t, the position in the response, from 0.
+
+    Raises ValueError for edges that do not increase or that are out of their range.
+    """
 
     probability: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
-    """Inner edges, in (0, 1), of P(y_t | x, y_<t) and of P(y_t | y_<t)."""
     position: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-    """Inner edges, from 1, of t: the token's place in its response, from 0."""
 
     def __post_init__(self):
         for name, low, high in (("probability", 0, 1), ("position", 0, float("inf"))):
@@ -33,11 +39,11 @@ class Buckets:
                 raise ValueError(f"Buckets.{name} must increase between {low} and {high}, both left out; got {edges}.")
 
     def positions_within(self, length: int) -> tuple[int, ...]:
-        """The edges of positions that responses of this length reach."""
+        """The edges of positions that responses of `length` tokens reach."""
         return tuple(edge for edge in self.position if edge < length)
 
     def names(self, length: int) -> dict[str, tuple[str, ...]]:
-        """A name for each bucket of each of AXES, for responses of this length: "0.9-0.99"; "0", "1", "2-3", ..."""
+        """The buckets' names for each of AXES, for responses of `length` tokens: "0.9-0.99"; "0", "1", "2-3", ..."""
         probability = tuple(f"{a:g}-{b:g}" for a, b in itertools.pairwise((0, *self.probability, 1)))
         ends = itertools.pairwise((0, *self.positions_within(length), length))
         position = tuple(f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in ends)
@@ -45,40 +51,43 @@ class Buckets:
 
 
 AXES = ("post", "pre", "position")
-"""By P(y_t | x, y_<t), by P(y_t | y_<t), and by t."""
+"""The buckets' axes: P(y_t | x, y_<t), P(y_t | y_<t), and t."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Bucketed:
-    """Sums of a per-token value over the buckets of AXES at once; those of several batches add."""
+    """Sums of a per-token value over the buckets of all three AXES. The sums of several batches add up.
+
+    Attributes:
+      totals: f32[K, K, L], sums of the value.
+      tokens: i32[K, K, L], numbers of tokens.
+    """
 
     totals: Array
-    """f32[K, K, L]."""
     tokens: Array
-    """i32[K, K, L]."""
 
     def mean(self, *axes: str) -> Array:
-        """Mean by the buckets of these of AXES, in their order there, over all others; NaN where there is no token."""
+        """The mean in each bucket of the given axes, in the order of AXES, over the other axes; NaN without a token."""
         return jnp.divide(self._over(self.totals, axes), self._over(self.tokens, axes))
 
     def count(self, *axes: str) -> Array:
-        """Tokens, as `mean`."""
+        """The number of tokens in each bucket of the given axes, as in `mean`."""
         return self._over(self.tokens, axes)
 
     def _over(self, values: Array, axes: tuple[str, ...]) -> Array:
         if set(axes) - set(AXES):
-            raise ValueError(f"the axes of buckets are {AXES}, got {axes}.")
+            raise ValueError(f"the axes of buckets are {AXES}, got {axes}. Use some of these.")
         return values.sum(axis=tuple(i for i, axis in enumerate(AXES) if axis not in axes))
 
 
 def bucketed(values: Array, alignment: TokenAlignment, buckets: Buckets | None = None) -> Bucketed:
-    """Sums of f32[B, R] by the tokens' probabilities in both spaces and by their position, over the mask. Traceable.
+    """Sums of per-token values in the buckets of both probabilities and of the position. Traceable.
 
     Args:
-      values: a field of the alignment, or any other value of each response token.
-      alignment: of the same responses; its mask and its log-probabilities are used.
-      buckets: `Buckets()` by default.
+      values: f32[B, R], a field of the alignment or any other value of each response token.
+      alignment: of the same responses. Its mask selects the tokens; its log-probabilities choose their buckets.
+      buckets: None for `Buckets()`.
     """
     buckets = buckets or Buckets()
     length, mask = values.shape[1], alignment.mask
@@ -97,21 +106,28 @@ def bucketed(values: Array, alignment: TokenAlignment, buckets: Buckets | None =
 def token_alignment_metrics(alignment: TokenAlignment, buckets: Buckets | None = None) -> dict[str, Array]:
     """The `alignment/token...` metrics of a run, f32[] each; NaN where there is no token. Traceable.
 
-    alignment/token (the mean cosine), alignment/token_weighted (the mean with weights |g_pre| |g_post|: a token whose
-    gradient is nearly zero moves nothing, whatever its cosine), alignment/marginal_gap (mean, nats a token),
-    alignment/marginal_gap_per_response (summed over a response: log P(y|x) - log P(y)), and the mean cosine of each
-    bucket: alignment/token/post_A-B and alignment/token/pre_A-B by probability with and without the prompt,
-    alignment/token/position_A-B by position.
+    alignment/token: the mean cosine.
+    alignment/token_weighted: the mean cosine with weights |g_pre| |g_post|. A token whose gradient is nearly zero
+      changes nothing, whatever its cosine.
+    alignment/marginal_gap: the mean, in nats a token.
+    alignment/marginal_gap_per_response: the mean over responses of log P(y|x) - log P(y).
+    alignment/token/post_A-B, alignment/token/pre_A-B: the mean cosine by probability with and without the prompt.
+    alignment/token/position_A-B: the mean cosine by position.
+
+    Args:
+      alignment: of B responses of up to R tokens.
+      buckets: None for `Buckets()`.
     """
     buckets = buckets or Buckets()
     return token_alignment_means(token_alignment_sums(alignment, buckets), alignment.mask.shape[1], buckets)
 
 
-Sums = dict[str, Array | Bucketed]
+Sums = dict[str, Any]
+"""{name: an array f32[] or i32[], or a `Bucketed`}."""
 
 
 def token_alignment_sums(alignment: TokenAlignment, buckets: Buckets) -> Sums:
-    """What `token_alignment_means` takes; that of several batches adds, leaf by leaf."""
+    """The sums that `token_alignment_means` takes. Those of several batches add up, leaf by leaf."""
     return {
         "cosine": alignment.cosine.sum(),
         "inner": alignment.inner.sum(),
@@ -124,7 +140,7 @@ def token_alignment_sums(alignment: TokenAlignment, buckets: Buckets) -> Sums:
 
 
 def token_alignment_means(sums: Sums, length: int, buckets: Buckets) -> dict[str, Array]:
-    """The metrics of `token_alignment_metrics` from the sums of its batches, of responses of so many tokens."""
+    """The metrics of `token_alignment_metrics`, from sums over batches of responses of up to `length` tokens."""
     metrics = {
         "alignment/token": sums["cosine"] / sums["tokens"],
         "alignment/token_weighted": sums["inner"] / sums["norms"],

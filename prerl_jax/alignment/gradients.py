@@ -2,15 +2,16 @@
 
     cos(g_pre, g_post) = <g_pre, g_post> / (|g_pre| |g_post|)
 
-once for the two objectives (advantages, selection and weighing included), and, on request, for the mean
-log-probabilities alone, grad mean log P(y) and grad mean log P(y|x) (paper arXiv 2604.14142, section 3). The two
-measures differ, so both are named.
+It is measured for the two objectives (with their advantages, selection and aggregation). On request it is also measured
+for the mean log-probabilities, grad mean log P(y) and grad mean log P(y|x) (arXiv 2604.14142, section 3). These two
+measures differ, so each has its own name.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,8 @@ from prerl_jax.core.types import Array, Head, Model, Params, Rollouts
 from prerl_jax.core.xla_cpu import after
 
 ParameterGroups = tuple[tuple[str, str], ...]
-"""(name, text) pairs, tried in order: whether the text is in a leaf's path, written as "^.layers.attention.q$". A group
-may have several."""
+"""(group, text) pairs. A leaf belongs to the first group whose text is in its path, written as "^.layers.attention.q$".
+A group may have several pairs."""
 
 DECODER_GROUPS: ParameterGroups = (
     ("norm", "norm"),
@@ -43,7 +44,7 @@ DECODER_GROUPS: ParameterGroups = (
     ("attention_o", ".attention.o"),
     ("mlp", ".mlp."),
 )
-"""Of the decoders that come with the package, biases with their matrices; a tied embedding is "embedding"."""
+"""The groups of this package's decoders. Biases are in the group of their matrix; a tied embedding is "embedding"."""
 
 
 def make_dual_gradients(
@@ -56,30 +57,38 @@ def make_dual_gradients(
     chunk: int | None = None,
     microbatches: int = 1,
 ) -> Callable[[Params, Rollouts], tuple[Params, Params, Metrics]]:
-    """f(params, rollouts) -> (gradient of pre's loss, gradient of post's loss, alignment); pure, jit it whole.
+    """Makes f(params, rollouts) -> (gradient of pre's loss, gradient of post's loss, metrics). f is pure: jit it whole.
 
-    Both are on-policy: old log-probabilities are the current ones. Works on unpacked rollouts.
+    Both gradients are on-policy: the current log-probabilities serve as the old ones. The rollouts are not packed.
 
     Args:
       model: the policy.
-      pre: the phase of the one gradient.
-      post: the phase of the other.
-      group_size: rollouts of one prompt, side by side.
-      logprob_alignment: whether the mean log-probabilities are compared too, by one more backward pass in each space.
-      chunk: tokens of a row unembedded at once; None chooses.
-      microbatches: parts that the rows of either space are done in, one after the other; must divide them.
+      pre: the phase of the first gradient, normally in P(y).
+      post: the phase of the second gradient, normally in P(y|x).
+      group_size: the number of adjacent rollouts with the same prompt.
+      logprob_alignment: whether the mean log-probabilities are compared as well; it costs one more backward pass in
+        each space.
+      chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
+      microbatches: parts that the rows of a space are processed in, one after the other; it must divide them.
 
-    Returns, in the third place: alignment/objective f32[] (the cosine), alignment/objective_by_layer f32[L] (where
-      params has stacked "layers"), alignment/objective_by_group/NAME f32[] (of DECODER_GROUPS: embedding, attention_q,
-      ..., and "other"), alignment/norm_pre, alignment/norm_post; alignment/sampler_logprob_diff, the mean absolute
-      difference of the sampler's and the trainer's log-probabilities on post's trained tokens, where post is given the
-      prompt; and with `logprob_alignment`, alignment/logprob,
-      alignment/logprob_by_layer, alignment/logprob_by_group/NAME, alignment/logprob_norm_pre and
-      alignment/logprob_norm_post. A cosine with a zero gradient (a selection that is empty) is NaN.
+    Returns: f. Its metrics are
+        alignment/objective f32[]: the cosine of the two gradients,
+        alignment/objective_by_layer f32[L]: that of each layer, where params has stacked "layers",
+        alignment/objective_by_group/NAME f32[]: that of each of DECODER_GROUPS (embedding, ...) and "other",
+        alignment/norm_pre and alignment/norm_post f32[],
+        alignment/sampler_logprob_diff f32[]: the mean absolute difference of the sampler's and the trainer's
+          log-probabilities on post's trained tokens, where post is given the prompt,
+        and, with `logprob_alignment`, alignment/logprob, alignment/logprob_by_layer, alignment/logprob_by_group/NAME,
+          alignment/logprob_norm_pre and alignment/logprob_norm_post.
+      A cosine with a zero gradient (from an empty selection) is NaN.
+
+    Raises ValueError for `logprob_alignment` with a phase of several terms.
     """
-
     if logprob_alignment and (pre.terms or post.terms):
-        raise ValueError("The mean log-probability of a phase with several terms is not defined; pass plain phases.")
+        raise ValueError(
+            "The mean log-probability of a phase with several terms is not defined. Pass phases without terms, or set "
+            "logprob_alignment=False."
+        )
 
     def gradients(phase: Phase, params: Params, rollouts: Rollouts) -> tuple[tuple[Params, ...], Metrics]:
         batch = make_prepare(phase, group_size)(rollouts)
@@ -91,7 +100,7 @@ def make_dual_gradients(
     def dual(params: Params, rollouts: Rollouts) -> tuple[Params, Params, Metrics]:
         pre_gradients, _ = gradients(pre, params, rollouts)
         post_gradients, sums = after(pre_gradients, functools.partial(gradients, post), params, rollouts)
-        found = {}
+        found: Metrics = {}
         kinds = (("objective", ""), ("logprob", "logprob_"))
         for (name, prefix), *both in zip(kinds, pre_gradients, post_gradients, strict=False):
             found |= _alignment(name, prefix, *both)
@@ -104,12 +113,13 @@ def make_dual_gradients(
 
 
 def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:
-    """(params, (batch, weights of the mean log-probability or None)) -> (the gradient of either, sums of the metrics).
+    """(params, (batch, weights of the mean log-probability or None)) -> (one or two gradients, sums of the metrics).
 
-    One forward pass, whatever is asked for, and one backward pass for each gradient.
+    It takes one forward pass, and one backward pass for each gradient.
     """
     objective = phase.objective
-    loss, settings = token_loss(objective), {"temperature": phase.temperature, "chunk": chunk}
+    loss = token_loss(objective)
+    settings: dict[str, Any] = {"temperature": phase.temperature, "chunk": chunk}
 
     def terms(logprobs: Array, entropy: Array, data) -> tuple[tuple[Array, ...], Metrics]:
         (batch, trained), means = data
@@ -161,7 +171,8 @@ def cosine(a: Params, b: Params) -> Array:
 def cosine_by_group(a: Params, b: Params, groups: ParameterGroups = DECODER_GROUPS) -> dict[str, Array]:
     """{group: cosine f32[]} of two gradients of one tree, in the order of `groups`.
 
-    A group without a leaf is left out, leaves of no group are in "other", and a cosine with a zero gradient is NaN.
+    Groups without a leaf are left out. Leaves that belong to no group are in "other". A cosine with a zero gradient is
+    NaN.
     """
     sums: dict[str, Array] = {name: jnp.zeros(3) for name, _ in (*groups, ("other", ""))}
     there = set()

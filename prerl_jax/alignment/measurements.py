@@ -1,9 +1,9 @@
-"""What both spaces say of a batch of responses, as metrics: alignment token by token, marginal gap, probabilities.
+"""Metrics of a batch of responses in both spaces: alignment token by token, marginal gap and probabilities.
 
-One forward pass in each space; the numbers of `token_alignment` and `statistics` follow from the same hidden states.
-Everything is a sum over tokens until the end, so parts of the rows may be done one after the other:
+One forward pass in each space serves both the token alignment and the probability statistics. Everything is a sum over
+tokens until the end, so the rows can be processed in microbatches:
 
-    mean = (sum over parts of the sum over a part's tokens) / (sum over parts of its tokens)
+    mean = (sum over all microbatches of a per-token value) / (number of tokens of all microbatches)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prerl_jax.core.microbatches import accumulate
 from prerl_jax.core.types import Array, Head, Model, Params, Rollouts, Space
 
 BUFFERS = 6
-"""Arrays of a chunk's logits that are held at once: logits, q and probabilities, in two spaces."""
+"""Arrays of the size of a chunk's logits that are held at once: logits, q and probabilities, in two spaces."""
 
 
 def make_space_measurements(
@@ -35,20 +35,21 @@ def make_space_measurements(
     chunk: int | None = None,
     microbatches: int = 1,
 ) -> Callable[[Params, Rollouts], dict[str, Array]]:
-    """f(params, rollouts) -> the `alignment/` metrics, f32[] each, that need no gradient; pure, jit it whole.
-
-    Those of `token_alignment_metrics`, and those of `make_probability_statistics` under alignment/pre and
-    alignment/post.
+    """Makes the function that measures a batch of responses in both spaces, without a gradient.
 
     Args:
       model: the policy.
       pre_space: P(y).
       post_space: P(y|x).
-      stop_tokens: ids that end a response.
-      buckets: of probabilities and positions; `Buckets()` by default.
-      temperature: divides the logits.
+      stop_tokens: ids of the tokens that end a response.
+      buckets: of probabilities and positions; None for `Buckets()`.
+      temperature: divides the logits; above 0.
       chunk: tokens of a row whose logits are held at once, in both spaces; None chooses by LOGITS_BUDGET.
-      microbatches: parts that the rows are done in, one after the other; must divide them.
+      microbatches: parts that the rows are processed in, one after the other; it must divide them.
+
+    Returns:
+      f(params, rollouts) -> the metrics of `token_alignment_metrics`, and those of `make_probability_statistics` under
+      alignment/pre and alignment/post, f32[] each. f is pure: jit it whole.
     """
     buckets, stops = buckets or Buckets(), tuple(sorted(set(stop_tokens)))
 
@@ -98,20 +99,23 @@ def make_probability_statistics(
     top: int = 3,
     chunk: int | None = None,
 ) -> Callable[[Params, Rollouts], dict[str, Array]]:
-    """f(params, rollouts) -> {"NAME/STATISTIC": f32[]}, means over the tokens that the space NAME scores; jit it whole.
+    """Makes f(params, rollouts) -> {"NAME/STATISTIC": f32[]}, means over the tokens that the space NAME scores.
 
-    One forward pass a space. NaN in a space that scores no token.
+    f is pure: jit it whole. It costs one forward pass for each space. In a space that scores no token, it gives NaN.
 
     Args:
       model: the policy.
-      spaces: by the names that the results are to have: {"pre": PreTrainSpace(prefix), "post": PostTrainSpace()}.
-      stop_tokens: ids that end a response.
-      temperature: divides the logits.
-      top: how many of the largest probabilities are averaged.
+      spaces: by the names in the results, such as {"pre": PreTrainSpace(prefix), "post": PostTrainSpace()}.
+      stop_tokens: ids of the tokens that end a response.
+      temperature: divides the logits; above 0.
+      top: how many of the largest probabilities are reported.
       chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
 
-    Returns: the STATISTICs are logprob and probability (of the response's own token), entropy, top1 ... (the k-th
-      largest probability), and, where there are stop tokens, eos (the probability of ending here).
+    Returns:
+      f. The STATISTICs are logprob and probability (of the response's own token), entropy, top1, top2, ... (the
+      k-th largest probability) and, where there are stop tokens, eos (the probability of ending here).
+
+    Raises ValueError, when f is traced, where `top` is more than the vocabulary.
     """
     stops = tuple(sorted(set(stop_tokens)))
 
@@ -146,7 +150,7 @@ def token_statistics(
       hidden: [B, C, D], the states that predict the tokens.
       head: turns hidden states into logits.
       targets: i32[B, C], the tokens.
-      stop_tokens: ids that end a response.
+      stop_tokens: ids of the tokens that end a response.
       temperature: divides the logits.
       top: how many of the largest probabilities are reported.
     """

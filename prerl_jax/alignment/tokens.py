@@ -72,9 +72,9 @@ class TokenAlignment:
 def make_token_alignment(
     model: Model, pre_space: Space, post_space: Space, temperature: float = 1.0, chunk: int | None = None
 ) -> Callable[[Params, Rollouts], TokenAlignment]:
-    """Makes f(params, rollouts) -> the TokenAlignment of the rollouts' responses. f is pure: jit it whole.
+    """Makes the function that compares the two spaces' last-layer gradients token by token.
 
-    f costs one forward pass in each space, with the logits of each, and no backward pass. For a tied embedding it
+    It costs one forward pass in each space, with the logits of each, and no backward pass. For a tied embedding it
     measures only the gradient as an unembedding, see the module.
 
     Args:
@@ -83,6 +83,9 @@ def make_token_alignment(
       post_space: P(y|x).
       temperature: divides the logits; above 0.
       chunk: tokens of a row whose logits are held at once, in both spaces; None chooses by LOGITS_BUDGET.
+
+    Returns:
+      f(params, rollouts) -> the TokenAlignment of the responses, with fields [B, R]. f is pure: jit it whole.
     """
 
     def align(params: Params, rollouts: Rollouts) -> TokenAlignment:
@@ -151,7 +154,8 @@ def _last_layer(hidden: Array, head: Head, targets: Array, temperature: float) -
     # Entropy of "y or not", and of which other token it is.
     among_others = rest - jnp.sum(others * head.fill_invalid(logits, 0.0), axis=-1)
     entropy = -jnp.exp(logprobs) * logprobs - missing * log_missing + missing * among_others
-    own, size = 1, missing / temperature
+    own: Array | int = 1
+    size = missing / temperature
     if head.soft_cap is not None:
         slope = 1 - (head.fill_invalid(logits, 0.0) * temperature / head.soft_cap) ** 2
         own, others = jnp.take_along_axis(slope, targets[..., None], axis=-1)[..., 0], slope * others

@@ -1,16 +1,17 @@
-"""The critic's side of PPO: what it learns from, its update, and how much of the returns it explains.
+"""The critic of PPO: its batch, its update, and its metrics.
 
-    loss = sum_{b,t} w_{b,t} l(V_{b,t}),    l the clipped squared error of `gae.clipped_value_loss`,
+    loss = sum_{b,t} w_{b,t} l(V_{b,t}),    l the clipped squared error of `clipped_value_loss`,
                                             w the mean over the response tokens of the global batch
     explained variance = 1 - Var(target - V_old) / Var(target)
 
-V_t is the value of prompt and response up to token t, so the critic's rows are those of P(y|x), whatever space the
-policy is trained in. The value does not depend on the token that it is a baseline for, so in P(y|x) it leaves the
-expected gradient as it is. In P(y), where tokens drawn from pi(.|x) are scored under another distribution, no baseline
-is free in that sense, the mean of a group no more than this one; there the advantage says what it always says: how much
-better than expected, of this prompt and this beginning, the response went on.
+V_t is the value of the prompt and of the response before token t. So the critic's rows are those of P(y|x), whatever
+space the policy is trained in. The value does not depend on the token for which it is the baseline, so in P(y|x) it
+does not change the expected gradient. In P(y), tokens drawn from pi(.|x) are scored under another distribution, and no
+baseline has that property, neither this one nor the mean of a group. The advantage still says how much better the
+response went on than expected, given this prompt and this beginning.
 
-Policy and critic share no parameter: each has its optimizer and its clip, and each is left as it was by itself.
+The policy and the critic share no parameters. Each has its own optimizer and gradient clipping, and each skips its
+update by itself where its gradient is not finite.
 """
 
 from __future__ import annotations
@@ -23,26 +24,32 @@ from prerl_jax.core.aggregation import TokenMean
 from prerl_jax.core.microbatches import accumulate, map_microbatches
 from prerl_jax.core.spaces import PostTrainSpace, response_part
 from prerl_jax.core.train_step import CriticStep, Metrics, update
-from prerl_jax.core.types import AdvantageEstimator, Array, Critic, CriticState, Params, Rollouts, ValueBatch
+from prerl_jax.core.types import Array, Critic, CriticState, Params, Rollouts, ValueAdvantageEstimator, ValueBatch
 
 
 def rollout_values(critic: Critic, params: Params, rollouts: Rollouts, microbatches: int = 1) -> Array:
-    """f32[B, R]: the value of what stands before every token of the responses; 0 outside of them.
+    """The values f32[B, R] of the tokens before each response token; 0 at padding.
 
-    Computed once a rollout batch, in parts of rows (`microbatches`), and kept through all of its updates.
+    They are computed once for a batch of rollouts, and serve all of its updates.
+
+    Args:
+      critic: the value model.
+      params: the critic's parameters.
+      rollouts: B responses of up to R tokens.
+      microbatches: parts that the rows are processed in, one after the other; it must divide B.
     """
     found = map_microbatches(lambda rows: critic.values(params, rows), microbatches, PostTrainSpace()(rollouts))
     return found[:, rollouts.prompt.shape[1] :]
 
 
-def value_batch(advantage: AdvantageEstimator, rollouts: Rollouts, values: Array, keep: Array) -> ValueBatch:
-    """The critic's rows, one a rollout, T = P + R.
+def value_batch(advantage: ValueAdvantageEstimator, rollouts: Rollouts, values: Array, keep: Array) -> ValueBatch:
+    """The critic's rows, one a rollout, with T = P + R.
 
     Args:
-      credit: gives the targets.
-      rollouts: B responses of up to R tokens, with the rewards that the credit reads.
+      advantage: the advantage estimator; its method `targets` gives the returns.
+      rollouts: B responses of up to R tokens, with the rewards that the advantages are computed from.
       values: f32[B, R], see `rollout_values`.
-      keep: bool[B]: what the credit leaves out, the critic does not learn from either.
+      keep: bool[B], False for responses that neither the policy nor the critic is trained on.
     """
     sequences = PostTrainSpace()(rollouts)
     laid = {"targets": advantage.targets(rollouts, values), "old_values": values}
@@ -51,9 +58,10 @@ def value_batch(advantage: AdvantageEstimator, rollouts: Rollouts, values: Array
 
 
 def value_statistics(batch: ValueBatch) -> Metrics:
-    """Of the values that a whole rollout batch was judged by: their mean, the targets', and the explained variance.
+    """train/value_mean, train/return_mean and train/explained_variance of a whole rollout batch, f32[] each.
 
-    Where all targets are equal there is nothing to explain: NaN.
+    The values are those that the advantages were computed from. The explained variance is NaN where all targets are
+    equal.
     """
 
     def mean(x: Array) -> Array:
@@ -73,18 +81,19 @@ def value_statistics(batch: ValueBatch) -> Metrics:
 def make_critic_step(
     critic: Critic, tx: optax.GradientTransformation, *, clip: float | None, microbatches: int = 1
 ) -> CriticStep:
-    """step(state, batch, phase_step) -> (state, metrics f32[]); pure, a part of the train step.
+    """Makes step(state, batch, phase_step) -> (state, metrics f32[]), a pure part of the train step.
 
-    A non-finite loss or gradient, or a batch without a kept token, leaves the critic bit for bit as it was.
+    If the loss or the gradient is not finite, or the batch has no kept token, the critic stays as it was, bit for bit.
 
     Args:
       critic: the value model.
-      tx: its optimizer; `update` is given `phase_step`.
-      clip: see `gae.clipped_value_loss`.
-      microbatches: as for `make_train_step`, of the critic's rows.
+      tx: the critic's optimizer. Its `update` gets `phase_step`.
+      clip: see `clipped_value_loss`.
+      microbatches: as in `make_train_step`, for the critic's rows.
 
-    Returns metrics: train/value_loss, train/value_clip_fraction (tokens whose loss is that of the clipped value),
-      train/critic_grad_norm (before clipping), train/critic_update_norm, train/critic_skipped.
+    Returns: the step. Its metrics are train/value_loss, train/value_clip_fraction (the fraction of tokens whose loss is
+      that of the clipped value), train/critic_grad_norm (before clipping), train/critic_update_norm and
+      train/critic_skipped.
     """
     tx = optax.with_extra_args_support(tx)
 
@@ -117,13 +126,13 @@ def make_critic_step(
 
 
 def clipped_value_loss(values: Array, old_values: Array, targets: Array, clip: float | None = 0.2) -> Array:
-    """The critic's loss by token, of the shape of `values`, differentiable by them.
+    """The critic's loss at each token, f32[...]. Differentiable in `values`.
 
     Args:
-      values: f32[...], of the critic being trained.
-      old_values: f32[...], of the critic that the targets were made with.
-      targets: f32[...], see `gae`.
-      clip: how far a value is rewarded for moving away from its old one; None for any distance.
+      values: f32[...], the current critic's values.
+      old_values: f32[...], the values that the targets were computed from.
+      targets: f32[...], the returns, see `gae`.
+      clip: the largest change of a value from its old one that lowers the loss; None for no limit.
     """
     plain = (values - targets) ** 2
     if clip is None:

@@ -122,8 +122,8 @@ def split_floats(data: Any) -> tuple[list[Array], list[Array], Callable]:
         floats, others = iter(floats), iter(others)
         return structure.unflatten([next(floats if is_float else others) for is_float in wanted])
 
-    parts = ([leaf for leaf, w in zip(leaves, wanted, strict=True) if w == kind] for kind in (True, False))
-    return *parts, merge
+    pairs = list(zip(leaves, wanted, strict=True))
+    return [leaf for leaf, w in pairs if w], [leaf for leaf, w in pairs if not w], merge
 
 
 def _with_gradient(states, head, logits, targets, temperature):

@@ -60,8 +60,8 @@ def token_logprobs(
     if length < 2:
         return jnp.zeros(tokens.shape, jnp.float32), jnp.zeros(tokens.shape, jnp.float32)
     chunk = chunk or chunk_length(rows, length - 1, head.vocab_size)
-    scored = _scores(hidden[:, :-1], head, tokens[:, 1:], temperature, chunk)
-    return tuple(jnp.pad(x, [(0, 0), (1, 0)]) for x in scored)
+    logprobs, entropy = _scores(hidden[:, :-1], head, tokens[:, 1:], temperature, chunk)
+    return jnp.pad(logprobs, [(0, 0), (1, 0)]), jnp.pad(entropy, [(0, 0), (1, 0)])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -116,7 +116,8 @@ def statistics(logits: Array, targets: Array, head: Head) -> tuple[Array, Array,
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, targets.reshape(-1, 1), axis=-1)[:, 0]
     entropy = entropy_of(logits, normaliser, head)
-    return tuple(x.reshape(targets.shape) for x in (chosen - normaliser, entropy, normaliser))
+    logprobs, entropy, normaliser = (x.reshape(targets.shape) for x in (chosen - normaliser, entropy, normaliser))
+    return logprobs, entropy, normaliser
 
 
 def entropy_of(logits: Array, normaliser: Array, head: Head) -> Array:

@@ -8,6 +8,8 @@ published code does.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -35,6 +37,9 @@ def adamw(
       weight_decay: lambda.
       max_grad_norm: global norm that gradients are clipped to; None for no clipping.
 
+    Returns:
+      an optax transformation; its state has the same structure for every learning rate.
+
     Raises ValueError in `update` for a Schedule without `phase_step`.
     """
     return optax.chain(
@@ -50,7 +55,7 @@ def rate_at(learning_rate: float | Schedule, phase_step: Array) -> Array:
     return jnp.asarray(_rate(learning_rate, phase_step), jnp.float32)
 
 
-def _rate(learning_rate: float | Schedule, phase_step: Array | None) -> Array | float:
+def _rate(learning_rate: float | Schedule, phase_step: Any) -> Array | float:
     return learning_rate(phase_step) if callable(learning_rate) else learning_rate
 
 

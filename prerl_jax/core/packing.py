@@ -18,7 +18,7 @@ batch, and the train step skips the microbatches that stay empty; or `bucket` ch
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -57,7 +57,15 @@ def first_fit(lengths: np.ndarray, capacity: int) -> Bins:
 
 
 def bucket(rows: int, multiple: int = 1) -> int:
-    """The smallest of multiple * (1, 2, 3, 4, 6, 8, 12, 16, ...) that is at least `rows`; `multiple` for no rows."""
+    """A number of rows from a short list, so that batches of different sizes need few programs.
+
+    Args:
+      rows: the rows that must fit, 0 or more.
+      multiple: what the result must be a multiple of, 1 or more.
+
+    Returns:
+      the smallest of multiple * (1, 2, 3, 4, 6, 8, 12, 16, ...) that is at least `rows`.
+    """
     needed = max(1, -(-rows // multiple))
     power = 1 << (needed - 1).bit_length()
     return multiple * (3 * power // 4 if power >= 4 and needed <= 3 * power // 4 else power)
@@ -71,13 +79,18 @@ def plan(batch: Batch | ValueBatch, objective: Objective | None, capacity: int |
       objective: decides which tokens are trained; None for a critic's batch.
       capacity: tokens of a packed row; None for T.
 
+    Returns:
+      for each packed row, the numbers of the batch's rows that it holds.
+
     Raises ValueError for rows that are packed already, and for a row that is longer than the capacity.
     """
     if batch.sequences.segments.max(initial=0) > 1:
         raise ValueError("Only unpacked rows, one segment each, can be packed.")
-    trained = batch.weights != 0 if objective is None else trained_tokens(batch, objective)
+    trained = (
+        trained_tokens(batch, objective) if isinstance(batch, Batch) and objective is not None else batch.weights != 0
+    )
     chosen = np.flatnonzero(trained.any(axis=1))
-    lengths = (batch.sequences.segments > 0).sum(axis=1)[chosen]
+    lengths = np.asarray((batch.sequences.segments > 0).sum(axis=1))[chosen]
     return [[int(chosen[i]) for i in members] for members in first_fit(lengths, capacity or batch.weights.shape[1])]
 
 
@@ -110,21 +123,23 @@ def pack(batch: AnyBatch, bins: Bins, rows: int, capacity: int | None = None, *,
     member, column = np.nonzero(valid)  # of every token, in the order in which it is laid
     bin_of = np.repeat(np.arange(len(bins)), [len(members) for members in bins])
     tokens_of = np.bincount(bin_of[member], minlength=len(bins))
-    place = np.repeat(row_order(rows, microbatches)[: len(bins)], tokens_of)
-    place = place, np.arange(len(member)) - np.repeat(np.cumsum(tokens_of) - tokens_of, tokens_of)
+    row = np.repeat(row_order(rows, microbatches)[: len(bins)], tokens_of)
+    place = row, np.arange(len(member)) - np.repeat(np.cumsum(tokens_of) - tokens_of, tokens_of)
 
     def put(tokens: np.ndarray) -> np.ndarray:
         out = np.zeros((rows, capacity), tokens.dtype)
         out[place] = tokens
         return out
 
-    def lay(values: np.ndarray | None) -> np.ndarray | None:
+    def lay(values: Any) -> Any:
         return None if values is None else put(values[members[member], column])
 
     s = batch.sequences
-    sequences = Sequences(lay(s.tokens), lay(s.positions), put(segment[member]), lay(s.mask))
-    fields = [f.name for f in dataclasses.fields(batch) if f.name not in ("sequences", "critic")]
-    return type(batch)(sequences=sequences, **{name: lay(getattr(batch, name)) for name in fields})
+    segments: Any = put(segment[member])
+    sequences = Sequences(lay(s.tokens), lay(s.positions), segments, lay(s.mask))
+    names = [f.name for f in dataclasses.fields(batch) if f.name not in ("sequences", "critic")]
+    fields: dict[str, Any] = {name: lay(getattr(batch, name)) for name in names}
+    return type(batch)(sequences=sequences, **fields)
 
 
 def unpack(values: np.ndarray, bins: Bins, valid: np.ndarray, *, microbatches: int = 1) -> np.ndarray:

@@ -18,12 +18,14 @@ def split_params(params: Params, is_trainable: Callable[[str], bool]) -> tuple[P
       is_trainable: whether a leaf is trained, given its dotted path, such as "layers.attention.q". Layers are stacked,
         so a leaf holds all of them.
 
-    Returns: two nested dicts with the paths of `params`, for `init_state(trainable, tx, rng, frozen)`. The second is
-      None where every leaf is trainable.
+    Returns:
+      two nested dicts with the paths of `params`, for `init_state(trainable, tx, rng, frozen)`. The second is None
+      where every leaf is trainable.
 
     Raises ValueError where no leaf is trainable.
     """
-    trainable, frozen = {}, {}
+    trainable: Params = {}
+    frozen: Params = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         keys = [entry.key for entry in path]
         part = trainable if is_trainable(".".join(keys)) else frozen
@@ -40,7 +42,10 @@ def merge_params(trainable: Params, frozen: Params | None) -> Params:
 
     Args:
       trainable: a nested dict of arrays, `TrainState.params`.
-      frozen: a nested dict of the other arrays, `TrainState.frozen`; None returns `trainable` itself.
+      frozen: a nested dict of the other arrays, `TrainState.frozen`; None for no others.
+
+    Returns:
+      the whole nested dict; `trainable` itself where nothing is frozen.
 
     Raises ValueError where both parts have the same leaf.
     """

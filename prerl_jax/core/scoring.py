@@ -29,12 +29,15 @@ def states(model: Model, params: Params, sequences: Sequences) -> tuple[Array, H
 def make_score(
     model: Model, temperature: float = 1.0, *, chunk: int | None = None
 ) -> Callable[[Params, Sequences], Array]:
-    """Makes score(params, sequences) -> the log-probability of every token, f32[B, T]; 0 where the mask is False.
+    """Makes the function that computes the log-probability of every token.
 
     Args:
       model: the language model.
       temperature: divides the logits; above 0.
       chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
+
+    Returns:
+      score(params, sequences) -> f32[B, T], 0 where the mask is False; pure: jit it.
     """
 
     def score(params: Params, sequences: Sequences) -> Array:
@@ -48,8 +51,8 @@ def score_with_entropy(
 ) -> tuple[Array, Array]:
     """(log-probabilities, entropies), f32[B, T] each; 0 where the mask is False."""
     hidden, head = states(model, params, sequences)
-    scored = token_logprobs(hidden, head, sequences.tokens, temperature=temperature, chunk=chunk)
-    return tuple(jnp.where(sequences.mask, x, 0.0) for x in scored)
+    logprobs, entropy = token_logprobs(hidden, head, sequences.tokens, temperature=temperature, chunk=chunk)
+    return jnp.where(sequences.mask, logprobs, 0.0), jnp.where(sequences.mask, entropy, 0.0)
 
 
 class ScoreOldAndReference(Protocol):
@@ -61,10 +64,9 @@ class ScoreOldAndReference(Protocol):
 def make_score_old_and_reference(
     model: Model, temperature: float = 1.0, *, chunk: int | None = None, microbatches: int = 1
 ) -> ScoreOldAndReference:
-    """Makes the function that fills `old_logprobs` and `ref_logprobs` of a batch. It is pure: jit it.
+    """Makes the function that computes `old_logprobs` and `ref_logprobs` of a batch.
 
-    The function takes the policy's parameters as `old`, the reference's as `reference`, or both, and costs one forward
-    pass for each. Call it on packed rows, before the first update. Rows that packing has left out are not scored.
+    Call it on packed rows, before the first update. Rows that packing has left out are not scored.
 
     Args:
       model: the architecture of the policy and of the reference.
@@ -72,12 +74,15 @@ def make_score_old_and_reference(
       chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
       microbatches: parts that the rows are scored in, as in the train step; it must divide the rows. A part without a
         token to score is skipped.
+
+    Returns:
+      fill(batch, old=None, reference=None) -> the batch with `old_logprobs` f32[B, T] under the parameters `old` and
+      `ref_logprobs` f32[B, T] under `reference`. What is None is left as it is. It costs one forward pass for each of
+      the two. Pure: jit it.
     """
     score = make_score(model, temperature, chunk=chunk)
 
     def fill(batch: Batch, *, old: Params | None = None, reference: Params | None = None) -> Batch:
-        given = {"old_logprobs": old, "ref_logprobs": reference}
-
         def of(params: Params) -> Array:
             def part(rows: Sequences) -> Array:
                 empty = jnp.zeros(rows.mask.shape)
@@ -85,6 +90,10 @@ def make_score_old_and_reference(
 
             return map_microbatches(part, microbatches, batch.sequences)
 
-        return dataclasses.replace(batch, **{name: of(params) for name, params in given.items() if params is not None})
+        return dataclasses.replace(
+            batch,
+            old_logprobs=batch.old_logprobs if old is None else of(old),
+            ref_logprobs=batch.ref_logprobs if reference is None else of(reference),
+        )
 
     return fill

@@ -45,10 +45,13 @@ def init_state(
     """The state at the start of a run: step 0 of phase 0.
 
     Args:
-      params: the parameters to train, float32. With `frozen`, one part of `split_params`.
+      params: the parameters to train, f32[...]. With `frozen`, one part of `split_params`.
       tx: the optimizer; moments are made for `params` alone.
-      rng: the run's PRNG key.
+      rng: key[], the run's PRNG key.
       frozen: the other part of `split_params`; None trains all parameters.
+
+    Returns:
+      the TrainState, with `step`, `phase` and `phase_step` i32[] of 0.
     """
     step, phase, phase_step = (jnp.zeros((), jnp.int32) for _ in range(3))  # one buffer each: they are donated
     return TrainState(step, params, tx.init(params), rng, phase, phase_step, frozen=frozen)
@@ -57,7 +60,7 @@ def init_state(
 def make_loss(
     model: Model, objective: Objective, *, temperature: float = 1.0, chunk: int | None = None
 ) -> Callable[[Params, Batch], tuple[Array, Metrics]]:
-    """Makes loss(params, batch) -> (loss f32[], sums), where `sums` holds sums of per-token metrics f32[].
+    """Makes the loss of a batch, with its metrics.
 
     A token is trained if its weight is not 0 and, for an objective that is 0 where the advantage is 0, its advantage is
     not 0. Metrics are summed over the trained tokens, and `sums["tokens"]` counts them, so the sums of parts of a batch
@@ -70,8 +73,14 @@ def make_loss(
       objective: the loss of each token.
       temperature: divides the logits; above 0.
       chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
+
+    Returns:
+      loss(params, batch) -> (loss f32[], sums), where `sums` holds the sums of per-token metrics, f32[] each.
+
+    Raises ValueError for an objective without `traits`.
     """
-    terms, settings = token_loss(objective), {"temperature": temperature, "chunk": chunk}
+    terms = token_loss(objective)
+    settings: dict[str, Any] = {"temperature": temperature, "chunk": chunk}
     with_entropy = objective.traits.needs_entropy
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
@@ -119,7 +128,8 @@ def token_means(sums: Metrics) -> Metrics:
     """
     sums = dict(sums)
     tokens, known = sums.pop("tokens"), sums.pop("sampler_tokens", None)
-    means = {name: value / jnp.maximum(tokens, 1.0) for name, value in sums.items()}
+    count = jnp.maximum(tokens, 1.0)
+    means = {name: value / count for name, value in sums.items()}
     if known is not None:
         means["sampler_logprob_diff"] = sums["sampler_logprob_diff"] / jnp.where(tokens > 0, known, 1.0)
     return means
@@ -135,7 +145,8 @@ def masked(batch: Batch, trained: Array) -> Batch:
     """The batch with zeros at the tokens that are not trained: 0 * NaN would be NaN, in the gradient too."""
     names = ("weights", "advantages", "old_logprobs", "ref_logprobs", "sampler_logprobs")
     values = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
-    return dataclasses.replace(batch, **{n: jnp.where(trained, v, 0.0) for n, v in values.items()})
+    clean: dict[str, Any] = {name: jnp.where(trained, value, 0.0) for name, value in values.items()}
+    return dataclasses.replace(batch, **clean)
 
 
 def make_train_step(
@@ -168,9 +179,13 @@ def make_train_step(
       learning_rate: the rate of `tx`, a number or a Schedule. It is only reported, as train/learning_rate; None leaves
         the metric out.
 
-    Returns: the step. Its metrics are train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens
-      (trained tokens), train/skipped, train/learning_rate, the means of `token_means` (train/logprob, train/entropy,
+    Returns:
+      the step. Its metrics are train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens (trained
+      tokens), train/skipped, train/learning_rate, the means of `token_means` (train/logprob, train/entropy,
       train/sampler_logprob_diff, train/ratio and the objective's others), and the critic's.
+
+    Raises ValueError for an objective without `traits`, and in the step where the rows do not divide into microbatches
+    or the batch has a critic's rows and the state has no critic.
     """
     tx = optax.with_extra_args_support(tx)
     loss = make_loss(model, objective, temperature=temperature, chunk=chunk)
@@ -199,6 +214,10 @@ def make_train_step(
             metrics["train/learning_rate"] = rate_at(learning_rate, state.phase_step)
         new = {"params": params, "opt_state": opt_state, "step": state.step + 1, "phase_step": state.phase_step + 1}
         if critic is not None and values is not None:
+            if state.critic is None:
+                raise ValueError(
+                    "The batch has rows for a critic, and state.critic is None. Pass a state with a critic."
+                )
             new["critic"], of_critic = critic(state.critic, values, state.phase_step)
             metrics |= of_critic
         return dataclasses.replace(state, **new), metrics

@@ -154,7 +154,7 @@ class TrainState:
       step: i32[], the number of rollout batches used, skipped ones included.
       params: trainable float32 leaves.
       opt_state: the optimizer's state; its structure is the same in every phase.
-      rng: the run's PRNG key. It never changes: the random draws of a step use `fold_in(rng, step)`.
+      rng: key[], the run's PRNG key. It never changes: the random draws of a step use `fold_in(rng, step)`.
       phase: i32[], the index of the current phase.
       phase_step: i32[], the number of steps done in the current phase.
       critic: the critic's state; None in a run without a critic.

@@ -2,11 +2,11 @@
 
     y_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s        over s <= t of t's own segment
 
-`attend` is the one place where a row's attention is chosen. "xla" is plain operations, in blocks of queries against the
-keys up to the block's end. Long rows' blocks are rematerialised in the backward pass, so that no [T, T] array of scores
-is kept. "splash" is the Pallas kernel of `models/splash.py` and runs on TPUs. GPUs take "xla": cuDNN's attention
-knows a row's length but neither left padding nor segments, except as an array of [T, T] that it is there to avoid.
-Padding attends to nothing; its output is finite and unused.
+`attend` chooses how it is computed. "xla" uses plain operations, in blocks of queries against the keys up to the end of
+the block. The blocks of long rows are rematerialised in the backward pass, so no [T, T] array of scores is kept.
+"splash" is the Pallas kernel of `models/splash.py`; it runs on TPUs. GPUs use "xla": cuDNN's attention knows the length
+of a row but neither left padding nor segments, except as an array [T, T], which it exists to avoid. Padding attends to
+nothing; its output is finite and unused.
 """
 
 from __future__ import annotations
@@ -23,22 +23,29 @@ from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
 
 BACKENDS = ("auto", "xla", "splash")
 NAME = "attention"
-"""What checkpoint policies call attention's output."""
+"""The name of attention's output in checkpoint policies."""
 MASKED = -1e30
-"""Score of what may not be attended to; finite, so that a row without anything to attend to has no NaN."""
+"""Score of a key that must not be attended to. It is finite, so a row with nothing to attend to has no NaN."""
 QUERY_BLOCK = 512
-"""Queries done at once in rows longer than twice this."""
+"""Queries of a block, in rows longer than twice this."""
 FEWEST_QUERIES, BLOCKS = 64, 4
-"""Shorter rows are done in even blocks, four at most, of no fewer queries: of four, 0.6 of the scores are computed."""
+"""Shorter rows have up to BLOCKS even blocks of at least FEWEST_QUERIES queries. With four, 0.6 of all scores are
+computed."""
 SPANS = 8
-"""Into how many lengths of keys a long row's blocks are sorted, at most: each is compiled, so there are few."""
+"""The most key lengths that the blocks of a long row have. Each is compiled, so there are few."""
 
 
 def choose(backend: str, query: tuple[int, ...], kv_heads: int, mesh: Mesh | None, rules: Rules) -> str:
-    """ "xla" or "splash": what queries [B, T, H, K] and so many key heads are attended with on this mesh.
+    """Chooses "xla" or "splash".
 
-    "auto" is splash where the mesh is of TPUs (without one, where JAX's first device is) and the kernel takes the
-    shapes. Raises ValueError where "splash" is asked for and cannot be had.
+    Args:
+      backend: one of BACKENDS. "auto" is splash where the devices are TPUs and the kernel supports the shapes.
+      query: (B, T, H, K), the shape of the queries.
+      kv_heads: N, the number of key heads.
+      mesh: the devices; None for JAX's first device.
+      rules: maps logical axes to mesh axes.
+
+    Raises ValueError for an unknown backend, and for "splash" where it is not possible.
     """
     if backend not in BACKENDS:
         raise ValueError(f"attention must be one of {BACKENDS}, got {backend!r}.")
@@ -70,10 +77,10 @@ def attend(
       value: [B, T, N, K].
       segments: i32[B, T], 0 = padding.
       backend: one of BACKENDS, see `choose`.
-      mesh: what the arrays are split over; None for one device.
-      rules: logical axis -> mesh axes.
+      mesh: the devices that the arrays are sharded over; None for one device.
+      rules: maps logical axes to mesh axes.
 
-    Returns: [B, T, H, K] in the dtype of `value`; softmax is taken in float32.
+    Returns: [B, T, H, K] in the dtype of `value`; the softmax is in float32.
     """
     if choose(backend, query.shape, key.shape[2], mesh, rules) == "splash":
         return splash.attend(query, key, value, segments, mesh, rules, name=NAME)
@@ -118,7 +125,7 @@ def _split(x: jax.Array, padding: int, blocks: int) -> jax.Array:
 
 
 def _attend_block(query, key, value, query_segments, key_segments, start):
-    # Heads before tokens, so that both products are plain batches of matrices: XLA:CPU writes no scores transposed.
+    # Heads stand before tokens, so both products are plain batches of matrices: XLA:CPU writes no transposed scores.
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim).transpose(0, 2, 3, 1, 4)

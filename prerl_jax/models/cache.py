@@ -1,12 +1,12 @@
-"""The key-value cache of decoding, and attention to it: prompts held once a group, responses in a ring.
+"""The key-value cache of decoding, and attention to it. A prompt is stored once for its group, responses in a ring.
 
     y = sum_s softmax_s(q . k_s / sqrt(K)) v_s        over the row's prompt and its own last n tokens
 
-All rows write the ring at one column, clock mod S. A row's own entries are the last n columns, so a row begins anew by
-setting its n to 0, and nothing is moved: positions are baked into the keys as they are written. Keys lie with their
-columns last, which makes the scores a plain product of matrices.
+All rows write to the same column of the ring, clock mod S. The last n columns belong to the row's current response, so
+a new response starts by setting n to 0. Nothing has to be moved, because keys are rotated by their positions when they
+are written. Keys have their columns last, which makes the scores a plain product of matrices.
 
-Stored as "int8", what a head holds of a token has one scale, max|x| / 127; scores and weights are multiplied by it.
+An "int8" cache has one scale for each token of each head, max|x| / 127. Scores and weights are multiplied by it.
 """
 
 from __future__ import annotations
@@ -22,54 +22,67 @@ from prerl_jax.models.attention import MASKED
 Array = jax.Array
 CACHE_DTYPES = (None, "bfloat16", "int8")
 LINE = 16
-"""float32 columns that fill a cache line of 64 bytes."""
+"""float32 columns of a cache line of 64 bytes."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """Keys [..., N, K, S] or values [..., N, S, K] of N heads of size K and S columns."""
+    """Keys or values as they are stored, of N heads of size K and S columns.
+
+    Attributes:
+      data: keys [..., N, K, S] or values [..., N, S, K].
+      scale: f32, with size 1 on the axis of K; None where `data` has no scale (any dtype but int8).
+    """
 
     data: Array
     scale: Array | None
-    """f32, 1 on the axis of size K; None where `data` is as it was computed."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Keys and values of Q prompts, each once, and of their Q * G rows' own tokens.
+    """Keys and values of Q prompts, each stored once, and of the responses of their Q * G rows.
 
-    Of every layer one `Held`, in a tuple; or one `Held` of all layers, stacked on a leading axis.
+    The four fields of keys and values are each a tuple of one `Held` a layer, or one `Held` of all layers, stacked on a
+    leading axis.
+
+    Attributes:
+      prompt_key: [Q, N, K, P].
+      prompt_value: [Q, N, P, K].
+      prompt_mask: bool[Q, P], True on the prompts' tokens.
+      key: [Q * G, N, K, S], the ring.
+      value: [Q * G, N, S, K], the ring.
     """
 
     prompt_key: Any
-    """[Q, N, K, P]."""
     prompt_value: Any
-    """[Q, N, P, K]."""
     prompt_mask: Array
-    """bool[Q, P]."""
     key: Any
-    """[Q * G, N, K, S]."""
     value: Any
-    """[Q * G, N, S, K]."""
 
 
 def head_bytes(size: int, dtype: Any, compute_dtype: Any) -> int:
-    """Bytes that a key or a value of one head takes, as `hold` stores it."""
+    """Bytes of one head's key or value of size `size`, as `hold` stores it."""
     return size + 4 if dtype == "int8" else size * jnp.dtype(dtype or compute_dtype).itemsize
 
 
 def whole_lines(columns: int) -> int:
-    """So many columns or up to 15 more: a ring whose rows of keys begin where a line of the cache does.
+    """The columns rounded up to a multiple of LINE, so that each row of keys starts at the start of a cache line.
 
-    Scores of 2 x 32 by 32 x 53, read from memory, took XLA:CPU 1.7 times as long as of 2 x 32 by 32 x 64.
+    XLA:CPU took 1.7 times as long for scores of 2 x 32 by 32 x 53, read from memory, as for 2 x 32 by 32 x 64.
     """
     return -(-columns // LINE) * LINE
 
 
 def hold(x: Array, axis: int, dtype: Any) -> Held:
-    """`x` as it is stored: `axis` is that of the head's size, `dtype` one of CACHE_DTYPES."""
+    """Keys or values `x` as they are stored.
+
+    Args:
+      x: keys or values.
+      axis: the axis of the head's size, K.
+      dtype: one of CACHE_DTYPES; None keeps that of `x`.
+    """
     if dtype != "int8":
         return Held(x if dtype is None else x.astype(dtype), None)
     wide = x.astype(jnp.float32)
@@ -78,22 +91,31 @@ def hold(x: Array, axis: int, dtype: Any) -> Held:
 
 
 def write(ring: Held, x: Array, column: Array, *, axis: int, columns: int, dtype: Any, layer: Array | None) -> Held:
-    """The ring with the new token's x [B, N, K] at a column; `axis`, `columns`: of the head's size and the columns."""
+    """The ring with one more token.
+
+    Args:
+      ring: keys or values, of one layer or stacked.
+      x: [B, N, K], the new token's keys or values.
+      column: i32[], where it is written.
+      axis: the ring's axis of the head's size, without the layer axis.
+      columns: the ring's axis of the columns, without the layer axis.
+      dtype: the dtype that `hold` stores the token in.
+      layer: i32[], the layer of a stacked ring; None for a ring of one layer.
+    """
     new = hold(jnp.expand_dims(x, columns), axis, dtype)
 
     def put(old: Array, new: Array) -> Array:
-        start: list[Array | int] = [0] * new.ndim
+        start: list[Any] = [0] * new.ndim
         start[columns] = column
         if layer is not None:
             new, start = new[None], [layer, *start]
         return jax.lax.dynamic_update_slice(old, new.astype(old.dtype), start)
 
-    scale = None if ring.scale is None or new.scale is None else put(ring.scale, new.scale)
-    return Held(put(ring.data, new.data), scale)
+    return jax.tree.map(put, ring, new)
 
 
 def valid_columns(columns: int, lengths: Array, clock: Array) -> Array:
-    """bool[B, S]: the last lengths[b] + 1 columns up to and including that of the clock."""
+    """bool[B, S]: True on the last lengths[b] + 1 of the S columns, up to and including that of the clock."""
     age = (clock - jnp.arange(columns)) % columns
     return age <= lengths[:, None]
 
@@ -101,16 +123,16 @@ def valid_columns(columns: int, lengths: Array, clock: Array) -> Array:
 def attend_cached(
     query: Array, prompt_key: Held, prompt_value: Held, prompt_mask: Array, key: Held, value: Held, valid: Array
 ) -> Array:
-    """Attention of one new token a row to its prompt, held once a group, and to its own tokens so far.
+    """Attention of one new token a row to its prompt and to its own tokens so far.
 
     Args:
-      query: [Q * G, H, K], rows of a group side by side; query head h reads key head h // (H / N).
-      prompt_key: [Q, N, K, P]; with prompt_value, what the group's G rows share.
+      query: [Q * G, H, K], the G rows of a group adjacent; query head h reads key head h // (H / N).
+      prompt_key: [Q, N, K, P], shared by the rows of a group.
       prompt_value: [Q, N, P, K].
       prompt_mask: bool[Q, P].
       key: [Q * G, N, K, S].
       value: [Q * G, N, S, K].
-      valid: bool[Q * G, S], the row's own columns.
+      valid: bool[Q * G, S], the columns that each row attends to.
 
     Returns: [Q * G, H, K] in the dtype of `query`. The softmax is over both parts at once, in float32.
     """
@@ -139,14 +161,14 @@ def attend_cached(
 
 
 def _scores(query: Array, key: Held, valid: Array) -> Array:
-    """f32[B, N, M, S] of queries [B, N, M, K], with MASKED where not valid [B, S]."""
+    """Scores f32[B, N, M, S] of queries [B, N, M, K], with MASKED where not valid [B, S]."""
     scores = jnp.einsum("bnmk,bnks->bnms", query, key.data.astype(query.dtype), preferred_element_type=jnp.float32)
     scores = scores if key.scale is None else scores * key.scale
     return jnp.where(valid[:, None, None, :], scores, MASKED)
 
 
 def _weighted(weights: Array, value: Held, dtype: Any) -> Array:
-    """f32[B, N, M, K], the sum of values by weights [B, N, M, S]."""
+    """The weighted sum of values f32[B, N, M, K], by weights [B, N, M, S]."""
     weights = weights if value.scale is None else weights * value.scale[..., 0][:, :, None]
     return jnp.einsum(
         "bnms,bnsk->bnmk", weights.astype(dtype), value.data.astype(dtype), preferred_element_type=jnp.float32

@@ -80,7 +80,7 @@ class Decoder:
     # Parameters
 
     def init(self, key: jax.Array) -> Params:
-        """Random float32 parameters: weights ~ N(0, 0.02), norms 1, biases 0."""
+        """Random parameters f32[...], from a PRNG key[]: weights ~ N(0, 0.02), norms 1, biases 0."""
         ends_key, layers_key = jax.random.split(key)
         ends = nnx.to_pure_dict(nnx.state(Ends(self.config, ends_key)))
 

@@ -1,8 +1,8 @@
-"""Model FLOPs: the arithmetic that the mathematics asks for, whatever is recomputed, padded or masked.
+"""Model FLOPs: the arithmetic of the mathematics. What is recomputed, padded or masked does not count.
 
     forward = 2 (tokens * matrix weights of the layers + unembedded * D V) + 4 L H K pairs,    backward = 2 forward
 
-`pairs` are (query, key) pairs that attend; norms, rotations and softmax are left out, as is usual (PaLM, appendix B).
+`pairs` are the (query, key) pairs of attention. Norms, rotations and softmax are left out, as usual (PaLM, appendix B).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def forward_flops(config: DecoderConfig, tokens: float, pairs: float, unembedded
 
     Args:
       config: the architecture.
-      tokens: positions that go through the layers.
-      pairs: (query, key) pairs, each token's own included.
-      unembedded: positions that go through the unembedding.
+      tokens: number of positions that go through the layers.
+      pairs: number of (query, key) pairs, each token's own pair included.
+      unembedded: number of positions whose logits are computed.
     """
     c = config
     attention = c.hidden_size * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
@@ -29,13 +29,20 @@ def forward_flops(config: DecoderConfig, tokens: float, pairs: float, unembedded
 
 
 def causal_pairs(lengths: np.ndarray) -> float:
-    """(query, key) pairs of causal sequences of these lengths."""
+    """The number of (query, key) pairs of causal sequences of these lengths i64[N]."""
     lengths = np.asarray(lengths, np.float64)
     return float((lengths * (lengths + 1) / 2).sum())
 
 
 def sampling_flops(config: DecoderConfig, prompts: np.ndarray, responses: np.ndarray, group_size: int) -> float:
-    """FLOPs of sampling: lengths i32[B] of every row's prompt and response; a prompt is computed once for its group."""
+    """FLOPs of sampling. A prompt is computed once for its group.
+
+    Args:
+      config: the architecture.
+      prompts: i32[B], length of every row's prompt.
+      responses: i32[B], length of every row's response.
+      group_size: adjacent rows with the same prompt.
+    """
     prefilled = prompts[::group_size]
     tokens = float(prefilled.sum()) + float(responses.sum())
     pairs = causal_pairs(prefilled) + causal_pairs(responses) + float((prompts.astype(np.float64) * responses).sum())
@@ -43,17 +50,17 @@ def sampling_flops(config: DecoderConfig, prompts: np.ndarray, responses: np.nda
 
 
 def training_flops(config: DecoderConfig, lengths: np.ndarray, scored: float) -> float:
-    """FLOPs of a train step on sequences of these lengths, of which `scored` tokens go through the unembedding."""
+    """FLOPs of a train step on sequences of these lengths i64[N], where the logits of `scored` tokens are computed."""
     return 3 * _sequences_flops(config, lengths, scored)
 
 
 def scoring_flops(config: DecoderConfig, lengths: np.ndarray) -> float:
-    """FLOPs of the log-probabilities of all tokens of sequences of these lengths."""
+    """FLOPs of the log-probabilities of all tokens of sequences of these lengths i64[N]."""
     return _sequences_flops(config, lengths, float(np.sum(lengths)))
 
 
 def value_flops(config: DecoderConfig, lengths: np.ndarray) -> float:
-    """FLOPs of a critic's values of sequences of these lengths; a train step on them has three times as many."""
+    """FLOPs of a critic's values of sequences of these lengths i64[N]. A train step on them has three times as many."""
     return _sequences_flops(config, lengths, 0)
 
 

@@ -1,8 +1,8 @@
 """GGUF files (llama.cpp's format): architecture and weights, with the `gguf` package and numpy.
 
-llama.cpp rotates neighbouring pairs where Hugging Face rotates halves, so its converter interleaves the rows of a Llama
-model's q and k projections (weights and biases): row 2j + h of a head is Hugging Face's row h * K/2 + j. That is undone
-here. Qwen files are rotated by halves and stored as they are.
+llama.cpp rotates neighbouring pairs where Hugging Face rotates halves. So its converter interleaves the rows of a Llama
+model's q and k projections (weights and biases): row 2j + h of a head is Hugging Face's row h * K/2 + j. This module
+undoes the interleaving. Qwen models are rotated by halves, and their files are read as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,22 +20,22 @@ from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.layout import Stored
 from prerl_jax.models.rope import LinearRope, Llama3Rope
 
-if TYPE_CHECKING:
-    from gguf import GGUFReader
-
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 REFUSED = ("expert_count", "attention.sliding_window", "logit_scale", "residual_scale", "embedding_scale")
-"""Metadata that would change the computation."""
+"""Metadata that would change the computation in a way that the decoder does not support."""
 LLAMA3_RANGE: dict[str, Any] = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-"""Of every published Llama 3.x; a file keeps only the resulting factors."""
+"""The range of every published Llama 3.x. A file has only the resulting factors."""
 
 
-def open_reader(path: Path) -> GGUFReader:
-    """The file's metadata and memory-mapped tensors. Raises ValueError naming a file that cannot be read."""
+def open_reader(path: Path) -> Any:
+    """A gguf.GGUFReader: the file's metadata and memory-mapped tensors.
+
+    Raises ValueError with the path where the file cannot be read.
+    """
     from gguf import GGUFReader
 
     try:
@@ -44,16 +44,16 @@ def open_reader(path: Path) -> GGUFReader:
         raise ValueError(f"{path} is truncated, corrupt, or no GGUF file: {error}") from error
 
 
-def field(reader: GGUFReader, key: str, default: Any = None) -> Any:
+def field(reader: Any, key: str, default: Any = None) -> Any:
     """A metadata value, or `default`."""
     found = reader.get_field(key)
     return default if found is None else found.contents()
 
 
 def open_checkpoint(path: Path) -> tuple[DecoderConfig, dict[str, Stored]]:
-    """(architecture, tensors under their GGUF names, to be dequantised to float32 when they are read).
+    """(architecture, tensors by their GGUF names). Tensors are dequantised to float32 when they are read.
 
-    Raises ValueError naming an architecture, switch or tensor type that is not done.
+    Raises ValueError that names an architecture, switch or tensor type that is not supported.
     """
     reader = open_reader(path)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -67,7 +67,7 @@ def open_checkpoint(path: Path) -> tuple[DecoderConfig, dict[str, Stored]]:
     return config, {name: _stored(tensor, config) for name, tensor in tensors.items()}
 
 
-def _config(reader: GGUFReader, shapes: dict[str, tuple[int, ...]]) -> DecoderConfig:
+def _config(reader: Any, shapes: dict[str, tuple[int, ...]]) -> DecoderConfig:
     family = field(reader, "general.architecture")
     if family not in ARCHITECTURES:
         raise ValueError(f"Unknown GGUF architecture {family!r}; the decoder does {', '.join(ARCHITECTURES)}.")
@@ -128,7 +128,7 @@ def _scaling(get) -> LinearRope | None:
 
 
 def _llama3(config: DecoderConfig, factors: np.ndarray) -> Llama3Rope:
-    """The Llama 3 scaling whose divisors of the frequencies are `factors`; ValueError if there is none."""
+    """The Llama 3 scaling that divides the frequencies by `factors`. Raises ValueError if there is none."""
     scaling = Llama3Rope(factor=float(factors.max()), **LLAMA3_RANGE)
     plain = rope.frequencies(config.head_dim, config.rope_theta, None)
     expected = plain / rope.frequencies(config.head_dim, config.rope_theta, scaling)
@@ -152,6 +152,6 @@ def _stored(tensor, config: DecoderConfig) -> Stored:
 
 
 def uninterleave(rows: np.ndarray, heads: int) -> np.ndarray:
-    """[heads * K, ...] with the two halves of each head interleaved -> one half after the other."""
+    """Rows [heads * K, ...] with the two halves of each head interleaved -> with one half after the other."""
     split = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return split.swapaxes(1, 2).reshape(rows.shape)

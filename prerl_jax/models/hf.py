@@ -1,6 +1,6 @@
-"""Checkpoints: read from a Hugging Face folder or a .gguf file, written as a Hugging Face folder.
+"""Model checkpoints: read from a Hugging Face folder or a .gguf file, written as a Hugging Face folder.
 
-Reading goes leaf by leaf from memory-mapped files into arrays that already have their sharding; writing gathers leaf by
+Reading goes leaf by leaf from memory-mapped files into arrays that already have their sharding. Writing gathers leaf by
 leaf. Neither ever holds the whole model on one device, and neither needs PyTorch.
 """
 
@@ -32,13 +32,16 @@ from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_FILE_BYTES = 4_000_000_000
-"""A checkpoint above this is written in several files with an index."""
+"""A larger checkpoint is written in several files with an index."""
 
 
 def read_config(path: str | Path) -> DecoderConfig:
-    """The architecture of a Hugging Face folder or a .gguf file; no weights are read.
+    """The architecture of a Hugging Face folder or a .gguf file. No weights are read.
 
-    Raises FileNotFoundError where there is none, ValueError where it is not one that the decoder does.
+    Args:
+      path: the folder or file, or `package:NAME/file`.
+
+    Raises FileNotFoundError where there is no model, ValueError for an architecture that the decoder does not support.
     """
     path = resolve(path)
     if path.suffix == ".gguf":
@@ -61,19 +64,28 @@ def load_model(
     remat: str = "none",
     rules: Rules = DEFAULT_RULES,
 ) -> tuple[Decoder, Params]:
-    """The decoder of a checkpoint and its parameters, sharded over `mesh` by `rules` as they are read.
+    """Reads a checkpoint.
+
+    The decoder's `config.dtype` is the dtype of the stored tensors, whatever config.json says, so `save_hf` writes them
+    back unchanged.
 
     Args:
-      path: a Hugging Face folder (one safetensors file or several with an index), a .gguf file, or `package:NAME/file`.
-      mesh: devices to shard over; None for the default device.
-      dtype: of the parameters; training wants float32.
+      path: a Hugging Face folder (one safetensors file, or several with an index), a .gguf file, or
+        `package:NAME/file`.
+      mesh: devices to shard over, made by `prerl_jax.make_mesh`; None for the default device. `jax.make_mesh` gives
+        Explicit axes by default, which are refused.
+      dtype: dtype of the parameters; training needs float32.
       compute_dtype: see `Decoder`.
       remat: see `Decoder`.
       rules: see `Decoder`.
 
-    The returned model's `config.dtype` is the dtype of the tensors, whatever config.json says, so that `save_hf` writes
-    them back unchanged. Raises FileNotFoundError where there is no such checkpoint, ValueError for an architecture that
-    the decoder does not do, a missing, unexpected or wrongly shaped tensor, and a damaged file.
+    Returns:
+      (the decoder, its parameters, sharded over `mesh` by `rules` as they are read).
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: the decoder does not support the architecture; a tensor is missing, unexpected or of the wrong shape;
+        a file is damaged; the mesh has Explicit axes, or does not divide a dimension.
     """
     path = resolve(path)
     if path.suffix == ".gguf":
@@ -98,7 +110,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _open_folder(path: Path) -> dict[str, Stored]:
-    """Every tensor of a folder's safetensors file or files."""
+    """All tensors of a folder's safetensors file or files."""
     if (path / SINGLE).is_file():
         return safetensors_file.read_file(path / SINGLE)
     if not (path / INDEX).is_file():
@@ -118,7 +130,7 @@ def _open_folder(path: Path) -> dict[str, Stored]:
 
 
 def _drop_redundant(stored: dict[str, Stored], tied: bool, path: Path) -> dict[str, Stored]:
-    """Without rotary buffers, and without the copy of a tied embedding that some checkpoints store."""
+    """The tensors without rotary buffers, and without the copy of a tied embedding that some checkpoints store."""
     kept = {name: tensor for name, tensor in stored.items() if not name.endswith("rotary_emb.inv_freq")}
     embed, head = (layout.LEAVES[(key,)].hf for key in ("embed", "unembed"))
     if tied and head in kept and embed in kept:
@@ -138,15 +150,19 @@ def _drop_redundant(stored: dict[str, Stored], tied: bool, path: Path) -> dict[s
 def save_hf(path: str | Path, model: Decoder, params: Params, tokenizer: Any = None, dtype: Any = None) -> None:
     """Writes a folder that transformers loads: config, generation config, weights, and the tokenizer if given.
 
+    The folder is written under another name and then renamed, so it appears whole or not at all. Every process must
+    call this function; process 0 writes.
+
     Args:
       path: the folder to make; it may exist if it is empty.
-      model: gives the config.
-      params: its parameter tree, sharded or not; every process must call, process 0 writes.
-      tokenizer: anything with `save_pretrained`.
+      model: its config is written.
+      params: the model's whole parameter tree, sharded or not.
+      tokenizer: any object with `save_pretrained`; None writes no tokenizer.
       dtype: float32, bfloat16 or float16; None for `model.config.dtype`, the dtype that the checkpoint was stored in.
 
-    The folder appears whole or not at all: it is written beside its place and renamed. Raises FileExistsError where the
-    folder holds something, ValueError where params do not fit the model or no Hugging Face config expresses it.
+    Raises:
+      FileExistsError: the folder is not empty.
+      ValueError: the params do not fit the model, or no Hugging Face config expresses the model.
     """
     path = Path(path).expanduser().absolute()
     dtype = jnp.dtype(model.config.dtype if dtype is None else dtype)
@@ -191,7 +207,7 @@ def _checked_leaves(model: Decoder, params: Params) -> dict[layout.Path, Any]:
 
 
 def _gather(leaf: Any) -> np.ndarray:
-    """The whole leaf on this host; a collective where other processes hold parts of it."""
+    """The whole leaf on this host. It is a collective operation where other processes hold parts of the leaf."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
@@ -202,7 +218,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
-    """The tokenizer's own files; the class is given the name that transformers 4 knows as well as 5."""
+    """Writes the tokenizer's files, with a class name that both transformers 4 and 5 know."""
     tokenizer.save_pretrained(str(folder))
     file = folder / "tokenizer_config.json"
     if file.is_file() and _read_json(file).get("tokenizer_class") == "TokenizersBackend":
@@ -210,7 +226,7 @@ def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
 
 
 def _write_weights(folder: Path, leaves: Mapping[layout.Path, Any], dtype: np.dtype) -> None:
-    """Streams the leaves into files of at most MAX_FILE_BYTES (a larger tensor has its own)."""
+    """Writes the leaves into files of at most MAX_FILE_BYTES; a larger tensor has a file of its own."""
     files: list[dict[str, tuple[int, ...]]] = [{}]
     total = size = 0
     for name, shape in layout.file_shapes(leaves, "hf").items():

@@ -1,7 +1,7 @@
 """Hugging Face's config.json and generation_config.json, to and from `DecoderConfig`.
 
-What the decoder does not compute is refused here by name, because ignoring a switch would give another model. Defaults
-are those of transformers' own configuration classes.
+A switch that the decoder does not support is an error that names it: ignoring the switch would give another model.
+Defaults are those of transformers' configuration classes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_po
 
 
 def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) -> DecoderConfig:
-    """DecoderConfig of a parsed config.json; the EOS ids come from generation_config.json where it has them.
+    """The DecoderConfig of a parsed config.json.
 
-    Raises ValueError naming a missing key, an unknown architecture, or a switch that the decoder does not have.
+    Args:
+      raw: config.json.
+      generation: generation_config.json; None where there is none. Its EOS ids are used where it has any.
+
+    Raises ValueError that names a missing key, an unknown architecture, or a switch that the decoder does not support.
     """
     generation = generation or {}
-    family: Any = raw.get("model_type")
-    _refuse_unknown(raw, family)
+    family = _known_family(raw)
     c = DEFAULTS[family] | raw
     heads, width = _count(c, "num_attention_heads"), _count(c, "hidden_size")
     theta, scaling = _rope(c)
@@ -62,7 +65,7 @@ def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) 
 
 
 def _count(config: dict[str, Any], key: str, default: int | None = None) -> int:
-    """A whole number of 1 or more; the default where there is none."""
+    """The value of a key, a whole number of 1 or more; the default where the key is missing."""
     value = default if config.get(key) is None else config[key]
     if value is None:
         raise ValueError(f"config.json has no {key!r}.")
@@ -93,7 +96,9 @@ def _ids(*choices: int | list[int] | None) -> tuple[int, ...]:
     return ids
 
 
-def _refuse_unknown(raw: dict[str, Any], family: Any) -> None:
+def _known_family(raw: dict[str, Any]) -> str:
+    """The model_type. Raises ValueError for an unknown one, and for a switch that the decoder does not support."""
+    family = raw.get("model_type")
     if not isinstance(family, str) or family not in ARCHITECTURES:
         raise ValueError(f"Unknown model_type {family!r}; the decoder does {', '.join(ARCHITECTURES)}.")
     named = raw.get("architectures") or [ARCHITECTURES[family]]
@@ -115,10 +120,14 @@ def _refuse_unknown(raw: dict[str, Any], family: Any) -> None:
             value = partial if key == "partial_rotary_factor" else raw[key]
             raise ValueError(f"config.json has {key} = {value!r}, which the decoder does not do.")
     _refuse_sliding_window(raw)
+    return family
 
 
 def _refuse_sliding_window(raw: dict[str, Any]) -> None:
-    """Qwen carries a window that is only in use with `use_sliding_window`, above layer `max_window_layers`."""
+    """Raises ValueError for a sliding window that is in use.
+
+    Qwen's configs have a window that is only in use with `use_sliding_window`, above layer `max_window_layers`.
+    """
     other = sorted(set(raw.get("layer_types") or ()) - {"full_attention"})
     if other:
         raise ValueError(f"config.json has layer_types {other}; the decoder does 'full_attention' only.")
@@ -164,14 +173,14 @@ def _rope_block(block: dict[str, Any], c: dict[str, Any]) -> tuple[float, Llama3
 
 
 def config_json(config: DecoderConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(config.json, generation_config.json) that transformers 5 and 4 read as `config`; rope in both spellings.
+    """(config.json, generation_config.json) that transformers 5 and 4 read as `config`, with rope in both spellings.
 
-    Raises ValueError for switches that no configuration of its model_type expresses.
+    Raises ValueError for a combination of switches that no config of this model_type expresses.
     """
     scaling: dict[str, Any]
     match config.rope_scaling:
         case None:
-            scaling = {"rope_type": "default"}
+            scaling: dict[str, Any] = {"rope_type": "default"}
         case LinearRope(factor):
             scaling = {"rope_type": "linear", "factor": factor}
         case Llama3Rope():

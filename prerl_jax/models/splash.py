@@ -1,7 +1,7 @@
 """Causal attention within segments on TPUs: Pallas splash attention, forward and backward in blocks, one row at a time.
 
-Scores live in the chip's own memory, a block at a time, and blocks above the diagonal are never computed; keys and
-values are not repeated for the query heads that share them. Rows are padded to whole blocks with segment 0.
+A block of scores at a time is in the chip's own memory. Blocks above the diagonal are never computed. Keys and values
+are not repeated for the query heads that share them. Rows are padded to whole blocks with segment 0.
 Source: jax.experimental.pallas.ops.tpu.splash_attention.
 """
 
@@ -15,15 +15,15 @@ from jax.sharding import Mesh, PartitionSpec
 from prerl_jax.models.partitioning import Rules, part_count, partition_spec
 
 LANES = 128
-"""Blocks are multiples of this."""
+"""Block sizes are multiples of this."""
 LARGEST_BLOCK = 1024
 HEAD_DIMS = (64, 128, 256)
 STEP_COST = 2 * LANES**2
-"""What a block costs beside its scores, in scores: without it, ever smaller blocks would seem ever better."""
+"""The cost of a block beside its scores, in scores. Without it, smaller blocks would always seem better."""
 
 
 def misfit(query: tuple[int, ...], kv_heads: int, mesh: Mesh | None, rules: Rules) -> str | None:
-    """Why queries [B, T, H, K] with so many key heads cannot be done by this kernel on this mesh; None if they can."""
+    """Why the kernel does not support queries of shape (B, T, H, K) with `kv_heads` key heads here; None if it does."""
     rows, length, heads, head_dim = query
     if head_dim not in HEAD_DIMS:
         return f"head_dim is {head_dim}, and the kernel takes {', '.join(map(str, HEAD_DIMS))}"
@@ -43,7 +43,7 @@ def misfit(query: tuple[int, ...], kv_heads: int, mesh: Mesh | None, rules: Rule
 
 
 def block_size(length: int) -> int:
-    """The block whose multiples cover a row at the least cost: few scores beyond the triangle, and few blocks."""
+    """The block size with the least cost for a row: few scores above the diagonal, and few blocks."""
 
     def cost(block: int) -> int:
         blocks = -(-length // block)
@@ -63,15 +63,19 @@ def attend(
     name: str | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """As `attention.attend`, of shapes that `misfit` has nothing against.
+    """`attention.attend`, for shapes that `misfit` returns None for.
 
     Args:
-      query, key, value: [B, T, H, K], [B, T, N, K] twice.
+      query: [B, T, H, K].
+      key: [B, T, N, K].
+      value: [B, T, N, K].
       segments: i32[B, T], 0 = padding.
-      mesh: rows and heads are split over it by the rules; None for one device.
-      rules: logical axis -> mesh axes.
-      name: what checkpoint policies call the output and its normalisers.
-      interpret: run the kernel's operations one by one, on any platform: for tests.
+      mesh: the devices that rows and heads are sharded over; None for one device.
+      rules: maps logical axes to mesh axes.
+      name: the name of the output and its normalisers in checkpoint policies.
+      interpret: runs the kernel's operations one by one, on any platform; for tests.
+
+    Returns: [B, T, H, K] in the dtype of `value`.
     """
 
     def local(query, key, value, segments):

@@ -1,23 +1,19 @@
 """Tokenizers: from a Hugging Face folder's tokenizer.json, or rebuilt from a GGUF file's metadata.
 
-A GGUF file has vocabulary, merges and token types, and names its pre-tokenizer; what that name means is llama.cpp's
-knowledge (llama-vocab.cpp), written out here for the byte-level BPE vocabularies that the decoder's models use.
+A GGUF file has a vocabulary, merges, token types and the name of a pre-tokenizer. llama.cpp (llama-vocab.cpp) defines
+what the name means. This module repeats that for the byte-level BPE vocabularies of the decoder's models.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from prerl_jax.models.gguf import field, open_reader
 from prerl_jax.models.location import resolve
 
-if TYPE_CHECKING:
-    from gguf import GGUFReader
-    from transformers import PreTrainedTokenizerFast
-
 CONTROL, USER_DEFINED = 3, 4
-"""GGUF token types: control tokens are special, user-defined ones are matched whole but are plain text."""
+"""GGUF token types. Control tokens are special; user-defined tokens are plain text that is matched as a whole."""
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -29,13 +25,18 @@ SPLITS = {
     "llama-v3": _CONTRACTIONS + r"\p{N}{1,3}" + _REST,
 }
 GPT2, GPT2_DIGITS = "gpt-2", "smollm"
-"""Pre-tokenizers that split as GPT-2 does; the second cuts every digit off first."""
+"""Pre-tokenizers that split text like GPT-2; the second separates every digit first."""
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a Hugging Face folder or of a .gguf file, chat template included where there is one.
+def load_tokenizer(path: str | Path) -> Any:
+    """The tokenizer of a Hugging Face folder or of a .gguf file, with its chat template where there is one.
 
-    Raises FileNotFoundError where there is none, ValueError for a GGUF vocabulary that is not rebuilt.
+    Args:
+      path: the folder or file, or `package:NAME/file`.
+
+    Returns: a transformers.PreTrainedTokenizerFast.
+
+    Raises FileNotFoundError where there is none, ValueError for a GGUF vocabulary that is not supported.
     """
     path = resolve(path)
     if path.suffix == ".gguf":
@@ -50,7 +51,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True)
 
 
-def _from_gguf(path: Path) -> PreTrainedTokenizerFast:
+def _from_gguf(path: Path) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
 
@@ -105,8 +106,8 @@ def _pre_tokenizer(pre: str, path: Path):
     )
 
 
-def _add_ends(tokenizer, reader: GGUFReader, special, vocabulary, *, add_bos: bool) -> None:
-    """Puts BOS before and EOS after every text, where the file asks for it; Llama 3 files leave BOS unsaid."""
+def _add_ends(tokenizer, reader: Any, special, vocabulary, *, add_bos: bool) -> None:
+    """Adds BOS before and EOS after every text, where the file says so. Llama 3 files do not say it for BOS."""
     from tokenizers import processors
 
     first = special["bos_token"] if field(reader, "tokenizer.ggml.add_bos_token", add_bos) else None
