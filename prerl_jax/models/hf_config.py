@@ -180,7 +180,7 @@ def config_json(config: DecoderConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     scaling: dict[str, Any]
     match config.rope_scaling:
         case None:
-            scaling: dict[str, Any] = {"rope_type": "default"}
+            scaling = {"rope_type": "default"}
         case LinearRope(factor):
             scaling = {"rope_type": "linear", "factor": factor}
         case Llama3Rope():
