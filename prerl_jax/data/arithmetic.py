@@ -57,11 +57,11 @@ class ChainSum:
         if self.count < 1:
             raise ValueError(f"ChainSum needs a count of at least 1, got {self.count}")
         if self.split not in SPLITS:
-            raise ValueError(f"ChainSum's split is one of {SPLITS}, got {self.split!r}")
+            raise ValueError(f"ChainSum's split must be one of {SPLITS}, got {self.split!r}")
         for name, allowed in (("terms", tuple(SUM_EXAMPLES)), ("digits", (1, 2, 3)), ("operators", ("+", "-", "*"))):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
-                raise ValueError(f"ChainSum's {name} are distinct values out of {allowed}, got {values}")
+                raise ValueError(f"ChainSum's {name} must be distinct values out of {allowed}, got {values}")
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
         """Generates the problems. The same fields give the same problems on every machine.
@@ -78,7 +78,7 @@ class ChainSum:
         if len(expressions) < self.count:
             raise ValueError(
                 f"ChainSum has only {len(expressions)} distinct questions for {self.split} with terms {self.terms}, "
-                f"digits {self.digits}, operators {self.operators}; {self.count} were asked for"
+                f"digits {self.digits}, operators {self.operators}; {self.count} were asked for. Ask for fewer"
             )
         return tuple(_problem(expression) for expression in expressions), ()
 

@@ -78,11 +78,14 @@ def make_batches(size: int, *, batch: int, seed: int, process_index: int = 0, pr
         ValueError: an argument is outside these ranges.
     """
     if batch < 1 or size < batch:
-        raise ValueError(f"a batch of {batch} prompts cannot be drawn from {size} problems; it takes 1 to {size}")
+        raise ValueError(f"a batch of {batch} prompts cannot be drawn from {size} problems; choose 1 to {size}")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} is not in [0, process_count {process_count})")
     if batch % process_count:
-        raise ValueError(f"a batch of {batch} prompts does not divide evenly over {process_count} processes")
+        raise ValueError(
+            f"a batch of {batch} prompts does not divide evenly over {process_count} processes; choose a multiple of "
+            f"{process_count}"
+        )
     if not 0 <= seed < 2**32:
         raise ValueError(f"the shuffle's seed must be in [0, 2**32), got {seed}")
     import grain  # its import takes more than a second

@@ -207,7 +207,7 @@ def left_pad(examples: Sequence[Example], length: int, pad_id: int) -> Prompts:
     """
     longest = max((len(example.tokens) for example in examples), default=0)
     if longest > length:
-        raise ValueError(f"a prompt of {longest} tokens does not fit in {length}")
+        raise ValueError(f"a prompt of {longest} tokens does not fit into rows of {length}; raise the length")
     prompt: Any = np.full((len(examples), length), pad_id, np.int32)  # Any: on the host, Prompts hold numpy arrays
     mask: Any = np.zeros((len(examples), length), bool)
     for row, example in enumerate(examples):

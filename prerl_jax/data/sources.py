@@ -104,13 +104,13 @@ def _collect(
             if not problem.answer.strip():
                 dropped.append(f"{where}: empty ground truth")
             elif deduplicate and problem.prompt in seen:
-                dropped.append(f"{where}: the prompt of an earlier row")
+                dropped.append(f"{where}: an earlier row has the same prompt")
             else:
                 seen.add(problem.prompt)
                 problems.append(problem)
         if len(problems) == before:
             first = f", the first: {dropped[out]}" if len(dropped) > out else ""
-            raise ValueError(f"{one} has no problem in it ({len(dropped) - out} rows dropped{first})")
+            raise ValueError(f"{one} has no valid problem ({len(dropped) - out} rows dropped{first})")
     return tuple(problems), tuple(dropped)
 
 

@@ -57,7 +57,10 @@ def require_same_leaves(path: epath.Path, saved: dict[str, Any], abstract: Any) 
     }
     found = [f"{what}: {', '.join(names[:8])}{' ...' * (len(names) > 8)}" for what, names in text.items() if names]
     if found:
-        raise ValueError(f"the checkpoint {path} is of another model or optimizer; {'; '.join(found)}.")
+        raise ValueError(
+            f"the checkpoint {path} is of another model or optimizer; {'; '.join(found)}. Use the config of the run "
+            "that wrote it."
+        )
 
 
 def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -162,5 +162,5 @@ def test_left_pad(make_tokenizer):
 
 def test_left_pad_refuses_what_does_not_fit(make_tokenizer):
     examples, _ = encode(LONG, make_tokenizer(), PlainText(), 5)
-    with pytest.raises(ValueError, match="5 tokens does not fit in 4"):
+    with pytest.raises(ValueError, match="5 tokens does not fit into rows of 4"):
         left_pad(examples, 4, 0)

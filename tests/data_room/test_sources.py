@@ -127,7 +127,7 @@ def test_jsonl():
     assert dropped == ("line 4: empty ground truth",)
     (first, second), dropped = JsonlProblems(str(DATA / "sample.jsonl"), deduplicate=True).load()
     assert first.prompt != second.prompt
-    assert dropped == ("line 4: empty ground truth", "line 5: the prompt of an earlier row")
+    assert dropped == ("line 4: empty ground truth", "line 5: an earlier row has the same prompt")
 
 
 @pytest.mark.parametrize(
@@ -181,17 +181,17 @@ def test_jsonl_names_the_malformed_line(tmp_path, line, message):
 @pytest.mark.parametrize("answer", [None, "", "\n"])
 def test_a_data_set_of_empty_truths_is_empty(tmp_path, answer):
     (tmp_path / "empty.jsonl").write_text(json.dumps({"prompt": "a", "answer": answer}))
-    with pytest.raises(ValueError, match=r"has no problem in it \(1 rows dropped"):
+    with pytest.raises(ValueError, match=r"has no valid problem \(1 rows dropped"):
         JsonlProblems(str(tmp_path / "empty.jsonl")).load()
 
 
 def test_empty_files(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
-    with pytest.raises(ValueError, match="no problem in it"):
+    with pytest.raises(ValueError, match="has no valid problem"):
         JsonlProblems(str(tmp_path / "empty.jsonl")).load()
     table = pq.read_table(DATA / "math_sample.parquet")
     pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
-    with pytest.raises(ValueError, match="no problem in it"):
+    with pytest.raises(ValueError, match="has no valid problem"):
         ParquetProblems(str(tmp_path / "empty.parquet")).load()
 
 
@@ -220,8 +220,8 @@ def test_several_files_follow_one_another(tmp_path):
     assert dropped == (f"{paths[0]}, line 2: empty ground truth",)
     problems, dropped = JsonlProblems(paths[:2], deduplicate=True).load()
     assert [problem.prompt for problem in problems] == ["1+1", "3+3"]
-    assert dropped[1] == f"{paths[1]}, line 2: the prompt of an earlier row"
-    with pytest.raises(ValueError, match=r"c\.jsonl has no problem in it \(1 rows dropped, the first: .*empty"):
+    assert dropped[1] == f"{paths[1]}, line 2: an earlier row has the same prompt"
+    with pytest.raises(ValueError, match=r"c\.jsonl has no valid problem \(1 rows dropped, the first: .*empty"):
         JsonlProblems(paths).load()
     with pytest.raises(FileNotFoundError, match="none"):
         ParquetProblems((str(DATA / "math_sample.parquet"), "none")).load()
