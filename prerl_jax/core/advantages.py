@@ -18,6 +18,7 @@ advantages are exactly 0, whatever the rounding. A reward that is NaN makes ever
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, TypeGuard
 
 import jax.numpy as jnp
 
@@ -198,7 +199,9 @@ class DropTruncated:
         return advantages, keep & ~rollouts.truncated
 
     def targets(self, rollouts: Rollouts, values: Array) -> Array:
-        """The other estimator's targets for the critic, f32[B, R]."""
+        """The other estimator's targets for the critic, f32[B, R]; ValueError if it reads no values."""
+        if not reads_values(self.advantage):
+            raise ValueError(f"{self.advantage} reads no values of a critic, so it has no targets for one.")
         return self.advantage.targets(rollouts, values)
 
 
@@ -240,16 +243,21 @@ def kept(advantages: Array, keep: str) -> Array:
     return jnp.ones_like(advantages, bool)
 
 
+def reads_values(advantage: AdvantageEstimator) -> TypeGuard[ValueAdvantageEstimator]:
+    """Whether an estimator reads a critic's values, and so has `targets`."""
+    return advantage.traits.needs_values
+
+
 def check_advantage(advantage: AdvantageEstimator) -> None:
     """Raises ValueError unless an estimator has its traits, and `targets` if it reads a critic's values."""
     check_traits(advantage, AdvantageTraits)
-    if advantage.traits.needs_values and not isinstance(advantage, ValueAdvantageEstimator):
+    if reads_values(advantage) and not isinstance(advantage, ValueAdvantageEstimator):
         raise ValueError(
             f"{type(advantage).__name__} reads a critic's values, and does not define what the critic learns. Give it "
             "a method targets(rollouts, values) -> f32[B, R], as GAE has."
         )
 
 
-def _check_keep(advantage: object) -> None:
+def _check_keep(advantage: Any) -> None:
     if advantage.keep not in KEEP:
         raise ValueError(f"{type(advantage).__name__}.keep must be one of {KEEP}, got {advantage.keep!r}.")

@@ -1,20 +1,31 @@
-"""Loss aggregation: how the mean over tokens is taken. Turns kept samples into the weights of the loss.
+"""Loss aggregation: turns the selected responses into the weights w of the loss.
 
     loss = sum_{i,t} w_{i,t} l_{i,t}
 
-The weights are normalised over the global batch. Samples that are not kept leave the numerator and the denominator.
+The weights are normalised over the global batch, of b sequences with n_i trained tokens each, of at most R tokens:
+
+    TokenMean                  w = 1 / sum_i n_i                                       DAPO, arXiv 2503.14476
+    SequenceMeanTokenMean      w = 1 / (b n_i)                                         GRPO, 2402.03300
+    SequenceMeanTokenSum       w = 1 / b                                               RLOO, 2402.14740
+    SequenceSumTokenSumNorm    w = 1 / R
+    SequenceMeanTokenSumNorm   w = 1 / (b R)                                           Dr.GRPO, 2503.20783
+
+times `scale`. Responses that are left out, and sequences without a trained token, do not count in any of these sums.
+Every class is called with (mask bool[B, T], keep bool[B], R) and returns weights f32[B, T], 0 on tokens that are not
+trained on.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
 from prerl_jax.core.types import Array
 
 
-def _check_scale(aggregation: object) -> None:
+def _check_scale(aggregation: Any) -> None:
     if not 0 <= aggregation.scale < float("inf"):
         raise ValueError(
             f"{type(aggregation).__name__}.scale is {aggregation.scale}; it must be 0 or more, and finite."
@@ -22,19 +33,25 @@ def _check_scale(aggregation: object) -> None:
 
 
 def _kept_tokens(mask: Array, keep: Array) -> tuple[Array, Array]:
-    """(kept tokens f32[B, T], kept tokens of each row f32[B, 1])."""
+    """(1 on selected tokens f32[B, T], their number in each row f32[B, 1])."""
     tokens = (mask & keep[:, None]).astype(jnp.float32)
     return tokens, tokens.sum(axis=1, keepdims=True)
 
 
-def _share(numerator: Array, denominator: Array, scale: float) -> Array:
-    """scale * numerator / denominator, and 0 where there is nothing to share among."""
+def _ratio(numerator: Array, denominator: Array, scale: float) -> Array:
+    """scale * numerator / denominator; 0 if the denominator is 0."""
     return jnp.where(denominator > 0, scale * numerator / jnp.maximum(denominator, 1), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenMean:
-    """The mean over all kept tokens of the global batch."""
+    """The mean over all selected tokens of the global batch, as in DAPO (arXiv 2503.14476).
+
+    A call returns weights f32[B, T].
+
+    Attributes:
+      scale: factor of all weights, 0 or more.
+    """
 
     scale: float = 1.0
 
@@ -43,12 +60,18 @@ class TokenMean:
 
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, _ = _kept_tokens(mask, keep)
-        return _share(tokens, tokens.sum(), self.scale)
+        return _ratio(tokens, tokens.sum(), self.scale)
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceMeanTokenMean:
-    """The mean over kept sequences of their token means."""
+    """The mean over selected sequences of their token means, as in GRPO (arXiv 2402.03300).
+
+    A call returns weights f32[B, T].
+
+    Attributes:
+      scale: factor of all weights, 0 or more.
+    """
 
     scale: float = 1.0
 
@@ -57,12 +80,18 @@ class SequenceMeanTokenMean:
 
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, lengths = _kept_tokens(mask, keep)
-        return _share(_share(tokens, lengths, 1.0), (lengths > 0).sum(), self.scale)
+        return _ratio(_ratio(tokens, lengths, 1.0), (lengths > 0).sum(), self.scale)
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceMeanTokenSum:
-    """The mean over kept sequences of their token sums."""
+    """The mean over selected sequences of their token sums, as in RLOO (arXiv 2402.14740).
+
+    A call returns weights f32[B, T].
+
+    Attributes:
+      scale: factor of all weights, 0 or more.
+    """
 
     scale: float = 1.0
 
@@ -71,12 +100,18 @@ class SequenceMeanTokenSum:
 
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, lengths = _kept_tokens(mask, keep)
-        return _share(tokens, (lengths > 0).sum(), self.scale)
+        return _ratio(tokens, (lengths > 0).sum(), self.scale)
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceSumTokenSumNorm:
-    """The sum over kept sequences of their token sums, divided by the maximum response length R."""
+    """The sum of the losses of all selected tokens, divided by the maximum response length R.
+
+    A call returns weights f32[B, T]. It is not divided by the number of sequences.
+
+    Attributes:
+      scale: factor of all weights, 0 or more.
+    """
 
     scale: float = 1.0
 
@@ -90,7 +125,13 @@ class SequenceSumTokenSumNorm:
 
 @dataclasses.dataclass(frozen=True)
 class SequenceMeanTokenSumNorm:
-    """The mean over kept sequences of their token sums, each divided by the maximum response length R."""
+    """The mean over selected sequences of their token sums, each divided by R, as in Dr.GRPO (arXiv 2503.20783).
+
+    A call returns weights f32[B, T].
+
+    Attributes:
+      scale: factor of all weights, 0 or more.
+    """
 
     scale: float = 1.0
 
@@ -99,4 +140,4 @@ class SequenceMeanTokenSumNorm:
 
     def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
         tokens, lengths = _kept_tokens(mask, keep)
-        return _share(tokens, response_length * (lengths > 0).sum(), self.scale)
+        return _ratio(tokens, response_length * (lengths > 0).sum(), self.scale)

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.advantages import reads_values
 from prerl_jax.core.critic import value_batch
-from prerl_jax.core.gae import check_values
+from prerl_jax.core.gae import missing_values
 from prerl_jax.core.phases import Phase, Term
-from prerl_jax.core.spaces import check_key, response_part
+from prerl_jax.core.spaces import missing_key, response_part
 from prerl_jax.core.types import Array, Batch, Rollouts, Sequences, Space
 
 
@@ -78,17 +79,18 @@ def make_prepare(phase: Phase, group_size: int, *, response_length: int | None =
             sequences = _laid_out(term.space, rollouts, key, number)
             scored = {n: _rows_of_term(x, number, sequences) for n, x in given.items() if x is not None}
             shaped = _shaped(phase, rollouts, length, scored)
-            check_values(term.advantage, values)
+            if reads_values(term.advantage) and values is None:
+                raise missing_values(term.advantage)
             advantages, keep = term.advantage(shaped, group_size, values)
             coefficient = _coefficient(term, phase_step)
             if phase.updates == 1:
                 scored.pop("old_logprobs", None)
             whole = _without_weights(term, rollouts, sequences, advantages, scored)
-            batch, keep_rows, *of_critic = _take(rows, (whole, keep, shaped, values))
-            weights = coefficient * term.aggregation(batch.sequences.mask, keep_rows, length)
+            batch, keep, shaped, own_values = _take(rows, (whole, keep, shaped, values))
+            weights = coefficient * term.aggregation(batch.sequences.mask, keep, length)
             batches.append(dataclasses.replace(batch, weights=weights))
-            if critic is None and term.advantage == phase.value_advantage:
-                critic = value_batch(term.advantage, *of_critic, keep_rows)
+            if critic is None and reads_values(term.advantage):
+                critic = value_batch(term.advantage, shaped, own_values, keep)
         return dataclasses.replace(concatenate(batches), critic=critic)
 
     return prepare
@@ -137,7 +139,8 @@ def _check_logprobs(phase: Phase, given: dict[str, Array | None]) -> None:
 def _laid_out(space: Space, rollouts: Rollouts, key: Array | None, number: int) -> Sequences:
     if not space.traits.needs_key:
         return space(rollouts)
-    check_key(space, key)
+    if key is None:
+        raise missing_key(space)
     extra = {"key": jax.random.fold_in(key, number)}
     return space(rollouts, **extra)
 
@@ -187,7 +190,8 @@ def _without_weights(
         weights=jnp.zeros(sequences.mask.shape),
         advantages=response_part(sequences, rollouts, advantages),
         sampler_logprobs=response_part(sequences, rollouts, rollouts.logprobs) if given_prompt else None,
-        **scored,
+        old_logprobs=scored.get("old_logprobs"),
+        ref_logprobs=scored.get("ref_logprobs"),
     )
 
 

@@ -40,7 +40,8 @@ class GAE:
             raise ValueError(f"GAE needs gamma and lam in [0, 1], got gamma={self.gamma}, lam={self.lam}.")
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
-        check_values(self, values)
+        if values is None:
+            raise missing_values(self)
         mask = rollouts.trained_mask
         advantages, _ = self.estimate(rollouts, values)
         return whiten(advantages, mask) if self.normalize else advantages, jnp.ones(mask.shape[0], bool)
@@ -56,8 +57,8 @@ class GAE:
         if rollouts.loss_mask is None:
             return gae(rewards, values, mask, self.gamma, self.lam)
         order = jnp.argsort(~mask, axis=1, stable=True)  # the trained tokens first, so that they are contiguous
-        moved = (jnp.take_along_axis(x, order, axis=1) for x in (rewards, values, mask))
-        found, back = gae(*moved, self.gamma, self.lam), jnp.argsort(order, axis=1)
+        rewards, values, mask = (jnp.take_along_axis(x, order, axis=1) for x in (rewards, values, mask))
+        found, back = gae(rewards, values, mask, self.gamma, self.lam), jnp.argsort(order, axis=1)
         advantages, targets = (jnp.take_along_axis(x, back, axis=1) for x in found)
         return advantages, targets
 
@@ -97,10 +98,9 @@ def whiten(values: Array, mask: Array) -> Array:
     return difference / (jnp.sqrt(jnp.sum(difference**2) / jnp.maximum(count - 1, 1)) + 1e-6)
 
 
-def check_values(advantage: AdvantageEstimator, values: Array | None) -> None:
-    """Raises ValueError if an estimator needs a critic's values and there are none."""
-    if advantage.traits.needs_values and values is None:
-        raise ValueError(
-            f"{advantage} needs a critic's values f32[B, R], and there are none. Pass them (`values=`), or use an "
-            "estimator without a critic, such as GroupRelative()."
-        )
+def missing_values(advantage: AdvantageEstimator) -> ValueError:
+    """The error of an estimator that reads a critic's values and is given none."""
+    return ValueError(
+        f"{advantage} needs a critic's values f32[B, R], and there are none. Pass them (`values=`), or use an "
+        "estimator without a critic, such as GroupRelative()."
+    )

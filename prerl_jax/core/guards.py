@@ -1,17 +1,17 @@
-"""Guards: what a phase watches while it trains, and what becomes of it when something goes wrong, or is done.
+"""Guards: conditions on a phase's metrics, and what happens when one holds.
 
-A guard is data: the metric that it watches, a condition on that metric's measurements m_1, m_2, ... in this phase, and
-a reaction. It trips when its condition has held for `patience` measurements in a row.
+A guard is data: a metric, a condition on the values m_1, m_2, ... that it had in this phase, and a reaction. A guard
+trips when its condition has held for `patience` values in a row.
 
-    Below, Above   m_n < value,  m_n > value
+    Below, Above               m_n < value,  m_n > value
     FellBy, RoseBy             m_n < m_1 - amount,  m_n > m_1 + amount
     FellToRatio, RoseToRatio   m_n < ratio m_1,  m_n > ratio m_1
-    Plateau        of the last `patience` measurements none is above max(those before) + min_delta, and none below
-                   min(those before) - min_delta: neither a new height nor a new depth
+    Plateau                    no value of the last `patience` is above max(those before) + min_delta or below
+                               min(those before) - min_delta
 
-m_1 is the measurement of the parameters that the phase began with: a metric of training in its first step, one of the
-evaluation at the end of the phase before it. A condition of one's own is a frozen dataclass with `__call__`. The
-automatic switch is `Guard(metric, Plateau(...), EndPhase())`.
+m_1 is the value for the parameters that the phase began with: a metric of training has it in the phase's first step, a
+metric of evaluation at the end of the phase before. A NaN makes no condition hold. A condition of your own is a frozen
+dataclass with `__call__`. To switch to the next phase automatically, use `Guard(metric, Plateau(...), EndPhase())`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Condition(Protocol):
-    """(the measurements of a metric so far in this phase, the latest last; at least one) -> whether it holds now."""
+    """A condition on the values of a metric."""
 
-    def __call__(self, values: Sequence[float]) -> bool: ...
+    def __call__(self, values: Sequence[float]) -> bool:
+        """Whether it holds now; `values` are those of this phase, at least one, the latest last."""
 
 
-def _finite(condition: object) -> None:
+def _finite(condition: Any) -> None:
     for field in dataclasses.fields(condition):
         value = getattr(condition, field.name)
         if not math.isfinite(value):
             raise ValueError(f"{type(condition).__name__}.{field.name} is {value}; it must be a finite number.")
 
 
-def _positive(condition: object, name: str) -> None:
+def _positive(condition: Any, name: str) -> None:
     _finite(condition)
     if not getattr(condition, name) > 0:
         raise ValueError(f"{type(condition).__name__}.{name} is {getattr(condition, name)}; it must be above 0.")
@@ -43,7 +44,11 @@ def _positive(condition: object, name: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Below:
-    """The metric is below a value."""
+    """The metric is below a value.
+
+    Attributes:
+      value: the bound, finite.
+    """
 
     value: float
 
@@ -56,7 +61,11 @@ class Below:
 
 @dataclasses.dataclass(frozen=True)
 class Above:
-    """The metric is above a value."""
+    """The metric is above a value.
+
+    Attributes:
+      value: the bound, finite.
+    """
 
     value: float
 
@@ -69,7 +78,11 @@ class Above:
 
 @dataclasses.dataclass(frozen=True)
 class FellBy:
-    """The metric is more than `amount` below the phase's first value."""
+    """The metric is more than `amount` below the phase's first value.
+
+    Attributes:
+      amount: the difference, finite, in the metric's unit.
+    """
 
     amount: float
 
@@ -82,7 +95,11 @@ class FellBy:
 
 @dataclasses.dataclass(frozen=True)
 class RoseBy:
-    """The metric is more than `amount` above the phase's first value."""
+    """The metric is more than `amount` above the phase's first value.
+
+    Attributes:
+      amount: the difference, finite, in the metric's unit.
+    """
 
     amount: float
 
@@ -95,7 +112,11 @@ class RoseBy:
 
 @dataclasses.dataclass(frozen=True)
 class FellToRatio:
-    """The metric, a positive one, is below this share of the phase's first value."""
+    """The metric is below `ratio` times the phase's first value; for positive metrics.
+
+    Attributes:
+      ratio: the factor, above 0, usually below 1.
+    """
 
     ratio: float
 
@@ -108,7 +129,11 @@ class FellToRatio:
 
 @dataclasses.dataclass(frozen=True)
 class RoseToRatio:
-    """The metric, a positive one, is above so many times the phase's first value."""
+    """The metric is above `ratio` times the phase's first value; for positive metrics.
+
+    Attributes:
+      ratio: the factor, above 0, usually above 1.
+    """
 
     ratio: float
 
@@ -121,11 +146,11 @@ class RoseToRatio:
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """The metric moves no further, up or down: no new highest or lowest value in the last measurements.
+    """The metric has stopped moving: the last values hold no new highest and no new lowest one.
 
     Attributes:
-      patience: how many of the last measurements are compared with those before them.
-      min_delta: by how much a value must exceed the highest, or fall below the lowest, to be a new one.
+      patience: the number of last values that are compared with all values before them; above 0.
+      min_delta: a new highest or lowest value differs from the old one by more than this; 0 or more.
     """
 
     patience: int
@@ -147,30 +172,31 @@ class Plateau:
 
 @dataclasses.dataclass(frozen=True)
 class Warn:
-    """Says so, and goes on."""
+    """Writes a warning; training goes on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EndPhase:
-    """Ends the phase after this step, with the parameters as they are; the next one follows."""
+    """Ends the phase after this step and keeps the parameters; the next phase begins."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RollBack:
-    """Ends the phase, with parameters and optimizer state of the last good checkpoint; steps and data go on.
+    """Ends the phase and restores parameters and optimizer state of the last good checkpoint; steps and data go on.
 
-    That is the newest one up to the parameters that were measured last without the condition holding: what lies between
-    two measurements is not known to be good. At the earliest it is the phase's beginning.
+    The last good checkpoint is the newest one that is no later than the last measurement at which the condition did not
+    hold: what lies between two measurements is not known to be good. The earliest possible is the phase's beginning.
 
     Attributes:
-      every: steps of the phase between checkpoints for this, beside those of `checkpoints.every`; 0 saves none.
+      every: steps between checkpoints for a roll-back, in addition to those of `checkpoints.every`; 0 or more, 0 saves
+        none.
     """
 
     every: int = 5
 
     def __post_init__(self):
         if self.every < 0:
-            raise ValueError(f"RollBack.every is {self.every}; it must be 0 (no checkpoints of its own) or more.")
+            raise ValueError(f"RollBack.every is {self.every}; it must be 0 (no additional checkpoints) or more.")
 
 
 Reaction = Warn | EndPhase | RollBack
@@ -178,13 +204,15 @@ Reaction = Warn | EndPhase | RollBack
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """A metric, what must not become of it, and what is done if it does.
+    """Watches a metric, and reacts when a condition holds.
+
+    Raises ValueError for a metric of another kind, and for a patience below 1.
 
     Attributes:
-      metric: as in metrics.jsonl: `train/...`, `eval/...` or `alignment/...`.
-      condition: on its measurements in this phase.
+      metric: its name in metrics.jsonl: `train/...`, `eval/...` or `alignment/...`.
+      condition: a condition on the metric's values in this phase.
       reaction: Warn(), EndPhase() or RollBack().
-      patience: measurements in a row for which the condition must hold.
+      patience: the number of values in a row for which the condition must hold, at least 1.
     """
 
     metric: str
@@ -196,19 +224,20 @@ class Guard:
         if self.metric.partition("/")[0] not in ("train", "eval", "alignment"):
             raise ValueError(
                 f"A guard watches {self.metric!r}; it can watch metrics of train/, eval/ and alignment/, which are "
-                "functions of the config. What depends on time would end a resumed run elsewhere."
+                "functions of the config. A metric that depends on time would end a resumed run at another step."
             )
         if self.patience < 1:
             raise ValueError(f"The guard on {self.metric} has a patience of {self.patience}; it must be 1 or more.")
 
     def held(self, values: Sequence[float]) -> int:
-        """For how many of the last measurements the condition has held without a break; 0 is none."""
+        """The number of last values for which the condition has held without a break; 0 if it does not hold now."""
         held = 0
         while held < len(values) and self.condition(values[: len(values) - held]):
             held += 1
         return held
 
     def __str__(self) -> str:
-        fields = dataclasses.fields(self.condition) if dataclasses.is_dataclass(self.condition) else ()
-        numbers = " ".join(f"{getattr(self.condition, field.name)}" for field in fields)
+        condition: Any = self.condition
+        fields = dataclasses.fields(condition) if dataclasses.is_dataclass(condition) else ()
+        numbers = " ".join(f"{getattr(condition, field.name)}" for field in fields)
         return f"{self.metric} {type(self.condition).__name__.lower()} {numbers}".strip()

@@ -11,7 +11,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from prerl_jax.core.advantages import GroupRelative, check_advantage
+from prerl_jax.core.advantages import GroupRelative, check_advantage, reads_values
 from prerl_jax.core.aggregation import TokenMean
 from prerl_jax.core.guards import Guard
 from prerl_jax.core.objectives import ClippedPG
@@ -157,7 +157,7 @@ class Phase:
                 f"equal, and {term.advantage} learns from such groups too: it does not compare the responses of a "
                 "group. Set max_resamples=0, or use another advantage estimator."
             )
-        if term.advantage.traits.needs_values and term.advantage != self.value_advantage:
+        if reads_values(term.advantage) and term.advantage != self.value_advantage:
             raise ValueError(
                 f"Phase {self.name!r} has two advantage estimators that read a critic's values, {self.value_advantage} "
                 f"and {term.advantage}, so the critic would have two targets. Use the same estimator in both terms, or "
@@ -183,7 +183,7 @@ class Phase:
     @property
     def value_advantage(self) -> ValueAdvantageEstimator | None:
         """The advantage estimator that reads a critic's values, of which a phase has at most one; None without."""
-        return next((term.advantage for term in self.all_terms if term.advantage.traits.needs_values), None)
+        return next((term.advantage for term in self.all_terms if reads_values(term.advantage)), None)
 
     @property
     def updates(self) -> int:

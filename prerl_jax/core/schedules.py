@@ -1,12 +1,12 @@
-"""Learning rates over the steps n = 0, 1, ... done in a phase, as values that a config can hold, save and compare.
+"""Schedules: learning rates, or coefficients of terms, over the steps n = 0, 1, ... done in a phase.
 
     Linear    eta(n) = start + (end - start) min(n / steps, 1)
     Cosine    eta(n) = end + (start - end) (1 + cos(pi min(n / steps, 1))) / 2            (Loshchilov & Hutter 2017)
-    Warmup    eta(n) = eta_then(0) (n + 1) / (steps + 1) for n < steps, eta_then(n - steps) from there on
+    Warmup    eta(n) = eta_then(0) (n + 1) / (steps + 1) for n < steps, eta_then(n - steps) afterwards
 
-The first step of a warm-up has a rate above 0: at 0 its rollouts would be sampled for nothing. A schedule begins anew
-in every phase. Any function i32[] -> f32[] of an importable module is a schedule too; optax's are closures, which no
-saved config can name.
+They are values that a config can hold, save and compare. The first step of a warm-up has a rate above 0; with a rate of
+0 its rollouts would be of no use. A schedule starts anew in every phase. Any function i32[] -> f32[] of an importable
+module is a schedule too. Those of optax are closures, which a saved config cannot name.
 """
 
 from __future__ import annotations
@@ -24,14 +24,20 @@ def _check(schedule: Linear | Cosine | Warmup, *rates: float) -> None:
 
 
 def check_rate(what: str, rate: float | Schedule) -> None:
-    """Raises ValueError, saying `what` has it, for a rate that is a number below 0 or not finite."""
+    """Raises ValueError for a number that is below 0 or not finite; the message begins with `what`."""
     if not callable(rate) and not 0 <= rate < float("inf"):
         raise ValueError(f"{what} {rate}; it must be 0 or more, and finite.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """From `start` to `end` in a straight line over `steps` steps, and `end` from there on."""
+    """Goes from `start` to `end` in a straight line over `steps` steps, and stays at `end`.
+
+    Attributes:
+      start: the first rate, 0 or more.
+      end: the last rate, 0 or more.
+      steps: the number of steps of the line, at least 1.
+    """
 
     start: float
     end: float
@@ -47,7 +53,15 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """From `start` to `end` along half a wave over `steps` steps, and `end` from there on."""
+    """Goes from `start` to `end` along half a cosine wave over `steps` steps, and stays at `end`.
+
+    The form is that of SGDR without restarts (Loshchilov & Hutter 2017, arXiv 1608.03983).
+
+    Attributes:
+      start: the first rate, 0 or more.
+      end: the last rate, 0 or more.
+      steps: the number of steps of the half wave, at least 1.
+    """
 
     start: float
     end: float
@@ -64,7 +78,12 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class Warmup:
-    """Up to `then` over `steps` steps: a rate, or a schedule, which begins where the warm-up ends."""
+    """Rises linearly to `then` over `steps` steps, and goes on with `then`.
+
+    Attributes:
+      steps: the number of steps of the warm-up, at least 1.
+      then: a rate, 0 or more, or a schedule, whose step 0 is the first after the warm-up.
+    """
 
     steps: int
     then: float | Schedule

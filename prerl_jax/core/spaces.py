@@ -50,10 +50,10 @@ class PreTrainSpace:
         _check_prefix(self)
 
     def __call__(self, rollouts: Rollouts) -> Sequences:
-        _check_resolved(self)
+        prefix = _resolved(self)
         tokens, valid, mask = rollouts.response, rollouts.response_mask, rollouts.trained_mask
-        if self.prefix is not None:
-            first = jnp.full_like(tokens[:, :1], self.prefix)
+        if prefix is not None:
+            first = jnp.full_like(tokens[:, :1], prefix)
             tokens = jnp.concatenate([first, tokens], axis=1)
             mask = jnp.concatenate([jnp.zeros_like(mask[:, :1]), mask], axis=1)
             valid = jnp.concatenate([jnp.ones_like(valid[:, :1]), valid], axis=1)
@@ -82,22 +82,22 @@ class PromptDropout:
         _check_prefix(self)
 
     def __call__(self, rollouts: Rollouts, *, key: Array | None = None) -> Sequences:
-        _check_resolved(self)
-        check_key(self, key)
+        prefix = _resolved(self)
+        if key is None:
+            raise missing_key(self)
         prompt, mask = rollouts.prompt, rollouts.prompt_mask
         if not prompt.shape[1]:
             prompt, mask = (jnp.pad(x, [(0, 0), (1, 0)]) for x in (prompt, mask))
         dropped = jax.random.uniform(key, (prompt.shape[0], 1)) < self.share
         last = jnp.arange(prompt.shape[1]) == prompt.shape[1] - 1
-        prompt = jnp.where(dropped, 0 if self.prefix is None else self.prefix, prompt)
-        mask = jnp.where(dropped, last & (self.prefix is not None), mask)
+        prompt = jnp.where(dropped, prefix or 0, prompt)
+        mask = jnp.where(dropped, last & (prefix is not None), mask)
         return PostTrainSpace()(dataclasses.replace(rollouts, prompt=prompt, prompt_mask=mask))
 
 
-def check_key(space: object, key: Array | None) -> None:
-    """Raises ValueError if a space that draws at random has no key."""
-    if key is None:
-        raise ValueError(f"{space} draws at random: pass prepare(..., key=k), a PRNG key that depends on the step.")
+def missing_key(space: object) -> ValueError:
+    """The error of a space that draws at random and is given no key."""
+    return ValueError(f"{space} draws at random: pass prepare(..., key=k), a PRNG key that depends on the step.")
 
 
 def _check_prefix(space: PreTrainSpace | PromptDropout) -> None:
@@ -105,12 +105,14 @@ def _check_prefix(space: PreTrainSpace | PromptDropout) -> None:
         raise ValueError(f"{type(space).__name__}.prefix is {space.prefix}; a token id is 0 or more.")
 
 
-def _check_resolved(space: PreTrainSpace | PromptDropout) -> None:
+def _resolved(space: PreTrainSpace | PromptDropout) -> int | None:
+    """The prefix's token id; ValueError if it is still text."""
     if isinstance(space.prefix, str):
         raise ValueError(
             f"{type(space).__name__}(prefix={space.prefix!r}) has no token id yet. Pass an int or None, or resolve it "
             f"with prerl_jax.resolve_prefix(phases, tokenizer)."
         )
+    return space.prefix
 
 
 def _rows(tokens: Array, positions: Array, valid: Array, mask: Array) -> Sequences:

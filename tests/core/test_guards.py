@@ -41,7 +41,7 @@ def test_since_when_a_condition_has_held():
         (lambda: pj.Guard("entropy", pj.Above(1.0)), "watches 'entropy'"),
         (lambda: pj.Guard("train/entropy", pj.Above(1.0), patience=0), "a patience of 0"),
         (lambda: pj.Above(NAN), "Above.value is nan"),
-        (lambda: pj.FellToRatio(0.0), "FellToRatio.share is 0.0; it must be above 0"),
+        (lambda: pj.FellToRatio(0.0), "FellToRatio.ratio is 0.0; it must be above 0"),
         (lambda: pj.Plateau(0), "Plateau.patience is 0"),
         (lambda: pj.Plateau(2, -0.1), "Plateau.min_delta is -0.1"),
         (lambda: pj.RollBack(-1), "RollBack.every is -1"),
