@@ -21,15 +21,15 @@ def batch(**fields):
     return dataclasses.replace(batch_of(ADVANTAGES, [-0.2, -2.5, -2.0, -0.1]), **fields)
 
 
-@pytest.mark.parametrize("form", ESTIMATORS)
-def test_a_divergence_is_added_without_an_advantage_too(form):
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_divergence_is_added_without_an_advantage_too(estimator):
     made = batch(ref_logprobs=REFERENCE)
     plain, slope, _ = loss_and_gradient(pj.ClippedPG(), LOGPROBS, made)
-    loss, gradient, metrics = loss_and_gradient(pj.WithKL(pj.ClippedPG(), 0.1, form), LOGPROBS, made)
+    loss, gradient, metrics = loss_and_gradient(pj.WithKL(pj.ClippedPG(), 0.1, estimator), LOGPROBS, made)
     log_rho = jnp.asarray(LOGPROBS) - made.old_logprobs[0]
 
     def penalty(x):
-        return divergence(form, x, jnp.asarray(REFERENCE), log_rho)
+        return divergence(estimator, x, jnp.asarray(REFERENCE), log_rho)
 
     np.testing.assert_allclose(loss - plain, 0.1 * penalty(jnp.asarray(LOGPROBS)), atol=1e-6)
     expected = jax.grad(lambda x: 0.1 * penalty(x).sum())(jnp.asarray(LOGPROBS))

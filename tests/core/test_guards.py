@@ -1,4 +1,4 @@
-"""What guards' conditions hold of, by hand; since when; and what is no guard."""
+"""Guards: when their conditions hold, for how long, and which guards are refused."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_conditions(condition, values, expected):
     assert "".join(str(int(condition(values[: n + 1]))) for n in range(len(values))) == expected
 
 
-def test_since_when_a_condition_has_held():
+def test_how_long_a_condition_has_held():
     guard = pj.Guard("train/entropy", pj.Above(1.0))
     values = [2.0, 0.5, 1.5, 1.6, 1.7, 0.9]
     assert [guard.held(values[:n]) for n in range(7)] == [0, 1, 0, 1, 2, 3, 0]
@@ -47,11 +47,11 @@ def test_since_when_a_condition_has_held():
         (lambda: pj.RollBack(-1), "RollBack.every is -1"),
     ],
 )
-def test_what_is_no_guard(build, says):
+def test_guards_that_make_no_sense_are_refused(build, says):
     with pytest.raises(ValueError, match=says):
         build()
 
 
-def test_a_guard_reads_as_what_it_is():
+def test_the_text_of_a_guard():
     assert str(pj.Guard("train/entropy", pj.Above(2.0))) == "train/entropy above 2.0"
     assert str(pj.Guard("eval/pass@8", pj.Plateau(3, 0.01))) == "eval/pass@8 plateau 3 0.01"

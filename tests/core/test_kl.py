@@ -23,10 +23,10 @@ def backward_kl(logits):
     return jnp.sum(jnp.exp(REF) * (REF - jax.nn.log_softmax(logits)))
 
 
-def expected(form, logits, old):
-    """The mean of a form over tokens drawn from the policy of logits `old`."""
+def expected(estimator, logits, old):
+    """The mean of an estimator over tokens drawn from the policy of logits `old`."""
     logprobs, drawn_from = jax.nn.log_softmax(logits), jax.nn.log_softmax(old)
-    return jnp.sum(jnp.exp(drawn_from) * divergence(form, logprobs, REF, logprobs - drawn_from))
+    return jnp.sum(jnp.exp(drawn_from) * divergence(estimator, logprobs, REF, logprobs - drawn_from))
 
 
 def second_moment(logits):
@@ -38,20 +38,20 @@ VALUES = {"k1": forward_kl, "k2": second_moment, "k3": forward_kl, "unbiased": f
 GRADIENTS = {"k1": lambda x: 0.0 * x.sum(), "k2": forward_kl, "k3": backward_kl, "unbiased": forward_kl}
 
 
-@pytest.mark.parametrize("form", ESTIMATORS)
-def test_on_policy(form):
-    value, gradient = jax.value_and_grad(expected, argnums=1)(form, LOGITS, LOGITS)
-    np.testing.assert_allclose(value, VALUES[form](LOGITS), rtol=1e-5)
-    np.testing.assert_allclose(gradient, jax.grad(GRADIENTS[form])(LOGITS), atol=1e-6)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_on_policy(estimator):
+    value, gradient = jax.value_and_grad(expected, argnums=1)(estimator, LOGITS, LOGITS)
+    np.testing.assert_allclose(value, VALUES[estimator](LOGITS), rtol=1e-5)
+    np.testing.assert_allclose(gradient, jax.grad(GRADIENTS[estimator])(LOGITS), atol=1e-6)
 
 
 def test_off_policy_the_unbiased_form_alone_is_unbiased():
     old = jnp.asarray([-0.4, 0.9, 0.2])
     truth = jax.value_and_grad(forward_kl)(LOGITS)
-    for form in ESTIMATORS:
-        found = jax.value_and_grad(expected, argnums=1)(form, LOGITS, old)
+    for estimator in ESTIMATORS:
+        found = jax.value_and_grad(expected, argnums=1)(estimator, LOGITS, old)
         close = [np.allclose(ours, theirs, atol=1e-6) for ours, theirs in zip(found, truth, strict=True)]
-        assert close == [form == "unbiased"] * 2, form
+        assert close == [estimator == "unbiased"] * 2, estimator
 
 
 TABLE = [
@@ -64,18 +64,18 @@ TABLE = [
 
 @pytest.mark.parametrize(("difference", "values", "slopes"), TABLE)
 def test_by_token(difference, values, slopes):
-    for form, value, slope in zip(ESTIMATORS, values, slopes, strict=True):
-        found = jax.value_and_grad(divergence, argnums=1)(form, difference - 2.0, -2.0)
+    for estimator, value, slope in zip(ESTIMATORS, values, slopes, strict=True):
+        found = jax.value_and_grad(divergence, argnums=1)(estimator, difference - 2.0, -2.0)
         np.testing.assert_allclose(found, (value, slope), atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ESTIMATORS)
-def test_a_token_that_the_policy_has_all_but_lost_stays_finite_and_is_never_pushed_further_down(form):
-    value, slope = jax.value_and_grad(divergence, argnums=1)(form, -1000.0, -1.0)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_token_of_almost_no_probability_stays_finite_and_is_never_pushed_further_down(estimator):
+    value, slope = jax.value_and_grad(divergence, argnums=1)(estimator, -1000.0, -1.0)
     assert np.isfinite(value)
     assert np.isfinite(slope)
-    assert slope <= 0 or form == "k1"  # descent raises log pi
-    assert divergence(form, -1.0, -1000.0) >= 0
+    assert slope <= 0 or estimator == "k1"  # descent raises log pi
+    assert divergence(estimator, -1.0, -1000.0) >= 0
 
 
 def test_small_differences_are_not_lost_to_rounding():

@@ -1,4 +1,4 @@
-"""A new idea is a user's own frozen dataclass, or any object with a model's four methods: nothing to register."""
+"""A user's own parts are frozen dataclasses, and a model is any object with the four methods; nothing is registered."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ MODEL = toy.Toy()
 
 @dataclasses.dataclass(frozen=True)
 class LeaveOneOut:
-    """Reward minus the mean of the others'; samples of advantage below `floor` are dropped."""
+    """Reward minus the mean of the others'; samples of advantage below `floor` are left out."""
 
     floor: float = -0.5
     traits = pj.AdvantageTraits(compares_group=True)
@@ -56,7 +56,7 @@ class Reversed:
 
 @dataclasses.dataclass(frozen=True)
 class LastToken:
-    """All the weight on the last token of every kept row."""
+    """All the weight on the last token of every selected row."""
 
     def __call__(self, mask, keep, response_length):
         last = mask & (jnp.cumsum(mask, axis=1) == mask.sum(axis=1, keepdims=True)) & keep[:, None]
@@ -83,9 +83,9 @@ def test_a_phase_of_own_parts_trains():
     logprobs, entropy = expected = own_score(params, batch.sequences)
     loss = (batch.weights * (-batch.advantages * logprobs - 0.1 * entropy)).sum()
     np.testing.assert_allclose(metrics["train/loss"], loss, rtol=1e-5)
-    weighed = batch.weights > 0
-    np.testing.assert_allclose(metrics["train/bonus"], 0.1 * entropy[weighed].mean(), rtol=1e-5)
-    np.testing.assert_allclose(metrics["train/entropy"], entropy[weighed].mean(), rtol=1e-5)
+    trained = batch.weights > 0
+    np.testing.assert_allclose(metrics["train/bonus"], 0.1 * entropy[trained].mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["train/entropy"], entropy[trained].mean(), rtol=1e-5)
     assert metrics["train/skipped"] == 0
     after = own_score(state.params, batch.sequences)
     assert (batch.weights * batch.advantages * (after[0] - expected[0])).sum() > 0

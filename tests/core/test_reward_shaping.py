@@ -24,9 +24,9 @@ PENALTIES = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "taken"), PENALTIES)
-def test_overlong_penalty(shape, taken):
-    np.testing.assert_allclose(shape(RIGHT, 10), 1 - np.asarray(taken), rtol=1e-6)
+@pytest.mark.parametrize(("shaping", "taken"), PENALTIES)
+def test_overlong_penalty(shaping, taken):
+    np.testing.assert_allclose(shaping(RIGHT, 10), 1 - np.asarray(taken), rtol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"buffer": 0}, {"buffer": 4, "limit": 3}, {"buffer": 4, "penalty": 0.0}])
@@ -35,10 +35,10 @@ def test_penalties_that_make_no_sense_are_refused(settings):
         pj.OverlongPenalty(**settings)
 
 
-@pytest.mark.parametrize("shape", [pj.OverlongPenalty(11), pj.OverlongPenalty(2, limit=11)])
-def test_a_penalty_beyond_the_responses_is_refused(shape):
+@pytest.mark.parametrize("shaping", [pj.OverlongPenalty(11), pj.OverlongPenalty(2, limit=11)])
+def test_a_penalty_beyond_the_responses_is_refused(shaping):
     with pytest.raises(ValueError, match="does not fit responses of at most 10 tokens"):
-        shape(RIGHT, 10)
+        shaping(RIGHT, 10)
 
 
 def test_truncated_responses_are_not_kept_but_are_compared_with():
@@ -74,7 +74,7 @@ TWO = dataclasses.replace(
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
+    ("shaping", "expected"),
     [
         (pj.KLPenalty(0.1), [[-0.05, 1, 0], [0.8, 0, 0]]),
         (pj.KLPenalty(0.1, "k2"), [[-0.0125, 1, 0], [0.8, 0, 0]]),
@@ -82,8 +82,8 @@ TWO = dataclasses.replace(
         (pj.KLPenalty(0.1, reward_shaping=pj.OverlongPenalty(2)), [[-0.05, 0.5, 0], [0.8, 0, 0]]),
     ],
 )
-def test_kl_penalty(shape, expected):
-    np.testing.assert_allclose(shape(TWO, 3, logprobs=OLD, reference=FAR), expected, atol=1e-6)
+def test_kl_penalty(shaping, expected):
+    np.testing.assert_allclose(shaping(TWO, 3, logprobs=OLD, reference=FAR), expected, atol=1e-6)
 
 
 def test_an_estimator_by_response_sees_the_sum_of_the_penalties_and_one_by_token_each_of_them():

@@ -1,4 +1,4 @@
-"""Learning rates over a phase, by hand, and as values of a config."""
+"""Learning rates over a phase, against values worked out by hand."""
 
 import jax
 import jax.numpy as jnp
