@@ -25,7 +25,7 @@ from typing import Any, Protocol
 class Condition(Protocol):
     """A condition on the values of a metric."""
 
-    def __call__(self, values: Sequence[float]) -> bool:
+    def __call__(self, values: Sequence[float], /) -> bool:
         """Whether it holds now; `values` are those of this phase, at least one, the latest last."""
 
 

@@ -5,7 +5,8 @@ the vocabulary. Index t of a [B, T] array describes token t: `mask[b, t]` says w
 `logprobs[b, t]` is the log-probability of token t given the earlier tokens of its segment.
 
 A part (a space, an advantage estimator, a reward shaping or an objective) declares what it needs in its attribute
-`traits`, a small record (see `traits`). A part is any callable object with that attribute.
+`traits`, a small record (see `traits`). A part is any callable object with that attribute; its parameters may have any
+names.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class Space(Protocol):
     @property
     def traits(self) -> SpaceTraits: ...
 
-    def __call__(self, rollouts: Rollouts) -> Sequences:
+    def __call__(self, rollouts: Rollouts, /) -> Sequences:
         """The rows; their mask is True on response tokens alone, and False wherever `rollouts.loss_mask` is."""
 
 
@@ -217,7 +218,7 @@ class AdvantageEstimator(Protocol):
     @property
     def traits(self) -> AdvantageTraits: ...
 
-    def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
+    def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None, /) -> tuple[Array, Array]:
         """(advantages f32[B], or f32[B, R] by token; keep bool[B], False for responses that are left out).
 
         `values` are a critic's, f32[B, R]; None in a run without a critic.
@@ -228,7 +229,7 @@ class AdvantageEstimator(Protocol):
 class ValueAdvantageEstimator(AdvantageEstimator, Protocol):
     """An advantage estimator that reads a critic's values (`needs_values=True`)."""
 
-    def targets(self, rollouts: Rollouts, values: Array) -> Array:
+    def targets(self, rollouts: Rollouts, values: Array, /) -> Array:
         """f32[B, R], the returns that the critic's values f32[B, R] are regressed on."""
 
 
@@ -242,21 +243,21 @@ class RewardShaping(Protocol):
     @property
     def traits(self) -> RewardShapingTraits: ...
 
-    def __call__(self, rollouts: Rollouts, response_length: int) -> Array:
+    def __call__(self, rollouts: Rollouts, response_length: int, /) -> Array:
         """The new rewards, f32[B], or f32[B, R] by token, of responses of at most `response_length` tokens."""
 
 
 class LossAggregation(Protocol):
     """Turns the selected tokens into the weights of the loss, normalised over the global batch."""
 
-    def __call__(self, mask: Array, keep: Array, response_length: int) -> Array:
+    def __call__(self, mask: Array, keep: Array, response_length: int, /) -> Array:
         """(mask bool[B, T], keep bool[B], maximum response length) -> weights f32[B, T]."""
 
 
 class Schedule(Protocol):
     """A learning rate or a coefficient as a function of the steps done in the phase."""
 
-    def __call__(self, phase_step: Array) -> Array:
+    def __call__(self, phase_step: Array, /) -> Array:
         """i32[] -> f32[]."""
 
 
@@ -266,5 +267,5 @@ class Objective(Protocol):
     @property
     def traits(self) -> ObjectiveTraits: ...
 
-    def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
+    def __call__(self, logprobs: Array, batch: Batch, entropy: Array, /) -> tuple[Array, dict[str, Array]]:
         """(log-probabilities f32[B, T], batch, entropies f32[B, T]) -> (loss f32[B, T], {metric: f32[B, T]})."""
