@@ -10,10 +10,10 @@ import dataclasses
 import itertools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from prerl_jax.alignment.tokens import TokenAlignment
+from prerl_jax.core.pytree import pytree
 from prerl_jax.core.types import Array
 
 
@@ -54,8 +54,7 @@ AXES = ("post", "pre", "position")
 """The buckets' axes: P(y_t | x, y_<t), P(y_t | y_<t), and t."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Bucketed:
     """Sums of a per-token value over the buckets of all three AXES. The sums of several batches add up.
 

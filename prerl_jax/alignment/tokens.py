@@ -32,12 +32,12 @@ import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.logprobs import chunk_length, map_chunks
+from prerl_jax.core.pytree import pytree
 from prerl_jax.core.scoring import states
 from prerl_jax.core.types import Array, Head, Model, Params, Rollouts, Space
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class TokenAlignment:
     """What the two spaces say about every token of every response. All values are 0 where the mask is False.
 

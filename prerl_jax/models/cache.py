@@ -11,12 +11,12 @@ An "int8" cache has one scale for each token of each head, max|x| / 127. Scores 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.pytree import pytree
 from prerl_jax.models.attention import MASKED
 
 Array = jax.Array
@@ -25,8 +25,7 @@ LINE = 16
 """float32 columns of a cache line of 64 bytes."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Held:
     """Keys or values as they are stored, of N heads of size K and S columns.
 
@@ -39,8 +38,7 @@ class Held:
     scale: Array | None
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Cache:
     """Keys and values of Q prompts, each stored once, and of the responses of their Q * G rows.
 
