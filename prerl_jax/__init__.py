@@ -76,22 +76,8 @@ from prerl_jax.core.scoring import make_score, make_score_old_and_reference
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.traits import AdvantageTraits, ObjectiveTraits, RewardShapingTraits, SpaceTraits
-from prerl_jax.core.types import (
-    AdvantageEstimator,
-    Batch,
-    Head,
-    LossAggregation,
-    Model,
-    Objective,
-    Prompts,
-    RewardShaping,
-    Rollouts,
-    Schedule,
-    Sequences,
-    Space,
-    TrainState,
-    ValueAdvantageEstimator,
-)
+from prerl_jax.core.types import AdvantageEstimator, Batch, LossAggregation, Model, Objective, Prompts, RewardShaping, Rollouts, Schedule, Sequences, Space, TrainState, ValueAdvantageEstimator
+from prerl_jax.core.head import Head
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.lab import Additions
 from prerl_jax.data.prefix import resolve_prefix

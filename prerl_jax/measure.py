@@ -36,17 +36,17 @@ from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.types import Params, Rollouts
-from prerl_jax.data import left_pad
-from prerl_jax.evaluation.sampling import texts, truncated
-from prerl_jax.rollout.sampler import SamplerConfig
-from prerl_jax.rollout.static import StaticBatching
+from prerl_jax.evaluation.sampling import VerifiedResponses, padded_prompts, problems_of, sample, verify
+from prerl_jax.evaluation.verification import Verification
+from prerl_jax.runtime.checkpoint_address import CheckpointAddress
 from prerl_jax.runtime.checkpoints import restore_params
 from prerl_jax.runtime.mesh import batch_shards, global_rows
 from prerl_jax.runtime.metrics import MetricsError, write_json
 from prerl_jax.runtime.step_files import CheckpointError
-from prerl_jax.trainer.programs import alignment_phases
+from prerl_jax.trainer.alignment import alignment_phases
+from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
-from prerl_jax.verify import verify_all
+from prerl_jax.verify import InProcessVerifier
 
 LONGEST_MAP = 1500
 """Tokens of a response that its heat map shows."""
@@ -55,14 +55,21 @@ TITLE = 76
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampled:
-    """Verified responses, on the host."""
+class Measured:
+    """Verified responses and their prompts, on the host.
 
-    rollouts: Rollouts
+    Attributes:
+      responses: rollouts of B rows, their texts and timeouts.
+      prompts: the prompt of each row as text.
+    """
+
+    responses: VerifiedResponses
     prompts: list[str]
-    responses: list[str]
-    truncated: np.ndarray
-    """bool[B]."""
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool[B]: whether a response is right."""
+        return self.responses.rollouts.rewards >= 1
 
 
 def measure(
@@ -96,18 +103,18 @@ def measure(
     params = setup.load_params() if init_from is None else _restored(setup, init_from)
     pre, post = alignment_phases(setup)
     sampled = _sample(setup, params, post, groups)
-    on_mesh = global_rows(setup.mesh, sampled.rollouts)
+    on_mesh = global_rows(setup.mesh, sampled.responses.rollouts)
     alignment, tables, metrics = jax.device_get(_program(setup, pre, post, buckets)(params, on_mesh))
     if gradients:
         metrics |= jax.device_get(_gradients(setup, pre, post)(params, on_mesh))
     names = buckets.names(alignment.mask.shape[1])
-    thoughts = count_thoughts(sampled.responses, config.evaluation.thoughts)
+    thoughts = count_thoughts(sampled.responses.texts, config.evaluation.thoughts)
     report = {
         "config": config.name,
         "model": config.model.path,
         "init_from": init_from,
         "temperature": post.temperature,
-        "prefix": getattr(pre.space, "prefix", None),
+        "prefix": pre.space.prefix,
         "groups": groups,
         **_summary(sampled, alignment),
         "metrics": dict(sorted(metrics.items())),
@@ -117,42 +124,26 @@ def measure(
     }
     out = Path(out).absolute()
     _write(out, setup, sampled, alignment, report)
-    title = f"{config.name}, {init_from or config.model.path}: {len(sampled.responses)} responses"
+    title = f"{config.name}, {init_from or config.model.path}: {len(sampled.prompts)} responses"
     alignment_figure(tables, names, f"{title}, {report['accuracy']:.0%} right").savefig(out / "alignment.png", dpi=110)
     return report
 
 
 def _restored(setup: Setup, init_from: str) -> Params:
-    folder, _, step = init_from.rpartition("@")
-    if not step.isdigit():  # an @ may belong to the folder's name
-        folder, step = init_from, ""
-    checkpoints = Path(folder).absolute() / "checkpoints"
-    return restore_params(checkpoints, setup.model.abstract_params(), int(step) if step else None).state
+    address = CheckpointAddress.parse(init_from)
+    return restore_params(address.checkpoints, setup.model.abstract_params(), address.step).state
 
 
-def _sample(setup: Setup, params: Params, phase: Phase, groups: int) -> Sampled:
-    """Groups of the first training problems, sampled and verified as in training."""
-    config, group_size = setup.config, setup.config.sampling.group_size
-    settings = SamplerConfig(
-        max_new_tokens=config.sampling.max_new_tokens,
-        temperature=phase.temperature,
-        top_k=config.sampling.top_k,
-        top_p=config.sampling.top_p,
-        stop_tokens=setup.stop_tokens,
-        cache_dtype=config.sampling.cache_dtype,
-    )
-    examples = setup.train[:groups]
-    prompts = left_pad(examples, config.data.max_prompt_tokens, setup.pad_token)
-    prompts = dataclasses.replace(prompts, ids=np.arange(groups, dtype=np.int32))
-    engine, key = StaticBatching().make(setup.model, settings, group_size), jax.random.PRNGKey(config.seed)
-    rollouts = engine.sample(params, prompts, key).rollouts
-    lengths = rollouts.response_mask.sum(axis=1)
-    responses = texts(rollouts.response, lengths, setup.decode)
-    cut = truncated(rollouts.response, lengths, setup.stop_tokens)
-    problems = [example.problem for example in examples for _ in range(group_size)]
-    rewards = verify_all(config.data.verifier, problems, responses, cut)
-    asked = setup.decode([list(example.tokens) for example in examples for _ in range(group_size)])
-    return Sampled(dataclasses.replace(rollouts, rewards=rewards), asked, responses, cut)
+def _sample(setup: Setup, params: Params, phase: Phase, groups: int) -> Measured:
+    """Samples and verifies groups for the first training problems, as a training step does."""
+    group_size, examples = setup.config.sampling.group_size, setup.train[:groups]
+    verifier = InProcessVerifier(setup.config.data.verifier)
+    problems = problems_of(examples, group_size)
+    verification = Verification(problems, verifier, setup.decode, setup.stop_tokens)
+    prompts = padded_prompts(examples, setup.tokens, np.arange(groups, dtype=np.int32))
+    engine, key = Programs(setup).engine(phase), jax.random.PRNGKey(setup.config.seed)
+    responses = verify(sample(engine, params, prompts, key, verification), "of the measurement")
+    return Measured(responses, setup.decode([list(example.tokens) for example in examples for _ in range(group_size)]))
 
 
 def _program(setup: Setup, pre: Phase, post: Phase, buckets: Buckets):
@@ -192,14 +183,14 @@ def _gradients(setup: Setup, pre: Phase, post: Phase):
     return program
 
 
-def _summary(sampled: Sampled, alignment: TokenAlignment) -> dict[str, Any]:
+def _summary(sampled: Measured, alignment: TokenAlignment) -> dict[str, Any]:
     """What was sampled, and the means over right and over wrong responses."""
-    mask, right = alignment.mask, sampled.rollouts.rewards >= 1
+    mask, right = alignment.mask, sampled.right
     found: dict[str, Any] = {
         "responses": len(right),
         "tokens": int(mask.sum()),
         "accuracy": float(right.mean()),
-        "truncated": float(sampled.truncated.mean()),
+        "truncated": float(sampled.responses.rollouts.truncated.mean()),
     }
     for name, rows in (("right", right), ("wrong", ~right)):
         chosen = mask & rows[:, None]
@@ -212,13 +203,13 @@ def _by_bucket(names: dict[str, Any], values: Callable[[str], Any]) -> dict[str,
     return {axis: dict(zip(names[axis], np.asarray(values(axis)).tolist(), strict=True)) for axis in AXES}
 
 
-def _write(out: Path, setup: Setup, sampled: Sampled, alignment: TokenAlignment, report: dict[str, Any]) -> None:
+def _write(out: Path, setup: Setup, sampled: Measured, alignment: TokenAlignment, report: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "measurement.json", report)
     arrays = {field.name: getattr(alignment, field.name) for field in dataclasses.fields(alignment)}
-    rollouts = sampled.rollouts
+    rollouts = sampled.responses.rollouts
     np.savez_compressed(out / "tokens.npz", response=rollouts.response, rewards=rollouts.rewards, **arrays)
-    for name, rows in (("right", rollouts.rewards >= 1), ("wrong", rollouts.rewards < 1)):
+    for name, rows in (("right", sampled.right), ("wrong", ~sampled.right)):
         picture = out / f"gap_{name}.png"
         picture.unlink(missing_ok=True)
         scored = alignment.mask[:, :LONGEST_MAP].sum(axis=1) * rows
@@ -226,9 +217,9 @@ def _write(out: Path, setup: Setup, sampled: Sampled, alignment: TokenAlignment,
             _heat_map(setup, sampled, alignment, int(np.argmax(scored)), name).savefig(picture, dpi=130)
 
 
-def _heat_map(setup: Setup, sampled: Sampled, alignment: TokenAlignment, row: int, name: str):
+def _heat_map(setup: Setup, sampled: Measured, alignment: TokenAlignment, row: int, name: str):
     shown = np.flatnonzero(alignment.mask[row])[:LONGEST_MAP]
-    tokens = [setup.tokenizer.decode([int(token)]) for token in sampled.rollouts.response[row, shown]]
+    tokens = [setup.tokenizer.decode([int(token)]) for token in sampled.responses.rollouts.response[row, shown]]
     asked = " ".join(sampled.prompts[row].split())
     asked = asked if len(asked) <= TITLE else f"... {asked[4 - TITLE :]}"
     gap = alignment.marginal_gap[row]

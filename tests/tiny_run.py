@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -9,20 +10,34 @@ import json
 import os
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
+import pytest
 from rich.console import Console
 
-import prerl_jax as pj
-from prerl_jax import dsrl, launch
+from prerl_jax import AdvantageTraits, StaticBatching, dsrl, launch
 from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
+from prerl_jax.core.types import TrainState
+from prerl_jax.data import make_batches
 from prerl_jax.models import xla_cpu
-from prerl_jax.rollout.continuous import ContinuousBatching
+from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.runtime.checkpoints import restore_state
-from prerl_jax.trainer import setup as assembly_module
+from prerl_jax.runtime.goodput import Goodput
+from prerl_jax.runtime.profile import Profile
+from prerl_jax.runtime.state import create_state
+from prerl_jax.trainer import setup as trainer_setup
+from prerl_jax.trainer.guards import GuardState
+from prerl_jax.trainer.loop import Place, Run, train_step
+from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.references import References
+from prerl_jax.trainer.reporting import Reporter
+from prerl_jax.trainer.setup import set_up
+from prerl_jax.verify import InProcessVerifier
 
 xla_cpu.UNROLLED_LAYERS = 0  # compiled in less time, and as on TPUs
 FOLDER = Path(__file__).resolve().parent
@@ -54,7 +69,7 @@ class AgainstHalf:
     """A user's own advantage estimator: the reward minus one half."""
 
     scale: float = 1.0
-    traits = pj.AdvantageTraits()
+    traits = AdvantageTraits()
 
     def __call__(self, rollouts, group_size, values=None):
         return self.scale * (rollouts.rewards - 0.5), rollouts.rewards >= 0
@@ -79,21 +94,96 @@ class Died(BaseException):
     """The end of a run that no code of it expects."""
 
 
-def dying_engine(config: TrainConfig, at: int):
-    """Makes engines that raise Died when they are to sample for training step `at` + 1 of this process."""
-    calls = itertools.count()
+@dataclasses.dataclass(frozen=True)
+class CountedEngine:
+    """A user's own engine: responses are sampled in one static batch, and calls are counted."""
 
-    def make(model, settings, group_size):
-        engine = ContinuousBatching().make(model, settings, group_size)
+    calls: ClassVar[list[tuple[int, int]]] = []
 
-        def sample(params, prompts, key, on_complete=None):
-            if group_size == config.sampling.group_size and next(calls) == at:
-                raise Died
-            return engine.sample(params, prompts, key, on_complete)
+    def check(self, shards):
+        pass
 
-        return types.SimpleNamespace(sample=sample)
+    def make(self, model, config, group_size):
+        engine = StaticBatching().make(model, config, group_size)
 
-    return make
+        class Counted:
+            def sample(self, params, prompts, key, on_complete=None):
+                CountedEngine.calls.append((group_size, len(prompts.prompt)))
+                return engine.sample(params, prompts, key, on_complete)
+
+        return Counted()
+
+
+@contextlib.contextmanager
+def dies_at(config: TrainConfig, at: int) -> Iterator[None]:
+    """The engine raises Died when it is to sample for training step `at` + 1 of this process."""
+    calls, real = itertools.count(), ContinuousBatchingEngine.sample
+
+    def sample(self, *arguments, **keywords):
+        if self.group_size == config.sampling.group_size and next(calls) == at:
+            raise Died
+        return real(self, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContinuousBatchingEngine, "sample", sample)
+        yield
+
+
+class Lines:
+    """A MetricsWriter that keeps the lines."""
+
+    def __init__(self):
+        self.metrics, self.responses = [], []
+
+    def write(self, step, phase, metrics):
+        self.metrics.append(metrics)
+
+    def completions(self, step, rows):
+        self.responses.append(rows)
+
+    def flush(self):
+        pass
+
+
+class NoCheckpoints:
+    """Checkpoints that are not written."""
+
+    def save(self, *_, **__):
+        pass
+
+    def wait(self):
+        pass
+
+
+def begin(config: TrainConfig, devices: list[jax.Device] | None = None) -> tuple[Run, TrainState, Lines]:
+    """(a run without a workdir, its first state, the lines that it will report)."""
+    setup, lines = set_up(config, devices), Lines()
+    state = create_state(setup.load_params(), setup.optimizer(setup.phases[0]), setup.mesh, config.seed)
+    run = Run(
+        programs=Programs(setup),
+        batches=make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed),
+        verifier=InProcessVerifier(config.data.verifier),
+        references=References(setup),
+        guards=GuardState(),
+        checkpoints=NoCheckpoints(),
+        reporter=Reporter(setup, lines, None, Goodput()),
+        profile=Profile(Path(), None),
+        begin=lambda: state,
+    )
+    return run, state, lines
+
+
+def steps(
+    config: TrainConfig, count: int, devices: list[jax.Device] | None = None
+) -> tuple[Run, TrainState, list[dict]]:
+    """(the run, its state, the metrics of each step) after some steps of a config, without the base's evaluation."""
+    run, state, lines = begin(config, devices)
+    with run.reporter:
+        place = Place.of(state)
+        for _ in range(count):
+            state, place = train_step(run, state, place)
+        run.reporter.flush()
+    return run, state, lines.metrics
 
 
 def quiet() -> Console:
@@ -117,8 +207,8 @@ def state_at(workdir: Path, setup, step: int | None = None):
 
 def on_one_device(patch) -> None:
     """Runs that do not name their devices get the first one; `patch` has monkeypatch's `setattr`."""
-    real = assembly_module.make_mesh
-    patch.setattr(assembly_module, "make_mesh", lambda spec, devices=None: real(spec, devices or jax.devices()[:1]))
+    real = trainer_setup.make_mesh
+    patch.setattr(trainer_setup, "make_mesh", lambda spec, devices=None: real(spec, devices or jax.devices()[:1]))
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -34,7 +34,8 @@ import jax.numpy as jnp
 from prerl_jax.core.logprobs import chunk_length, map_chunks
 from prerl_jax.core.pytree import pytree
 from prerl_jax.core.scoring import states
-from prerl_jax.core.types import Array, Head, Model, Params, Rollouts, Space
+from prerl_jax.core.types import Array, Model, Params, Rollouts, Space
+from prerl_jax.core.head import Head
 
 
 @pytree

@@ -36,7 +36,8 @@ from prerl_jax.core.logprobs import (
     statistics,
     to_hidden,
 )
-from prerl_jax.core.types import Array, Head
+from prerl_jax.core.types import Array
+from prerl_jax.core.head import Head
 from prerl_jax.core.xla_cpu import as_matrix, read_first, weight_gradient
 
 Terms = Callable[[Array, Array, Any], tuple[tuple[Array, ...], dict[str, Array]]]

@@ -1,85 +1,143 @@
-"""Evaluation on held-out problems: k responses each, with the same randomness every time.
+"""Evaluation on held-out problems: k responses to each problem, with the same randomness every time.
 
-Responses are verified, and thoughts in them counted, as they end: while the device decodes the others.
+Responses are verified, and thoughts in them are counted, while the device still decodes other responses.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from prerl_jax.analysis.passk import evaluation_metrics, metrics_by_source
 from prerl_jax.analysis.thoughts import count_matches, count_thoughts
-from prerl_jax.config.schema import EvaluationSpec
-from prerl_jax.core.types import Params, Prompts
-from prerl_jax.data import left_pad
-from prerl_jax.evaluation.sampling import broken, require_whole
-from prerl_jax.evaluation.verification import Verification
-from prerl_jax.runtime.distributed import share_errors
+from prerl_jax.config.measuring import EvaluationSpec
+from prerl_jax.core.types import Params
+from prerl_jax.data import Example
+from prerl_jax.evaluation.sampling import (
+    TokenFormat,
+    await_verdicts,
+    not_finite,
+    padded_prompts,
+    problems_of,
+    sample,
+)
+from prerl_jax.evaluation.verification import Verification, Verify
+from prerl_jax.rollout.engine import Engine
 from prerl_jax.runtime.mesh import gather_rows, replicate
-from prerl_jax.trainer.programs import Programs
-from prerl_jax.trainer.setup import evaluation_shape
-from prerl_jax.verify import InProcessVerifier, Pool
 
 
-def evaluate(programs: Programs, params: Params, verify: Pool | InProcessVerifier | None = None) -> dict[str, float]:
-    """The `eval/` metrics of these parameters, and how many verdicts were late; the same on every process.
+@dataclasses.dataclass(frozen=True)
+class CallShape:
+    """The size of one call of the engine.
 
-    A sample's randomness comes from (evaluation.seed, problem, sample), whatever the calls that problems are asked in,
-    so two evaluations differ by the policy alone.
-    Without `verify` the config's verifier is called in this process.
-
-    Raises ValueError where the policy's logits are not finite.
+    Attributes:
+      group_size: responses to a prompt in one call.
+      prompts: prompts in one call, over all processes.
     """
-    setup, spec = programs.setup, programs.setup.config.evaluation
-    examples, processes = setup.evaluation, jax.process_count()
-    group_size, size = evaluation_shape(setup)
-    rounds = spec.samples // group_size
-    key = replicate(setup.mesh, jax.random.PRNGKey(spec.seed))  # placed as in training: one program
-    # A problem is asked `rounds` times. The last call is filled up from the front: one shape, one program; what is too
-    # many is cut off again below.
-    count = len(examples) * rounds
-    calls = (
-        np.arange(-(-count // size) * size).reshape(-1, processes, size // processes)[:, jax.process_index()] % count
-    )
-    problems = [examples[i // rounds].problem for i in calls.ravel() for _ in range(group_size)]
-    verify, measure = verify or InProcessVerifier(setup.config.data.verifier), functools.partial(_counts, spec)
-    said = []
-    with Verification(setup, verify, problems, measure) as verification:
-        for number, asked in enumerate(calls):
-            prompts = left_pad(
-                [examples[i // rounds] for i in asked], setup.config.data.max_prompt_tokens, setup.pad_token
-            )
-            ids, first = (asked // rounds).astype(np.int32), (asked % rounds * group_size).astype(np.int32)
-            prompts = Prompts(prompts.prompt, prompts.prompt_mask, ids, first)
-            told = functools.partial(_told, verification, number * len(asked) * group_size)
-            rollouts = programs.engine(None).sample(params, prompts, key, told).rollouts
-            said.append((rollouts.response_mask.sum(axis=1), broken(rollouts)))
-        with share_errors("verification in an evaluation"):
-            lengths, noise = (np.concatenate(parts) for parts in zip(*said, strict=True))
-            require_whole(noise, "of an evaluation")
-            found = verification.verdicts()
-    columns = [found.verified.rewards, lengths, found.cut, found.verified.late]
-    local = np.concatenate([np.stack(columns, axis=1), found.measured], axis=1, dtype=np.float32)
-    everyone = gather_rows(local.reshape(1, len(calls), -1, local.shape[1])).swapaxes(0, 1).reshape(-1, local.shape[1])
-    table = everyone[: len(examples) * spec.samples].reshape(len(examples), spec.samples, -1)
-    rewards, lengths, cut, late, reflections, *thoughts = np.moveaxis(table, 2, 0)
-    metrics = evaluation_metrics(rewards, lengths, cut, reflections)
+
+    group_size: int
+    prompts: int
+
+
+def call_shape(problems: int, samples: int, prompts_per_step: int, group_size: int, shards: int) -> CallShape:
+    """The calls in which `samples` responses to each of `problems` problems are sampled.
+
+    A call has at most as many rows as a training step, and its prompts divide over the mesh. Where `samples` is a
+    multiple of the training's `group_size` and the problems fill half of a training step, a call has the shape of a
+    training step, so that no further program is compiled. Where k responses to the problems are too many rows, each
+    problem is asked several times for a part of its responses.
+
+    Args:
+      problems: the number of problems.
+      samples: responses to each problem.
+      prompts_per_step: prompts of a training step.
+      group_size: responses to a prompt in training.
+      shards: the number of parts that a batch is split into over the mesh.
+    """
+    if samples % group_size == 0 and 2 * problems * (samples // group_size) >= prompts_per_step:
+        return CallShape(group_size, prompts_per_step)
+    rows = prompts_per_step * group_size
+    size = max(n for n in range(1, samples + 1) if samples % n == 0 and (n == 1 or n * shards <= rows))
+    asked = problems * (samples // size)
+    return CallShape(size, shards * max(1, min(rows // size, asked) // shards))
+
+
+def evaluate(
+    engine: Engine,
+    params: Params,
+    examples: Sequence[Example],
+    spec: EvaluationSpec,
+    shape: CallShape,
+    *,
+    tokens: TokenFormat,
+    mesh: Mesh,
+    verify: Verify,
+) -> dict[str, float]:
+    """The `eval/` metrics of a policy, and the number of verifier timeouts; the same on every process.
+
+    The randomness of a response comes from (spec.seed, problem, sample) alone, however the problems are spread over
+    calls. So two evaluations differ by the policy only.
+
+    Args:
+      engine: samples `shape.group_size` responses to each prompt.
+      params: the policy.
+      examples: the problems with their prompt tokens.
+      spec: samples, seed, and the thoughts to count.
+      shape: the size of the engine's calls, see `call_shape`.
+      tokens: how prompts are padded and responses become text.
+      mesh: the devices.
+      verify: verifies responses.
+
+    Raises ValueError where the policy's logits are not finite, and what the verifier raises.
+    """
+    rounds = spec.samples // shape.group_size
+    calls = _calls(len(examples) * rounds, shape.prompts)
+    problems = problems_of([examples[i // rounds] for i in calls.ravel()], shape.group_size)
+    measure = functools.partial(_count, spec)
+    verification = Verification(problems, verify, tokens.decode, tokens.stop_tokens, measure)
+    key = replicate(mesh, jax.random.PRNGKey(spec.seed))  # placed as in training, so that one program serves both
+    lengths, broken = [], []
+    for number, call in enumerate(calls):
+        prompts = padded_prompts([examples[i // rounds] for i in call], tokens, (call // rounds).astype(np.int32))
+        prompts = dataclasses.replace(prompts, first_sample=(call % rounds * shape.group_size).astype(np.int32))
+        first_row = number * len(call) * shape.group_size
+        rollouts = sample(engine, params, prompts, key, verification, first_row).sampled.rollouts
+        lengths.append(rollouts.response_mask.sum(axis=1))
+        broken.append(not_finite(rollouts))
+    verdicts = await_verdicts(verification, np.concatenate(broken), "of an evaluation")
+    columns = [verdicts.rewards, np.concatenate(lengths), verdicts.truncated, verdicts.timed_out]
+    local = np.concatenate([np.stack(columns, axis=1), verdicts.measured], axis=1, dtype=np.float32)
+    rows = gather_rows(local.reshape(1, len(calls), -1, local.shape[1])).swapaxes(0, 1).reshape(-1, local.shape[1])
+    table = rows[: len(examples) * spec.samples].reshape(len(examples), spec.samples, -1)
+    return _metrics(np.moveaxis(table, 2, 0), examples, spec)
+
+
+def _calls(count: int, prompts: int) -> np.ndarray:
+    """i64[calls, prompts of this process]: which of `count` prompts are sampled in each call.
+
+    The last call is filled up from the front, so that all calls have one shape and one program. What is sampled twice
+    in this way is not counted.
+    """
+    calls = np.arange(-(-count // prompts) * prompts).reshape(-1, jax.process_count(), prompts // jax.process_count())
+    return calls[:, jax.process_index()] % count
+
+
+def _metrics(columns: np.ndarray, examples: Sequence[Example], spec: EvaluationSpec) -> dict[str, float]:
+    """The metrics of f32[columns, problems, samples]."""
+    rewards, lengths, truncated, timed_out, reflections, *thoughts = columns
+    metrics = evaluation_metrics(rewards, lengths, truncated, reflections)
     metrics |= metrics_by_source(rewards, [example.problem.source for example in examples])
     for thought, counts in zip(spec.thoughts, thoughts, strict=True):
         metrics[thought.metric] = float(counts.mean())
-    return metrics | {"time/verifier_timeouts_of_evaluation": float(late.sum())}
+    return metrics | {"time/verifier_timeouts_of_evaluation": float(timed_out.sum())}
 
 
-def _told(verification: Verification, start: int, rows: np.ndarray, *said: np.ndarray) -> None:
-    """An `OnComplete` of a call whose first row is row `start` of all."""
-    verification.add(start + rows, *said)
-
-
-def _counts(spec: EvaluationSpec, responses: Sequence[str]) -> np.ndarray:
-    """f32[B, 1 + N]: reflections, and thoughts of each kind."""
-    columns = [count_matches(spec.reflection, responses), *count_thoughts(responses, spec.thoughts).values()]
+def _count(spec: EvaluationSpec, texts: Sequence[str]) -> np.ndarray:
+    """f32[B, 1 + N]: reflections, and thoughts of each kind, in B responses."""
+    columns = [count_matches(spec.reflection, texts), *count_thoughts(texts, spec.thoughts).values()]
     return np.stack(columns, axis=1).astype(np.float32)

@@ -1,35 +1,149 @@
-"""What is read off responses on the host: whether they are broken or truncated, and their text."""
+"""Sampling responses to problems, and their verdicts: `sample` first, `verify` when the verdicts are needed.
+
+Both stages return values. Verification begins while responses are still sampled: see `Verification`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from prerl_jax.core.types import Rollouts
+from prerl_jax.core.types import Array, Params, Prompts, Rollouts
+from prerl_jax.data import Example, left_pad
+from prerl_jax.data.problems import Problem
+from prerl_jax.evaluation.verification import Decode, Verdicts, Verification
+from prerl_jax.rollout.engine import Engine, Sampled
+from prerl_jax.runtime.distributed import share_errors
 
 
-def broken(rollouts: Rollouts) -> np.ndarray:
-    """bool[B]: a sampled token's log-probability is not finite. Numpy."""
+@dataclasses.dataclass(frozen=True)
+class TokenFormat:
+    """How problems become token rows, and responses become text.
+
+    Attributes:
+      max_prompt_tokens: P, the width of the padded prompts.
+      pad_token: the id that fills prompts up on the left.
+      stop_tokens: the ids that end a response.
+      decode: turns token ids into text, without special tokens.
+    """
+
+    max_prompt_tokens: int
+    pad_token: int
+    stop_tokens: tuple[int, ...]
+    decode: Decode
+
+
+@dataclasses.dataclass(frozen=True)
+class PendingResponses:
+    """Sampled responses whose verdicts may still be pending.
+
+    Attributes:
+      sampled: what the engine returned: the rollouts of this process on the host, with rewards of zero.
+      verification: gives the verdicts.
+    """
+
+    sampled: Sampled
+    verification: Verification
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifiedResponses:
+    """Responses with their verdicts, on the host of the process that sampled them.
+
+    Attributes:
+      rollouts: numpy arrays; `rewards` and `truncated` are filled in.
+      texts: the responses as text, one for each row.
+      timed_out: bool[B], True where the verifier was stopped at its deadline.
+    """
+
+    rollouts: Rollouts
+    texts: list[str]
+    timed_out: np.ndarray
+
+
+def padded_prompts(examples: Sequence[Example], tokens: TokenFormat, ids: np.ndarray) -> Prompts:
+    """The prompts of these examples, numpy, left-padded to P tokens.
+
+    Args:
+      examples: problems with their prompt tokens.
+      tokens: the width and the padding.
+      ids: i32[Q], from which the randomness of each prompt is drawn.
+    """
+    prompts = left_pad(examples, tokens.max_prompt_tokens, tokens.pad_token)
+    return Prompts(prompts.prompt, prompts.prompt_mask, ids)
+
+
+def problems_of(examples: Sequence[Example], group_size: int) -> list[Problem]:
+    """The problem of every row: each example's problem `group_size` times."""
+    return [example.problem for example in examples for _ in range(group_size)]
+
+
+def sample(
+    engine: Engine, params: Params, prompts: Prompts, key: Array, verification: Verification, first_row: int = 0
+) -> PendingResponses:
+    """Samples responses. Rows that complete early are verified in the meantime.
+
+    Args:
+      engine: the sampler.
+      params: the policy.
+      prompts: this process's prompts, numpy; every process has the same number of them.
+      key: PRNG key of this call.
+      verification: verifies the rows. If sampling fails, it is cancelled.
+      first_row: the number of the first of these rows in the verification, if that covers several calls.
+    """
+
+    def on_complete(rows: np.ndarray, responses: np.ndarray, lengths: np.ndarray) -> None:
+        verification.add(first_row + rows, responses, lengths)
+
+    try:
+        return PendingResponses(engine.sample(params, prompts, key, on_complete), verification)
+    except BaseException:
+        verification.cancel()
+        raise
+
+
+def verify(pending: PendingResponses, where: str, check: Callable[[], None] = lambda: None) -> VerifiedResponses:
+    """Waits for the verdicts.
+
+    Args:
+      pending: sampled responses.
+      where: names the responses in an error, such as "of step 3".
+      check: is called first; it may raise an error from other work in the background.
+
+    Raises ValueError where a log-probability is not finite, and what the verifier raises; on all processes.
+    """
+    rollouts = pending.sampled.rollouts
+    verdicts = await_verdicts(pending.verification, not_finite(rollouts), where, check)
+    rollouts = dataclasses.replace(rollouts, rewards=verdicts.rewards, truncated=verdicts.truncated)
+    return VerifiedResponses(rollouts, verdicts.texts, verdicts.timed_out)
+
+
+def await_verdicts(
+    verification: Verification, broken: np.ndarray, where: str, check: Callable[[], None] = lambda: None
+) -> Verdicts:
+    """The verdicts on all rows; an error on one process is raised on all. `broken` bool[B] is that of `not_finite`."""
+    try:
+        with share_errors("verification"):
+            check()
+            require_finite(broken, where)
+            return verification.result()
+    finally:
+        verification.cancel()
+
+
+def not_finite(rollouts: Rollouts) -> np.ndarray:
+    """bool[B]: whether the log-probability of a sampled token is not finite. Numpy."""
     return (~np.isfinite(rollouts.logprobs) & rollouts.response_mask).any(axis=1)
 
 
-def require_whole(broken: np.ndarray, what: str) -> None:
-    """Raises ValueError where one of some responses is `broken`, bool[B]; `what` they are, as in "of step 3"."""
+def require_finite(broken: np.ndarray, where: str) -> None:
+    """Raises ValueError where one of these responses is broken, bool[B]; `where` names them, as in "of step 3"."""
     if broken.any():
         raise ValueError(
-            f"{broken.sum()} of the {len(broken)} responses {what} have tokens whose log-probability is not finite: "
-            "the policy's logits are infinite or not numbers, and what it says is noise. train/grad_norm and "
-            "train/update_norm in metrics.jsonl say when that began; go on from an earlier checkpoint with a smaller "
-            "learning rate. A model that does it from the start may need model.compute_dtype='float32'."
+            f"{broken.sum()} of the {len(broken)} responses {where} have tokens whose log-probability is not finite: "
+            "the policy's logits are infinite or not numbers, and its responses are noise. train/grad_norm and "
+            "train/update_norm in metrics.jsonl show when this began. Continue from an earlier checkpoint with a "
+            "smaller learning rate. If it happens from the first step on, try model.compute_dtype='float32'."
         )
-
-
-def truncated(responses: np.ndarray, lengths: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:
-    """bool[B]: responses i32[B, R] that reached the length limit R without a stop token. Numpy."""
-    return (lengths == responses.shape[1]) & ~np.isin(responses[:, -1], stop_tokens)
-
-
-def texts(responses: np.ndarray, lengths: np.ndarray, decode: Callable[[list[list[int]]], list[str]]) -> list[str]:
-    """Responses i32[B, R] of these lengths as text, by the tokenizer's batch decoding."""
-    return decode([row[:n].tolist() for row, n in zip(responses, lengths, strict=True)])

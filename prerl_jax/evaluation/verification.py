@@ -1,8 +1,8 @@
-"""Verdicts on the rows of a step or an evaluation, asked for as rows end: while the device decodes the others.
+"""Verification of sampled responses, in the background, while the device still decodes other responses.
 
-One thread takes whatever rows have ended since it last looked and judges them together. When sampling is over, most
-verdicts are there. A verdict depends on nothing but its row, so rewards are those of all rows judged at once, in the
-order of the rows.
+A thread takes all rows that have completed since it last looked and verifies them together. When sampling is over, most
+verdicts are known. The verdict on a row depends on that row alone, so the result does not depend on the order in which
+rows complete.
 """
 
 from __future__ import annotations
@@ -15,91 +15,127 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.evaluation.sampling import texts, truncated
 from prerl_jax.runtime.profile import annotate
-from prerl_jax.trainer.setup import Setup
 from prerl_jax.verify import Verified
 
 Verify = Callable[[Sequence[Problem], Sequence[str], Sequence[bool]], Verified]
+"""(problems, responses as text, truncated) -> rewards and timeouts; see `verify.open_verifier`."""
+Decode = Callable[[list[list[int]]], list[str]]
+"""Token ids of several responses -> their texts."""
+Measure = Callable[[Sequence[str]], np.ndarray]
+"""B responses as text -> N numbers for each, f32[B, N]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdicts:
-    """What is found of B responses, in the order of the rows."""
+    """The results for B responses, in the order of the rows.
 
-    responses: list[str]
-    """As text."""
-    cut: np.ndarray
-    """bool[B]: the length limit was reached without a stop token."""
-    verified: Verified
+    Attributes:
+      texts: the responses as text.
+      truncated: bool[B], True where the response reached the length limit without a stop token.
+      rewards: f32[B].
+      timed_out: bool[B], True where the verifier was stopped at its deadline.
+      measured: f32[B, N], the results of the `measure` function.
+    """
+
+    texts: list[str]
+    truncated: np.ndarray
+    rewards: np.ndarray
+    timed_out: np.ndarray
     measured: np.ndarray
-    """f32[B, N], what else was asked for."""
+
+
+def _nothing(texts: Sequence[str]) -> np.ndarray:
+    return np.zeros((len(texts), 0), np.float32)
 
 
 class Verification:
-    """The verdicts on many rows, `problems[i]` being row i's. Leaving it ends the thread, verdicts or not.
-
-    Where it is left by an error, nobody waits for what the thread is doing: no call begins after it.
+    """Verifies the responses to `problems` as they complete.
 
     Args:
-      assembly: how responses become text, and which tokens end them.
-      verify: judges responses; called on a thread of its own, one call at a time.
-      problems: of all rows.
-      measure: responses -> N numbers of each, f32[B, N]; called on that thread, too.
+      problems: the problem of every row.
+      verify: verifies responses. It is called on a background thread, one call at a time.
+      decode: turns token ids into text.
+      stop_tokens: the tokens that end a response.
+      measure: further numbers for each response. It is called on the same thread.
     """
 
     def __init__(
         self,
-        setup: Setup,
-        verify: Verify,
         problems: Sequence[Problem],
-        measure: Callable[[Sequence[str]], np.ndarray] | None = None,
+        verify: Verify,
+        decode: Decode,
+        stop_tokens: tuple[int, ...],
+        measure: Measure = _nothing,
     ):
-        count = len(problems)
-        self._assembly, self._verify, self._problems = setup, verify, problems
-        self._measure = measure or (lambda responses: np.zeros((len(responses), 0), np.float32))
-        self._found = Verdicts(
-            [""] * count,
-            np.zeros(count, bool),
-            Verified(np.zeros(count, np.float32), np.zeros(count, bool)),
-            np.zeros((count, self._measure([]).shape[1]), np.float32),
+        rows = len(problems)
+        self._problems, self._verify, self._decode, self._measure = problems, verify, decode, measure
+        self._stop_tokens = stop_tokens
+        self._verdicts = Verdicts(
+            texts=[""] * rows,
+            truncated=np.zeros(rows, bool),
+            rewards=np.zeros(rows, np.float32),
+            timed_out=np.zeros(rows, bool),
+            measured=np.zeros((rows, measure([]).shape[1]), np.float32),
         )
         self._lock = threading.Lock()
-        self._ended: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._completed: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._calls: list[Future] = []
         self._thread = ThreadPoolExecutor(1, "verification")
 
-    def __enter__(self) -> Verification:
-        return self
-
-    def __exit__(self, kind: type | None, *error: object) -> None:
-        self._thread.shutdown(wait=kind is None, cancel_futures=True)
-
     def add(self, rows: np.ndarray, responses: np.ndarray, lengths: np.ndarray) -> None:
-        """Rows that have ended, each told once: an `OnComplete`."""
+        """Takes rows that have completed; see `rollout.engine.OnComplete`. Each row is given once."""
         with self._lock:
-            self._ended.append((rows, responses, lengths))
-        self._calls.append(self._thread.submit(self._judge))
+            self._completed.append((rows, responses, lengths))
+        self._calls.append(self._thread.submit(self._verify_completed))
 
-    def verdicts(self) -> Verdicts:
-        """Waits for all of them. Raises what judging the first rows that failed has raised."""
-        for call in self._calls:
-            call.result()
-        return self._found
+    def result(self) -> Verdicts:
+        """Waits for the verdicts on all rows that were added, and ends the thread.
 
-    def _judge(self) -> None:
+        Raises the first error that a call of `verify` or `measure` has raised.
+        """
+        try:
+            for call in self._calls:
+                call.result()
+            self._thread.shutdown()
+        finally:
+            self.cancel()
+        return self._verdicts
+
+    def cancel(self) -> None:
+        """Ends the thread without waiting for the call that it is in. No further call begins."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _verify_completed(self) -> None:
         with self._lock:
-            ended, self._ended = self._ended, []
-        if not ended or any(call.done() and call.exception() for call in tuple(self._calls)):
-            return  # an earlier call has judged these, or has failed: that is what is raised
+            completed, self._completed = self._completed, []
+        # An earlier call may have verified these rows already. After a failed call there is nothing left to do.
+        if not completed or any(call.done() and call.exception() for call in tuple(self._calls)):
+            return
         with annotate("verify"):
-            rows, responses, lengths = (np.concatenate(parts) for parts in zip(*ended, strict=True))
-            said = texts(responses, lengths, self._assembly.decode)
-            cut = truncated(responses, lengths, self._assembly.stop_tokens)
-            verified = self._verify([self._problems[row] for row in rows], said, cut)
-            measured = self._measure(said)
-        found = self._found
-        found.measured[rows] = measured
-        for row, text in zip(rows, said, strict=True):
-            found.responses[row] = text
-        found.cut[rows], found.verified.rewards[rows], found.verified.late[rows] = cut, verified.rewards, verified.late
+            rows, responses, lengths = (np.concatenate(parts) for parts in zip(*completed, strict=True))
+            found = self._verdicts
+            texts = as_texts(responses, lengths, self._decode)
+            truncated = is_truncated(responses, lengths, self._stop_tokens)
+            verified = self._verify([self._problems[row] for row in rows], texts, truncated)
+            found.measured[rows] = self._measure(texts)
+        for row, text in zip(rows, texts, strict=True):
+            found.texts[row] = text
+        found.truncated[rows] = truncated
+        found.rewards[rows], found.timed_out[rows] = verified.rewards, verified.timed_out
+
+
+def is_truncated(responses: np.ndarray, lengths: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:
+    """bool[B]: whether each response i32[B, R] reached the length limit R without a stop token. Numpy.
+
+    Args:
+      responses: i32[B, R], right-padded.
+      lengths: i64[B], the number of tokens of each response.
+      stop_tokens: the tokens that end a response.
+    """
+    return (lengths == responses.shape[1]) & ~np.isin(responses[:, -1], stop_tokens)
+
+
+def as_texts(responses: np.ndarray, lengths: np.ndarray, decode: Decode) -> list[str]:
+    """The texts of responses i32[B, R] with these lengths i64[B]."""
+    return decode([row[:length].tolist() for row, length in zip(responses, lengths, strict=True)])

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from prerl_jax.core.types import Head, Params
+from prerl_jax.core.head import Head
+from prerl_jax.core.types import Params
 from prerl_jax.models import attention as attentions
 from prerl_jax.models import rope, xla_cpu
 from prerl_jax.models.cache import Cache, Held, attend_cached, hold, valid_columns, write

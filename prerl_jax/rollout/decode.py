@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from prerl_jax.core.types import Array, Head, Model, Params
+from prerl_jax.core.types import Array, Model, Params
+from prerl_jax.core.head import Head
 
 BLOCK = 128
 Decode = Callable[["Slots"], tuple[Array, Any]]

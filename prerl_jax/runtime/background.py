@@ -38,16 +38,19 @@ class Background:
         finally:
             self._thread.shutdown()
 
-    def submit(self, function: Callable, *args: Any) -> None:
+    def submit(self, function: Callable, *args: Any) -> Future:
         """Submits `function(*args)`; blocks while `WAITING` calls wait. It does not raise earlier calls' exceptions.
 
         Args:
-            function: what the thread calls; its result is dropped.
+            function: what the thread calls.
             *args: its arguments.
+
+        Returns: the future of the call.
         """
         if len(self._calls) >= WAITING and not self._calls[-WAITING].done():
             self._calls[-WAITING].exception()  # waits
         self._calls.append(self._thread.submit(function, *args))
+        return self._calls[-1]
 
     def check(self) -> None:
         """Raises the exception of the first finished call that failed; does not wait."""

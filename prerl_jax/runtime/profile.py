@@ -11,6 +11,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -55,22 +56,25 @@ class Profile:
             )
 
     @contextlib.contextmanager
-    def step(self, number: int, wait: Callable[[], object]) -> Iterator[None]:
+    def step(self, number: int) -> Iterator[Callable[[Any], None]]:
         """Wraps a step: annotates it, and profiles it if it is one of the steps to profile.
+
+        It yields a function that takes the arrays that the step computes. The trace ends when the arrays of the last
+        profiled step are computed.
 
         Args:
             number: the number of the step, counted from 1.
-            wait: waits until the devices have finished all work so far; called at the end of the last profiled step.
         """
+        computed: list[Any] = []
         if number == self._first:
             if jax.process_index() == 0:
                 shutil.rmtree(self._folder, ignore_errors=True)
             jax.profiler.start_trace(self._folder)
             self._running = True
         with jax.profiler.StepTraceAnnotation("step", step_num=number):
-            yield
+            yield computed.append
         if self._running and number == self._last:
-            wait()
+            jax.block_until_ready(computed)
             self.close()
 
     def close(self) -> None:

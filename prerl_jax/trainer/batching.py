@@ -1,14 +1,15 @@
 """From rollouts to the batches of a step's updates: prepared on the mesh, packed on the host.
 
-Phases with the same fields and rows in a batch share a program that is told the phase by its number, so that few are
-compiled in the middle of a run; their rows are as long as those of the longest phase. An unpacked batch passes through
-the host, where it is packed: rows without a trained token are left out, and what remains is laid into the first parts
-of a batch of a fixed number of rows. The train step does not compute the parts that stay empty, so one program serves
-steps of few rows and of many.
+Phases whose batches have the same fields and rows share one program, which takes the number of the phase as an input.
+So few programs are compiled in the middle of a run. All rows are as long as those of the longest phase.
 
-What is held against the policy before its updates, or against a reference, is scored on packed rows too. Where credit
-depends on it, or rows are trained on more than once, all rows are scored first and laid back (`score`); otherwise only
-those that are left of the batch, by the reference (`anchored`).
+An unpacked batch passes through the host, where it is packed: rows without a trained token are left out, and the others
+fill the first parts of a batch with a fixed number of rows. The train step does not compute empty parts. So one program
+serves steps of few rows and of many rows.
+
+Old log-probabilities and those of the reference are scored on packed rows as well. If the advantages depend on them, or
+if rows are trained on more than once, all rows are scored before the batches are prepared (`score`). Otherwise only the
+rows of the packed batch are scored under the reference (`place`).
 """
 
 from __future__ import annotations
@@ -34,85 +35,101 @@ from prerl_jax.trainer.critic import with_values
 from prerl_jax.trainer.setup import Setup
 
 SHUFFLE = 0x73687566
-"""Folded into a step's key of preparing, gives that of the order of groups: a number that no term has."""
+"""Folded into a step's key for preparing, gives the key for the order of groups. No term has this number."""
 
-COUNTS = frozenset({"train/tokens", "train/skipped", "train/critic_skipped"})
-OF_UPDATES = frozenset(
-    f"train/{name}" for what in ("", "critic_") for name in (f"{what}grad_norm", f"{what}update_norm")
-) | {"train/loss", "train/kept_fraction", "train/trained_fraction", "train/value_loss", "train/value_clip_fraction"}
-
-Given = dict[str, Any]
-"""What `make_prepare`'s function takes by keyword, all but rows."""
+PrepareInputs = dict[str, Any]
+"""The keyword arguments of `prepare` (see `core.batches.make_prepare`), without `rows`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
-    """What the fields and the rows of a phase's batches depend on."""
+class BatchKind:
+    """What decides the fields and the rows of a phase's batches. Phases of one kind share a program.
+
+    Attributes:
+      minibatches: the number of minibatches of an epoch.
+      several_updates: whether a step has more than one update.
+      scored: which log-probabilities are scored before the batches are prepared.
+    """
 
     minibatches: int
     several_updates: bool
     scored: tuple[str, ...]
 
     @classmethod
-    def of(cls, phase: Phase) -> Kind:
+    def of(cls, phase: Phase) -> BatchKind:
+        """The kind of a phase."""
         return cls(phase.minibatches, phase.updates > 1, phase.logprobs_needed_before_update)
 
 
 class Batching:
-    """Makes each program at its first use."""
+    """Makes the batches of a run. Each program is made at its first use.
+
+    Args:
+      setup: the run's config, model and mesh.
+    """
 
     def __init__(self, setup: Setup):
         self.setup = setup
-        self._prepare = functools.cache(self._program)
-        self._lay_out = functools.cache(self._layout)
-        self._scores = functools.cache(self._anchor)
+        self._prepare = functools.cache(self._prepare_program)
+        self._layout = functools.cache(self._layout_program)
+        self._score = functools.cache(self._score_program)
 
     @functools.cached_property
     def shape(self) -> tuple[int, int]:
-        """(rows, tokens of a row) of an unpacked batch: as many and as long as those of any phase."""
+        """(rows, tokens of a row) of an unpacked batch: the largest of all phases."""
         rollouts, key = _abstract_rollouts(self.setup), jax.random.PRNGKey(0)
         layouts = [functools.partial(make_layout(phase), key=key) for phase in self.setup.phases]
         shapes = [jax.eval_shape(layout, rollouts).weights.shape for layout in layouts]
-        return tuple(map(max, zip(*shapes, strict=True)))
-
-    def prepare(self, phase: Phase, rollouts: Rollouts, given: Given, update: int = 0) -> tuple[Batch, Metrics]:
-        """(the unpacked batch of one of the step's updates, statistics), all on the mesh, of rollouts on it.
-
-        Args:
-          phase: one of the run's.
-          rollouts: of the global batch, verified and complete.
-          given: `key`, the step's of preparing; `phase_step` i32[], the steps done in the phase; `values` f32[B, R], or
-            None in a run without a critic; and what `score` has returned.
-          update: its number within the step.
-        """
-        number = np.int32(self.setup.phases.index(phase))
-        return self._prepare(Kind.of(phase))(rollouts, number, given, np.int32(update))
+        rows, lengths = zip(*shapes, strict=True)
+        return max(rows), max(lengths)
 
     def score(
         self, phase: Phase, rollouts: Rollouts, key: Array, policy: Params, reference: Params | None
-    ) -> tuple[Given, np.ndarray]:
-        """(the log-probabilities of all rows that preparing asks for, the tokens of what was scored for them).
+    ) -> tuple[PrepareInputs, np.ndarray]:
+        """Scores all rows of a step, where the phase needs that before its batches are prepared.
 
-        The first are f32[rows, T], of the unpacked batch on the mesh; the second i64[n], of this process's sequences,
-        each as often as it was scored.
+        Args:
+          phase: the current phase.
+          rollouts: all rollouts of the step, on the mesh.
+          key: the step's key for preparing.
+          policy: the parameters before the first update.
+          reference: the parameters of the reference policy; None where the phase has none.
+
+        Returns: (log-probabilities f32[rows, T] of the unpacked batch on the mesh, by field name; i64[n], the tokens of
+          every sequence of this process that was scored, once for each policy).
         """
         if not phase.logprobs_needed_before_update:
             return {}, np.zeros(0, np.int64)
-        local = local_rows(self._lay_out(phase)(rollouts, key))
-        groups, valid = plan(local, Reinforce(), self.shape[1]), local.sequences.segments > 0
-        batch = global_rows(self.setup.mesh, self._packed(local, groups, self.shape))
-        named = {"old_logprobs": policy, "ref_logprobs": reference}
-        found = self._scores(phase.temperature)(
-            batch, {name: named[name] for name in phase.logprobs_needed_before_update}
-        )
+        local = local_rows(self._layout(phase)(rollouts, key))
+        bins, valid = plan(local, Reinforce(), self.shape[1]), local.sequences.segments > 0
+        batch = global_rows(self.setup.mesh, self._packed(local, bins, self.shape))
+        both = {"old_logprobs": policy, "ref_logprobs": reference}
+        policies = {name: both[name] for name in phase.logprobs_needed_before_update}
+        found = self._score(phase.temperature)(batch, policies)
         parts = self.shape[0] // self.setup.part_rows
-        back = {n: unpack(values, groups, valid, microbatches=parts) for n, values in local_rows(found).items()}
-        return global_rows(self.setup.mesh, back), np.tile(valid[valid.any(axis=1)].sum(axis=1), len(back))
+        unpacked = {n: unpack(values, bins, valid, microbatches=parts) for n, values in local_rows(found).items()}
+        lengths = valid[valid.any(axis=1)].sum(axis=1)
+        return global_rows(self.setup.mesh, unpacked), np.tile(lengths, len(unpacked))
+
+    def prepare(
+        self, phase: Phase, rollouts: Rollouts, inputs: PrepareInputs, update: int = 0
+    ) -> tuple[Batch, Metrics]:
+        """(the unpacked batch of one update, statistics), on the mesh.
+
+        Args:
+          phase: the current phase.
+          rollouts: all rollouts of the step, verified, on the mesh.
+          inputs: `key`, the step's key for preparing; `phase_step` i32[], the steps done in the phase; `values`
+            f32[B, R], or None in a run without a critic; and what `score` has returned.
+          update: the number of the update within the step.
+        """
+        number = np.int32(self.setup.phases.index(phase))
+        return self._prepare(BatchKind.of(phase))(rollouts, number, inputs, np.int32(update))
 
     def pack(self, phase: Phase, batch: Batch) -> Batch:
-        """This process's rows of an unpacked batch on the mesh, packed into as many, used ones first; numpy.
+        """Packs this process's rows of an unpacked batch; used rows come first, the number of rows stays. Numpy.
 
-        Those of the critic as well; without them, where the phase has no use for a critic.
+        The critic's rows are packed as well; in a phase that does not read its values they are left out.
         """
         local, rows = local_rows(batch), len(batch.weights)
         packed = self._packed(local, plan(local, phase.objective, self.shape[1]), (rows, self.shape[1]))
@@ -121,111 +138,99 @@ class Batching:
         shape = batch.critic.weights.shape
         return dataclasses.replace(packed, critic=self._packed(local.critic, plan(local.critic, None, shape[1]), shape))
 
-    def anchored(self, phase: Phase, packed: Batch, reference: Params | None) -> Batch:
-        """This process's packed rows -> the batch on the mesh to train on, held against the reference if there is one.
+    def place(self, phase: Phase, packed: Batch, reference: Params | None) -> Batch:
+        """Puts this process's packed rows onto the mesh, with the reference's log-probabilities if it has any.
 
-        What preparing has held against it already stays as it is.
+        They are scored here unless the batch has them already.
         """
         mesh, critic = self.setup.mesh, packed.critic
         batch = global_rows(mesh, dataclasses.replace(packed, critic=None))
-        if critic is not None:  # one row a rollout at most, where the policy has one for each of several terms
+        if critic is not None:  # it has one row a rollout, and the policy one for each of several terms
             batch = dataclasses.replace(batch, critic=global_rows(mesh, critic))
         if reference is None or batch.ref_logprobs is not None:
             return batch
-        return dataclasses.replace(batch, **self._scores(phase.temperature)(batch, {"ref_logprobs": reference}))
+        return dataclasses.replace(batch, **self._score(phase.temperature)(batch, {"ref_logprobs": reference}))
 
-    def _packed(self, local: Batch | ValueBatch, groups: list[list[int]], shape: tuple[int, int]) -> Any:
+    def _packed(self, local: Batch | ValueBatch, bins: list[list[int]], shape: tuple[int, int]) -> Any:
         rows, length = shape
-        return pack(local, groups, rows // jax.process_count(), length, microbatches=rows // self.setup.part_rows)
+        return pack(local, bins, rows // jax.process_count(), length, microbatches=rows // self.setup.part_rows)
 
-    def _program(self, kind: Kind) -> Callable[..., tuple[Batch, Metrics]]:
-        """(rollouts, number of the phase, given, number of the update) -> (unpacked batch, statistics)."""
+    def _prepare_program(self, kind: BatchKind) -> Callable[..., tuple[Batch, Metrics]]:
+        """(rollouts, number of the phase, inputs, number of the update) -> (unpacked batch, statistics)."""
         sampling, mesh, phases = self.setup.config.sampling, self.setup.mesh, self.setup.phases
-        alike = [phase for phase in phases if Kind.of(phase) == kind]
+        alike = [phase for phase in phases if BatchKind.of(phase) == kind]
         branches = [functools.partial(self._batch, phase) for phase in alike]
-        places = np.asarray([alike.index(phase) if phase in alike else 0 for phase in phases], np.int32)
+        branch_of_phase = np.asarray([alike.index(phase) if phase in alike else 0 for phase in phases], np.int32)
 
-        def prepare(rollouts: Rollouts, number: Array, given: Given, update: Array) -> tuple[Batch, Metrics]:
+        def prepare(rollouts: Rollouts, number: Array, inputs: PrepareInputs, update: Array) -> tuple[Batch, Metrics]:
             rows = None
             if kind.minibatches > 1:
-                order = jax.random.fold_in(given["key"], SHUFFLE)
-                rows = minibatch(order, update, kind.minibatches, sampling.prompts_per_step, sampling.group_size)
-            batch, statistics = jax.lax.switch(jnp.asarray(places)[number], branches, rollouts, given, rows)
+                key = jax.random.fold_in(inputs["key"], SHUFFLE)
+                rows = minibatch(key, update, kind.minibatches, sampling.prompts_per_step, sampling.group_size)
+            branch = jnp.asarray(branch_of_phase)[number]
+            batch, statistics = jax.lax.switch(branch, branches, rollouts, inputs, rows)
             return batch, statistics | rollout_statistics(rollouts, sampling.group_size)
 
         return jax.jit(prepare, out_shardings=(batch_sharding(mesh), replicated(mesh)))
 
-    def _batch(self, phase: Phase, rollouts: Rollouts, given: Given, rows: Array | None) -> tuple[Batch, Metrics]:
-        """What a phase makes of rollouts, as long as the batches of all."""
-        make = make_prepare(phase, self.setup.config.sampling.group_size)
-        terms, mine = len(phase.all_terms), (rollouts, given["values"])
-        batch, of_values = with_values(make(rollouts, **given), *mine)
-        if rows is not None:  # the values were those of all; the batch is a part
-            batch, _ = with_values(make(rollouts, **given, rows=rows), *jax.tree.map(lambda x: x[rows], mine))
+    def _batch(
+        self, phase: Phase, rollouts: Rollouts, inputs: PrepareInputs, rows: Array | None
+    ) -> tuple[Batch, Metrics]:
+        """The batch of one phase, filled up to the size of the largest phase."""
+        prepare = make_prepare(phase, self.setup.config.sampling.group_size)
+        terms, of_critic = len(phase.all_terms), (rollouts, inputs["values"])
+        batch, value_metrics = with_values(prepare(rollouts, **inputs), *of_critic)
+        if rows is not None:  # the statistics are those of all rows; the batch is a part of them
+            of_critic = jax.tree.map(lambda x: x[rows], of_critic)
+            batch, _ = with_values(prepare(rollouts, **inputs, rows=rows), *of_critic)
         critic, batch = batch.critic, dataclasses.replace(batch, critic=None)
         if batch.sampler_logprobs is None:
+            # The sampler's log-probabilities are given the prompt. In a space without it there are none: NaN.
             batch = dataclasses.replace(batch, sampler_logprobs=jnp.full_like(batch.weights, jnp.nan))
         trained = trained_tokens(batch, phase.objective).any(axis=1)
-        statistics = of_values | {
+        statistics = value_metrics | {
             "train/kept_fraction": (batch.weights != 0).any(axis=1).reshape(terms, -1).any(axis=0).mean(),
             "train/trained_fraction": trained.reshape(terms, -1).any(axis=0).mean(),
         }
         return dataclasses.replace(_filled(batch, self.shape, phase.minibatches), critic=critic), statistics
 
-    def _layout(self, phase: Phase) -> Callable[[Rollouts, Array], Batch]:
+    def _layout_program(self, phase: Phase) -> Callable[[Rollouts, Array], Batch]:
         def lay_out(rollouts: Rollouts, key: Array) -> Batch:
             return _filled(make_layout(phase)(rollouts, key=key), self.shape, 1)
 
         return jax.jit(lay_out, out_shardings=batch_sharding(self.setup.mesh))
 
-    def _anchor(self, temperature: float) -> Callable[[Batch, dict[str, Params]], dict[str, Array]]:
-        """(packed batch on the mesh, name of a field -> parameters) -> name -> f32[rows, T]."""
+    def _score_program(self, temperature: float) -> Callable[[Batch, dict[str, Params]], dict[str, Array]]:
+        """(packed batch on the mesh, parameters by field name) -> log-probabilities f32[rows, T] by field name."""
         setup = self.setup
 
-        def anchor(batch: Batch, given: dict[str, Params]) -> dict[str, Array]:
+        def score(batch: Batch, policies: dict[str, Params]) -> dict[str, Array]:
             rows, length = batch.weights.shape
             how = {"microbatches": rows // setup.part_rows, "chunk": setup.chunk(length)}
             fill = make_score_old_and_reference(setup.model, temperature, **how)
-            found = fill(batch, old=given.get("old_logprobs"), reference=given.get("ref_logprobs"))
-            return {name: getattr(found, name) for name in given}
+            found = fill(batch, old=policies.get("old_logprobs"), reference=policies.get("ref_logprobs"))
+            return {name: getattr(found, name) for name in policies}
 
-        return jax.jit(anchor, out_shardings=batch_sharding(setup.mesh))
+        return jax.jit(score, out_shardings=batch_sharding(setup.mesh))
 
 
 def minibatch(key: Array, update: Array, minibatches: int, prompts: int, group_size: int) -> Array:
-    """i32[N], the rollouts of one of an epoch's minibatches: whole groups, in an order that is drawn for every epoch.
+    """i32[N], the rows of one minibatch: whole groups, in an order that is drawn anew for every epoch.
 
     Args:
-      key: the step's.
-      update: i32[], its number within the step.
-      minibatches: of an epoch; must divide the prompts.
+      key: the step's key for the order of groups.
+      update: i32[], the number of the update within the step.
+      minibatches: the number of minibatches of an epoch; it must divide `prompts`.
       prompts: groups of the global batch.
-      group_size: rollouts of one, side by side.
+      group_size: rollouts of a group, side by side.
     """
     epoch, part = update // minibatches, update % minibatches
     order = jax.random.permutation(jax.random.fold_in(key, epoch), prompts).reshape(minibatches, -1)
     return (order[part][:, None] * group_size + jnp.arange(group_size)).ravel()
 
 
-def over_updates(found: list[Metrics]) -> Metrics:
-    """The metrics of a step with several updates: of tokens their mean over all that were trained on, sums of counts.
-
-    What is measured of an update as a whole, a loss or a norm, is the mean over updates. Traceable.
-    """
-    stacked = {name: jnp.stack([metrics[name] for metrics in found]) for name in found[0]}
-    tokens = stacked["train/tokens"]
-
-    def joined(name: str, values: Array) -> Array:
-        if name in COUNTS:
-            return values.sum()
-        share = jnp.full(len(found), 1 / len(found)) if name in OF_UPDATES else tokens / jnp.maximum(tokens.sum(), 1.0)
-        return values[0] + jnp.sum(share * (values - values[0]))  # what is the same in all of them stays as it is
-
-    return {name: joined(name, values) for name, values in stacked.items()}
-
-
 def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
-    """Means over the global batch of rewards and lengths; f32[] each. A response is right at reward 1."""
+    """Means over the global batch of rewards and lengths; f32[] each. A response with reward 1 or more is right."""
     right = (rollouts.rewards >= 1).reshape(-1, group_size)
     lengths = rollouts.response_mask.sum(axis=1)
     return {
@@ -240,25 +245,21 @@ def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
 
 
 def _filled(batch: Batch, shape: tuple[int, int], minibatches: int) -> Batch:
-    """The batch with rows and tokens of padding, as many and as long as the part of `shape` that a minibatch is."""
+    """The batch, padded to the rows and tokens of a minibatch of `shape`."""
     whole = shape[0] // minibatches, shape[1]
     return jax.tree.map(lambda x: jnp.pad(x, [(0, a - b) for a, b in zip(whole, x.shape, strict=True)]), batch)
 
 
 def _abstract_rollouts(setup: Setup) -> Rollouts:
-    config = setup.config
-    rows = config.sampling.prompts_per_step * config.sampling.group_size
-
-    def tokens(width: int, dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, width), dtype)
-
-    prompt, response = config.data.max_prompt_tokens, config.sampling.max_new_tokens
+    """The rollouts of a step as a tree of ShapeDtypeStruct."""
+    rows, config = setup.rows, setup.config
+    prompt, response = (rows, config.data.max_prompt_tokens), (rows, config.sampling.max_new_tokens)
     return Rollouts(
-        prompt=tokens(prompt, jnp.int32),
-        prompt_mask=tokens(prompt, bool),
-        response=tokens(response, jnp.int32),
-        response_mask=tokens(response, bool),
+        prompt=jax.ShapeDtypeStruct(prompt, jnp.int32),
+        prompt_mask=jax.ShapeDtypeStruct(prompt, bool),
+        response=jax.ShapeDtypeStruct(response, jnp.int32),
+        response_mask=jax.ShapeDtypeStruct(response, bool),
         rewards=jax.ShapeDtypeStruct((rows,), jnp.float32),
-        logprobs=tokens(response, jnp.float32),
+        logprobs=jax.ShapeDtypeStruct(response, jnp.float32),
         truncated=jax.ShapeDtypeStruct((rows,), bool),
     )

@@ -1,4 +1,4 @@
-"""The critic in a run: where it begins, the program of its values, its part in preparing and in the train step."""
+"""The critic in a run: its first state, the program of its values, its part in preparing and in the train step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from prerl_jax.core.critic import make_critic_step, rollout_values, value_batch, value_statistics
 from prerl_jax.core.gae import GAE
+from prerl_jax.core.params import merge_params
 from prerl_jax.core.train_step import CriticStep, Metrics
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.runtime.mesh import batch_sharding
@@ -18,32 +19,34 @@ from prerl_jax.trainer.setup import Setup
 
 
 def with_critic(setup: Setup, state: TrainState) -> tuple[TrainState, list[str]]:
-    """(the state with a critic, where the run has one, what there is to say of it).
+    """(the state with a critic where the run has one, lines for the log).
 
-    One that comes from no checkpoint begins from the policy at hand.
+    A critic that comes from no checkpoint starts from the policy's parameters.
     """
     if setup.critic is None or state.critic is not None:
         return state, []
-    begin, tx = setup.critic.begin, setup.critic_optimizer
-    critic = begin_critic(state.params, begin, tx, setup.abstract_critic())
+    policy = merge_params(state.params, state.frozen)
+    critic = begin_critic(policy, setup.critic.begin, setup.critic_optimizer, setup.abstract_critic())
     return dataclasses.replace(state, critic=critic), ["the critic begins from the policy, with a head of zeros"]
 
 
 def values_program(setup: Setup) -> Callable[[Params, Rollouts], Array]:
-    """(the critic's parameters, rollouts on the mesh) -> f32[B, R], the value before each token of the responses."""
+    """(the critic's parameters, rollouts on the mesh) -> f32[B, R], the value before each response token."""
 
     def values(params: Params, rollouts: Rollouts) -> Array:
-        parts = rollouts.response.shape[0] // setup.part_rows
-        return rollout_values(setup.critic, params, rollouts, parts)
+        return rollout_values(setup.critic, params, rollouts, rollouts.response.shape[0] // setup.part_rows)
 
     return jax.jit(values, out_shardings=batch_sharding(setup.mesh))
 
 
 def with_values(batch: Batch, rollouts: Rollouts, values: Array | None) -> tuple[Batch, Metrics]:
-    """(the batch, statistics of the critic's values), with the same fields in all phases of a run.
+    """(the batch with rows for the critic, statistics of its values): the same fields in all phases of a run.
 
-    In a run with a critic, of which `values` f32[B, R] are, a phase that reads none has rows of zeros, and statistics
-    that are NaN.
+    Args:
+      batch: the policy's batch; it has rows for the critic where the phase reads values.
+      rollouts: the rollouts that these rows are made of.
+      values: f32[B, R] of the critic; None in a run without a critic, which leaves the batch as it is. In a phase that
+        does not read values, the critic's rows have weight zero and the statistics are NaN.
     """
     if values is None:
         return batch, {}
@@ -52,7 +55,7 @@ def with_values(batch: Batch, rollouts: Rollouts, values: Array | None) -> tuple
 
 
 def critic_step(setup: Setup, batch: Batch) -> CriticStep | None:
-    """The critic's part of the train step, for a packed batch that has rows for it."""
+    """The critic's part of the train step; None for a batch without rows for a critic."""
     if batch.critic is None:
         return None
     parts = batch.critic.weights.shape[0] // setup.part_rows

@@ -1,4 +1,4 @@
-"""What a config would take, without allocating it: phases, parameters, shardings and bytes on each device."""
+"""What a config would need, without allocating it: phases, parameters, shardings and bytes on each device."""
 
 from __future__ import annotations
 
@@ -18,28 +18,37 @@ from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
 from prerl_jax.models.cache import head_bytes
 from prerl_jax.models.partitioning import named_sharding
+from prerl_jax.rollout.continuous import ContinuousBatchingEngine
+from prerl_jax.rollout.engine import Engine
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.programs import Programs
-from prerl_jax.trainer.setup import Setup, evaluation_shape, set_up
+from prerl_jax.trainer.setup import Setup, set_up
+
+BYTES_PER_TOKEN = 4 * 7
+"""Bytes of one token of a packed batch: seven arrays of 32 bits."""
 
 
 def dry_run(config: TrainConfig, console: Console | None = None, devices: int | None = None) -> None:
-    """Prints the config, the phase table, the parameters with their shardings, and bytes per device.
+    """Prints the config, the phases, the parameters with their shardings, and the bytes on a device. Reads no weights.
 
-    `devices` are imagined; without it as many as the mesh names, or, where one of its sizes is -1, those that are here.
-    Raises what a run would raise of the config, the devices, the model's architecture and the data. Reads no weights.
+    Args:
+      config: the config.
+      console: where to print; standard output by default.
+      devices: the number of devices to imagine. By default as many as the mesh names; if one of the mesh's sizes is -1,
+        the devices that are here.
+
+    Raises what a run would raise about the config, the devices, the model's architecture and the data.
     """
     console = console or Console()
     _imagine_devices(config, devices)
     setup = set_up(config)
     console.print(render(config), markup=False, highlight=False, soft_wrap=True)
-    console.print(_phase_table(setup))
-    console.print(_parameter_table(setup))
-    console.print(_memory_table(setup))
+    for table in (phase_table(setup), parameter_table(setup), memory_table(setup)):
+        console.print(table)
     shape = " x ".join(f"{name} {size}" for name, size in setup.mesh.shape.items())
-    devices = f"{setup.mesh.size} {setup.mesh.devices.flat[0].device_kind} devices"
-    console.print(f"mesh         {shape} ({devices})", highlight=False)
+    kind = setup.mesh.devices.flat[0].device_kind
+    console.print(f"mesh         {shape} ({setup.mesh.size} {kind} devices)", highlight=False)
     console.print(f"stop tokens  {setup.stop_tokens}", highlight=False)
     console.print(f"attention    {_attention(setup)}", highlight=False)
     for note in setup.notes:
@@ -47,7 +56,7 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
 
 
 def _imagine_devices(config: TrainConfig, devices: int | None) -> None:
-    """So many CPU devices, or as many as the mesh names, so that a laptop can describe a slice."""
+    """Lets JAX have this many CPU devices, so that a laptop can describe a slice."""
     if devices is not None and devices < 1:
         raise ValueError(f"--devices {devices}: there must be at least 1 device to describe.")
     sizes = dataclasses.astuple(config.mesh)
@@ -58,35 +67,36 @@ def _imagine_devices(config: TrainConfig, devices: int | None) -> None:
         jax.config.update("jax_platforms", "cpu")
     if devices is not None and jax.device_count() != devices:
         raise ValueError(
-            f"{devices} devices cannot be imagined: this program has used its {jax.device_count()} already. Describe "
-            "before anything else uses JAX."
+            f"{devices} devices cannot be imagined: this program has used its {jax.device_count()} already. Call the "
+            "dry run before anything else uses JAX."
         )
 
 
-def _phase_table(setup: Setup) -> Table:
+def phase_table(setup: Setup) -> Table:
+    """The steps of each phase, and what it optimises."""
     table = Table(title="phases", show_lines=True)
     table.add_column("steps", no_wrap=True)
     table.add_column("phase", no_wrap=True)
     table.add_column("what it optimises", overflow="fold")
     start = 0
     for phase in setup.phases:
-        rate = setup.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
         lines = [f"{term.space}, {term.advantage}, {term.aggregation}" for term in phase.all_terms]
-        lines += [f"{phase.objective}", f"learning rate {rate}, temperature {phase.temperature}"]
+        lines += [f"{phase.objective}", f"learning rate {setup.learning_rate(phase)}, temperature {phase.temperature}"]
         if phase.value_advantage is not None:
             lines.append(f"critic: {setup.config.critic}")
         if phase.reference is not None:
             lines.append(f"reference {phase.reference}")
         if phase.updates > 1:
             lines.append(f"{phase.updates} updates a step: {phase.epochs} epochs of {phase.minibatches} minibatches")
-        lines += [f"at most {phase.max_resamples} further draws"] * bool(phase.max_resamples)
+        lines += [f"at most {phase.max_resamples} resamples"] * bool(phase.max_resamples)
         lines += [f"{guard}, {guard.patience} in a row: {guard.reaction}" for guard in phase.guards]
         table.add_row(f"{start + 1}-{start + phase.steps}", phase.name, "\n".join(lines))
         start += phase.steps
     return table
 
 
-def _parameter_table(setup: Setup) -> Table:
+def parameter_table(setup: Setup) -> Table:
+    """Every parameter with its shape, its sharding, and its shape on a device."""
     params = setup.model.abstract_params()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     total = sum(math.prod(leaf.shape) for _, leaf in leaves)
@@ -101,87 +111,102 @@ def _parameter_table(setup: Setup) -> Table:
     return table
 
 
-def _memory_table(setup: Setup) -> Table:
-    """Bytes on one device of what lives through a step; activations and temporaries are the compiler's."""
-    config, model, mesh = setup.config, setup.model, setup.mesh
+def memory_table(setup: Setup) -> Table:
+    """MiB on one device of what lives through a step; activations and temporaries are the compiler's."""
+    table = Table(title="bytes on a device, activations and temporaries aside")
+    table.add_column("what")
+    table.add_column("MiB", justify="right")
+    for name, size in {**_training_bytes(setup), **_cache_bytes(setup), **_optional_bytes(setup)}.items():
+        table.add_row(name, f"{size / 2**20:,.1f}")
+    return table
+
+
+def _training_bytes(setup: Setup) -> dict[str, int]:
+    config, model = setup.config, setup.model
     params = model.abstract_params()
-    state = setup.abstract_state()
-    sampling = config.sampling
     weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
     cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
     longest = max(_row_length(phase, config) for phase in setup.phases)
-    batch_rows = sampling.prompts_per_step * sampling.group_size // batch_shards(mesh)
+    rows = setup.rows // batch_shards(setup.mesh)
     epochs = max(phase.epochs for phase in setup.phases)
     each = f", for each of {epochs} epochs" if epochs > 1 else ""
-    entries = {
+    return {
         "parameters (float32)": bytes_per_device(params),
-        "optimizer state (float32)": bytes_per_device(state.opt_state),
+        "optimizer state (float32)": bytes_per_device(setup.abstract_state().opt_state),
         f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
         f"weights while sampling ({model.compute_dtype})": cast,
-        **_caches(setup),
-        f"batch, at most ({batch_rows} rows of {longest} tokens{each})": epochs * batch_rows * longest * 4 * 7,
+        f"batch, at most ({rows} rows of {longest} tokens{each})": epochs * rows * longest * BYTES_PER_TOKEN,
     }
+
+
+def _optional_bytes(setup: Setup) -> dict[str, int]:
+    """The reference, the critic and the alignment, where the config has them."""
+    config, model, state = setup.config, setup.model, setup.abstract_state()
+    entries = {}
     if any(phase.reference for phase in setup.phases):
         dtype = model.compute_dtype
         entries[f"reference ({dtype})"] = bytes_per_device(model.abstract_params(dtype))
     if state.critic is not None:
         size = bytes_per_device(state.critic.params)
+        rows, tokens = setup.rows // batch_shards(setup.mesh), config.data.max_prompt_tokens
+        tokens += config.sampling.max_new_tokens
         entries["critic: parameters (float32)"] = size
         entries["critic: optimizer state (float32)"] = bytes_per_device(state.critic.opt_state)
         entries[f"critic: gradients (float32, {config.microbatches} microbatches)"] = size
-        tokens = config.data.max_prompt_tokens + sampling.max_new_tokens
-        entries[f"critic: batch, at most ({batch_rows} rows of {tokens} tokens)"] = batch_rows * tokens * 4 * 7
+        entries[f"critic: batch, at most ({rows} rows of {tokens} tokens)"] = rows * tokens * BYTES_PER_TOKEN
     if config.alignment.every:
         parts, pairs = setup.alignment_parts, 2 if config.alignment.mean_logprob else 1
-        what = f"alignment: gradients in both spaces (float32, {parts} microbatches)"
-        entries[what] = 2 * pairs * bytes_per_device(params)
-    table = Table(title="bytes on a device, activations and temporaries aside")
-    table.add_column("what")
-    table.add_column("MiB", justify="right")
-    for name, size in entries.items():
-        table.add_row(name, f"{size / 2**20:,.1f}")
-    return table
+        name = f"alignment: gradients in both spaces (float32, {parts} microbatches)"
+        entries[name] = 2 * pairs * bytes_per_device(model.abstract_params())
+    return entries
 
 
-def _caches(setup: Setup) -> dict[str, int]:
-    """Bytes on one device of keys and values while sampling.
+def _cache_bytes(setup: Setup) -> dict[str, int]:
+    """Bytes on one device of keys and values while sampling, for the engine that comes with the package.
 
-    A cache that is moved, into a longer ring or into fewer slots, lies beside the one that it is moved to; the tail's
-    is of fewer slots.
+    A cache that moves, into a longer ring or to fewer slots, exists twice while it moves. The tail has a cache of its
+    own, with fewer slots.
     """
-    config, model, sampling = setup.config, setup.model, setup.config.sampling
-    programs, prompt = Programs(setup), config.data.max_prompt_tokens
-    each = head_bytes(model.config.head_dim, sampling.cache_dtype, model.compute_dtype)
+    config, sampling, programs = setup.config, setup.config.sampling, Programs(setup)
+    prompt, calls = config.data.max_prompt_tokens, setup.evaluation_calls
+    entries = {f"cache of {sampling.prompts_per_step} prompts": _cache(setup, sampling.prompts_per_step, prompt)}
+    trained = _response_caches(setup, programs.engine(setup.phases[0]), setup.rows)
+    evaluated = _response_caches(setup, programs.evaluation_engine, calls.prompts * calls.group_size)
+    if trained is None or evaluated is None:
+        return entries
+    slots, held, moving = trained
+    entries[f"cache of {slots} responses"] = held
+    entries["beside it, while it is moved into a longer ring or fewer slots"] = moving
+    slots, held, moving = evaluated
+    name = f"cache of {calls.prompts} prompts, {slots} responses in evaluation"
+    entries[name] = _cache(setup, calls.prompts, prompt) + held + moving
+    return entries
 
-    def cache(rows: int, length: int, what: str = "response cache") -> int:
-        axes, shape = ("layers", "batch", "kv_heads", "length"), (rows, model.config.num_kv_heads, length)
-        shape = (model.config.num_layers, *shape)
-        return 2 * math.prod(named_sharding(setup.mesh, model.rules, axes, shape, what).shard_shape(shape)) * each
 
-    def responses(phase: Phase | None, rows: int) -> tuple[int, int, int]:
-        """(slots, bytes of their cache, bytes beside it while it is moved)."""
-        shape = programs.engine(phase).plan(rows)
-        own = 0 if shape.shared else prompt  # where rows wait for slots, each holds a prompt of its own
-        held = cache(shape.slots, own + sampling.max_new_tokens)
-        moved = [cache(shape.slots, ring) for ring in shape.rings[-2:-1]]
-        moved += [cache(n, prompt + sampling.max_new_tokens) for n in (*shape.shrink[:1], shape.tail) if n]
-        return shape.slots, held, max(moved, default=0)
+def _response_caches(setup: Setup, engine: Engine, rows: int) -> tuple[int, int, int] | None:
+    """(slots, bytes of their cache, bytes of the second cache while it moves); None for another engine."""
+    if not isinstance(engine, ContinuousBatchingEngine):
+        return None
+    plan, config = engine.plan(rows), setup.config
+    prompt, response = config.data.max_prompt_tokens, config.sampling.max_new_tokens
+    own_prompt = 0 if plan.shared else prompt  # where rows wait for slots, each slot has a copy of its prompt
+    held = _cache(setup, plan.slots, own_prompt + response)
+    moving = [_cache(setup, plan.slots, ring) for ring in plan.rings[-2:-1]]
+    moving += [_cache(setup, slots, prompt + response) for slots in (*plan.shrink[:1], plan.tail) if slots]
+    return plan.slots, held, max(moving, default=0)
 
-    samples, asked = evaluation_shape(setup)
-    slots, held, beside = responses(setup.phases[0], sampling.prompts_per_step * sampling.group_size)
-    asked_slots, asked_held, asked_beside = responses(None, asked * samples)
-    return {
-        f"cache of {sampling.prompts_per_step} prompts": cache(sampling.prompts_per_step, prompt, "prompt cache"),
-        f"cache of {slots} responses": held,
-        "beside it, while it is moved into a longer ring or fewer slots": beside,
-        f"cache of {asked} prompts, {asked_slots} responses in evaluation": (
-            cache(asked, prompt, "prompt cache in evaluation") + asked_held + asked_beside
-        ),
-    }
+
+def _cache(setup: Setup, rows: int, length: int) -> int:
+    """Bytes on one device of the keys and values of `rows` rows of `length` tokens."""
+    model, dtype = setup.model, setup.config.sampling.cache_dtype
+    axes = ("layers", "batch", "kv_heads", "length")
+    shape = (model.config.num_layers, rows, model.config.num_kv_heads, length)
+    sharding = named_sharding(setup.mesh, model.rules, axes, shape, "cache")
+    return 2 * math.prod(sharding.shard_shape(shape)) * head_bytes(model.config.head_dim, dtype, model.compute_dtype)
 
 
 def _attention(setup: Setup) -> str:
-    """What attends to the rows computed at once: on these devices, and, where they are no TPUs, on TPUs."""
+    """Which attention computes the rows of the train step on these devices, and on TPUs if these are none."""
     model, mesh = setup.model, setup.mesh
     length = max(_row_length(phase, setup.config) for phase in setup.phases)
     query = (setup.part_rows, length, model.config.num_heads, model.config.head_dim)
@@ -195,5 +220,4 @@ def _attention(setup: Setup) -> str:
 def _row_length(phase: Phase, config: TrainConfig) -> int:
     """Tokens of the longest row that the phase's spaces can make."""
     given_prompt = any(term.space.traits.given_prompt for term in phase.all_terms)
-    before = config.data.max_prompt_tokens if given_prompt else 1
-    return before + config.sampling.max_new_tokens
+    return (config.data.max_prompt_tokens if given_prompt else 1) + config.sampling.max_new_tokens

@@ -1,128 +1,198 @@
-"""The guards of a run under way: what they have measured in the current phase, and what they decide.
+"""The guards of a run: what they have measured in the current phase, what they decide, and rolling back.
 
-What they have measured is in the checkpoints, not read again from metrics.jsonl: a checkpoint is what every process of
-a resume reads whole, and it has the values that are not finite, which JSON lines do not. The measurements before a
-checkpoint are all in it, those after it are made again, so a resumed run decides as if nothing had been.
+Measurements are kept in the checkpoints. They are not read again from metrics.jsonl, because every process of a resume
+reads the whole checkpoint, and because JSON lines have no values that are not finite. A resumed run measures again what
+came after its checkpoint, so it decides as an undisturbed run does.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prerl_jax.core.guards import EndPhase, Guard, Reaction, RollBack, Warn
-from prerl_jax.core.phases import Phase
+import jax
 
-_NAMES = ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob")
-_NAMES += ("kept_fraction", "trained_fraction", "draws", "mixed_groups", "tokens", "skipped")
-OF_ROLLOUTS = frozenset(f"train/{name}" for name in _NAMES)
-"""The train/ metrics that there are of a step without a trained token, too: the others are means over those."""
+from prerl_jax.core.guards import EndPhase, Guard, RollBack, Warn
+from prerl_jax.core.phases import Phase
+from prerl_jax.core.types import TrainState
+from prerl_jax.runtime.checkpoints import Checkpoints
+from prerl_jax.runtime.distributed import require_same
+from prerl_jax.trainer.critic import with_critic
+from prerl_jax.trainer.setup import Setup
+
+OF_ROLLOUTS = frozenset(
+    {
+        "train/reward",
+        "train/accuracy",
+        "train/solved_groups",
+        "train/unsolved_groups",
+        "train/length",
+        "train/truncated",
+        "train/sampler_logprob",
+        "train/kept_fraction",
+        "train/trained_fraction",
+        "train/draws",
+        "train/mixed_groups",
+        "train/tokens",
+        "train/skipped",
+        "train/learning_rate",
+    }
+)
+"""The train/ metrics that a step without a trained token has, too. The others are means over trained tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What the guards say of a step."""
+    """What the guards decide after a step.
 
-    reaction: Reaction | None
-    """EndPhase(), RollBack(), or None to go on."""
+    Attributes:
+      reaction: EndPhase() or RollBack(); None to continue.
+      ended: the guards that end the phase, with the step.
+      warned: the guards that begin to warn at this step.
+      good: the newest step whose parameters the guards have seen to be good; only with RollBack.
+      metrics: for each guard, the number of measurements in a row for which its condition has held.
+    """
+
+    reaction: EndPhase | RollBack | None
     ended: tuple[str, ...]
-    """The guards that ask for it, and when."""
     warned: tuple[str, ...]
-    """Those that warn from this step on, and when."""
     good: int | None
-    """The newest step whose parameters the guards have seen to be good; only with RollBack."""
     metrics: dict[str, float]
-    """By guard: measurements in a row for which its condition has held."""
 
 
 @dataclasses.dataclass
-class Watch:
-    """What becomes of guards over a run; all of it goes into its checkpoints."""
+class GuardState:
+    """The state of a run's guards. All of it is in the run's checkpoints.
+
+    Attributes:
+      phase: the phase that `values` belong to.
+      values: by metric, (step, value) of each measurement in the current phase. The first one may be the evaluation at
+        the phase's beginning.
+      ended: by name of a phase that a guard has ended: its number of steps, and a text.
+      warned: by name of a phase: the warnings of its guards.
+    """
 
     phase: str = ""
-    """The one that `values` are of."""
     values: dict[str, list[tuple[int, float]]] = dataclasses.field(default_factory=dict)
-    """By metric: (step, value) of its measurements in the current phase, that at the phase's beginning first."""
     ended: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    """By phase that a guard has ended: its steps, and what was said of it."""
     warned: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    """By phase: what its guards have warned of."""
 
     @classmethod
-    def of(cls, saved: Mapping[str, Any] | None) -> Watch:
-        """From what `saved` gave, or from the beginning."""
+    def of(cls, saved: Mapping[str, Any] | None) -> GuardState:
+        """The state that `saved` has returned; None for a run that begins."""
         saved = saved or {}
-        values = {name: [tuple(pair) for pair in pairs] for name, pairs in saved.get("values", {}).items()}
-        warned = {name: list(said) for name, said in saved.get("warned", {}).items()}
+        values = {
+            name: [(int(step), value) for step, value in pairs] for name, pairs in saved.get("values", {}).items()
+        }
+        warned = {name: list(texts) for name, texts in saved.get("warned", {}).items()}
         return cls(saved.get("phase", ""), values, dict(saved.get("ended", {})), warned)
 
     def saved(self) -> dict[str, Any]:
-        """As JSON."""
+        """The state as JSON values."""
         return dataclasses.asdict(self)
 
     def enter(self, phase: Phase | None, step: int, evaluated: Mapping[str, float]) -> None:
-        """A phase begins after this step, with parameters that have been evaluated so."""
+        """A phase begins after this step; None ends the run.
+
+        Args:
+          phase: the phase that begins.
+          step: steps done.
+          evaluated: the evaluation of the parameters that the phase begins with.
+        """
         self.phase, self.values = phase.name if phase else "", {}
         for guard in phase.guards if phase else ():
             if guard.metric in evaluated:
                 self.values[guard.metric] = [(step, evaluated[guard.metric])]
 
-    def look(self, phase: Phase, number: int, metrics: Mapping[str, float]) -> Decision:
-        """Takes in the metrics of a step, and decides.
+    def decide(self, phase: Phase, step: int, metrics: Mapping[str, float]) -> Decision:
+        """Adds the metrics of a step, and decides.
 
-        Raises ValueError for a guard on a metric that steps of this phase do not have, with those that they have.
+        Raises ValueError for a guard on a metric that the steps of this phase do not have, with those that they have.
         """
         if phase.name != self.phase:  # the config has changed
-            self.enter(phase, number - 1, {})
+            self.enter(phase, step - 1, {})
         for guard in phase.guards:
-            _require(guard, phase, metrics)
+            _require_metric(guard, phase, metrics)
         if not metrics.get("train/tokens", 1.0):
             metrics = {n: v for n, v in metrics.items() if n in OF_ROLLOUTS or not n.startswith("train/")}
         for name in dict.fromkeys(guard.metric for guard in phase.guards if guard.metric in metrics):
-            self.values.setdefault(name, []).append((number, metrics[name]))
+            self.values.setdefault(name, []).append((step, metrics[name]))
         held = {guard: self._held(guard) for guard in phase.guards}
-        tripped = [g for g in phase.guards if held[g] >= g.patience and g.metric in metrics]
-        back = [g for g in tripped if isinstance(g.reaction, RollBack)]
-        ends = back or [g for g in tripped if isinstance(g.reaction, EndPhase)]
-        warns = [g for g in tripped if isinstance(g.reaction, Warn) and held[g] == g.patience]
-        ended, warned = (tuple(f"{g} at step {number}" for g in guards) for guards in (ends, warns))
+        tripped = [guard for guard in phase.guards if held[guard] >= guard.patience and guard.metric in metrics]
+        back = [guard for guard in tripped if isinstance(guard.reaction, RollBack)]
+        ends = back or [guard for guard in tripped if isinstance(guard.reaction, EndPhase)]
+        warns = [guard for guard in tripped if isinstance(guard.reaction, Warn) and held[guard] == guard.patience]
+        ended, warned = (tuple(f"{guard} at step {step}" for guard in guards) for guards in (ends, warns))
         if warned:
             self.warned.setdefault(phase.name, []).extend(warned)
-        good = min((self._good(g) for g in back), default=None)
         shown: dict[str, float] = {}
         for guard in phase.guards:
             name = f"train/guard/{guard.metric}/{type(guard.condition).__name__.lower()}"
             shown[name] = max(shown.get(name, 0.0), float(held[guard]))
-        return Decision(ends[0].reaction if ends else None, ended, warned, good, shown)
+        reaction = ends[0].reaction if ends else None
+        return Decision(reaction, ended, warned, min((self._good(guard) for guard in back), default=None), shown)
 
     def needed(self, phase: Phase) -> tuple[int, ...]:
-        """The newest step that each guard may still go back to, whatever the next one shows."""
+        """The steps of the checkpoints that a guard may still roll back to, one for each RollBack guard."""
         return tuple(self._good(guard) for guard in phase.guards if isinstance(guard.reaction, RollBack))
 
     def _held(self, guard: Guard) -> int:
         return guard.held([value for _, value in self.values.get(guard.metric, ())])
 
     def _good(self, guard: Guard) -> int:
-        """The newest step after which the parameters were measured, and were not such that the condition held.
+        """The newest step after which the parameters were measured and the condition did not hold.
 
-        -1, before any step, where all that has been measured in the phase is bad, or nothing has been.
+        -1, which is before every step, where there is no such measurement in the phase.
         """
         values = self.values.get(guard.metric, [])
         good = values[: len(values) - self._held(guard)]
-        return good[-1][0] - _measured_after(guard) if good else -1
+        return good[-1][0] - _lag(guard) if good else -1
 
 
-def _measured_after(guard: Guard) -> int:
-    """Steps that the metric lags behind: those of training are of the parameters that the step began with."""
+def _lag(guard: Guard) -> int:
+    """Steps that a metric lags behind: metrics of training belong to the parameters before the step."""
     return 0 if guard.metric.startswith("eval/") else 1
 
 
-def _require(guard: Guard, phase: Phase, metrics: Iterable[str]) -> None:
+def _require_metric(guard: Guard, phase: Phase, metrics: Iterable[str]) -> None:
     kind = guard.metric.partition("/")[0] + "/"
-    there = sorted(name for name in metrics if name.startswith(kind))
-    if guard.metric not in there and there:  # of evaluation and alignment there may be none in this step
+    present = sorted(name for name in metrics if name.startswith(kind))
+    if guard.metric not in present and present:  # a step may have no evaluation and no alignment at all
         raise ValueError(
             f"phase {phase.name!r} has a guard on {guard.metric}, which its steps do not measure; they measure "
-            f"{', '.join(there)}."
+            f"{', '.join(present)}."
         )
+
+
+def rollback_interval(phase: Phase) -> int:
+    """Steps between the checkpoints that the phase's RollBack guards ask for; 0 for none."""
+    every = [guard.reaction.every for guard in phase.guards if isinstance(guard.reaction, RollBack)]
+    return min((n for n in every if n), default=0)
+
+
+def roll_back(
+    setup: Setup, checkpoints: Checkpoints, begin: Callable[[], TrainState], state: TrainState, good: int
+) -> tuple[TrainState, int]:
+    """(the arrays of the newest checkpoint up to step `good` with the counters of `state`, the checkpoint's step).
+
+    The data and the step number go on. Without such a checkpoint, the arrays are those that the run began with, of step
+    0. The arrays of `state` are deleted first, because there need not be room for both.
+
+    Args:
+      setup: the run's model and mesh.
+      checkpoints: the run's checkpoints.
+      begin: makes the state that the run began with.
+      state: the current state.
+      good: the newest step that is known to be good.
+
+    Raises CheckpointError where all these checkpoints are damaged, ValueError where the processes find different ones.
+    """
+    steps = [step for step in checkpoints.steps() if step <= good]
+    require_same("what they find", f"the checkpoints up to step {good} are {steps}", "The workdir must be shared.")
+    for leaf in jax.tree.leaves((state.params, state.frozen, state.opt_state, state.critic)):
+        leaf.delete()
+    found = checkpoints.read(setup.abstract_state(), good)
+    restored, _ = with_critic(setup, begin() if found is None else found.state)
+    counters = {"step": state.step, "rng": state.rng, "phase": state.phase, "phase_step": state.phase_step}
+    return dataclasses.replace(restored, **counters), 0 if found is None else found.step

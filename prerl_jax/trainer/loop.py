@@ -1,12 +1,14 @@
-"""The loop: sample, verify, prepare, step. It only calls the rooms.
+"""The training loop: sample, verify, prepare, update, evaluate, guard, save.
 
-Rows are verified as they end, while the device decodes the others. Whatever starts a device program is called by this
-thread, in one order on all processes. It does not wait for an update: while the device computes it, and then samples
-for the next step, a thread of the background reads the metrics, writes them and the completions, and shows progress.
-What fails there ends the run before the next update. Metrics are on disk before a checkpoint is saved.
+Every stage takes values and returns values. Three things overlap, each inside one stage or one scheduler:
 
-`train/`, `eval/` and `alignment/` metrics are functions of the config, its seeds among it; what depends on time or the
-machine stands under `time/`.
+- responses are verified while others are sampled (`evaluation.verification`);
+- batches are packed on the host while the device computes the update before (`updates`);
+- metrics and completions are written while the device computes (`reporting`).
+
+Only this thread starts device programs, in the same order on all processes. It does not wait for an update. Metrics
+under `train/`, `eval/` and `alignment/` are functions of the config, its seeds included. What depends on time or on the
+machine is under `time/`.
 """
 
 from __future__ import annotations
@@ -15,218 +17,251 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from concurrent.futures import Future
 
-import jax
-
-from prerl_jax.analysis.console import Progress
 from prerl_jax.config.io import render
 from prerl_jax.core.guards import RollBack
-from prerl_jax.core.phases import following, steps_left
+from prerl_jax.core.params import merge_params
+from prerl_jax.core.phases import Phase, Phases, following, steps_left
 from prerl_jax.core.types import TrainState
+from prerl_jax.data import Batches
 from prerl_jax.evaluation.evaluate import evaluate
-from prerl_jax.runtime.background import Background
+from prerl_jax.evaluation.verification import Verify
 from prerl_jax.runtime.checkpoints import Checkpoints
-from prerl_jax.runtime.compilation import Compilations
 from prerl_jax.runtime.distributed import share_errors
-from prerl_jax.runtime.goodput import Goodput
-from prerl_jax.runtime.metrics import MetricsWriter
-from prerl_jax.runtime.peak import peak_flops
 from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import at_phase, reset_optimizer
-from prerl_jax.trainer.guards import Watch
+from prerl_jax.trainer.guards import Decision, GuardState, roll_back, rollback_interval
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
-from prerl_jax.trainer.rollback import rolled_back, saves
-from prerl_jax.trainer.rollouts import sample
+from prerl_jax.trainer.reporting import Evaluation, Reporter, StepReport
+from prerl_jax.trainer.rollouts import RolloutWorker
 from prerl_jax.trainer.setup import Setup
-from prerl_jax.trainer.steps import Step, completions, due
-from prerl_jax.trainer.updates import update
-from prerl_jax.verify import InProcessVerifier, Pool
+from prerl_jax.trainer.timing import StepClock, Work
+from prerl_jax.trainer.updates import align, prepare, update
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Run:
-    """What the loop holds: all of it is in a checkpoint, or made from the config."""
+    """What the loop works with.
+
+    Attributes:
+      programs: the compiled programs, and the run's setup.
+      batches: the order of the problems; its position is in the checkpoints.
+      verifier: verifies responses.
+      references: loads reference policies.
+      guards: the state of the guards; it is in the checkpoints.
+      checkpoints: writes and reads checkpoints.
+      reporter: writes metrics and completions, and shows the progress.
+      profile: traces some steps.
+      begin: makes the state that the run began with, for a guard that rolls back to it.
+    """
 
     programs: Programs
-    state: TrainState
-    batches: Any
-    writer: MetricsWriter
+    batches: Batches
+    verifier: Verify
+    references: References
+    guards: GuardState
     checkpoints: Checkpoints
-    progress: Progress
-    profile: Profile = dataclasses.field(default_factory=lambda: Profile(Path(), None))
-    goodput: Goodput = dataclasses.field(default_factory=Goodput)
-    verify: Pool | InProcessVerifier | None = None
-    """None verifies in this process."""
-    references: References | None = None
-    """What phases are held against; None for a run without checkpoints."""
-    watch: Watch = dataclasses.field(default_factory=Watch)
-    initial: Callable[[], TrainState] | None = None
-    """Makes the state that the run began with, for a guard that goes back to it."""
-
-    def __post_init__(self) -> None:
-        self.verify = self.verify or InProcessVerifier(self.setup.config.data.verifier)
-        self.references = self.references or References(self.setup)
+    reporter: Reporter
+    profile: Profile
+    begin: Callable[[], TrainState]
 
     @property
     def setup(self) -> Setup:
+        """The config and what is made of it."""
         return self.programs.setup
 
-
-def train(run: Run) -> TrainState:
-    """Runs what is left of the phases; returns the final state.
-
-    Raises CheckpointError when a checkpoint cannot be written; the last good one is intact.
-    """
-    with contextlib.closing(run.profile), Loop(run) as loop:
-        if loop.number == 0:
-            loop.begin()
-        while loop.index < len(run.setup.phases):
-            with run.profile.step(loop.number + 1, wait=lambda: jax.block_until_ready(run.state)):
-                loop.after(loop.step())
-    run.checkpoints.wait()
-    return run.state
+    @property
+    def worker(self) -> RolloutWorker:
+        """Samples and verifies the rollouts of a step."""
+        return RolloutWorker(self.programs, self.batches, self.verifier, self.reporter.check)
 
 
-class Loop:
-    """The steps of a run, one after the other.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A place in a run, on the host.
 
     Attributes:
-      number: steps done.
-      index: of the current phase; the number of phases when the run is over.
-      done: steps done in it. All three are the state's, on the host.
+      step: steps done.
+      phase: the index of the current phase; the number of phases when the run is over.
+      phase_step: steps done in this phase.
     """
 
-    def __init__(self, run: Run):
-        self.run = run
-        self.number, self.index, self.done = (int(n) for n in (run.state.step, run.state.phase, run.state.phase_step))
-        self._background = Background("metrics")
-        self._compilations = Compilations()
+    step: int
+    phase: int
+    phase_step: int
 
-    def __enter__(self) -> Loop:
-        setup = self.run.setup
-        self._compilations.__enter__()
-        self._peak, said = peak_flops(list(setup.mesh.devices.flat), setup.model.compute_dtype)
-        self._say(said)
-        self._free = time.perf_counter()
-        return self
+    @classmethod
+    def of(cls, state: TrainState) -> Place:
+        """The place of a state; waits for the device."""
+        return cls(int(state.step), int(state.phase), int(state.phase_step))
 
-    def __exit__(self, kind: type | None, *error: object) -> None:
-        try:
-            self._background.__exit__(kind, *error)
-        finally:
-            self._compilations.__exit__()
+    def next(self, phases: Phases) -> Place:
+        """The place after one more step, if no guard ends the phase."""
+        return Place(self.step + 1, *following(phases, self.phase, self.phase_step))
 
-    def begin(self) -> None:
-        """The evaluation of the base model."""
-        evaluated = self.evaluate()
-        self._free = time.perf_counter()
-        self.run.watch.enter(self.run.setup.phases[0], 0, evaluated)
-        self.report(0, "base", evaluated)
+    @property
+    def phase_begins(self) -> bool:
+        """Whether a phase begins here, and the one before has ended."""
+        return self.phase_step == 0
 
-    def step(self) -> Step:
-        """One rollout batch and its update, which the device may still be computing; moves `run.state`."""
-        run, phases = self.run, self.run.setup.phases
-        step = Step(self.number + 1, phases[self.index], self.done)
-        if self.done == 0 and step.phase.reset_optimizer:
-            run.state = reset_optimizer(run.state, run.setup.optimizer(step.phase))
-        sample(run, step, self._background.check)
-        update(run, step, self._background.submit)
-        step.metrics |= step.counted
-        self.index, self.done = following(phases, self.index, self.done)
-        self.number, step.ended = step.number, self.done == 0
-        return step
 
-    def after(self, step: Step) -> None:
-        """Evaluation, guards, metrics and checkpoint of a step, each when it is due."""
-        config, run = self.run.setup.config, self.run
-        if step.ended or due(config.evaluation.every, step.number):
-            self._evaluate(step)
-        if step.phase.guards:
-            self._guard(step)
-        if step.ended:
-            phases = run.setup.phases
-            entered = phases[self.index] if self.index < len(phases) else None
-            run.watch.enter(entered, step.number, step.evaluated)
-        self._background.submit(self.conclude, step)
-        if step.ended or due(config.checkpoints.every, step.number) or due(saves(step.phase), self.done):
-            self._save(step)
+def train(run: Run, state: TrainState) -> TrainState:
+    """Runs the remaining steps of all phases and returns the final state. The given state is donated.
 
-    def evaluate(self) -> dict[str, float]:
-        """`eval/` metrics of the parameters as they are, and the seconds that they took."""
-        start = time.perf_counter()
-        metrics = evaluate(self.run.programs, self.run.state.params, self.run.verify)
-        return metrics | {"time/evaluate": time.perf_counter() - start}
+    Raises CheckpointError when a checkpoint cannot be written; the one before it is intact. RuntimeError, with the
+    number of steps done, for a ValueError or an OSError in a step: it is not an error in the config.
+    """
+    phases, place = run.setup.phases, Place.of(state)
+    try:
+        with contextlib.closing(run.profile), run.reporter:
+            if place.step == 0:
+                base = evaluate_policy(run, state)
+                run.guards.enter(phases[0], 0, base.metrics)
+                run.reporter.base(base)
+            while place.phase < len(phases):
+                with run.profile.step(place.step + 1) as computed:
+                    state, place = train_step(run, state, place)
+                    computed(state)
+        run.checkpoints.wait()
+    except (ValueError, OSError) as error:
+        raise RuntimeError(f"the run failed after step {place.step}: {error}") from error
+    return state
 
-    def report(self, step: int, phase: str, metrics: dict[str, float]) -> None:
-        """A line of the metrics, and of the progress."""
-        metrics = metrics | {"time/compile": self._compilations.take_seconds()}
-        metrics |= self.run.goodput.metrics(metrics)
-        self.run.writer.write(step, phase, metrics)
-        if self.run.progress:
-            self.run.progress.update(step, phase, metrics)
 
-    def _say(self, text: str) -> None:
-        if self.run.progress:
-            self.run.progress.message(text)
+def train_step(run: Run, state: TrainState, place: Place) -> tuple[TrainState, Place]:
+    """One step: a batch of rollouts, its updates, and what follows them. The given state is donated."""
+    setup, programs, worker, config = run.setup, run.programs, run.worker, run.setup.config
+    phase, step, clock = setup.phases[place.phase], place.step + 1, StepClock()
+    if place.phase_begins and phase.reset_optimizer:
+        state = reset_optimizer(state, setup.optimizer(phase))
+    policy = merge_params(state.params, state.frozen)
+    sampling_key, preparing_key = programs.step_keys(state.rng, place.step)
 
-    def _wait(self, step: Step) -> None:
-        """Until a step's update is computed."""
-        if "done" not in step.times.marks:
-            step.wait_aligned()
-            jax.block_until_ready(step.metrics)
-            step.times.mark("done")
+    pending = worker.sample(policy, phase, sampling_key, clock)
+    verified = worker.verify(pending, step)
+    rollouts = worker.resample(verified, policy, phase, sampling_key, clock, step)
+    clock.mark("verified")
 
-    def _evaluate(self, step: Step) -> None:
-        self._wait(step)
-        step.evaluated = self.evaluate()
-        step.free = time.perf_counter()
+    prepared = prepare(
+        programs,
+        phase,
+        state,
+        rollouts.batch.responses.rollouts,
+        reference=run.references.of(phase, state),
+        key=preparing_key,
+        phase_step=place.phase_step,
+        clock=clock,
+    )
+    aligned = align(programs, phase, policy, prepared) if due(config.alignment.every, place.step) else {}
+    clock.mark("prepared", *(() if aligned else ("aligned",)))
+    run.reporter.watch_alignment(clock, aligned)
 
-    def _guard(self, step: Step) -> None:
-        """Lets the phase's guards decide, which waits for the update, and does what they say."""
-        run, phases = self.run, self.run.setup.phases
-        self._wait(step)
-        decision = run.watch.look(step.phase, step.number, step.measured() | step.evaluated)
-        step.guarded, done = decision.metrics, ""
-        for text in decision.warned:
-            self._say(f"warning: guard {text}")
-        if decision.reaction is not None:
-            if not step.ended:
-                self.index, self.done, step.ended = self.index + 1, 0, True
-                run.state = at_phase(run.state, run.setup.mesh, self.index)
-            if isinstance(decision.reaction, RollBack):
-                begun = step.number - step.phase_step - 1
-                run.state, back = rolled_back(run, max(decision.good, begun))
-                done = f" -> rolled back to step {back}"
-                step.evaluated = {}
-            if not step.evaluated:
-                self._evaluate(step)
-            said = f"guard {' and '.join(decision.ended)}{done}"
-            run.watch.ended[step.phase.name] = {"steps": step.phase_step + 1, "said": said}
-            if run.progress:
-                run.progress.replan(step.number + steps_left(phases, self.index, 0))
-            self._say(f"{step.phase.name} ended: {said}")
+    state, updated = update(programs, phase, state, prepared)
+    group_size = config.sampling.group_size
+    work = Work(setup.model.config, setup.mesh, rollouts.sampled, updated.trained, group_size, updated.scored)
+    metrics = updated.metrics | rollouts.metrics
+    report = StepReport(step, phase.name, rollouts.batch, clock, metrics, aligned, work, rollouts.timeouts)
+    after = place.next(setup.phases)
 
-    def conclude(self, step: Step) -> None:
-        """Reads and writes what is to be kept of a step; its scalars are there then. In the background."""
-        self._wait(step)
-        step.scalars = step.measured() | step.times.metrics(self._free)
-        step.scalars |= step.work.metrics(step.scalars, self._peak) | step.evaluated | step.guarded
-        step.scalars["time/verifier_timeouts"] = float(step.late.sum())
-        self._free = step.free or step.times.marks["done"]
-        self.run.writer.completions(step.number, completions(self.run.setup.config, step))
-        self.report(step.number, step.phase.name, step.scalars)
+    if after.phase_begins or due(config.evaluation.every, step):
+        report.wait()
+        report = dataclasses.replace(report, evaluation=evaluate_policy(run, state))
+    if phase.guards:
+        state, after, report = guard(run, phase, place, state, after, report)
+    if after.phase_begins:
+        following_phase = setup.phases[after.phase] if after.phase < len(setup.phases) else None
+        run.guards.enter(following_phase, step, report.evaluation.metrics)
+    numbers = run.reporter.step(report)
+    save_due = due(config.checkpoints.every, step) or due(rollback_interval(phase), after.phase_step)
+    if after.phase_begins or save_due:
+        save(run, phase, state, after, numbers)
+    return state, after
 
-    def _save(self, step: Step) -> None:
-        """A checkpoint, once the lines are on disk that a resume from it keeps."""
-        run = self.run
-        with share_errors("writing metrics and the checkpoint before"):
-            self._background.wait()
-            run.writer.flush()
-            run.checkpoints.wait()
-        extra = {"data": step.position, "phase": self.index, "config": render(run.setup.config)}
-        extra["watch"] = run.watch.saved()
-        needed = () if step.ended else run.watch.needed(step.phase)
-        run.checkpoints.save(step.number, run.state, extra, step.scalars, boundary=step.ended, needed=needed)
+
+def evaluate_policy(run: Run, state: TrainState) -> Evaluation:
+    """Evaluates the policy of a state on the held-out problems."""
+    setup, start = run.setup, time.perf_counter()
+    metrics = evaluate(
+        run.programs.evaluation_engine,
+        merge_params(state.params, state.frozen),
+        setup.evaluation,
+        setup.config.evaluation,
+        setup.evaluation_calls,
+        tokens=setup.tokens,
+        mesh=setup.mesh,
+        verify=run.verifier,
+    )
+    ended = time.perf_counter()
+    return Evaluation(metrics | {"time/evaluate": ended - start}, ended)
+
+
+def guard(
+    run: Run, phase: Phase, place: Place, state: TrainState, after: Place, report: StepReport
+) -> tuple[TrainState, Place, StepReport]:
+    """Lets the guards of the phase decide, which waits for the update, and does what they decide.
+
+    Args:
+      run: the run.
+      phase: the phase of the step.
+      place: the place before the step.
+      state: the state after the step.
+      after: the place after the step.
+      report: the step.
+
+    Returns: (state, place, report) after the reaction.
+    """
+    decision = run.guards.decide(phase, report.step, report.measured() | report.evaluation.metrics)
+    report = dataclasses.replace(report, guards=decision.metrics)
+    for text in decision.warned:
+        run.reporter.message(f"warning: guard {text}")
+    if decision.reaction is None:
+        return state, after, report
+    if not after.phase_begins:
+        after = Place(after.step, after.phase + 1, 0)
+        state = at_phase(state, run.setup.mesh, after.phase)
+    outcome = ""
+    if isinstance(decision.reaction, RollBack):
+        good = max(decision.good, place.step - place.phase_step)  # at the earliest, the phase's beginning
+        state, restored = roll_back(run.setup, run.checkpoints, run.begin, state, good)
+        outcome = f" -> rolled back to step {restored}"
+    if outcome or not report.evaluation.metrics:
+        report = dataclasses.replace(report, evaluation=evaluate_policy(run, state))
+    _note_end(run, phase, place, after, decision, outcome)
+    return state, after, report
+
+
+def _note_end(run: Run, phase: Phase, place: Place, after: Place, decision: Decision, outcome: str) -> None:
+    text = f"guard {' and '.join(decision.ended)}{outcome}"
+    run.guards.ended[phase.name] = {"steps": place.phase_step + 1, "said": text}
+    run.reporter.replan(after.step + steps_left(run.setup.phases, after.phase, 0))
+    run.reporter.message(f"{phase.name} ended: {text}")
+
+
+def save(run: Run, phase: Phase, state: TrainState, after: Place, numbers: Future[dict[str, float]]) -> None:
+    """Saves a checkpoint, once the lines of this step and of those before are on disk.
+
+    Args:
+      run: the run.
+      phase: the phase of the step.
+      state: the state after the step.
+      after: the place after the step.
+      numbers: the metrics of the step.
+    """
+    with share_errors("writing metrics and the checkpoint before"):
+        run.reporter.flush()
+        run.checkpoints.wait()
+    extra = {
+        "data": run.batches.get_state(),
+        "phase": after.phase,
+        "config": render(run.setup.config),
+        "guards": run.guards.saved(),
+    }
+    needed = () if after.phase_begins else run.guards.needed(phase)
+    run.checkpoints.save(after.step, state, extra, numbers.result(), boundary=after.phase_begins, needed=needed)
+
+
+def due(every: int, number: int) -> bool:
+    """Whether something that is done every `every` steps, 0 for never, is done at this number."""
+    return bool(every) and number % every == 0

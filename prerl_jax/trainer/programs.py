@@ -1,8 +1,7 @@
-"""The compiled programs of a run: sampling, preparing, stepping and aligning, each made once and reused.
+"""The compiled programs of a run: each is made at its first use and kept for later steps.
 
-A program is kept by what it computes, not by the phase it is for: phases with the same objective, learning rate and
-temperature share the train step, whatever their space, credit and weighing, where their batches have the same fields.
-What makes the batches is in `batching`.
+A program is kept by what it computes. Phases with the same objective, learning rate and temperature share one train
+step, whatever their space, advantage and aggregation are. `batching` makes the batches, `alignment` measures gradients.
 """
 
 from __future__ import annotations
@@ -10,64 +9,69 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from prerl_jax.alignment.gradients import make_dual_gradients
-from prerl_jax.alignment.measurements import BUFFERS, make_space_measurements
-from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase, advance
-from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.core.train_step import Metrics, make_train_step
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
-from prerl_jax.core.xla_cpu import after
-from prerl_jax.data.prefix import prefix_id
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig
-from prerl_jax.runtime.mesh import batch_shards, replicated
-from prerl_jax.trainer.batching import Batching, over_updates, rollout_statistics
+from prerl_jax.runtime.mesh import global_rows, replicated
+from prerl_jax.trainer.alignment import make_align
+from prerl_jax.trainer.batching import Batching, rollout_statistics
 from prerl_jax.trainer.critic import critic_step, values_program
-from prerl_jax.trainer.setup import Setup, evaluation_shape
+from prerl_jax.trainer.metrics import mean_over_updates
+from prerl_jax.trainer.setup import Setup
 
-MakeEngine = Callable[[Any, SamplerConfig, int], Engine]
 PREPARE = 0x70726570
-"""Folded into a step's key, gives that of preparing: any number but those of prompts, which the sampler folds in."""
+"""Folded into the key of a step, gives the key for preparing its batches. Prompt numbers, which the sampler folds in,
+never reach this value."""
 
 
 class Programs:
-    """Makes each program at its first use.
+    """The programs of one run.
 
-    `make_engine` has the signature of `EngineSpec.make`; None is that of the config's engine.
+    Args:
+      setup: the run's config, model and mesh.
     """
 
-    def __init__(self, setup: Setup, make_engine: MakeEngine | None = None):
-        make_engine = make_engine or setup.config.sampling.engine.make
+    def __init__(self, setup: Setup):
         self.setup = setup
         self.batching = Batching(setup)
-        self._engine = functools.cache(functools.partial(make_engine, setup.model))
-        self.dual = functools.cache(self._dual)
-        self._train = functools.cache(self._step)
+        self.align = functools.cache(functools.partial(make_align, setup))
+        self._engine = functools.cache(functools.partial(setup.config.sampling.engine.make, setup.model))
+        self._steps: dict[object, Callable[..., tuple[TrainState, Metrics]]] = {}
 
-    def step(self, phase: Phase) -> Callable[..., tuple[TrainState, Metrics]]:
-        """(state, packed batch on the mesh) -> (the state, moved on to the next phase if it is time, metrics f32[]).
+    def engine(self, phase: Phase) -> Engine:
+        """The engine that samples the rollouts of a phase. Phases with the same temperature share it."""
+        sampling = self.setup.config.sampling
+        settings = self._settings(phase.temperature, sampling.top_k, sampling.top_p)
+        return self._engine(settings, sampling.group_size)
 
-        The state is donated. Compiles once for batches of so many rows, whichever of them are used. Of several updates
-        a step, only the one with `last=True` counts: the keyword is a bool, of all of them or of none.
-        """
-        rate = self.setup.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
-        what = {"objective": phase.objective, "learning_rate": rate, "temperature": phase.temperature}
-        return self._train(Phase("train", 1, **what))
+    @property
+    def evaluation_engine(self) -> Engine:
+        """The engine that samples for evaluations; the training's one where the settings are the same."""
+        spec = self.setup.config.evaluation
+        settings = self._settings(spec.temperature, spec.top_k, spec.top_p)
+        return self._engine(settings, self.setup.evaluation_calls.group_size)
 
-    @functools.cached_property
-    def over_updates(self) -> Callable[[list[Metrics]], Metrics]:
-        """The metrics of a step of those of its updates, see `batching.over_updates`."""
-        return jax.jit(over_updates, out_shardings=replicated(self.setup.mesh))
+    def _settings(self, temperature: float, top_k: int | None, top_p: float | None) -> SamplerConfig:
+        sampling = self.setup.config.sampling
+        return SamplerConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop_tokens=self.setup.stop_tokens,
+            cache_dtype=sampling.cache_dtype,
+        )
 
     @functools.cached_property
     def step_keys(self) -> Callable[[Array, int], tuple[Array, Array]]:
-        """(the run's key, steps done) -> the keys that the next step samples and prepares with; no host waits."""
+        """(the run's key, steps done) -> (the next step's key for sampling, its key for preparing batches)."""
 
         def step_keys(key: Array, done: Array) -> tuple[Array, Array]:
             key = jax.random.fold_in(key, done)
@@ -75,29 +79,17 @@ class Programs:
 
         return jax.jit(step_keys, out_shardings=replicated(self.setup.mesh))
 
-    def engine(self, phase: Phase | None) -> Engine:
-        """The engine that samples for a phase, or, for None, for evaluation; shared where the settings are the same."""
-        config = self.setup.config
-        spec = config.evaluation if phase is None else config.sampling
-        settings = SamplerConfig(
-            max_new_tokens=config.sampling.max_new_tokens,
-            temperature=config.evaluation.temperature if phase is None else phase.temperature,
-            top_k=spec.top_k,
-            top_p=spec.top_p,
-            stop_tokens=self.setup.stop_tokens,
-            cache_dtype=config.sampling.cache_dtype,
-        )
-        group_size = evaluation_shape(self.setup)[0] if phase is None else config.sampling.group_size
-        return self._engine(settings, group_size)
-
     def values(self, phase: Phase, state: TrainState, rollouts: Rollouts) -> Array | None:
-        """The critic's values f32[B, R] of rollouts on the mesh; something unread for a phase that reads none.
+        """The critic's values f32[B, R] of rollouts on the mesh; None in a run without a critic.
 
-        None in a run without a critic.
+        A phase that does not read values gets zeros: phases of one run share a program, and so its inputs.
         """
         if state.critic is None:
             return None
-        return rollouts.logprobs if phase.value_advantage is None else self._values(state.critic.params, rollouts)
+        if phase.value_advantage is None:
+            rows, length = rollouts.response.shape
+            return global_rows(self.setup.mesh, np.zeros((rows // jax.process_count(), length), np.float32))
+        return self._values(state.critic.params, rollouts)
 
     @functools.cached_property
     def _values(self) -> Callable[[Params, Rollouts], Array]:
@@ -105,84 +97,47 @@ class Programs:
 
     @functools.cached_property
     def statistics(self) -> Callable[[Rollouts], Metrics]:
-        """`rollout_statistics` of rollouts on the mesh that are not prepared as they are."""
+        """`rollout_statistics` of rollouts on the mesh, for rollouts that are not prepared themselves."""
         measure = functools.partial(rollout_statistics, group_size=self.setup.config.sampling.group_size)
         return jax.jit(measure, out_shardings=replicated(self.setup.mesh))
 
-    def _step(self, phase: Phase) -> Callable[..., tuple[TrainState, Metrics]]:
-        """The program of `step`, for a phase of which only what it depends on is said."""
-        setup = self.setup
-        tx = setup.optimizer(phase)
+    @functools.cached_property
+    def mean_over_updates(self) -> Callable[[list[Metrics]], Metrics]:
+        """The metrics of a step with several updates; see `metrics.mean_over_updates`."""
+        return jax.jit(mean_over_updates, out_shardings=replicated(self.setup.mesh))
+
+    def step(self, phase: Phase) -> Callable[..., tuple[TrainState, Metrics]]:
+        """(state, packed batch on the mesh) -> (new state, metrics f32[]). The state is donated.
+
+        The state moves to the next phase after the phase's last step. The program is compiled once for all batches of
+        one number of rows, however many of these rows are used. In a step with several updates only the last update
+        counts as a step: the keyword `last` (bool) says which one it is.
+        """
+        key = (phase.objective, self.setup.learning_rate(phase), phase.temperature)
+        if key not in self._steps:
+            self._steps[key] = self._make_step(phase)
+        return self._steps[key]
+
+    def _make_step(self, phase: Phase) -> Callable[..., tuple[TrainState, Metrics]]:
+        setup, tx = self.setup, self.setup.optimizer(phase)
         shardings = jax.tree.map(lambda s: s.sharding, setup.abstract_state(phase))
 
-        def step(state: TrainState, batch: Batch, last: Array | None = None) -> tuple[TrainState, Metrics]:
+        def train(state: TrainState, batch: Batch, last: Array | None = None) -> tuple[TrainState, Metrics]:
             rows, length = batch.weights.shape
-            settings = {"microbatches": rows // setup.part_rows, "chunk": setup.chunk(length)}
-            settings["temperature"] = phase.temperature
-            settings["critic"] = critic_step(setup, batch)
-            updated, metrics = make_train_step(setup.model, tx, phase.objective, **settings)(state, batch)
+            step = make_train_step(
+                setup.model,
+                tx,
+                phase.objective,
+                microbatches=rows // setup.part_rows,
+                temperature=phase.temperature,
+                chunk=setup.chunk(length),
+                learning_rate=setup.learning_rate(phase),
+                critic=critic_step(setup, batch),
+            )
+            updated, metrics = step(state, batch)
             if last is not None:
-                counted = {n: jnp.where(last, getattr(updated, n), getattr(state, n)) for n in ("step", "phase_step")}
-                updated = dataclasses.replace(updated, **counted)
+                counters = {n: jnp.where(last, getattr(updated, n), getattr(state, n)) for n in ("step", "phase_step")}
+                updated = dataclasses.replace(updated, **counters)
             return advance(setup.phases, updated), metrics
 
-        step.__name__ = "train"
-        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(setup.mesh)))
-
-    def _dual(self, temperature: float) -> Callable[[Params, Rollouts], Metrics]:
-        """How one objective's gradients align in the two spaces, see `alignment_phases`; then, token by token."""
-        config = self.setup.config
-        phases = alignment_phases(self.setup)
-        pre, post = (dataclasses.replace(phase, temperature=temperature) for phase in phases)
-        parts = self.setup.alignment_parts
-        rows = config.alignment.prompts * config.sampling.group_size // parts
-        length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
-        shards = batch_shards(self.setup.mesh)
-        model, vocab = self.setup.model, self.setup.model.config.vocab_size
-        dual = make_dual_gradients(
-            model,
-            pre,
-            post,
-            config.sampling.group_size,
-            logprob_alignment=config.alignment.mean_logprob,
-            chunk=chunk_length(rows, length, vocab, shards),
-            microbatches=parts,
-        )
-        # In smaller parts, so that the program needs no more memory for them than it does for its gradients.
-        finer = max(n for n in (1, 2, 4) if rows % (n * shards) == 0)
-        measure = make_space_measurements(
-            model,
-            pre.space,
-            post.space,
-            self.setup.stop_tokens,
-            temperature=temperature,
-            chunk=chunk_length(BUFFERS * rows // finer, config.sampling.max_new_tokens, vocab, shards),
-            microbatches=parts * finer,
-        )
-
-        def align(params: Params, rollouts: Rollouts) -> Metrics:
-            metrics = dual(params, rollouts)[2]
-            return metrics | after(metrics, measure, params, rollouts)
-
-        return jax.jit(align, out_shardings=replicated(self.setup.mesh))
-
-
-def alignment_phases(setup: Setup) -> tuple[Phase, Phase]:
-    """(pre, post): the run's first objective in P(y|x), GRPO's if there is none, and the same moved to P(y).
-
-    Objectives and credits that compare with a reference, the sampler or a critic are passed over.
-
-    They differ in nothing but the space, so the cosine of their gradients measures the spaces, not the selections.
-    """
-    plain = [phase for phase in setup.phases if not phase.terms and not _needs_more(phase)]
-    post = next((p for p in plain if isinstance(p.space, PostTrainSpace)), Phase("post", 1))
-    pre = next((p.space for p in plain if isinstance(p.space, PreTrainSpace)), None)
-    pre = pre or PreTrainSpace(prefix_id("auto", setup.tokenizer))
-    return dataclasses.replace(post, space=pre), post
-
-
-def _needs_more(phase: Phase) -> bool:
-    """Whether its loss cannot be computed in both spaces from rollouts and the policy alone."""
-    objective, shaping = phase.objective.traits, phase.reward_shaping
-    compares = objective.needs_reference or (shaping is not None and shaping.traits.needs_reference)
-    return compares or objective.needs_sampler_logprobs or phase.value_advantage is not None
+        return jax.jit(train, donate_argnums=0, out_shardings=(shardings, replicated(setup.mesh)))

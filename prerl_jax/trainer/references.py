@@ -1,12 +1,12 @@
-"""The parameters that a phase is held against, on the mesh for as long as a phase asks for them.
+"""The reference policy of the current phase, on the mesh for as long as a phase needs it.
 
-They are sharded as the policy's and kept in the dtype that the model computes in: every parameter is cast to it before
-it is used, so that their log-probabilities are those of the float32 parameters, bit for bit.
+Its parameters are sharded as the policy's, in the dtype that the model computes in. The model casts every parameter to
+this dtype before it is used, so the log-probabilities are those of the float32 parameters, bit for bit.
 
     InitialModel   the parameters of step 0: the config's model, or the checkpoint that the run was begun from
-    PhaseStart     those of the step that the phase began after, in the checkpoint that is written there and always kept
+    PhaseStart     the parameters at the phase's first step, from the checkpoint that is always kept there
 
-Where the run is at that step its own parameters are copied; so a run and its resume have the same ones.
+If the run is at that step, its own parameters are copied. So a run and its resume have the same reference.
 """
 
 from __future__ import annotations
@@ -17,46 +17,47 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.params import merge_params
 from prerl_jax.core.phases import InitialModel, Phase
 from prerl_jax.core.types import Params, TrainState
+from prerl_jax.runtime.checkpoint_address import CheckpointAddress
 from prerl_jax.runtime.checkpoints import restore_params
 from prerl_jax.runtime.distributed import share_errors
 from prerl_jax.trainer.setup import Setup
-from prerl_jax.trainer.source import Source
 
 
 @dataclasses.dataclass
 class References:
-    """Holds one reference at a time.
+    """Loads and keeps one reference at a time.
 
-    Args:
-      setup: of the run.
-      checkpoints: its folder of them.
-      source: the checkpoint that it was begun from; None for the config's model.
+    Attributes:
+      setup: the run's model and mesh.
+      checkpoints: the folder of the run's checkpoints.
+      source: the checkpoint that the run was begun from; None for the config's model.
     """
 
     setup: Setup
     checkpoints: Path = Path("checkpoints")
-    source: Source | None = None
-    _held: tuple[int, Params] | None = dataclasses.field(default=None, init=False)
-    """The step that they are of, and the parameters."""
+    source: CheckpointAddress | None = None
+    _kept: tuple[int, Params] | None = dataclasses.field(default=None, init=False)
     _phase: str = dataclasses.field(default="", init=False)
 
     def of(self, phase: Phase, state: TrainState) -> Params | None:
-        """The reference of the phase that the state is in; None where it has none, and what was held is let go.
+        """The reference of the phase that the state is in; None, and the memory is freed, where it has none.
 
-        Every process must call it. Raises ValueError for a phase whose first step left no checkpoint.
+        Every process must call it. Raises ValueError where the checkpoint of the phase's first step is missing.
         """
         if phase.reference is None:
-            self._held = None
-        elif self._held is None or phase.name != self._phase:
+            self._kept = None
+        elif self._kept is None or phase.name != self._phase:
             step = int(state.step)
             wanted = 0 if isinstance(phase.reference, InitialModel) else step - int(state.phase_step)
-            if self._held is None or self._held[0] != wanted:
-                self._held = None
-                self._held = (wanted, self._cast(state.params if wanted == step else self._read(wanted, phase)))
+            if self._kept is None or self._kept[0] != wanted:
+                self._kept = None  # there need not be room for two
+                policy = merge_params(state.params, state.frozen)
+                self._kept = (wanted, self._cast(policy if wanted == step else self._read(wanted, phase)))
         self._phase = phase.name
-        return None if self._held is None else self._held[1]
+        return None if self._kept is None else self._kept[1]
 
     def _read(self, step: int, phase: Phase) -> Params:
         if step == 0 and self.source is None:
@@ -64,14 +65,14 @@ class References:
                 return self.setup.load_params()
         folder, saved = self.checkpoints, step
         if step == 0:
-            folder, saved = self.source.workdir / "checkpoints", self.source.step
+            folder, saved = self.source.checkpoints, self.source.step
         try:
             return restore_params(folder, self.setup.model.abstract_params(), saved).state
         except ValueError as error:
-            raise ValueError(f"phase {phase.name!r} is held against {phase.reference}: {error}") from error
+            raise ValueError(f"phase {phase.name!r} compares with {phase.reference}: {error}") from error
 
     def _cast(self, params: Params) -> Params:
-        """A copy: the state's own parameters are donated to the train step."""
+        """A copy in the compute dtype: the state's own parameters are donated to the train step."""
         dtype = self.setup.model.compute_dtype
         cast = jax.jit(
             lambda tree: jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), tree),

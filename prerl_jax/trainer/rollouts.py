@@ -1,133 +1,216 @@
-"""A step's rollouts: problems drawn from the data, responses sampled and verified, and drawn again where asked for.
+"""The rollouts of a step: sampled, verified, and sampled again where a phase asks for it.
 
-Rows are verified as they end, while the device decodes the others.
-
-Groups whose rewards are all equal have no advantage. A phase with `max_resamples` puts mixed groups of further draws in their
-places (dynamic sampling, DAPO, arXiv 2503.14476), in the order in which they were drawn, and leaves them where there
-are none to be had. A draw is a batch of prompts from the data, sampled from the same policy; its prompts have ids of
-their own, so its randomness is a function of (seed, step, draw, prompt, sample). What is drawn is put together over all
-processes: the batch, and how often is drawn, are those of a single one.
+Groups whose rewards are all equal have advantage zero. A phase with `max_resamples` samples further batches of prompts
+and replaces such groups by mixed ones (dynamic sampling, DAPO, arXiv 2503.14476), in the order in which they were
+sampled; where there are not enough of them, the last groups stay as they are. A resample uses the same policy, and the
+next batch of prompts. Its prompts have ids of their own, so its randomness is a function of (seed, step, resample,
+prompt, sample). Replacement looks at the groups of all processes: the result is that of a single process.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from prerl_jax.core.types import Array, Prompts, Rollouts
-from prerl_jax.data import left_pad
-from prerl_jax.evaluation.sampling import broken, require_whole, texts
-from prerl_jax.evaluation.verification import Verification
-from prerl_jax.runtime.distributed import share_errors
+from prerl_jax.core.phases import Phase
+from prerl_jax.core.types import Array, Params, Rollouts
+from prerl_jax.data import Example
+from prerl_jax.data.problems import as_text
+from prerl_jax.evaluation.sampling import PendingResponses, VerifiedResponses, padded_prompts, problems_of
+from prerl_jax.evaluation.sampling import sample as sample_responses
+from prerl_jax.evaluation.sampling import verify as verify_responses
+from prerl_jax.evaluation.verification import Decode, Verification, Verify, as_texts
 from prerl_jax.runtime.mesh import gather_rows, global_rows
 from prerl_jax.runtime.profile import annotate
-from prerl_jax.trainer.steps import Step, problems_of
-
-if TYPE_CHECKING:
-    from prerl_jax.trainer.loop import Run
+from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.setup import Setup
+from prerl_jax.trainer.timing import StepClock
 
 
 @dataclasses.dataclass(frozen=True)
-class Draw:
-    """A batch of prompts and their verified rollouts, this process's."""
+class PendingRollouts:
+    """One batch of sampled prompts, verdicts pending; this process's.
+
+    Attributes:
+      problems: i32[prompts], the numbers of the problems in the training data.
+      responses: what was sampled.
+    """
 
     problems: np.ndarray
-    """i32[prompts], which of the data."""
-    rollouts: Rollouts
-    responses: list[str]
-    late: np.ndarray
-    """bool[rows]."""
+    responses: PendingResponses
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutBatch:
+    """One batch of verified rollouts, on the host; this process's.
+
+    Attributes:
+      problems: i32[prompts], the numbers of the problems in the training data.
+      responses: rollouts, texts and timeouts, `group_size` rows for each problem.
+    """
+
+    problems: np.ndarray
+    responses: VerifiedResponses
 
     def mixed(self, group_size: int) -> np.ndarray:
-        """bool[prompts], of all processes: whether a group's rewards are not all equal."""
-        rewards = self.rollouts.rewards.reshape(-1, group_size)
+        """bool[prompts], of all processes: whether the rewards of a group are not all equal."""
+        rewards = self.responses.rollouts.rewards.reshape(-1, group_size)
         return gather_rows((rewards != rewards[:, :1]).any(axis=1))
 
 
-def sample(run: Run, step: Step, check: Callable[[], None]) -> None:
-    """Fills in a step's examples, rollouts and verdicts; `check` raises what has gone wrong in the background."""
-    group_size = run.setup.config.sampling.group_size
-    key, step.key = run.programs.step_keys(run.state.rng, step.number - 1)
-    draws = [_draw(run, step, key, 0, check)]
-    problems, step.rollouts, step.responses = draws[0].problems, draws[0].rollouts, draws[0].responses
-    if step.phase.max_resamples:
-        step.counted = dict(run.programs.statistics(global_rows(run.setup.mesh, draws[0].rollouts)))
-        mixed = [draws[0].mixed(group_size)]
-        while np.sum(mixed) < len(mixed[0]) and len(draws) <= step.phase.max_resamples:
-            draws.append(_draw(run, step, key, len(draws), check))
-            mixed.append(draws[-1].mixed(group_size))
-        places, sources = replacements(np.stack(mixed))
-        problems, step.rollouts, step.responses = _put_together(run, draws, places, sources)
-        counted = {"train/draws": len(draws), "train/mixed_groups": mixed[0].sum() + len(places)}
-        step.counted |= {name: np.float32(n) for name, n in counted.items()}
-    step.examples = [run.setup.train[i] for i in problems]
-    step.drawn = [draw.rollouts for draw in draws]
-    step.late = gather_rows(np.concatenate([draw.late for draw in draws]))
-    step.position = run.batches.get_state()
-    step.times.mark("verified")
+@dataclasses.dataclass(frozen=True)
+class StepRollouts:
+    """The rollouts that a step trains on.
+
+    Attributes:
+      batch: the rollouts, after replacements.
+      sampled: all rollouts that were sampled in the step.
+      timeouts: the number of verifier timeouts, over all processes.
+      metrics: statistics of the first batch, and the number of resamples; only in a phase that may resample.
+    """
+
+    batch: RolloutBatch
+    sampled: tuple[Rollouts, ...]
+    timeouts: int
+    metrics: dict[str, Any]
 
 
-def _draw(run: Run, step: Step, key: Array, number: int, check: Callable[[], None]) -> Draw:
-    """The step's first draw, number 0, or a further one."""
-    setup, config = run.setup, run.setup.config
-    problems = next(run.batches)
-    examples = [setup.train[i] for i in problems]
-    prompts = left_pad(examples, config.data.max_prompt_tokens, setup.pad_token)
-    first = config.sampling.prompts_per_step * number + len(examples) * jax.process_index()
-    prompts = Prompts(prompts.prompt, prompts.prompt_mask, first + np.arange(len(examples), dtype=np.int32))
-    with Verification(setup, run.verify, problems_of(examples, config.sampling.group_size)) as verification:
+@dataclasses.dataclass(frozen=True)
+class RolloutWorker:
+    """Samples and verifies batches of prompts for one step.
+
+    Attributes:
+      programs: the run's engines.
+      batches: the order of the problems; each call takes the next batch.
+      verifier: verifies responses.
+      check: raises errors of the background.
+    """
+
+    programs: Programs
+    batches: Iterator[np.ndarray]
+    verifier: Verify
+    check: Callable[[], None]
+
+    @property
+    def setup(self) -> Setup:
+        return self.programs.setup
+
+    def sample(self, params: Params, phase: Phase, key: Array, clock: StepClock, number: int = 0) -> PendingRollouts:
+        """Samples the next batch of prompts; `number` is 0, or that of the resample. Verdicts may be pending."""
+        setup, sampling = self.setup, self.setup.config.sampling
+        problems = next(self.batches)
+        examples = [setup.train[i] for i in problems]
+        first = sampling.prompts_per_step * number + len(examples) * jax.process_index()
+        prompts = padded_prompts(examples, setup.tokens, first + np.arange(len(examples), dtype=np.int32))
+        verification = Verification(
+            problems_of(examples, sampling.group_size), self.verifier, setup.decode, setup.stop_tokens
+        )
         with annotate("sample"):
-            engine = run.programs.engine(step.phase)
-            before = step.times.marks.get("sampled", step.times.marks["begun"])
-            step.times.idle.append((before, time.perf_counter()))
-            sampled = engine.sample(run.state.params, prompts, key, verification.add)
-            rollouts = sampled.rollouts
-        step.times.idle += sampled.idle
-        step.times.mark("sampled")
-        with share_errors("verification"):
-            check()
-            require_whole(broken(rollouts), f"of step {step.number}")
-            verdicts = verification.verdicts()
-    rollouts = dataclasses.replace(rollouts, rewards=verdicts.verified.rewards, truncated=verdicts.cut)
-    return Draw(problems, rollouts, verdicts.responses, verdicts.verified.late)
+            engine = self.programs.engine(phase)
+            clock.engine_begins()
+            responses = sample_responses(engine, params, prompts, key, verification)
+        clock.engine_ends(responses.sampled.idle)
+        return PendingRollouts(problems, responses)
+
+    def verify(self, pending: PendingRollouts, step: int) -> RolloutBatch:
+        """Waits for the verdicts; `step` is named in an error."""
+        return RolloutBatch(pending.problems, verify_responses(pending.responses, f"of step {step}", self.check))
+
+    def resample(
+        self, first: RolloutBatch, params: Params, phase: Phase, key: Array, clock: StepClock, step: int
+    ) -> StepRollouts:
+        """Replaces groups of equal rewards by mixed groups of further batches, where the phase asks for it."""
+        batches, metrics = [first], {}
+        batch = first
+        if phase.max_resamples:
+            group_size = self.setup.config.sampling.group_size
+            metrics = dict(self.programs.statistics(global_rows(self.setup.mesh, first.responses.rollouts)))
+            mixed = [first.mixed(group_size)]
+            while np.sum(mixed) < len(mixed[0]) and len(batches) <= phase.max_resamples:
+                pending = self.sample(params, phase, key, clock, len(batches))
+                batches.append(self.verify(pending, step))
+                mixed.append(batches[-1].mixed(group_size))
+            places, sources = replacements(np.stack(mixed))
+            batch = replace_groups(batches, places, sources, group_size, self.setup.decode)
+            counts = {"train/draws": len(batches), "train/mixed_groups": mixed[0].sum() + len(places)}
+            metrics |= {name: np.float32(count) for name, count in counts.items()}
+        timed_out = gather_rows(np.concatenate([b.responses.timed_out for b in batches]))
+        sampled = tuple(b.responses.rollouts for b in batches)
+        return StepRollouts(batch, sampled, int(timed_out.sum()), metrics)
 
 
 def replacements(mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which groups of the first draw are replaced, and by which.
+    """Which groups of the first batch are replaced, and by which groups of the resamples.
 
     Args:
-      mixed: bool[draws, prompts], whether a group's rewards are not all equal.
+      mixed: bool[batches, prompts], whether the rewards of a group are not all equal.
 
-    Returns: (i64[n] groups of the first draw, i64[n] those that take their places, counted on from the first draw).
+    Returns: (i64[n] groups of the first batch; i64[n] the groups that replace them, numbered on from the first batch).
     """
     places, sources = np.flatnonzero(~mixed[0]), np.flatnonzero(mixed[1:]) + mixed.shape[1]
     count = min(len(places), len(sources))
     return places[:count], sources[:count]
 
 
-def _put_together(
-    run: Run, draws: list[Draw], places: np.ndarray, sources: np.ndarray
-) -> tuple[np.ndarray, Rollouts, list[str]]:
-    """(problems, rollouts, responses) of this process, with groups at `places` replaced, see `replacements`."""
-    problems, rollouts, responses = draws[0].problems.copy(), draws[0].rollouts, list(draws[0].responses)
-    local, group_size = len(problems), run.setup.config.sampling.group_size
+def replace_groups(
+    batches: Sequence[RolloutBatch], places: np.ndarray, sources: np.ndarray, group_size: int, decode: Decode
+) -> RolloutBatch:
+    """The first batch of this process, with the groups at `places` replaced; see `replacements`.
+
+    Args:
+      batches: the first batch and the resamples.
+      places: i64[n], groups of the first batch over all processes.
+      sources: i64[n], the groups that replace them.
+      group_size: rows of a group.
+      decode: turns token ids into text.
+    """
+    first = batches[0]
+    problems, texts, timed_out = first.problems.copy(), list(first.responses.texts), first.responses.timed_out.copy()
+    rollouts = jax.tree.map(np.array, first.responses.rollouts)
+    local = len(problems)
     start, total = local * jax.process_index(), local * jax.process_count()
-    rollouts = jax.tree.map(np.array, rollouts)
-    for number, draw in enumerate(draws[1:], 1):
-        asked = gather_rows(draw.problems)
-        drawn = jax.tree.map(gather_rows, draw.rollouts)
+    for number, batch in enumerate(batches[1:], 1):
+        all_problems = gather_rows(batch.problems)
+        all_rollouts = jax.tree.map(gather_rows, batch.responses.rollouts)
+        all_timed_out = gather_rows(batch.responses.timed_out)
         for place, source in zip(places - start, sources - number * total, strict=True):
             if not (0 <= place < local and 0 <= source < total):
                 continue
-            problems[place] = asked[source]
+            problems[place] = all_problems[source]
             mine, theirs = (slice(n * group_size, (n + 1) * group_size) for n in (place, source))
-            for array, other in zip(jax.tree.leaves(rollouts), jax.tree.leaves(drawn), strict=True):
+            for array, other in zip(jax.tree.leaves(rollouts), jax.tree.leaves(all_rollouts), strict=True):
                 array[mine] = other[theirs]
+            timed_out[mine] = all_timed_out[theirs]
             lengths = rollouts.response_mask[mine].sum(axis=1)
-            responses[mine] = texts(rollouts.response[mine], lengths, run.setup.decode)
-    return problems, rollouts, responses
+            texts[mine] = as_texts(rollouts.response[mine], lengths, decode)
+    return RolloutBatch(problems, VerifiedResponses(rollouts, texts, timed_out))
+
+
+def completions(batch: RolloutBatch, examples: Sequence[Example], phase: str, count: int) -> list[dict[str, Any]]:
+    """Up to `count` responses of a batch as rows of completions.jsonl, evenly spread over its groups.
+
+    Args:
+      batch: the rollouts.
+      examples: the training data.
+      phase: the name of the phase.
+      count: how many rows at most.
+    """
+    responses = batch.responses
+    group_size = len(responses.texts) // len(batch.problems)
+    problems = problems_of([examples[i] for i in batch.problems], group_size)
+    count = min(count, len(problems))
+    return [
+        {
+            "phase": phase,
+            "prompt": as_text(problems[row].prompt),
+            "answer": problems[row].answer,
+            "response": responses.texts[row],
+            "reward": float(responses.rollouts.rewards[row]),
+            "truncated": bool(responses.rollouts.truncated[row]),
+        }
+        for row in (i * len(problems) // count for i in range(count))
+    ]

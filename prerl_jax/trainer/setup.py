@@ -1,6 +1,6 @@
 """From a config to what a run works with: the mesh, the model, the tokenizer, the encoded problems, the phases.
 
-Whatever can be wrong with a config is found here, before anything is sampled or compiled.
+All errors in a config are found here, before anything is sampled or compiled.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from prerl_jax.config.schema import OptimizerSpec, TrainConfig
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.phases import Phase, Phases
+from prerl_jax.core.spaces import PreTrainSpace, PromptDropout
 from prerl_jax.core.types import CriticState, Params, Schedule, TrainState
 from prerl_jax.data import Example, encode
 from prerl_jax.data.prefix import resolve_prefix
+from prerl_jax.data.problems import ProblemSource
+from prerl_jax.evaluation.evaluate import CallShape, call_shape
+from prerl_jax.evaluation.sampling import TokenFormat
 from prerl_jax.models.critic import ValueDecoder
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, read_config
@@ -32,88 +36,118 @@ from prerl_jax.runtime.state import abstract_critic, abstract_state
 from prerl_jax.verify import check_all
 
 FEWEST_PARTS = 8
-"""Parts of a batch, each computed only if a row is in it, that a config of fewer microbatches gets."""
+"""A batch is computed in at least this many parts where its rows divide so. Parts without a row are not computed, and
+so a batch of few rows costs little, however few microbatches the config asks for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A config made concrete. Nothing in it changes during a run."""
+    """A config and what is made of it. Nothing in it changes during a run.
+
+    Attributes:
+      config: the config.
+      mesh: the devices.
+      model: the policy's architecture.
+      tokenizer: a Hugging Face tokenizer.
+      phases: the config's phases, with prefixes as token ids.
+      stop_tokens: the ids that end a response.
+      pad_token: the id that fills prompts up.
+      train: the training problems with their prompt tokens.
+      evaluation: the held-out problems with their prompt tokens.
+      notes: what was dropped from or cut in the data, as lines for the log.
+    """
 
     config: TrainConfig
     mesh: Mesh
     model: Decoder
     tokenizer: Any
     phases: Phases
-    """The config's phases, with prefixes as token ids."""
     stop_tokens: tuple[int, ...]
     pad_token: int
     train: tuple[Example, ...]
     evaluation: tuple[Example, ...]
     notes: tuple[str, ...]
-    """What was dropped or cut of the data, for the log."""
+
+    @property
+    def rows(self) -> int:
+        """Rollouts of one training step, over all processes."""
+        return self.config.sampling.prompts_per_step * self.config.sampling.group_size
 
     @property
     def microbatch_rows(self) -> int:
-        """The most rows that are computed at once."""
-        sampling = self.config.sampling
-        return sampling.prompts_per_step * sampling.group_size // self.config.microbatches
+        """The largest number of rows that are computed at once."""
+        return self.rows // self.config.microbatches
 
     @property
     def part_rows(self) -> int:
-        """Rows of a part of the train step: a microbatch, or what makes FEWEST_PARTS parts of a batch where it divides so.
+        """Rows of one part of the train step: a microbatch, or a smaller part, see FEWEST_PARTS.
 
-        Parts that packing leaves empty are not computed, so there must be some for a step of few rows to cost little.
-        A minibatch of any phase is a number of parts.
+        A minibatch of every phase is a whole number of parts.
         """
-        shards, rows = batch_shards(self.mesh), self.config.sampling.prompts_per_step * self.config.sampling.group_size
-        whole = math.gcd(self.microbatch_rows, *(rows // phase.minibatches for phase in self.phases))
-        most = max(1, FEWEST_PARTS * whole // rows)
+        shards = batch_shards(self.mesh)
+        whole = math.gcd(self.microbatch_rows, *(self.rows // phase.minibatches for phase in self.phases))
+        most = max(1, FEWEST_PARTS * whole // self.rows)
         return whole // max(n for n in range(1, most + 1) if whole % (n * shards) == 0)
 
     def chunk(self, length: int) -> int:
-        """Tokens of a row of so many that are unembedded at once, where a part of the train step's rows is."""
+        """The number of tokens of a row that are unembedded at once, for rows of `length` tokens in the train step."""
         return chunk_length(self.part_rows, length, self.model.config.vocab_size, batch_shards(self.mesh))
 
     @property
     def alignment_parts(self) -> int:
-        """Parts that the rows whose alignment is measured are computed in, so that none has more than a microbatch."""
+        """The number of parts in which alignment is measured; none of them has more rows than a microbatch."""
         rows, shards = self.config.alignment.prompts * self.config.sampling.group_size, batch_shards(self.mesh)
         fits = (n for n in range(1, rows + 1) if rows % (n * shards) == 0 and rows // n <= self.microbatch_rows)
         return next(fits)
 
+    @property
+    def tokens(self) -> TokenFormat:
+        """How problems become token rows, and responses become text."""
+        return TokenFormat(self.config.data.max_prompt_tokens, self.pad_token, self.stop_tokens, self.decode)
+
+    @property
+    def evaluation_calls(self) -> CallShape:
+        """The size of the calls of the engine in an evaluation."""
+        sampling, samples = self.config.sampling, self.config.evaluation.samples
+        sizes = (sampling.prompts_per_step, sampling.group_size, batch_shards(self.mesh))
+        return call_shape(len(self.evaluation), samples, *sizes)
+
+    def learning_rate(self, phase: Phase) -> float | Schedule:
+        """The learning rate of a phase: its own, or the run's."""
+        return self.config.optimizer.learning_rate if phase.learning_rate is None else phase.learning_rate
+
     def optimizer(self, phase: Phase) -> optax.GradientTransformation:
-        """The optimizer of a phase; its state has the same tree in all of them."""
-        spec = self.config.optimizer
-        return _adamw(spec, spec.learning_rate if phase.learning_rate is None else phase.learning_rate)
+        """The optimizer of a phase. Its state has the same tree in all phases."""
+        return _adamw(self.config.optimizer, self.learning_rate(phase))
 
     @property
     def critic(self) -> ValueDecoder | None:
-        """The value model; None in a run without one."""
+        """The value model; None in a run without a critic."""
         return None if self.config.critic is None else ValueDecoder(self.model)
 
     @property
     def critic_optimizer(self) -> optax.GradientTransformation:
-        """Of a run with a critic."""
+        """The critic's optimizer, for a run with a critic."""
         spec = self.config.critic.optimizer
         return _adamw(spec, spec.learning_rate)
 
     def abstract_critic(self) -> CriticState | None:
-        """The critic's tree of ShapeDtypeStruct, sharded over the mesh."""
+        """The critic's state as a tree of ShapeDtypeStruct, sharded over the mesh; None without a critic."""
         if self.critic is None:
             return None
         return abstract_critic(self.critic.abstract_params(), self.critic_optimizer, self.mesh)
 
     def abstract_state(self, phase: Phase | None = None) -> TrainState:
-        """The train state's tree of ShapeDtypeStruct, sharded over the mesh: the same for all phases."""
+        """The train state as a tree of ShapeDtypeStruct, sharded over the mesh: the same for all phases."""
         tx = self.optimizer(phase or self.phases[0])
         return abstract_state(self.model.abstract_params(), tx, self.mesh, self.abstract_critic())
 
     def decode(self, rows: list[list[int]]) -> list[str]:
-        """Responses as text, without special tokens."""
+        """Token ids of several responses as texts, without special tokens."""
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
     def load_params(self) -> Params:
-        """The config's checkpoint, float32, straight into its shards."""
+        """The parameters of the config's checkpoint, float32, loaded into their shards."""
         spec = self.config.model
         _, params = load_model(spec.path, mesh=self.mesh, dtype=jnp.float32, rules=spec.rules)
         return params
@@ -125,9 +159,13 @@ def _adamw(spec: OptimizerSpec, rate: float | Schedule) -> optax.GradientTransfo
 
 
 def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setup:
-    """Checks the config against the devices, the checkpoint's architecture and the data, and puts them together.
+    """Checks the config against the devices, the checkpoint's architecture and the data. Reads no weights.
 
-    Raises ValueError or FileNotFoundError with what is wrong and the remedy. Reads no weights.
+    Args:
+      config: what to run.
+      devices: the devices to use; all by default.
+
+    Raises ValueError or FileNotFoundError, which say what is wrong and what to do.
     """
     mesh = make_mesh(config.mesh, devices)
     validate(config, shards=batch_shards(mesh))
@@ -136,18 +174,13 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
     model = Decoder(read_config(spec.path), **how, mesh=mesh, rules=spec.rules)
     model.abstract_params()  # refuses a mesh that does not divide the model
     tokenizer = load_tokenizer(spec.path)
-    stop_tokens = model.config.eos_token_ids if config.sampling.stop_tokens is None else config.sampling.stop_tokens
-    if not stop_tokens and config.sampling.stop_tokens is None:
-        raise ValueError(
-            f"{spec.path} names no end-of-sequence token in its generation config, so no response would ever end. "
-            f"Name one with sampling.stop_tokens, or pass () to say that this is meant."
-        )
+    stop_tokens = _stop_tokens(config, model)
     _check_lengths(config, model)
     train, train_notes = _examples(config, config.data.train, tokenizer, "train")
     if len(train) < config.sampling.prompts_per_step:
         raise ValueError(
-            f"sampling.prompts_per_step is {config.sampling.prompts_per_step}, but data.train has {len(train)} usable problems, and "
-            "a step takes no problem twice. Set sampling.prompts_per_step to at most that."
+            f"sampling.prompts_per_step is {config.sampling.prompts_per_step}, but data.train has {len(train)} usable "
+            "problems, and a step uses no problem twice. Set sampling.prompts_per_step to at most that."
         )
     evaluation, evaluation_notes = _examples(config, config.data.evaluation, tokenizer, "evaluation")
     pad = model.config.pad_token_id
@@ -159,7 +192,7 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
         model=model,
         tokenizer=tokenizer,
         phases=phases,
-        stop_tokens=tuple(stop_tokens),
+        stop_tokens=stop_tokens,
         pad_token=0 if pad is None else pad,
         train=train,
         evaluation=_first_of_each_source(evaluation, config.evaluation.limit),
@@ -167,8 +200,20 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
     )
 
 
+def _stop_tokens(config: TrainConfig, model: Decoder) -> tuple[int, ...]:
+    if config.sampling.stop_tokens is not None:
+        return tuple(config.sampling.stop_tokens)
+    if not model.config.eos_token_ids:
+        raise ValueError(
+            f"{config.model.path} names no end-of-sequence token in its generation config, so no response would ever "
+            "end. Name one with sampling.stop_tokens, or set it to () if this is intended."
+        )
+    return tuple(model.config.eos_token_ids)
+
+
 def _first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> tuple[Example, ...]:
-    counts, kept = Counter(), []
+    counts: Counter[str] = Counter()
+    kept = []
     for example in examples:
         counts[example.problem.source] += 1
         if limit is None or counts[example.problem.source] <= limit:
@@ -176,32 +221,18 @@ def _first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> t
     return tuple(kept)
 
 
-def _check_vocabulary(model: Decoder, examples: tuple[Example, ...], stop_tokens: tuple[int, ...], phases: Phases):
-    """An id outside the embedding would be clamped to its last row, without a word."""
-    prefixes = [getattr(term.space, "prefix", None) for phase in phases for term in phase.all_terms]
+def _check_vocabulary(
+    model: Decoder, examples: tuple[Example, ...], stop_tokens: tuple[int, ...], phases: Phases
+) -> None:
+    """An id outside the embedding would silently be clamped to its last row."""
+    spaces = [term.space for phase in phases for term in phase.all_terms]
+    prefixes = [space.prefix for space in spaces if isinstance(space, PreTrainSpace | PromptDropout)]
     ids = [max(example.tokens) for example in examples] + list(stop_tokens) + [p for p in prefixes if p is not None]
     if max(ids) >= model.config.vocab_size:
         raise ValueError(
             f"token id {max(ids)} of the prompts, stop tokens or prefix is outside the model's vocabulary of "
             f"{model.config.vocab_size}; the tokenizer belongs to another model."
         )
-
-
-def evaluation_shape(setup: Setup) -> tuple[int, int]:
-    """(responses a prompt, prompts) of one evaluation call: no more rows than a training step has.
-
-    Where they come out even and fill half of one, calls have the shape of a training step, and so its programs.
-    Otherwise they are no larger than need be. The prompts divide over the mesh. Where k responses of so many prompts
-    are too many rows, each is asked several times for a part of them.
-    """
-    sampling, samples = setup.config.sampling, setup.config.evaluation.samples
-    group_size, count = sampling.group_size, len(setup.evaluation)
-    if samples % group_size == 0 and 2 * count * (samples // group_size) >= sampling.prompts_per_step:
-        return group_size, sampling.prompts_per_step
-    rows, shards = sampling.prompts_per_step * group_size, batch_shards(setup.mesh)
-    group_size = max(n for n in range(1, samples + 1) if samples % n == 0 and (n == 1 or n * shards <= rows))
-    asked = count * (samples // group_size)
-    return group_size, shards * max(1, min(rows // group_size, asked) // shards)
 
 
 def _check_lengths(config: TrainConfig, model: Decoder) -> None:
@@ -214,18 +245,21 @@ def _check_lengths(config: TrainConfig, model: Decoder) -> None:
         )
 
 
-def _examples(config: TrainConfig, source: Any, tokenizer: Any, what: str) -> tuple[tuple[Example, ...], list[str]]:
+def _examples(
+    config: TrainConfig, source: ProblemSource, tokenizer: Any, split: str
+) -> tuple[tuple[Example, ...], list[str]]:
+    """(the problems of data.train or data.evaluation with their prompt tokens, notes for the log)."""
     problems, dropped = source.load()
     if not problems:
-        raise ValueError(f"data.{what} {source} has no problems.")
+        raise ValueError(f"data.{split} {source} has no problems.")
     data = config.data
     try:
         check_all(data.verifier, problems)
     except ValueError as error:
-        raise ValueError(f"data.{what}: {error}") from error
+        raise ValueError(f"data.{split}: {error}") from error
     examples, report = encode(problems, tokenizer, data.template, data.max_prompt_tokens, data.too_long)
-    notes = [f"{what} data: {report}"]
+    notes = [f"{split} data: {report}"]
     if dropped:
         first = "; ".join(dropped[:4]) + (" ..." if len(dropped) > 4 else "")
-        notes.append(f"{what} data: {len(dropped)} problems dropped ({first})")
+        notes.append(f"{split} data: {len(dropped)} problems dropped ({first})")
     return examples, notes

@@ -1,20 +1,21 @@
-"""When what of a step happened, how much work it was, and the `time/` metrics that follow.
+"""The clock of a step, the amount of work in it, and the `time/` metrics.
 
     free ... begun ... sampled ... verified ... scored ... prepared ... aligned ... done
 
-The device is free of what came before at `free`; sampling that was begun earlier than that waited in its queue. At
-`prepared` it has been given the first update's batch, or the alignment before it. `done` is when the last update is
-computed. So steps, but for evaluations between them, lie end to end on the clock. Compilation counts in the part that
-it falls in, the alignment's own in `prepare`.
+At `free` the device has finished the step before. A step that has begun earlier has waited in the device's queue until
+then. At `prepared` the device has been given the first update, or the alignment that comes before it. At `done` the
+last update is computed. So steps, without the evaluations between them, lie end to end on the clock. Compilation counts
+in the part that it falls in; the compilation of the alignment counts in `prepare`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -27,34 +28,47 @@ STEP_PARTS = ("sample", "verify", "score", "prepare", "align", "train")
 MARKS = ("begun", "sampled", "verified", "scored", "prepared", "aligned", "done")
 
 
-class Times:
-    """The marks of one step, in seconds of `time.perf_counter`.
+class StepClock:
+    """The times at which the parts of one step ended, in seconds of `time.perf_counter`.
 
     Attributes:
-      marks: name -> when.
-      idle: (from, to) pairs, apart from each other: when the device had nothing to do while rows were sampled.
+      marks: name -> time, see MARKS.
+      idle: (from, to) pairs that do not overlap: when the device had nothing to do while responses were sampled.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.marks: dict[str, float] = {}
         self.idle: list[tuple[float, float]] = []
         self.mark("begun")
 
     def mark(self, *names: str) -> None:
-        """The parts that are called so, and those before them, are over."""
+        """Sets these marks to the current time."""
         self.marks |= dict.fromkeys(names, time.perf_counter())
 
     def mark_once(self, name: str) -> None:
-        """As `mark`, unless it has been marked; threads may race."""
+        """Sets a mark that is not set yet. Several threads may call it."""
         self.marks.setdefault(name, time.perf_counter())
 
-    def metrics(self, free: float) -> dict[str, float]:
-        """Seconds of the step and of its parts, and the share of it in which the device had nothing to do.
+    def engine_begins(self) -> None:
+        """The engine is called now. Since the step began, or since the last call, the device had nothing to do."""
+        self.idle.append((self.marks.get("sampled", self.marks["begun"]), time.perf_counter()))
 
-        Rows are verified while others are sampled: `time/verify` is what of it is left when all are.
-        `time/wait` counts what lies between the last sample and the first batch on the device, scoring aside, what
-        lies before sampling with the device free, and `idle`. The device is given all that a step trains on before it
-        is asked for anything, and the next sampling before the step's metrics are read, so it waits nowhere else.
+    def engine_ends(self, idle: Sequence[tuple[float, float]]) -> None:
+        """The engine has returned; `idle` are the times in which the device had nothing to do during the call."""
+        self.idle += idle
+        self.mark("sampled")
+
+    def metrics(self, free: float) -> dict[str, float]:
+        """`time/step`, the seconds of each part, and `time/wait`, the share of the step in which the device was idle.
+
+        Responses are verified while others are sampled, so `time/verify` is only what is left when sampling has ended.
+        `time/wait` counts the idle times of sampling, the time between the last sample and the first batch on the
+        device without scoring, and the time before sampling in which the device was free. The device gets all work of a
+        step before its results are read, and the next sampling before the step's metrics are read. So it waits nowhere
+        else.
+
+        Args:
+          free: the time at which the device had finished what came before this step.
         """
         at = [self.marks[name] for name in MARKS]
         parts = dict(zip(STEP_PARTS, np.diff([max(at[0], free), *at[1:]]), strict=True))
@@ -66,61 +80,75 @@ class Times:
         return {f"time/{name}": float(value) for name, value in parts.items()}
 
 
-class Trained(NamedTuple):
-    """What counts of a packed batch, this process's rows of it."""
+@dataclasses.dataclass(frozen=True)
+class TrainedTokens:
+    """The amount of work in a packed batch: this process's rows of it.
+
+    Attributes:
+      lengths: i64[n], tokens of every sequence.
+      tokens: tokens with a weight.
+      valued: i64[m], tokens of every sequence that the critic is trained on.
+    """
 
     lengths: np.ndarray
-    """i64[n], tokens of every sequence."""
     tokens: int
-    """Those with a weight."""
     valued: np.ndarray
-    """i64[m], tokens of every sequence that the critic is trained on."""
 
     @classmethod
-    def of(cls, batch: Batch) -> Trained:
+    def of(cls, batch: Batch) -> TrainedTokens:
+        """The amount of work in a packed batch of numpy arrays."""
         critic = np.zeros(0, np.int64) if batch.critic is None else segment_lengths(batch.critic.sequences.segments)
         return cls(segment_lengths(batch.sequences.segments), int((batch.weights != 0).sum()), critic)
 
 
 class Work:
-    """What a step computes, over all processes: tokens, and model FLOPs. Every process makes it, of its own rows.
+    """Tokens and model FLOPs of one step, over all processes. Every process creates it from its own rows.
 
-    Making it does not wait for the device, or for another process; reading it does.
+    Creating it waits neither for the device nor for another process. Reading it does.
+
+    Args:
+      config: the model's architecture.
+      mesh: the devices.
+      sampled: the rollouts that were sampled in the step.
+      updates: the work of each update.
+      group_size: rollouts of one prompt.
+      scored: i64[n], tokens of every sequence that was scored before the updates, once for each policy.
     """
 
     def __init__(
         self,
         config: DecoderConfig,
         mesh: Mesh,
-        drawn: Sequence[Rollouts],
-        updates: Sequence[Trained],
+        sampled: Sequence[Rollouts],
+        updates: Sequence[TrainedTokens],
         group_size: int,
         scored: np.ndarray | Sequence[int] = (),
     ):
-        """`updates` are what was trained on; `scored` has the tokens of every sequence whose log-probabilities were
-        computed beforehand, once for each policy that it was done under."""
-        prompts, responses = (
-            np.concatenate([getattr(rollouts, mask).sum(axis=1) for rollouts in drawn])
-            for mask in ("prompt_mask", "response_mask")
-        )
-        lengths, valued = (np.concatenate([getattr(t, name) for t in updates]) for name in ("lengths", "valued"))
+        prompts = np.concatenate([rollouts.prompt_mask.sum(axis=1) for rollouts in sampled])
+        responses = np.concatenate([rollouts.response_mask.sum(axis=1) for rollouts in sampled])
+        lengths = np.concatenate([update.lengths for update in updates])
+        valued = np.concatenate([update.valued for update in updates])
         flops = sampling_flops(config, prompts, responses, group_size)
-        flops += training_flops(config, lengths, sum(t.tokens for t in updates))
+        flops += training_flops(config, lengths, sum(update.tokens for update in updates))
         flops += scoring_flops(config, np.asarray(scored, np.int64))
-        if len(valued):  # all rows once, and what the critic is trained on with every update
+        if len(valued):  # the critic values all rows once, and is trained on its rows in every update
             flops += value_flops(config, prompts + responses) + 3 * value_flops(config, valued)
-        self._all = start_gather(mesh, np.array([responses.sum(), lengths.sum(), flops], np.float64))
+        self._totals = start_gather(mesh, np.array([responses.sum(), lengths.sum(), flops], np.float64))
 
     @functools.cached_property
     def sums(self) -> tuple[float, float, float]:
-        """Tokens sampled, tokens trained on, and FLOPs."""
-        return tuple(self._all().sum(axis=0).tolist())
+        """(tokens sampled, tokens trained on, FLOPs), over all processes."""
+        sampled, trained, flops = self._totals().sum(axis=0).tolist()
+        return sampled, trained, flops
 
     def metrics(self, times: Mapping[str, float], peak: float | None) -> dict[str, float]:
-        """The step's FLOPs; tokens a second, sampled in the whole step, sampled while sampling and trained on while
-        training; and MFU, where the peak is known.
+        """train/flops, tokens per second, and MFU where the peak is known.
 
         Alignment is a measurement: neither `train/flops` nor `time/mfu` counts it.
+
+        Args:
+          times: the `time/` metrics of the step.
+          peak: FLOPs per second of all devices; None if it is not known.
         """
         sampled, trained, flops = self.sums
         step, sample, train = (max(times[f"time/{name}"], 1e-9) for name in ("step", "sample", "train"))
@@ -134,8 +162,14 @@ class Work:
 
 
 def segment_lengths(segments: np.ndarray) -> np.ndarray:
-    """Tokens of every sequence in packed rows; segments i32[B, T], 0 is padding."""
+    """i64[n]: the tokens of every sequence in packed rows; segments i32[B, T], 0 is padding."""
     rows, kinds = len(segments), int(segments.max(initial=0)) + 1
     numbered = segments + kinds * np.arange(rows)[:, None]
     counts = np.bincount(numbered.ravel(), minlength=rows * kinds).reshape(rows, kinds)[:, 1:]
     return counts[counts > 0]
+
+
+def wait_until_aligned(clock: StepClock, alignment: Mapping[str, jax.Array]) -> None:
+    """Waits until the alignment is measured, and sets its mark."""
+    jax.block_until_ready(alignment)
+    clock.mark_once("aligned")

@@ -1,90 +1,138 @@
-"""What a step trains on is given to the device: one update after the other, and the alignment of gradients before.
+"""The updates of a step: batches are prepared, gradients are aligned, and the parameters are updated.
 
-With epochs and minibatches a step has several. AdvantageEstimator is given over all its rollouts, and what they are held against is
-scored once, before the first. All unpacked batches are asked for before the first update, since the device does what it
-is given in order; so each is packed on the host while the device computes the update before. The step counts once, with
-the last.
+A step with epochs and minibatches has several updates. Advantages are computed over all rollouts of the step, and old
+log-probabilities are scored once, before the first update. All unpacked batches are requested before the first update,
+because the device works in the order of its requests. So each batch is packed on the host while the device computes the
+update before it. The step counts once, with its last update.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
-from prerl_jax.core.types import Rollouts
+from prerl_jax.core.params import merge_params
+from prerl_jax.core.phases import Phase
+from prerl_jax.core.train_step import Metrics
+from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.runtime.mesh import global_rows
 from prerl_jax.runtime.profile import annotate
-from prerl_jax.trainer.setup import Setup
-from prerl_jax.trainer.steps import due
-from prerl_jax.trainer.timing import Trained, Work
-
-if TYPE_CHECKING:
-    from prerl_jax.trainer.loop import Run
-    from prerl_jax.trainer.steps import Step
-
-Later = Callable[[Callable[[], None]], None]
+from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.timing import StepClock, TrainedTokens
 
 
-def update(run: Run, step: Step, later: Later) -> None:
-    """Moves `run.state` and fills in the step's metrics, which are computed later: nobody waits for an update here.
+@dataclasses.dataclass(frozen=True)
+class PackedUpdate:
+    """The packed batch of one update.
 
-    `later` makes calls in the background.
+    Attributes:
+      batch: this process's rows; numpy.
+      statistics: metrics f32[] of the rollouts, on the device.
     """
-    setup, programs, phase = run.setup, run.programs, step.phase
-    rollouts = global_rows(setup.mesh, step.rollouts)
+
+    batch: Batch
+    statistics: Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """All that a step is trained on.
+
+    Attributes:
+      rollouts: the rollouts of the step, on the mesh.
+      updates: the packed batches in their order, each packed when it is taken.
+      reference: the parameters of the reference policy; None where the phase has none.
+      scored: i64[n], tokens of every sequence that was scored beforehand, once for each policy.
+    """
+
+    rollouts: Rollouts
+    updates: Iterator[PackedUpdate]
+    reference: Params | None
+    scored: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Updated:
+    """What the updates of a step have given.
+
+    Attributes:
+      metrics: of the step, on the device, which may not have computed them yet.
+      trained: the work of each update.
+      scored: i64[n], tokens of every sequence that was scored without a gradient.
+    """
+
+    metrics: Metrics
+    trained: list[TrainedTokens]
+    scored: np.ndarray
+
+
+def prepare(
+    programs: Programs,
+    phase: Phase,
+    state: TrainState,
+    rollouts: Rollouts,
+    *,
+    reference: Params | None,
+    key: Array,
+    phase_step: int,
+    clock: StepClock,
+) -> Prepared:
+    """Puts the rollouts onto the mesh, scores what the phase needs, and prepares the batches of all updates.
+
+    Args:
+      programs: the run's programs.
+      phase: the current phase.
+      state: the state before the step.
+      rollouts: this process's rollouts, verified; numpy.
+      reference: the parameters of the reference policy, or None.
+      key: the step's key for preparing.
+      phase_step: steps done in the phase.
+      clock: its mark "scored" is set.
+    """
+    batching = programs.batching
     with annotate("prepare"):
-        reference = run.references.of(phase, run.state)
-        given = {"key": step.key, "phase_step": np.int32(step.phase_step)}
-        given["values"] = programs.values(phase, run.state, rollouts)
-        known, scored = programs.batching.score(phase, rollouts, step.key, run.state.params, reference)
-        jax.block_until_ready(given["values"])
-        step.times.mark("scored")
-        given |= known
-        unpacked = deque(programs.batching.prepare(phase, rollouts, given, n) for n in range(phase.updates))
-    found, trained = [], []
-    for number in range(phase.updates):
+        on_mesh = global_rows(programs.setup.mesh, rollouts)
+        values = programs.values(phase, state, on_mesh)
+        policy = merge_params(state.params, state.frozen)
+        logprobs, scored = batching.score(phase, on_mesh, key, policy, reference)
+        jax.block_until_ready(values)
+        clock.mark("scored")
+        inputs = {"key": key, "phase_step": np.int32(phase_step), "values": values} | logprobs
+        unpacked = deque(batching.prepare(phase, on_mesh, inputs, number) for number in range(phase.updates))
+        updates = _packed(programs, phase, unpacked)
+        first = next(updates)
+    return Prepared(on_mesh, itertools.chain([first], updates), reference, scored)
+
+
+def _packed(programs: Programs, phase: Phase, unpacked: deque[tuple[Batch, Metrics]]) -> Iterator[PackedUpdate]:
+    while unpacked:
+        batch, statistics = unpacked.popleft()
         with annotate("prepare"):
-            batch, statistics = unpacked.popleft()
-            packed = programs.batching.pack(phase, batch)
-        if not number:
-            _align(run, step, later)
-        counts = () if phase.updates == 1 else (np.bool_(number == phase.updates - 1),)
+            yield PackedUpdate(programs.batching.pack(phase, batch), statistics)
+
+
+def align(programs: Programs, phase: Phase, params: Params, prepared: Prepared) -> Metrics:
+    """The `alignment/` metrics of a step before its first update, on the device, which may still compute them."""
+    return programs.align(phase.temperature)(params, prepared.rollouts)
+
+
+def update(programs: Programs, phase: Phase, state: TrainState, prepared: Prepared) -> tuple[TrainState, Updated]:
+    """Updates the parameters; the state is donated. Nothing here waits for an update to be computed."""
+    metrics, trained, step = [], [], programs.step(phase)
+    for number, packed in enumerate(prepared.updates):
+        last = () if phase.updates == 1 else (np.bool_(number == phase.updates - 1),)
         with annotate("train"):
-            batch = programs.batching.anchored(phase, packed, reference)
-            run.state, stepped = programs.step(phase)(run.state, batch, *counts)
-        found.append(statistics | stepped)
-        trained.append(Trained.of(packed))
-    step.metrics = found[0] if phase.updates == 1 else programs.over_updates(found)
-    if not all(term.space.traits.given_prompt for term in phase.all_terms):
-        del step.metrics["train/sampler_logprob_diff"]  # the sampler's were given the prompt
-    if reference is not None and not phase.logprobs_needed_before_update:
+            batch = programs.batching.place(phase, packed.batch, prepared.reference)
+            state, of_update = step(state, batch, *last)
+        metrics.append(packed.statistics | of_update)
+        trained.append(TrainedTokens.of(packed.batch))
+    joined = metrics[0] if phase.updates == 1 else programs.mean_over_updates(metrics)
+    scored = prepared.scored
+    if prepared.reference is not None and not phase.logprobs_needed_before_update:
         scored = trained[0].lengths
-    group_size = setup.config.sampling.group_size
-    step.work = Work(setup.model.config, setup.mesh, step.drawn, trained, group_size, scored)
-
-
-def _align(run: Run, step: Step, later: Later) -> None:
-    """Measures how the gradients of the two spaces align, where it is due; marks the times."""
-    if not due(run.setup.config.alignment.every, step.number - 1):
-        step.times.mark("prepared", "aligned")
-        return
-    groups = global_rows(run.setup.mesh, _alignment_groups(run.setup, step.rollouts))
-    step.aligned = run.programs.dual(step.phase.temperature)(run.state.params, groups)
-    step.times.mark("prepared")
-    later(step.wait_aligned)
-
-
-def _alignment_groups(setup: Setup, rollouts: Rollouts) -> Rollouts:
-    """This process's rows of the groups that alignment is measured on: evenly spread over the global batch.
-
-    Which ones they are does not depend on the number of processes.
-    """
-    sampling, processes = setup.config.sampling, jax.process_count()
-    wanted, local = setup.config.alignment.prompts // processes, sampling.prompts_per_step // processes
-    groups = np.arange(wanted) * local // wanted
-    rows = (groups[:, None] * sampling.group_size + np.arange(sampling.group_size)).ravel()
-    return jax.tree.map(lambda x: x[rows], rollouts)
+    return state, Updated(joined, trained, scored)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tiny_run
 
-from prerl_jax import Rollouts, Sampled
+from prerl_jax import Rollouts
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.config import AlignmentSpec
 from prerl_jax.evaluation.evaluate import evaluate
-from prerl_jax.rollout.continuous import ContinuousBatchingEngine
+from prerl_jax.rollout.engine import Sampled
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
-from prerl_jax.trainer import setup as assembly_module
+from prerl_jax.trainer import setup as trainer_setup
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import set_up
 from prerl_jax.verify import InProcessVerifier, Verified
@@ -32,38 +32,49 @@ def response(example, index, sample):
 class Scripted:
     """An engine that answers by the prompts' ids, the problems, and their first samples' numbers, and keeps both."""
 
-    def __init__(self, setup, group_size):
-        self.setup, self.group_size = setup, group_size
+    def __init__(self, setup):
+        self.setup, self.group_size = setup, setup.evaluation_calls.group_size
         self.ids, self.first, self.keys = [], [], []
 
     def sample(self, params, prompts, key, on_complete=None):
-        ids = np.asarray(prompts.ids).tolist()
-        first = np.asarray(prompts.first_sample).tolist()
+        ids, first = prompts.ids.tolist(), prompts.first_sample.tolist()
         self.ids.append(ids)
         self.first.append(first)
         self.keys.append(np.asarray(key).tolist())
         samples = [(i, n + j) for i, n in zip(ids, first, strict=True) for j in range(self.group_size)]
         texts = [response(self.setup.evaluation[i], i, j) for i, j in samples]
         tokens = np.zeros((len(texts), LENGTH), np.int32)
-        lengths = np.zeros(len(texts), np.int32)
+        lengths = np.zeros(len(texts), np.int64)
         for row, text in enumerate(texts):
             found = self.setup.tokenizer(text, add_special_tokens=False)["input_ids"]
             found = [*found, self.setup.stop_tokens[0]][:LENGTH]
             tokens[row, : len(found)], lengths[row] = found, len(found)
-        prompt, mask = (
-            np.repeat(np.asarray(x), self.group_size, axis=0) for x in (prompts.prompt, prompts.prompt_mask)
-        )
+        on_complete(np.arange(len(texts)), tokens, lengths)
+        prompt, mask = (np.repeat(x, self.group_size, axis=0) for x in (prompts.prompt, prompts.prompt_mask))
         chosen = np.arange(LENGTH) < lengths[:, None]
-        if on_complete is not None:
-            on_complete(np.arange(len(texts)), tokens, lengths)
-        return Sampled(Rollouts(prompt, mask, tokens, chosen, np.zeros(len(texts), np.float32), np.zeros(chosen.shape)))
+        rewards, logprobs = np.zeros(len(texts), np.float32), np.zeros(chosen.shape, np.float32)
+        return Sampled(Rollouts(prompt, mask, tokens, chosen, rewards, logprobs), ())
+
+
+def evaluated_with(setup, engine, verify=None, params=None):
+    """The metrics of an evaluation of a setup with an engine."""
+    return evaluate(
+        engine,
+        params,
+        setup.evaluation,
+        setup.config.evaluation,
+        setup.evaluation_calls,
+        tokens=setup.tokens,
+        mesh=setup.mesh,
+        verify=verify or InProcessVerifier(setup.config.data.verifier),
+    )
 
 
 def evaluated(**fields):
     """(metrics, the engine) of an evaluation of a config."""
     setup = set_up(dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **fields))
-    programs = Programs(setup, lambda model, settings, group_size: Scripted(setup, group_size))
-    return evaluate(programs, None), programs.engine(None)
+    engine = Scripted(setup)
+    return evaluated_with(setup, engine), engine
 
 
 def sampling(prompts, group_size=1):
@@ -124,38 +135,36 @@ def test_the_last_call_is_filled_up_and_cut_off(fields, calls):
     assert metrics == evaluated(**problems(5))[0]
 
 
-def test_the_run_s_own_verifier_is_asked_and_its_late_verdicts_are_counted():
+def test_the_given_verifier_is_asked_and_its_timeouts_are_counted():
     setup = set_up(dataclasses.replace(tiny_run.config(), **problems(5)))
-    programs = Programs(setup, lambda model, settings, group_size: Scripted(setup, group_size))
 
-    def verify(problems, responses, cut):
+    def verify(problems, responses, truncated):
         return Verified(np.full(len(problems), 0.25, np.float32), np.arange(len(problems)) == 3)
 
-    metrics = evaluate(programs, None, verify)
+    metrics = evaluated_with(setup, Scripted(setup), verify)
     assert metrics["eval/avg@2"] == 0.25
     assert metrics["time/verifier_timeouts_of_evaluation"] == 1
 
 
-def test_responses_are_verified_while_others_are_sampled(monkeypatch):
+def test_responses_are_verified_while_others_are_sampled():
     """The first verdict waits for the second call of the engine."""
-    setup = set_up(dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(5), **sampling(2, 4)))
-    programs = Programs(setup, lambda model, settings, group_size: Scripted(setup, group_size))
-    engine, plain = programs.engine(None), InProcessVerifier(setup.config.data.verifier)
-    second = threading.Event()
+    fields = {"alignment": AlignmentSpec(), **problems(5), **sampling(2, 4)}
+    setup = set_up(dataclasses.replace(tiny_run.config(), **fields))
+    plain, second = InProcessVerifier(setup.config.data.verifier), threading.Event()
 
-    class Telling:
-        def sample(self, *given):
-            if engine.ids:
+    class Telling(Scripted):
+        def sample(self, *given, **more):
+            if self.ids:
                 second.set()
-            return engine.sample(*given)
+            return super().sample(*given, **more)
 
     def verify(*asked):
         assert threading.current_thread() is not threading.main_thread()
         assert second.wait(timeout=60)
         return plain(*asked)
 
-    monkeypatch.setattr(programs, "engine", lambda phase: Telling())
-    assert evaluate(programs, None, verify) == evaluated(**problems(5))[0]
+    engine = Telling(setup)
+    assert evaluated_with(setup, engine, verify) == evaluated(**problems(5))[0]
     assert len(engine.ids) == 2
 
 
@@ -190,7 +199,7 @@ def test_the_accuracy_of_each_source_and_the_limit_of_each(limit, asked):
 @pytest.fixture
 def four_parts(monkeypatch):
     """A batch is split into four."""
-    monkeypatch.setattr(assembly_module, "make_mesh", lambda *_: make_mesh(MeshSpec(tensor=2), jax.devices()))
+    monkeypatch.setattr(trainer_setup, "make_mesh", lambda *_: make_mesh(MeshSpec(tensor=2), jax.devices()))
 
 
 def test_calls_divide_over_the_mesh(four_parts):
@@ -220,24 +229,22 @@ def test_rounds_on_a_mesh(four_parts):
     assert metrics["eval/pass@2"] == 1
 
 
-def test_what_is_sampled_does_not_depend_on_the_calls(monkeypatch):
+def test_what_is_sampled_does_not_depend_on_the_calls():
     """Six samples of a problem in calls of a training step's shape, of one group of three, and all at once."""
     said = {}
-
-    sample = ContinuousBatchingEngine.sample
-
-    def keep(*how):
-        sampled = sample(*how)
-        said[name].append(sampled.rollouts.response)
-        return sampled
-
-    monkeypatch.setattr(ContinuousBatchingEngine, "sample", keep)
     for name, how in {"training's": sampling(2, 2), "rounds": sampling(1, 4), "at once": sampling(3, 8)}.items():
-        config = dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(2, samples=6), **how)
-        setup = set_up(config, jax.devices()[:1])
-        said[name] = []
-        evaluate(Programs(setup), setup.load_params())
-    rows = {name: np.concatenate(parts)[:12] for name, parts in said.items()}
-    assert len(np.unique(rows["at once"], axis=0)) > 6
-    for found in rows.values():
-        np.testing.assert_array_equal(found, rows["at once"])
+        fields = {"alignment": AlignmentSpec(), **problems(2, samples=6), **how}
+        setup = set_up(dataclasses.replace(tiny_run.config(), **fields), jax.devices()[:1])
+        engine, parts = Programs(setup).evaluation_engine, []
+
+        class Kept:
+            def sample(self, *given, engine=engine, parts=parts):
+                sampled = engine.sample(*given)
+                parts.append(sampled.rollouts.response)
+                return sampled
+
+        evaluated_with(setup, Kept(), params=setup.load_params())
+        said[name] = np.concatenate(parts)[:12]
+    assert len(np.unique(said["at once"], axis=0)) > 6
+    for found in said.values():
+        np.testing.assert_array_equal(found, said["at once"])

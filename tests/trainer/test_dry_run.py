@@ -10,17 +10,17 @@ from tiny_run import COMMAND
 
 from prerl_jax import launch
 from prerl_jax.config.io import render
-from prerl_jax.rollout import continuous as continuous_module
+from prerl_jax.rollout import continuous
 from prerl_jax.runtime.mesh import make_mesh
-from prerl_jax.trainer import dry_run as dry_run_module
-from prerl_jax.trainer import setup as assembly_module
+from prerl_jax.trainer import setup as trainer_setup
+from prerl_jax.trainer.dry_run import parameter_table
 
 
 def dry_run(monkeypatch, capsys, tmp_path, *overrides):
     def refuse(*_, **__):
         raise AssertionError("a dry run reads no weights")
 
-    monkeypatch.setattr(assembly_module, "load_model", refuse)
+    monkeypatch.setattr(trainer_setup, "load_model", refuse)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
     status = launch.main(["--config", COMMAND[-1], "--dry-run", *(["--set", *overrides] if overrides else [])])
@@ -78,7 +78,7 @@ def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path,
         return [f"{n * token / 2**20:,.1f}" for n in tokens]
 
     assert moved() == mib(8 * (prompt + 200), 4 * prompt + 8 * 200)
-    monkeypatch.setattr(continuous_module, "SHORTEST_RING", 64)
+    monkeypatch.setattr(continuous, "SHORTEST_RING", 64)
     assert moved("sampling.engine.slots=8") == mib(8 * 67, 4 * prompt + 8 * (200 + 67))
 
 
@@ -107,13 +107,13 @@ def test_a_reference_and_updates(monkeypatch, capsys, tmp_path, setup):
 
 def test_a_narrow_terminal_keeps_the_parameters_names_whole(setup):
     console = Console(file=io.StringIO(), width=80)
-    console.print(dry_run_module._parameter_table(setup))
+    console.print(parameter_table(setup))
     assert "layers.attention.q_norm" in console.file.getvalue()
     assert max(map(len, console.file.getvalue().splitlines())) <= 80
 
 
 def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, setup):
-    monkeypatch.setattr(assembly_module, "make_mesh", lambda spec, devices=None: make_mesh(spec, jax.devices()))
+    monkeypatch.setattr(trainer_setup, "make_mesh", lambda spec, devices=None: make_mesh(spec, jax.devices()))
     status, printed = dry_run(monkeypatch, capsys, tmp_path, "mesh.tensor=2")
     assert status == 0
     assert "data 1 x fsdp 4 x tensor 2 (8 cpu devices)" in printed.out

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from prerl_jax import Above, Below, EndPhase, FellBy, Guard, Phase, RollBack, Warn
-from prerl_jax.trainer.guards import Watch
-from prerl_jax.trainer.rollback import saves
+from prerl_jax.trainer.guards import GuardState, rollback_interval
 
 ENTROPY, ACCURACY = "train/entropy", "eval/avg@8"
 
@@ -15,15 +14,15 @@ def phase(*guards):
     return Phase("p", 100, guards=guards)
 
 
-def watch(phase, rows, start=10, evaluated=None, through_json=False):
+def decide(phase, rows, start=10, evaluated=None, through_json=False):
     """The decisions on rows of metrics, steps start + 1, ...; a resume before each step changes nothing."""
-    watch, decisions = Watch(), []
-    watch.enter(phase, start, evaluated or {})
+    state, decisions = GuardState(), []
+    state.enter(phase, start, evaluated or {})
     for number, row in enumerate(rows, start + 1):
         if through_json:
-            watch = Watch.of(json.loads(json.dumps(watch.saved())))
-        decisions.append(watch.look(phase, number, row))
-    return watch, decisions
+            state = GuardState.of(json.loads(json.dumps(state.saved())))
+        decisions.append(state.decide(phase, number, row))
+    return state, decisions
 
 
 ROWS = [{ENTROPY: e, ACCURACY: a} for e, a in [(1.0, 0.5), (2.5, 0.45), (1.5, 0.5), (2.2, 0.3), (2.3, 0.2), (9.0, 0.1)]]
@@ -43,7 +42,7 @@ GUARDS = [
 @pytest.mark.parametrize("through_json", [False, True])
 @pytest.mark.parametrize(("guard", "step", "good"), GUARDS)
 def test_when_a_guard_trips_and_what_is_good_then(guard, step, good, through_json):
-    _, decisions = watch(phase(guard), ROWS, evaluated={ACCURACY: 0.7}, through_json=through_json)
+    _, decisions = decide(phase(guard), ROWS, evaluated={ACCURACY: 0.7}, through_json=through_json)
     ends = [(n, d.good) for n, d in enumerate(decisions, 11) if d.reaction is not None]
     assert ends[:1] == ([] if step is None else [(step, good)])
 
@@ -55,7 +54,7 @@ def test_the_strongest_reaction_counts_and_the_earliest_good_step():
         Guard(ENTROPY, Above(2.0), RollBack(), patience=2),
         Guard(ACCURACY, Below(0.25), RollBack(every=3)),
     ]
-    found, decisions = watch(phase(*guards), ROWS)
+    found, decisions = decide(phase(*guards), ROWS)
     assert [d.reaction for d in decisions[:5]] == [None, None, None, EndPhase(), RollBack()]
     assert decisions[4].good == 12
     assert decisions[1].warned == ("train/entropy above 2.0 at step 12",)
@@ -65,30 +64,30 @@ def test_the_strongest_reaction_counts_and_the_earliest_good_step():
     assert found.warned == {"p": [f"train/entropy above 2.0 at step {n}" for n in (12, 14)]}  # anew each time
     assert [d.metrics["train/guard/train/entropy/above"] for d in decisions] == [0, 1, 0, 1, 2, 3]
     assert [d.metrics["train/guard/eval/avg@8/below"] for d in decisions] == [0, 0, 0, 1, 2, 3]
-    assert saves(phase(*guards)) == 3
-    assert saves(phase(guards[0])) == saves(phase(Guard(ENTROPY, Above(1.0), RollBack(0)))) == 0
+    assert rollback_interval(phase(*guards)) == 3
+    assert rollback_interval(phase(guards[0])) == rollback_interval(phase(Guard(ENTROPY, Above(1.0), RollBack(0)))) == 0
 
 
 def test_the_checkpoint_that_may_still_be_needed():
     """Without it a save would remove what the next step may go back to."""
     train, evaluated = Guard(ENTROPY, Above(2.0), RollBack(), 9), Guard(ACCURACY, Below(0.4), RollBack(), 9)
     for guard, expected in ((train, [10, 10, 12, 12, 12, 12]), (evaluated, [11, 12, 13, 13, 13, 13])):
-        needed = [watch(phase(guard), ROWS[:n])[0].needed(phase(guard)) for n in range(1, 7)]
+        needed = [decide(phase(guard), ROWS[:n])[0].needed(phase(guard)) for n in range(1, 7)]
         assert needed == [(n,) for n in expected]
-    assert watch(phase(train, evaluated), ROWS[:3])[0].needed(phase(evaluated, train)) == (13, 12)
-    assert watch(phase(ended := Guard(ENTROPY, Above(2.0), EndPhase())), ROWS[:1])[0].needed(phase(ended)) == ()
+    assert decide(phase(train, evaluated), ROWS[:3])[0].needed(phase(evaluated, train)) == (13, 12)
+    assert decide(phase(ended := Guard(ENTROPY, Above(2.0), EndPhase())), ROWS[:1])[0].needed(phase(ended)) == ()
 
 
 def test_what_lies_between_two_measurements_is_not_known_to_be_good():
     """An evaluation of steps 12 and 15 alone, the second of them bad; without the first, of 15 alone."""
     guard = Guard(ACCURACY, Below(0.4), RollBack())
     rows = [{}, {ACCURACY: 0.5}, {}, {}, {ACCURACY: 0.3}]
-    _, decisions = watch(phase(guard), rows)
+    _, decisions = decide(phase(guard), rows)
     assert [d.good for d in decisions] == [None] * 4 + [12]
-    assert [watch(phase(guard), rows[:n])[0].needed(phase(guard)) for n in range(5)] == [(-1,)] * 2 + [(12,)] * 3
+    assert [decide(phase(guard), rows[:n])[0].needed(phase(guard)) for n in range(5)] == [(-1,)] * 2 + [(12,)] * 3
     rows[1] = {}
-    assert watch(phase(guard), rows)[1][-1].good < 10, "the phase's beginning"
-    assert watch(phase(guard), rows, evaluated={ACCURACY: 0.5})[1][-1].good == 10
+    assert decide(phase(guard), rows)[1][-1].good < 10, "the phase's beginning"
+    assert decide(phase(guard), rows, evaluated={ACCURACY: 0.5})[1][-1].good == 10
 
 
 def test_what_is_not_measured_does_not_count():
@@ -101,7 +100,7 @@ def test_what_is_not_measured_does_not_count():
         {ENTROPY: 1.5, "train/tokens": 9.0},
         {ENTROPY: 1.5, "train/tokens": 9.0, ACCURACY: 0.3},
     ]
-    found, decisions = watch(phase(guard, both), rows)
+    found, decisions = decide(phase(guard, both), rows)
     assert [d.reaction for d in decisions] == [None] * 4 + [EndPhase()]
     assert found.values[ENTROPY] == [(11, 0.5), (13, 1.5), (14, 1.5), (15, 1.5)]
 
@@ -111,7 +110,7 @@ def test_a_metric_that_there_is_not_is_refused_with_those_that_there_are():
     for metric in ("train/entropie", "alignment/objective"):
         watched = phase(Guard(metric, Above(1.0)))
         if metric.startswith("alignment/"):
-            watch(watched, rows)  # not measured in this step
+            decide(watched, rows)  # not measured in this step
             rows = [{"alignment/other": 1.0}]
         with pytest.raises(ValueError, match=rf"'p' has a guard on {metric}.*they measure (train|alignment)/"):
-            watch(watched, rows)
+            decide(watched, rows)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 import toy
-from tiny_run import Died, Later, dying_engine, lines, state_at, timeless
+from tiny_run import Died, Later, dies_at, lines, state_at, timeless
 
 from prerl_jax import Above, EndPhase, Guard, Phase, PhaseStart, RollBack, Warn, grpo, nsr_prerl
 from prerl_jax.config import AlignmentSpec
@@ -18,9 +18,8 @@ from prerl_jax.config.io import load_config
 from prerl_jax.core.types import CriticState, TrainState
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.trainer import start
-from prerl_jax.trainer.guards import Watch
-from prerl_jax.trainer.rollback import rolled_back
-from prerl_jax.trainer.start import run
+from prerl_jax.trainer.guards import GuardState, roll_back
+from prerl_jax.trainer.start import place_in_changed_phases, run
 
 
 def tiny(*guards, second=(), **fields):
@@ -81,8 +80,8 @@ def test_a_run_that_goes_back_says_so(undisturbed):
 @pytest.mark.parametrize("at", [3, 4])
 def test_it_goes_on_from_the_good_checkpoint_and_a_resume_does_the_same(tmp_path, undisturbed, setup, at):
     """Killed before the guard trips, and as soon as its phase's end is saved."""
-    with pytest.raises(Died):
-        run(BACK, tmp_path, make_engine=dying_engine(BACK, at), console=tiny_run.quiet())
+    with pytest.raises(Died), dies_at(BACK, at):
+        run(BACK, tmp_path, console=tiny_run.quiet())
     if at == 4:
         good, now, before = (state_at(tmp_path, setup, step) for step in (2, 4, 3))
         toy.assert_same_bits((now.params, now.opt_state), (good.params, good.opt_state))
@@ -120,15 +119,15 @@ def test_back_to_the_beginning_and_an_end_before_the_last_step(tmp_path, setup, 
 def test_a_phase_that_was_ended_stays_ended_under_another_config(monkeypatch):
     """The first one after two of its five steps; the second had all of its three, and is given a fourth."""
     monkeypatch.setattr(start, "at_phase", lambda state, mesh, index, done: (index, done))
-    watch = Watch(ended={"first": {"steps": 2, "said": ""}})
+    guards = GuardState(ended={"first": {"steps": 2, "said": ""}})
     for second, step, place in ((3, 1, (0, 1)), (3, 2, (1, 0)), (3, 5, (2, 0)), (4, 5, (1, 3)), (4, 7, (2, 1))):
         phases = Phase("first", 5), Phase("second", second), Phase("third", 2)
         setup = types.SimpleNamespace(phases=phases, mesh=None)
-        assert start._rephased(setup, types.SimpleNamespace(step=step), watch) == place
+        assert place_in_changed_phases(setup, types.SimpleNamespace(step=step), guards) == place
     with pytest.raises(
         ValueError, match=r"checkpoint is of step 9, and the new config has 8 steps: give its phases more"
     ):
-        start._rephased(setup, types.SimpleNamespace(step=9), watch)
+        place_in_changed_phases(setup, types.SimpleNamespace(step=9), guards)
 
 
 def test_the_checkpoint_to_go_back_to_is_kept(tmp_path, monkeypatch):
@@ -160,8 +159,7 @@ def test_going_back_takes_all_that_learns_and_none_of_the_counters(found):
         ),
     )
     setup = types.SimpleNamespace(abstract_state=lambda: None, critic=None)
-    run = types.SimpleNamespace(state=now, setup=setup, checkpoints=checkpoints, initial=lambda: then)
-    back, step = rolled_back(run, 5)
+    back, step = roll_back(setup, checkpoints, lambda: then, now, 5)
     assert (asked, step) == ([5], 4 if found else 0)
     np.testing.assert_array_equal(jax.tree.leaves((back.params, back.opt_state, back.critic)), np.full((4, 3), 2))
     assert [int(n) for n in (back.step, back.rng, back.phase, back.phase_step)] == [7] * 4

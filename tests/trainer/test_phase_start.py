@@ -1,36 +1,45 @@
 """Moments begin anew when a phase that asks for it is entered, however a run came there."""
 
-import types
+import dataclasses
 
 import pytest
+import tiny_run
+from tiny_run import begin
 
 from prerl_jax import Phase
 from prerl_jax.core.phases import locate
-from prerl_jax.trainer import loop as loop_module
-from prerl_jax.trainer.loop import Loop
+from prerl_jax.runtime.state import at_phase
+from prerl_jax.trainer import loop
+from prerl_jax.trainer.loop import Place, train_step
 
 PHASES = (Phase("first", 2, reset_optimizer=True), Phase("second", 1), Phase("third", 2, reset_optimizer=True))
+
+
+class Reset(Exception):
+    """The step is not taken any further."""
 
 
 @pytest.mark.parametrize(
     ("done", "resets"),
     [
-        (0, [(0, "first"), (3, "third")]),  # a new run, whose moments may be those of --init-from
-        (1, [(3, "third")]),
-        (3, [(3, "third")]),  # resumed from the checkpoint of a phase's end, which has the moments from before
-        (4, []),
+        (0, True),  # a new run, whose moments may be those of --init-from
+        (1, False),
+        (2, False),
+        (3, True),  # resumed from the checkpoint of a phase's end, which has the moments from before
+        (4, False),
     ],
 )
 def test_the_steps_before_which_moments_begin_anew(monkeypatch, done, resets):
+    def refuse(*_):
+        raise Reset
+
+    config = dataclasses.replace(tiny_run.config(), phases=PHASES)
+    run, state, _ = begin(config)
+    index, phase_step = locate(PHASES, done)
+    state = at_phase(state, run.setup.mesh, index, phase_step)
     found = []
-    setup = types.SimpleNamespace(phases=PHASES, optimizer=lambda phase: phase.name)
-    index, already = locate(PHASES, done)
-    state = types.SimpleNamespace(step=done, phase=index, phase_step=already)
-    run = types.SimpleNamespace(setup=setup, state=state)
-    monkeypatch.setattr(loop_module, "reset_optimizer", lambda state, tx: found.append((loop.number, tx)) or state)
-    monkeypatch.setattr(loop_module, "sample", lambda run, step, check: None)
-    monkeypatch.setattr(loop_module, "update", lambda run, step, later: None)
-    loop = Loop(run)
-    while loop.index < len(PHASES):
-        loop.step()
-    assert found == resets
+    monkeypatch.setattr(loop, "reset_optimizer", lambda state, tx: found.append(tx) or state)
+    monkeypatch.setattr(type(run.worker), "sample", refuse)
+    with pytest.raises(Reset):
+        train_step(run, state, Place(done, index, phase_step))
+    assert bool(found) == resets

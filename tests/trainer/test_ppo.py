@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 import toy
-from tiny_run import Died, dying_engine, lines, state_at, timeless
+from tiny_run import Died, dies_at, lines, state_at, timeless
 
 from prerl_jax import Batch, Sequences, nsr_prerl, ppo
 from prerl_jax.config import AlignmentSpec, CriticSpec, OptimizerSpec, TrainConfig
@@ -84,11 +84,11 @@ def test_who_moves_in_which_phase(finished, setup):
 
 def test_died_and_resumed(finished, setup, tmp_path):
     """In the warm-up and in PPO; with the newest checkpoint's critic damaged, from the one before."""
-    with pytest.raises(Died):
-        run(config(), tmp_path, make_engine=dying_engine(config(), 2), console=tiny_run.quiet())
+    with pytest.raises(Died), dies_at(config(), 2):
+        run(config(), tmp_path, console=tiny_run.quiet())
     console = tiny_run.quiet()
-    with pytest.raises(Died):
-        run(config(), tmp_path, make_engine=dying_engine(config(), 1), console=console)
+    with pytest.raises(Died), dies_at(config(), 1):
+        run(config(), tmp_path, console=console)
     assert "resumed from the checkpoint at step 2" in console.file.getvalue()
     assert "the critic begins" not in console.file.getvalue()
     shutil.rmtree(tmp_path / "checkpoints" / "3" / "critic")
@@ -124,7 +124,7 @@ def test_the_critics_rows_may_be_fewer_than_the_policys(setup):
 
     (sequences, floats), (own, values) = rows(32), rows(16)
     packed = Batch(sequences, floats, floats, critic=ValueBatch(own, *[values] * 3))
-    batch = Batching(setup).anchored(setup.phases[0], packed, None)
+    batch = Batching(setup).place(setup.phases[0], packed, None)
     assert {x.shape for x in jax.tree.leaves(batch.critic)} == {(16, 3)}
     assert {x.shape for x in jax.tree.leaves(dataclasses.replace(batch, critic=None))} == {(32, 3)}
 

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import tiny_run
 import toy
-from tiny_run import Died, dying_engine, lines, state_at, timeless
+from tiny_run import Died, dies_at, lines, state_at, timeless
 
 import prerl_jax as pj
 from prerl_jax.config import AlignmentSpec
@@ -26,8 +26,8 @@ def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, setup):
     config = dataclasses.replace(config, phases=PHASES, sampling=sampling, alignment=AlignmentSpec())
     run(config, tmp_path / "whole", console=tiny_run.quiet())
     for at in (1, 1):  # two deaths: after the first step, and after the second
-        with pytest.raises(Died):
-            run(config, tmp_path / "died", make_engine=dying_engine(config, at), console=tiny_run.quiet())
+        with pytest.raises(Died), dies_at(config, at):
+            run(config, tmp_path / "died", console=tiny_run.quiet())
     run(config, tmp_path / "died", console=tiny_run.quiet())
     assert timeless(tmp_path / "died") == timeless(tmp_path / "whole")
     toy.assert_same_bits(*(state_at(tmp_path / name, setup, 4) for name in ("died", "whole")))

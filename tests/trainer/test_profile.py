@@ -25,12 +25,14 @@ def test_a_trace_of_the_steps_is_written_and_changes_nothing(tmp_path, finished)
 def test_which_steps_are_traced(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("jax.profiler.start_trace", lambda folder: told.append("start"))
+    monkeypatch.setattr("jax.block_until_ready", told.extend)
     monkeypatch.setattr("jax.profiler.stop_trace", lambda: told.append("stop"))
     for first, last in ((2, 6), (3, 4), (None, 6)):
         profile = Profile(tmp_path / "profile", first)
         for number in range(1, last + 1):
-            with profile.step(number, wait=lambda number=number: told.append(f"{number} is computed")):
+            with profile.step(number) as computed:
                 told.append(number)
+                computed(f"{number} is computed")
         profile.close()
     whole = [1, "start", 2, 3, 4, "4 is computed", "stop", 5, 6]
     assert told == [*whole, 1, 2, "start", 3, 4, "stop", 1, 2, 3, 4, 5, 6]

@@ -11,7 +11,7 @@ import jax
 import pytest
 import tiny_run
 import toy
-from tiny_run import COMMAND, Died, dying_engine, lines, state_at, timeless
+from tiny_run import COMMAND, Died, dies_at, lines, state_at, timeless
 
 from prerl_jax import launch
 from prerl_jax.runtime.checkpoints import Checkpoints
@@ -63,8 +63,8 @@ def test_died_again_and_again(tmp_path, finished, setup, monkeypatch):
             raise Died
         save(self, step, *rest, **more)
 
-    with pytest.raises(Died):
-        run(config, tmp_path, make_engine=dying_engine(config, 0), console=console)
+    with pytest.raises(Died), dies_at(config, 0):
+        run(config, tmp_path, console=console)
     assert [record["step"] for record in lines(tmp_path)] == [0]
     monkeypatch.setattr(Checkpoints, "save", refuse)
     with pytest.raises(Died):
@@ -74,8 +74,8 @@ def test_died_again_and_again(tmp_path, finished, setup, monkeypatch):
     assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "pha')
-    with pytest.raises(Died):
-        run(config, tmp_path, make_engine=dying_engine(config, 2), console=console)
+    with pytest.raises(Died), dies_at(config, 2):
+        run(config, tmp_path, console=console)
     assert "resumed from the checkpoint at step 1" in console.file.getvalue()
     assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2, 3]
     run(config, tmp_path, console=console)
@@ -91,8 +91,8 @@ def test_steps_between_checkpoints_are_done_again(tmp_path, finished, setup):
         checkpoints=dataclasses.replace(config.checkpoints, every=2, best="eval/avg@2"),
         evaluation=dataclasses.replace(config.evaluation, every=1),
     )
-    with pytest.raises(Died):
-        run(config, tmp_path, make_engine=dying_engine(config, 3), console=tiny_run.quiet())
+    with pytest.raises(Died), dies_at(config, 3):
+        run(config, tmp_path, console=tiny_run.quiet())
     assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2, 3]
     console = tiny_run.quiet()
     run(config, tmp_path, console=console)
@@ -108,8 +108,8 @@ def test_steps_between_checkpoints_are_done_again(tmp_path, finished, setup):
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, finished, setup):
     config, console = tiny_run.config(), tiny_run.quiet()
-    with pytest.raises(Died):
-        run(config, tmp_path, make_engine=dying_engine(config, 3), console=console)
+    with pytest.raises(Died), dies_at(config, 3):
+        run(config, tmp_path, console=console)
     files = [path for path in (tmp_path / "checkpoints" / "3" / "params").rglob("d/*") if path.is_file()]
     assert files
     for path in files:
@@ -151,8 +151,8 @@ def test_a_longer_schedule_goes_on(tmp_path, finished, setup):
 def test_a_changed_schedule_is_gone_on_with_whatever_died_in_between(tmp_path, setup):
     """config.py is the new one at once, while the newest checkpoint still counts in the old one's phases."""
     config = tiny_run.config()
-    with pytest.raises(Died):
-        run(config, tmp_path, make_engine=dying_engine(config, 2), console=tiny_run.quiet())
+    with pytest.raises(Died), dies_at(config, 2):
+        run(config, tmp_path, console=tiny_run.quiet())
     first, second = config.phases
     changed = dataclasses.replace(
         config,
@@ -160,8 +160,8 @@ def test_a_changed_schedule_is_gone_on_with_whatever_died_in_between(tmp_path, s
         data=dataclasses.replace(config.data, train=dataclasses.replace(config.data.train, count=48)),
     )
     allowed = {"allow_config_change": True, "console": tiny_run.quiet()}
-    with pytest.raises(Died):
-        run(changed, tmp_path, make_engine=dying_engine(changed, 0), **allowed)
+    with pytest.raises(Died), dies_at(changed, 0):
+        run(changed, tmp_path, **allowed)
     run(changed, tmp_path, console=tiny_run.quiet())
     expected = [(0, "base"), (1, "nsr_prerl"), (2, "nsr_prerl"), (3, "nsr_prerl"), (4, "rl")]
     assert [(record["step"], record["phase"]) for record in lines(tmp_path)] == expected
@@ -184,8 +184,8 @@ def test_a_finished_run_prints_its_table_again(finished, monkeypatch, capsys):
 def test_init_from_carries_parameters_and_moments(tmp_path, finished, setup, monkeypatch, at, step):
     begun = []
 
-    def train(run):
-        begun.append(jax.device_get(run.state))
+    def train(run, state):
+        begun.append(jax.device_get(state))
         raise Died
 
     monkeypatch.setattr(start, "train", train)

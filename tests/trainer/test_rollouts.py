@@ -1,18 +1,19 @@
 """Dynamic sampling: which groups take whose places, on one process and on two, and runs that draw again."""
 
 import dataclasses
-import types
 
+import jax
 import numpy as np
 import pytest
 import tiny_run
 import toy
-from tiny_run import Died, dying_engine, lines, state_at, timeless
+from tiny_run import Died, dies_at, lines, state_at, timeless
 
 import prerl_jax as pj
 from prerl_jax.config import AlignmentSpec
-from prerl_jax.trainer import draws as draws_module
-from prerl_jax.trainer.rollouts import Draw, replacements
+from prerl_jax.evaluation.sampling import VerifiedResponses
+from prerl_jax.trainer import rollouts as rollouts_module
+from prerl_jax.trainer.rollouts import RolloutBatch, replace_groups, replacements
 from prerl_jax.trainer.start import run
 
 
@@ -38,48 +39,48 @@ def drawn(number, process=None):
     tokens = np.repeat(rows[:, None], 3, axis=1).astype(np.int32)
     full = np.ones((8, 3), bool)
     rollouts = pj.Rollouts(tokens, full, tokens, full, rows.astype(np.float32), tokens.astype(np.float32), full[:, 0])
-    draw = Draw(np.arange(4, dtype=np.int32) + 10 * number, rollouts, [str([int(r)] * 3) for r in rows], full[:, 0])
+    problems, texts = np.arange(4, dtype=np.int32) + 10 * number, [str([int(r)] * 3) for r in rows]
     if process is None:
-        return draw
+        return RolloutBatch(problems, VerifiedResponses(rollouts, texts, full[:, 0].copy()))
     half = slice(4 * process, 4 * process + 4)
-    mine = pj.Rollouts(*(getattr(rollouts, field.name)[half] for field in dataclasses.fields(rollouts)))
-    return Draw(draw.problems[half.start // 2 :][:2], mine, draw.responses[half], draw.late[half])
+    mine = jax.tree.map(lambda x: x[half], rollouts)
+    return RolloutBatch(problems[half.start // 2 :][:2], VerifiedResponses(mine, texts[half], full[half, 0].copy()))
+
+
+def decode(rows):
+    return [str(row) for row in rows]
 
 
 def test_two_processes_put_together_what_one_does(monkeypatch):
-    config = types.SimpleNamespace(sampling=types.SimpleNamespace(group_size=2))
-    run = types.SimpleNamespace(
-        setup=types.SimpleNamespace(config=config, decode=lambda rows: [str(row) for row in rows])
-    )
     places, sources = np.array([1, 2, 3]), np.array([4, 7, 9])
-    whole = draws_module._put_together(run, [drawn(n) for n in range(3)], places, sources)
-    assert whole[0].tolist() == [0, 10, 13, 21]
-    assert whole[1].rewards.tolist() == [0, 1, 100, 101, 106, 107, 202, 203]
-    assert whole[2] == [str([int(r)] * 3) for r in whole[1].rewards]
-    assert (whole[1].response[:, 0] == whole[1].rewards).all()
+    whole = replace_groups([drawn(n) for n in range(3)], places, sources, 2, decode)
+    rewards = whole.responses.rollouts.rewards
+    assert whole.problems.tolist() == [0, 10, 13, 21]
+    assert rewards.tolist() == [0, 1, 100, 101, 106, 107, 202, 203]
+    assert whole.responses.texts == [str([int(r)] * 3) for r in rewards]
+    assert (whole.responses.rollouts.response[:, 0] == rewards).all()
 
     halves = []
-    monkeypatch.setattr(draws_module.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(rollouts_module.jax, "process_count", lambda: 2)
     for process in range(2):
         mine = [drawn(n, process) for n in range(3)]
         both = {
             id(part): np.concatenate([part, other]) if process == 0 else np.concatenate([other, part])
-            for draw, rest in zip(mine, (drawn(n, 1 - process) for n in range(3)), strict=True)
-            for part, other in zip(arrays(draw), arrays(rest), strict=True)
+            for batch, rest in zip(mine, (drawn(n, 1 - process) for n in range(3)), strict=True)
+            for part, other in zip(arrays(batch), arrays(rest), strict=True)
         }
-        monkeypatch.setattr(draws_module.jax, "process_index", lambda process=process: process)
-        monkeypatch.setattr(draws_module, "gather_rows", lambda rows, both=both: both[id(rows)])
-        halves.append(draws_module._put_together(run, mine, places, sources))
+        monkeypatch.setattr(rollouts_module.jax, "process_index", lambda process=process: process)
+        monkeypatch.setattr(rollouts_module, "gather_rows", lambda rows, both=both: both[id(rows)])
+        halves.append(replace_groups(mine, places, sources, 2, decode))
     first, second = halves
-    assert [*first[0], *second[0]] == whole[0].tolist()
-    assert first[2] + second[2] == whole[2]
-    for field in dataclasses.fields(pj.Rollouts):
-        parts = [getattr(half[1], field.name) for half in halves]
-        np.testing.assert_array_equal(np.concatenate(parts), getattr(whole[1], field.name))
+    assert [*first.problems, *second.problems] == whole.problems.tolist()
+    assert first.responses.texts + second.responses.texts == whole.responses.texts
+    both = jax.tree.map(lambda a, b: np.concatenate([a, b]), first.responses.rollouts, second.responses.rollouts)
+    toy.assert_same_bits(both, whole.responses.rollouts)
 
 
-def arrays(draw):
-    return [draw.problems, *(getattr(draw.rollouts, field.name) for field in dataclasses.fields(draw.rollouts))]
+def arrays(batch):
+    return [batch.problems, batch.responses.timed_out, *jax.tree.leaves(batch.responses.rollouts)]
 
 
 def tiny(max_resamples):
@@ -153,8 +154,8 @@ def test_a_resume_draws_the_same(tmp_path, runs, setup):
     """Killed in the second step; the first one drew again."""
     records, _, workdir = runs[2]
     calls = 1 + int(records[1]["train/draws"])  # the evaluation of the base model has the shape of a step
-    with pytest.raises(Died):
-        run(tiny(2), tmp_path, make_engine=dying_engine(tiny(2), calls), console=tiny_run.quiet())
+    with pytest.raises(Died), dies_at(tiny(2), calls):
+        run(tiny(2), tmp_path, console=tiny_run.quiet())
     console = tiny_run.quiet()
     run(tiny(2), tmp_path, console=console)
     assert "resumed from the checkpoint at step 1" in console.file.getvalue()

@@ -2,20 +2,19 @@
 
 import ast
 import dataclasses
-import types
 
 import pytest
 import tiny_run
-from tiny_run import AgainstHalf, Died, dying_engine, lines, timeless
+from tiny_run import AgainstHalf, CountedEngine, Died, dies_at, lines, timeless
 
 from prerl_jax import Phase, launch
 from prerl_jax.config import AlignmentSpec
 from prerl_jax.config.io import load_config
-from prerl_jax.rollout import StaticBatching
 from prerl_jax.trainer.start import run
 
-EVERY_STEP = """reward accuracy solved_groups unsolved_groups kept computed length truncated logprob entropy
-clip_fraction ratio grad_norm update_norm loss skipped tokens sampler_logprob flops"""
+EVERY_STEP = """reward accuracy solved_groups unsolved_groups kept_fraction trained_fraction length truncated logprob
+entropy
+clip_fraction ratio grad_norm update_norm learning_rate loss skipped tokens sampler_logprob flops"""
 EVALUATED = "avg@2 pass@2 reflections length truncated thoughts/reflection thoughts/verification"
 ALIGNED = """objective logprob sampler_logprob_diff token token_weighted token/post_0-0.1 token/position_0 marginal_gap
 marginal_gap_per_response pre/entropy post/entropy pre/eos post/top3"""
@@ -40,7 +39,8 @@ def test_each_step_has_one_line_with_all_that_is_measured(finished):
     for record in records[1:]:
         names = {f"train/{name}" for name in EVERY_STEP.split()} | {f"time/{name}" for name in TIMES.split()}
         assert names <= record.keys(), names - record.keys()
-        assert ("train/sampler_logprob_diff" in record) == (record["phase"] == "rl")
+        known = record["train/sampler_logprob_diff"] is not None
+        assert known == (record["phase"] == "rl"), "in P(y) there are no log-probabilities of the sampler's"
         assert all(name.partition("/")[0] in ("train", "eval", "alignment", "time") for name in [*record][2:])
     evaluated = {record["step"] for record in records if {f"eval/{name}" for name in EVALUATED.split()} <= set(record)}
     aligned = {r["step"] for r in records if {f"alignment/{name}" for name in ALIGNED.split()} <= set(r)}
@@ -87,30 +87,24 @@ def test_completions_are_texts_with_their_rewards(finished):
 
 
 def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finished, tmp_path):
-    """The second run counts its engines' calls; whatever does not depend on time equals the first run's.
+    """An engine is a value of the config. Whatever does not depend on time equals the default engine's run.
 
     But for the last bits of the engine's log-probabilities, which it computes in other shapes than the default one.
     """
-    calls = []
-
-    def make_engine(model, settings, group_size):
-        engine = StaticBatching().make(model, settings, group_size)
-
-        def sample(params, prompts, key, on_complete=None):
-            calls.append((group_size, prompts.prompt.shape[0]))
-            return engine.sample(params, prompts, key, on_complete)
-
-        return types.SimpleNamespace(sample=sample)
-
-    run(tiny_run.config(), tmp_path, make_engine=make_engine, console=tiny_run.quiet())
+    sampling = dataclasses.replace(tiny_run.config().sampling, engine=CountedEngine())
+    config = dataclasses.replace(tiny_run.config(), sampling=sampling)
+    CountedEngine.calls.clear()
+    run(config, tmp_path, console=tiny_run.quiet())
     evaluation, training = (2, 4), (4, 4)
-    assert calls == [evaluation, training, training, evaluation, training, training, evaluation]
+    assert CountedEngine.calls == [evaluation, training, training, evaluation, training, training, evaluation]
     for found, wanted in zip(timeless(tmp_path), timeless(finished.workdir), strict=True):
-        for gap in ("train/sampler_logprob_diff", "alignment/sampler_logprob_diff"):
-            assert found.pop(gap, 0.0) == pytest.approx(wanted.pop(gap, 0.0), abs=1e-6)
+        for difference in ("train/sampler_logprob_diff", "alignment/sampler_logprob_diff"):
+            assert found.pop(difference, 0.0) == pytest.approx(wanted.pop(difference, 0.0), abs=1e-6)
         assert found == wanted
-    for name in ("completions.jsonl", "config.py", "summary.json"):
+    for name in ("completions.jsonl", "summary.json"):
         assert (tmp_path / name).read_text() == (finished.workdir / name).read_text()
+    assert "engine=CountedEngine()" in (tmp_path / "config.py").read_text()
+    assert load_config(tmp_path / "config.py") == config
 
 
 def test_what_fails_in_a_run_keeps_its_traceback(tmp_path):
@@ -126,8 +120,8 @@ def test_a_phase_of_ones_own(tmp_path):
     config = dataclasses.replace(
         tiny_run.config(), phases=(Phase("own", 2, advantage=AgainstHalf(0.5)),), alignment=AlignmentSpec()
     )
-    with pytest.raises(Died):
-        run(config, tmp_path, make_engine=dying_engine(config, 1), console=tiny_run.quiet())
+    with pytest.raises(Died), dies_at(config, 1):
+        run(config, tmp_path, console=tiny_run.quiet())
     assert "from tiny_run import AgainstHalf" in (tmp_path / "config.py").read_text()
     assert load_config(tmp_path / "config.py") == config
     rows = run(config, tmp_path, console=tiny_run.quiet())

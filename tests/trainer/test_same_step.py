@@ -15,22 +15,9 @@ import prerl_jax as pj
 from prerl_jax import grpo, nsr_prerl
 from prerl_jax.config import AlignmentSpec
 from prerl_jax.core.types import Batch, Sequences
-from prerl_jax.data import make_batches
-from prerl_jax.rollout import ContinuousBatching
 from prerl_jax.runtime.mesh import MeshSpec
-from prerl_jax.runtime.metrics import MetricsWriter
-from prerl_jax.runtime.state import create_state
-from prerl_jax.trainer.loop import Loop, Run
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import set_up
-
-
-def begin(config, devices=None):
-    setup = set_up(config, devices)
-    state = create_state(setup.load_params(), setup.optimizer(setup.phases[0]), setup.mesh, config.seed)
-    batches = make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
-    return Run(Programs(setup), state, batches, MetricsWriter("", enabled=False), None, None)
-
 
 GRPO = grpo(steps=2)
 UPDATES = (
@@ -49,10 +36,8 @@ UPDATES = (
 
 def first_step(config, devices=None):
     """(metrics, parameters afterwards) of a config's first step."""
-    run = begin(config, devices)
-    with Loop(run) as loop:
-        loop.conclude(step := loop.step())
-    return step.scalars, jax.device_get(run.state.params)
+    _, state, (metrics,) = tiny_run.steps(config, 1, devices)
+    return metrics, jax.device_get(state.params)
 
 
 def tiny(phases, **fields):
@@ -68,7 +53,7 @@ def plain(phases):
     return first_step(tiny(phases))
 
 
-SAMPLING = dataclasses.replace(tiny_run.config().sampling, engine=ContinuousBatching(slots=8))
+SAMPLING = dataclasses.replace(tiny_run.config().sampling, engine=pj.ContinuousBatching(slots=8))
 VARIANTS = {
     "two microbatches": lambda phases: first_step(tiny(phases, microbatches=2)),
     "half the slots": lambda phases: first_step(tiny(phases, sampling=SAMPLING)),
@@ -118,8 +103,8 @@ def test_the_first_step_is_the_same(variant):
 def test_a_smaller_cache_samples_from_a_policy_near_the_one_that_is_scored():
     sampling = dataclasses.replace(tiny_run.config().sampling, cache_dtype="int8")
     config = tiny(GRPO, sampling=sampling)
-    run = begin(config)
-    assert [run.programs.engine(phase).config.cache_dtype for phase in (None, GRPO[0])] == ["int8", "int8"]
+    programs = Programs(set_up(config))
+    assert [e.config.cache_dtype for e in (programs.evaluation_engine, programs.engine(GRPO[0]))] == ["int8", "int8"]
     metrics, params = first_step(config)
     assert 0 < metrics["train/accuracy"] < 1
     assert plain(GRPO)[0]["train/sampler_logprob_diff"] < 1e-5 < metrics["train/sampler_logprob_diff"] < 0.05
@@ -129,18 +114,11 @@ def test_a_smaller_cache_samples_from_a_policy_near_the_one_that_is_scored():
 
 def test_a_run_compiles_one_step_for_any_number_of_rows():
     config = dataclasses.replace(tiny_run.config(), phases=nsr_prerl(steps=12), alignment=AlignmentSpec())
-    run = begin(config)
-    with Loop(run) as loop:
-        steps = [loop.step() for _ in range(12)]
-        for step in steps:
-            loop.conclude(step)
-    assert int(run.state.phase) == 1
-    kept = {step.scalars["train/trained_fraction"] for step in steps}
-    assert len(kept) > 4, "the number of rows that are computed changes from step to step"
-    (phase,) = run.setup.phases
-    assert run.programs.step(phase)._cache_size() == 1
-    sampling = run.programs.engine(phase).programs(16)
-    assert (sampling.prefill._cache_size(), sampling.decode._cache_size()) == (1, 1)
+    _, state, metrics = tiny_run.steps(config, 12)
+    assert int(state.phase) == 1
+    trained = {of_step["train/trained_fraction"] for of_step in metrics}
+    assert len(trained) > 4, "the number of rows that are computed changes from step to step"
+    assert all(of_step["time/compile"] == 0 for of_step in metrics[1:]), "all programs are compiled in the first step"
 
 
 def test_phases_that_sample_alike_share_an_engine(setup):

@@ -20,10 +20,10 @@ def begin(tmp_path, monkeypatch):
     def begin(config=None, *, saves=False, check=lambda work: None, **options):
         config, console = config or tiny_run.config(), tiny_run.quiet()
 
-        def train(work):
+        def train(work, state):
             check(work)
             if saves:
-                state = dataclasses.replace(work.state, step=work.state.step + 1, phase_step=work.state.phase_step + 1)
+                state = dataclasses.replace(state, step=state.step + 1, phase_step=state.phase_step + 1)
                 extra = {"data": work.batches.get_state(), "config": render(config)}
                 work.checkpoints.save(1, state, extra, {}, boundary=False)
             raise Died
@@ -38,16 +38,14 @@ def begin(tmp_path, monkeypatch):
 
 def test_where_a_run_began_is_kept(begin, finished, tmp_path):
     other = str(finished.workdir)
-    assert f"begun from {other} at step 4" in begin(init_from=other)
-    assert f"begun from {other} at step 2" in begin(init_from=f"{other}@2", saves=True)
+    assert f"begun from {other}@4" in begin(init_from=other)
+    assert f"begun from {other}@2" in begin(init_from=f"{other}@2", saves=True)
     for same in (f"{other}@2", other, None):
         printed = begin(init_from=same)
-        assert f"begun from {other} at step 2" in printed
+        assert f"begun from {other}@2" in printed
         assert "resumed from the checkpoint at step 1" in printed
     for different in (f"{other}@4", str(tmp_path)):
-        with pytest.raises(
-            ValueError, match=rf"began from {other} at step 2, not from .*Leave --init-from out to go on"
-        ):
+        with pytest.raises(ValueError, match=rf"began from {other}@2, not from .*Leave --init-from out to resume"):
             run(tiny_run.config(), tmp_path / "workdir", init_from=different)
 
 
@@ -131,5 +129,5 @@ def test_verification_is_what_the_config_asks_for(begin, monkeypatch):
     monkeypatch.setattr(start, "open_verifier", open_verifier)
     config = tiny_run.config()
     data = dataclasses.replace(config.data, verify_workers=3, verify_timeout=2.0)
-    begin(dataclasses.replace(config, data=data), check=lambda work: asked.append(work.verify))
+    begin(dataclasses.replace(config, data=data), check=lambda work: asked.append(work.verifier))
     assert asked == [(data.verifier, 3, 2.0), "a pool"]

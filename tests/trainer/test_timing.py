@@ -9,7 +9,7 @@ from prerl_jax.core.types import Batch, Rollouts, Sequences, ValueBatch
 from prerl_jax.models.flops import sampling_flops, scoring_flops, training_flops, value_flops
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
-from prerl_jax.trainer.timing import MARKS, Times, Trained, Work
+from prerl_jax.trainer.timing import MARKS, StepClock, TrainedTokens, Work
 
 CONFIG = DecoderConfig(
     model_type="qwen3",
@@ -34,7 +34,7 @@ def test_the_work_of_a_step():
     weights = np.zeros((2, 8))
     weights[0, 2:5] = 0.1
     batch = Batch(Sequences(segments, segments, segments, segments > 0), weights, weights)
-    mesh, trained = make_mesh(MeshSpec()), Trained.of(batch)
+    mesh, trained = make_mesh(MeshSpec()), TrainedTokens.of(batch)
     assert (trained.lengths.tolist(), trained.tokens, trained.valued.tolist()) == ([6, 2, 2], 3, [])
     work = Work(CONFIG, mesh, [rollouts], [trained], group_size=2)
     expected = sampling_flops(CONFIG, np.array([2, 2]), np.array([4, 1]), 2)
@@ -43,7 +43,7 @@ def test_the_work_of_a_step():
     again = Work(CONFIG, mesh, [rollouts], [trained, trained], 2, scored=[6, 2])
     more = training_flops(CONFIG, np.array([6, 2, 2]), 3) + scoring_flops(CONFIG, [6, 2])
     assert again.sums == (5, 20, expected + more)
-    valued = Trained.of(dataclasses.replace(batch, critic=ValueBatch(batch.sequences, *[weights] * 3)))
+    valued = TrainedTokens.of(dataclasses.replace(batch, critic=ValueBatch(batch.sequences, *[weights] * 3)))
     of_critic = Work(CONFIG, mesh, [rollouts], [valued], 2).sums[2] - expected
     assert of_critic == value_flops(CONFIG, np.array([6, 3])) + 3 * value_flops(CONFIG, np.array([6, 2, 2]))
     times = {"time/step": 2.0, "time/sample": 1.0, "time/train": 0.5, "time/align": 1.5}
@@ -59,7 +59,7 @@ def test_the_work_of_a_step():
 
 def test_the_parts_of_a_step():
     """Begun before the device was free: what it waited for until then is not counted; then begun after it was."""
-    times = Times()
+    times = StepClock()
     times.marks = dict(zip(MARKS, (1.0, 5.0, 6.0, 8.0, 9.0, 11.0, 21.0), strict=True))
     times.idle = [(1.0, 1.25), (3.0, 3.5)]
     parts = {"sample": 3, "verify": 1, "score": 2, "prepare": 1, "align": 2, "train": 10, "step": 19}
@@ -71,7 +71,7 @@ def test_the_parts_of_a_step():
 
 
 def test_marks():
-    times = Times()
+    times = StepClock()
     times.mark("prepared", "aligned")
     assert times.marks["prepared"] == times.marks["aligned"]
     before = times.marks["aligned"]
@@ -79,3 +79,14 @@ def test_marks():
     assert times.marks["aligned"] == before
     times.mark("aligned")
     assert times.marks["aligned"] > before
+
+
+def test_the_device_is_idle_until_the_engine_is_called():
+    clock = StepClock()
+    clock.engine_begins()
+    clock.engine_ends([(1.0, 2.0)])
+    clock.engine_begins()
+    first, of_engine, second = clock.idle
+    assert first[0] == clock.marks["begun"]
+    assert of_engine == (1.0, 2.0)
+    assert second[0] == clock.marks["sampled"]

@@ -136,9 +136,4 @@ def test_sampler(programs):
 
 
 def test_dual_space_program(programs):
-    config = programs.setup.config
-    few = config.alignment.prompts * config.sampling.group_size
-    cut = jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct((few, *s.shape[1:]), s.dtype, sharding=s.sharding), rollouts(programs)
-    )
-    programs.dual(1.0).lower(programs.setup.model.abstract_params(), cut).compile()
+    programs.align(1.0).lower(programs.setup.model.abstract_params(), rollouts(programs)).compile()

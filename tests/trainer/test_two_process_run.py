@@ -8,7 +8,8 @@ import tiny_run
 from processes import finish
 from tiny_run import COMMAND, lines
 
-CLOSE = "reward accuracy length kept computed truncated tokens grad_norm loss entropy logprob sampler_logprob"
+CLOSE = """reward accuracy length kept_fraction trained_fraction truncated tokens grad_norm loss entropy logprob
+sampler_logprob"""
 
 UPDATES = ["epochs=2", "minibatches=2", "reward_shaping=KLPenalty(0.5)", "reference=PhaseStart()"]
 """Of the second phase: what takes rows from one process to the other, and a checkpoint that both read again."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +9,17 @@ import numpy as np
 import pytest
 import tiny_run
 import toy
-from tiny_run import Died, dying_engine, lines, state_at, timeless
+from tiny_run import Died, dies_at, lines, state_at, timeless
 
 import prerl_jax as pj
 from prerl_jax.config import AlignmentSpec
-from prerl_jax.data import make_batches
-from prerl_jax.runtime.metrics import MetricsWriter
-from prerl_jax.runtime.state import create_state
-from prerl_jax.trainer import loop as loop_module
-from prerl_jax.trainer import times as times_module
-from prerl_jax.trainer.batching import SHUFFLE, minibatch, over_updates
-from prerl_jax.trainer.loop import Loop, Run
-from prerl_jax.trainer.programs import Programs
+from prerl_jax.runtime.checkpoint_address import CheckpointAddress
+from prerl_jax.trainer.batching import SHUFFLE, minibatch
+from prerl_jax.trainer.metrics import mean_over_updates
 from prerl_jax.trainer.references import References
-from prerl_jax.trainer.setup import set_up
-from prerl_jax.trainer.source import Source
 from prerl_jax.trainer.start import run
+from prerl_jax.trainer.timing import StepClock
+from prerl_jax.trainer.updates import prepare, update
 
 KL = pj.WithKL(pj.ClippedPG(), 0.1)
 TERMS = (pj.Term(pj.PreTrainSpace("auto"), coefficient=pj.Linear(0.5, 0.1, 2)), pj.Term(pj.PostTrainSpace()))
@@ -39,13 +33,6 @@ PHASES = (
 
 def config(phases=PHASES, **more):
     return dataclasses.replace(tiny_run.config(), phases=phases, alignment=AlignmentSpec(), **more)
-
-
-def begin(config):
-    setup = set_up(config)
-    state = create_state(setup.load_params(), setup.optimizer(setup.phases[0]), setup.mesh, config.seed)
-    batches = make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
-    return Run(Programs(setup), state, batches, MetricsWriter("", enabled=False), None, None)
 
 
 @pytest.fixture(scope="module")
@@ -76,81 +63,70 @@ def test_references_are_of_the_steps_that_they_name(whole, setup, tmp_path):
     toy.assert_same_bits(of(start, states[3]), states[2].params)
     assert of(tiny_run.config().phases[1], states[3]) is None
     toy.assert_same_bits(of(initial, states[3]), setup.load_params())
-    begun = References(setup, tmp_path, Source(whole, 2)).of(initial, states[3])
+    begun = References(setup, tmp_path, CheckpointAddress(whole, 2)).of(initial, states[3])
     toy.assert_same_bits(begun, states[2].params)
     toy.assert_same_bits(References(setup, tmp_path).of(start, states[2]), states[2].params)
-    with pytest.raises(ValueError, match=r"'reward' is held against PhaseStart\(\): there are no checkpoints"):
+    with pytest.raises(ValueError, match=r"'reward' compares with PhaseStart\(\): there are no checkpoints"):
         References(setup, tmp_path).of(start, states[3])
 
 
-def in_order(run, monkeypatch):
-    """What updates ask for, each with the names of the step's marks at that time: filled in while they do."""
-    asked, marks = [], {}
+def recorded(programs, monkeypatch):
+    """The names of what updates ask for, in order: filled in while they do."""
+    asked = []
 
-    def told(name, function):
+    def record(name, function):
         def call(*args, **kwargs):
-            asked.append((name, set(marks)))
+            asked.append(name)
             return function(*args, **kwargs)
 
         return call
 
-    def begun(step, *given):
-        nonlocal marks
-        marks = step.times.marks
-
-    batching, programs = run.programs.batching, run.programs
-    monkeypatch.setattr(batching, "prepare", told("prepare", batching.prepare))
-    monkeypatch.setattr(batching, "pack", told("pack", batching.pack))
-    step = programs.step
-    monkeypatch.setattr(programs, "step", lambda phase: told("train", step(phase)))
-    monkeypatch.setattr(times_module, "start_gather", told("gather", times_module.start_gather))
-    sample = loop_module.sample
-    monkeypatch.setattr(loop_module, "sample", lambda run, step, check: (begun(step), sample(run, step, check)))
+    batching, step = programs.batching, programs.step
+    monkeypatch.setattr(batching, "prepare", record("prepare", batching.prepare))
+    monkeypatch.setattr(batching, "pack", record("pack", batching.pack))
+    monkeypatch.setattr(programs, "step", lambda phase: record("train", step(phase)))
     return asked
 
 
 def test_updates_are_those_of_a_loop_over_unpacked_rows(monkeypatch):
     """By hand: all is scored once, each epoch's minibatches are prepared and stepped on, and one step is counted.
 
-    The device is asked for all batches before the first update, and what the processes tell each other comes last.
+    The device is asked for all batches before the first update.
     """
     smooth = dataclasses.replace(tiny_run.config().optimizer, learning_rate=0.01, eps=1.0)
-    held = pj.Phase(
-        "held", 2, objective=KL, reward_shaping=pj.KLPenalty(0.5), reference=pj.PhaseStart(), epochs=2, minibatches=2
+    shaping = pj.KLPenalty(0.5)
+    phase = pj.Phase(
+        "updates", 2, objective=KL, reward_shaping=shaping, reference=pj.PhaseStart(), epochs=2, minibatches=2
     )
-    ours, theirs = (begin(config((held,), optimizer=smooth)) for _ in range(2))
-    asked = in_order(ours, monkeypatch)
-    with Loop(ours) as loop:
-        loop.conclude(step := loop.step())
-    assert [name for name, _ in asked] == ["prepare"] * 4 + ["pack", "train"] * 4 + ["gather"]
-    assert all({"prepared", "aligned"} <= marks for name, marks in asked if name == "train")
-    assert step.scalars["time/align"] == 0
-    model, state = theirs.setup.model, theirs.state
-    begun = jax.tree.map(jnp.copy, state.params)
-    score = jax.jit(pj.make_score(model))(begun, pj.make_layout(held)(step.rollouts).sequences)
-    prepare = functools.partial(pj.make_prepare(held, 4), old_logprobs=score, ref_logprobs=score)
-    update = jax.jit(pj.make_train_step(model, theirs.setup.optimizer(held), held.objective))
-    seen, key = [], jax.random.fold_in(step.key, SHUFFLE)
+    run, state, _ = tiny_run.begin(config((phase,), optimizer=smooth))
+    (phase,), clock, before = run.setup.phases, StepClock(), jax.tree.map(jnp.copy, state)
+    sampling_key, preparing_key = run.programs.step_keys(state.rng, 0)
+    rollouts = run.worker.verify(run.worker.sample(state.params, phase, sampling_key, clock), 1).responses.rollouts
+    asked = recorded(run.programs, monkeypatch)
+    inputs = {"key": preparing_key, "phase_step": 0, "clock": clock}
+    prepared = prepare(run.programs, phase, state, rollouts, reference=run.references.of(phase, state), **inputs)
+    assert asked == ["prepare"] * 4 + ["pack"]
+    state, updated = update(run.programs, phase, state, prepared)
+    assert asked == ["prepare"] * 4 + ["pack", "train"] * 4
+    assert len(updated.trained) == 4
+
+    model, expected = run.setup.model, before
+    score = jax.jit(pj.make_score(model))(before.params, pj.make_layout(phase)(rollouts).sequences)
+    by_hand = functools.partial(pj.make_prepare(phase, 4), old_logprobs=score, ref_logprobs=score)
+    step = jax.jit(pj.make_train_step(model, run.setup.optimizer(phase), phase.objective))
+    seen, key = [], jax.random.fold_in(preparing_key, SHUFFLE)
     for number in range(4):
         rows = minibatch(key, number, 2, prompts=4, group_size=4)
         seen.append(sorted(set(np.asarray(rows) // 4)))
-        state, metrics = update(state, prepare(step.rollouts, rows=rows))
-        state = dataclasses.replace(state, phase_step=state.phase_step * 0)
+        expected, metrics = step(expected, by_hand(rollouts, rows=rows))
+        expected = dataclasses.replace(expected, phase_step=expected.phase_step * 0)
         if not number:
             assert abs(metrics["train/ratio"] - 1) < 1e-5
     assert sorted(seen[0] + seen[1]) == sorted(seen[2] + seen[3]) == [0, 1, 2, 3]
-    toy.assert_close(ours.state.params, state.params, rtol=1e-4, atol=1e-6)
-    moved = max(jnp.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, begun)), strict=True))
-    assert moved > 1e-3
-    assert [int(n) for n in (ours.state.step, ours.state.phase, ours.state.phase_step)] == [1, 0, 1]
-
-
-def test_the_evaluation_of_the_base_is_no_part_of_the_first_step(monkeypatch):
-    run, ended = begin(config()), []
-    with Loop(run) as loop:
-        monkeypatch.setattr(loop, "evaluate", lambda: ended.append(time.perf_counter()) or {})
-        loop.begin()
-        assert loop._free >= ended[0]
+    toy.assert_close(state.params, expected.params, rtol=1e-4, atol=1e-6)
+    moved = [jnp.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, before.params)), strict=True)]
+    assert max(moved) > 1e-3
+    assert [int(n) for n in (state.step, state.phase, state.phase_step)] == [1, 0, 1]
 
 
 def test_the_order_of_groups_is_drawn_for_every_epoch():
@@ -164,22 +140,22 @@ def test_the_order_of_groups_is_drawn_for_every_epoch():
     assert len({tuple(order) for order in epochs}) == 3
 
 
-def test_metrics_over_updates():
+def test_metrics_mean_over_updates():
     """Of tokens their mean over all of them, an update that was skipped counting for nothing."""
     found = [
         {"train/tokens": 2.0, "train/skipped": 0.0, "train/ratio": 1.0, "train/loss": 1.0, "train/reward": 0.1},
         {"train/tokens": 0.0, "train/skipped": 1.0, "train/ratio": 0.0, "train/loss": 0.0, "train/reward": 0.1},
         {"train/tokens": 6.0, "train/skipped": 0.0, "train/ratio": 2.0, "train/loss": 5.0, "train/reward": 0.1},
     ]
-    joined = over_updates([{name: jnp.float32(value) for name, value in metrics.items()} for metrics in found])
+    joined = mean_over_updates([{name: jnp.float32(value) for name, value in metrics.items()} for metrics in found])
     expected = {"tokens": 8.0, "skipped": 1.0, "ratio": 1.75, "loss": 2.0, "reward": np.float32(0.1)}
     assert {name: float(value) for name, value in joined.items()} == {f"train/{n}": v for n, v in expected.items()}
 
 
 def test_it_resumes_bit_for_bit_with_the_same_references(whole, tmp_path, setup):
     for at in (1, 2):  # in the first phase, then in the second, whose reference is then read from a checkpoint
-        with pytest.raises(Died):
-            run(config(), tmp_path, make_engine=dying_engine(config(), at), console=tiny_run.quiet())
+        with pytest.raises(Died), dies_at(config(), at):
+            run(config(), tmp_path, console=tiny_run.quiet())
     run(config(), tmp_path, console=tiny_run.quiet())
     assert timeless(tmp_path) == timeless(whole)
     toy.assert_same_bits(*(state_at(workdir, setup, 4) for workdir in (tmp_path, whole)))
