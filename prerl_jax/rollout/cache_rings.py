@@ -1,7 +1,13 @@
-"""How what slots hold is moved: to fewer slots, and to a longer ring.
+"""Moving the cache of slots: into a longer ring, and into fewer slots.
 
-Rows belong to the part of the mesh that their prompt lies on, and whatever is moved is moved within a part; indices are
-those within a part.
+A ring is the responses' part of the cache: keys and values with a fixed number of columns for each slot. At every step
+all slots write the same column, number `clock % length`, so the newest tokens overwrite the oldest column. A row reads
+only the last columns, as many as it has tokens. A slot can therefore take a new row at any step, and nothing is moved.
+A ring that is as long as the longest row is long enough. It starts short, since attention reads the whole ring, and is
+copied into a longer one when a row needs it. `models.cache` has the layout.
+
+On a mesh the rows belong to the shard of the batch that their prompt lies on, and rows are moved only within a shard.
+Indices of rows and slots count within their shard.
 """
 
 from __future__ import annotations
@@ -11,111 +17,186 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Format, Layout
+from jax.sharding import NamedSharding
 
 from prerl_jax.core.types import Array
 from prerl_jax.models.cache import Cache
-from prerl_jax.rollout.decode import Slots
+from prerl_jax.models.partitioning import partition_spec
+from prerl_jax.rollout.decode import SlotModel, Slots
+from prerl_jax.runtime.mesh import batch_sharding, replicated
 
 Ring = tuple[Array, Any, Any]
+"""(clock i32[], keys as `Cache.key`, values as `Cache.value`)."""
 
 
-def columns_of(key: Any) -> int:
-    """Of a ring of keys."""
+# Rings
+
+
+def ring_length(key: Any) -> int:
+    """The number of columns of a ring of keys, `Cache.key`."""
     return jax.tree.leaves(key)[0].shape[-1]
 
 
 def ring_of(slots: Slots) -> Ring:
-    """(clock, keys, values) of the responses' cache."""
+    """The slots' ring."""
     return slots.clock, slots.cache.key, slots.cache.value
 
 
 def with_ring(slots: Slots, ring: Ring) -> Slots:
-    """The slots with another ring of the same contents."""
+    """The slots with another ring, which has the same contents."""
     clock, key, value = ring
     return dataclasses.replace(slots, clock=clock, cache=dataclasses.replace(slots.cache, key=key, value=value))
 
 
-def grown(ring: Ring, rings: tuple[int, ...]) -> Ring:
-    """One of the next length, with the same contents, turned so that the oldest column is the first."""
+def grow_ring(ring: Ring, lengths: tuple[int, ...]) -> Ring:
+    """The ring with the next of these lengths; its columns are rotated so that the oldest one comes first.
+
+    The ring is full: every column was written.
+    """
     clock, key, value = ring
-    old = columns_of(key)
-    turned = clock % old
-    return longer((jnp.full_like(clock, old), _turned(key, turned, -1), _turned(value, turned, -2)), rings)
+    length = ring_length(key)
+    oldest = clock % length
+    return pad_ring((jnp.full_like(clock, length), _rotate(key, oldest, -1), _rotate(value, oldest, -2)), lengths)
 
 
-def longer(ring: Ring, rings: tuple[int, ...]) -> Ring:
-    """One of the next length, of a ring whose oldest column is the first: with room for more after the newest."""
+def pad_ring(ring: Ring, lengths: tuple[int, ...]) -> Ring:
+    """The ring with the next of these lengths, where its oldest column is already the first: empty columns follow."""
     clock, key, value = ring
-    columns = rings[rings.index(columns_of(key)) + 1]
-    return clock, _padded(key, columns, -1), _padded(value, columns, -2)
+    length = lengths[lengths.index(ring_length(key)) + 1]
+    return clock, _pad(key, length, -1), _pad(value, length, -2)
 
 
-def taken(slots: Slots, which: Array, prompt: Array, parts: int) -> Slots:
-    """Those of each part that are told, each with a prompt of its own."""
+def _rotate(ring: Any, first: Array, axis: int) -> Any:
+    return jax.tree.map(lambda x: jnp.roll(x, -first, axis=axis), ring)
+
+
+def _pad(ring: Any, length: int, axis: int) -> Any:
+    def pad(x: Array) -> Array:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, length - x.shape[axis])
+        return jnp.pad(x, widths)
+
+    return jax.tree.map(pad, ring)
+
+
+# Slots
+
+
+def select_slots(slots: Slots, which: Array, prompt: Array, shards: int) -> Slots:
+    """The chosen slots alone, each with its own copy of its prompt's keys and values.
+
+    Args:
+      slots: S slots.
+      which: i32[S'], the chosen slots of each shard.
+      prompt: i32[S'], their prompts.
+      shards: D, shards of the batch; it divides S and S'.
+    """
     cache = slots.cache
-    # A cache that has been shrunk before, or was refilled, holds a prompt for every slot.
-    of_prompt = prompt if cache.prompt_mask.shape[0] < slots.done.shape[0] else which
+    # A cache of fewer slots than rows, or of slots that were selected before, holds one prompt a slot, not one a group.
+    prompt_row = prompt if cache.prompt_mask.shape[0] < slots.done.shape[0] else which
     cache = Cache(
-        *(of_parts(part, of_prompt, parts) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask)),
-        *(of_parts(part, which, parts) for part in (cache.key, cache.value)),
+        *(
+            take_by_shard(part, prompt_row, shards)
+            for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask)
+        ),
+        *(take_by_shard(part, which, shards) for part in (cache.key, cache.value)),
     )
-    return Slots(slots.clock, *of_parts((slots.token, slots.count, slots.done), which, parts), cache)
+    return Slots(slots.clock, *take_by_shard((slots.token, slots.count, slots.done), which, shards), cache)
 
 
-def of_parts(tree: Any, index: Array, parts: int) -> Any:
-    """Rows `index` i32[parts * m] of arrays [parts * n, ...] or [L, parts * n, ...], each part from its own."""
-
-    def of(x: Array) -> Array:
-        axis = max(x.ndim - 4, 0)
-        apart = x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
-        within = jax.vmap(lambda a, i: jnp.take(a, i, axis=axis), in_axes=(axis, 0), out_axes=axis)
-        y = within(apart, index.reshape(parts, -1))
-        return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
-
-    return jax.tree.map(of, tree)
+def active_first(slots: Slots, count: int, shards: int) -> Array:
+    """i32[count], count / D slots of each of D shards: its active ones first, in their order."""
+    done = slots.done.reshape(shards, -1)
+    return jnp.argsort(done, axis=1, stable=True)[:, : count // shards].reshape(-1).astype(jnp.int32)
 
 
-def first_active(slots: Slots, count: int, parts: int) -> Array:
-    """i32[count], of each part so many slots, within it: those that are not done, and others."""
-    done = slots.done.reshape(parts, -1)
-    return jnp.argsort(done, axis=1, stable=True)[:, : count // parts].reshape(-1).astype(jnp.int32)
+def empty_slot_cache(cache: Cache, slots: int, length: int) -> Cache:
+    """A cache of zeros for this many slots, each with room for one prompt and a ring of this length.
 
+    `cache` gives the shapes and dtypes: it holds prompts, without a response.
+    """
 
-def put_parts(tree: Any, taken: Any, index: Array, parts: int) -> Any:
-    """Arrays [parts * n, ...] with rows `index` i32[parts * m] of each part from arrays [parts * m, ...]."""
-
-    def of(x: Array, new: Array) -> Array:
-        apart, new = (a.reshape(parts, -1, *a.shape[1:]) for a in (x, new))
-        return jax.vmap(lambda a, i, b: a.at[i].set(b))(apart, index.reshape(parts, -1), new).reshape(x.shape)
-
-    return jax.tree.map(of, tree, taken)
-
-
-def cache_of_slots(cache: Cache, slots: int, columns: int) -> Cache:
-    """Room for so many slots, each with a prompt of its own, like a cache of prompts; with nothing in it."""
-
-    def like(tree: Any, axis: int | None) -> Any:
+    def zeros_like(tree: Any, axis: int | None) -> Any:
         def zeros(x: Array) -> Array:
             shape = list(x.shape)
             shape[max(x.ndim - 4, 0)] = slots
             if axis is not None:
-                shape[axis] = columns
+                shape[axis] = length
             return jnp.zeros(shape, x.dtype)
 
         return jax.tree.map(zeros, tree)
 
-    prompts = (like(part, None) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask))
-    return Cache(*prompts, like(cache.prompt_key, -1), like(cache.prompt_value, -2))
+    prompts = (zeros_like(part, None) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask))
+    return Cache(*prompts, zeros_like(cache.prompt_key, -1), zeros_like(cache.prompt_value, -2))
 
 
-def _turned(ring: Any, turned: Array, axis: int) -> Any:
-    return jax.tree.map(lambda x: jnp.roll(x, -turned, axis=axis), ring)
+# Rows of each shard
 
 
-def _padded(ring: Any, columns: int, axis: int) -> Any:
-    def padded(x: Array) -> Array:
-        pad = [(0, 0)] * x.ndim
-        pad[axis] = (0, columns - x.shape[axis])
-        return jnp.pad(x, pad)
+def take_by_shard(tree: Any, index: Array, shards: int) -> Any:
+    """Rows at index i32[D * m] of arrays [D * n, ...] or [L, D * n, ...]: [D * m, ...] or [L, D * m, ...].
 
-    return jax.tree.map(padded, ring)
+    Each of the D shards takes m of its own n rows; indices count within the shard.
+    """
+
+    def take(x: Array) -> Array:
+        axis = max(x.ndim - 4, 0)
+        by_shard = x.reshape(*x.shape[:axis], shards, -1, *x.shape[axis + 1 :])
+        within = jax.vmap(lambda a, i: jnp.take(a, i, axis=axis), in_axes=(axis, 0), out_axes=axis)
+        y = within(by_shard, index.reshape(shards, -1))
+        return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+
+    return jax.tree.map(take, tree)
+
+
+def put_by_shard(tree: Any, rows: Any, index: Array, shards: int) -> Any:
+    """Arrays [D * n, ...] whose rows at index i32[D * m] are replaced by `rows` [D * m, ...], see `take_by_shard`."""
+
+    def put(x: Array, new: Array) -> Array:
+        by_shard, new = (a.reshape(shards, -1, *a.shape[1:]) for a in (x, new))
+        return jax.vmap(lambda a, i, b: a.at[i].set(b))(by_shard, index.reshape(shards, -1), new).reshape(x.shape)
+
+    return jax.tree.map(put, tree, rows)
+
+
+# On the mesh
+
+
+class SlotSharding:
+    """Gives each array that passes between programs one fixed sharding, so that no program is compiled twice."""
+
+    def __init__(self, model: SlotModel):
+        self._model, self._mesh = model, model.mesh
+
+    def rows(self, tree: Any) -> Any:
+        """Arrays split over their rows; those of a cache over their heads as well."""
+        if self._mesh is None:
+            return tree
+        return jax.tree.map(self._leaf, tree)
+
+    def replicated(self, x: Array) -> Array:
+        """An array that every device holds whole."""
+        return x if self._mesh is None else jax.lax.with_sharding_constraint(x, replicated(self._mesh))
+
+    def slots(self, slots: Slots) -> Slots:
+        """Slots split over their rows, with a replicated clock."""
+        return dataclasses.replace(self.rows(slots), clock=self.replicated(slots.clock))
+
+    def _leaf(self, x: Array) -> Array:
+        if x.ndim >= 4:
+            return self._model.pin_cache(x)
+        rows = batch_sharding(self._mesh) if x.ndim else replicated(self._mesh)
+        return jax.lax.with_sharding_constraint(x, rows)
+
+
+def ring_formats(model: SlotModel) -> tuple[Any, Any]:
+    """The layouts of keys and values on a TPU: [L, S, N, B, K], as decoding reads them.
+
+    In another layout, every program would hold the rings twice. None, None elsewhere.
+    """
+    if model.mesh is None or model.unroll_decode or model.mesh.devices.flat[0].platform != "tpu":
+        return None, None
+    axes = ("layers", "batch", "kv_heads", None, None)
+    sharding = NamedSharding(model.mesh, partition_spec(model.rules, axes))
+    return tuple(Format(Layout(major_to_minor=order), sharding) for order in ((0, 4, 2, 1, 3), (0, 3, 2, 1, 4)))

@@ -1,8 +1,8 @@
-"""Decoding tokens for every slot, one after the other: what the sampler and the pool have in common.
+"""Decoding tokens in slots: what `make_sampler` and continuous batching share.
 
-A slot holds one row at a time. It draws the first token of a fresh row from the prompt's last hidden state, and every
-further one after the last was fed. Token t of sample j of prompt i is drawn with fold_in(key, i, j, t), so what a row
-says depends neither on its slot nor on when it got it.
+A slot holds one row, that is, one response in the making. The first token of a row is drawn from the last hidden state
+of its prompt, each further token after the previous one was fed to the model. Token t of sample j of prompt i is drawn
+with the key fold_in(key, i, j, t). So the tokens of a row depend neither on its slot nor on when it got the slot.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from prerl_jax.core.types import Array, Model, Params
 from prerl_jax.core.head import Head
 
 BLOCK = 128
+"""Tokens of the vocabulary that `categorical` sums up in its first step."""
 Decode = Callable[["Slots"], tuple[Array, Any]]
+"""slots -> (hidden [S, D] after each slot's last token, the cache with these tokens)."""
 Draw = Callable[[Array, Array], tuple[Array, Array]]
-End = Callable[[Array, Array], Array]
+"""(hidden [S, D], index i32[S] of the token in its response) -> (token i32[S], log-probability f32[S])."""
+IsLast = Callable[[Array, Array], Array]
+"""(token i32[S], count i32[S] with this token) -> bool[S]: the token completes its response."""
 
 
 @runtime_checkable
@@ -44,14 +48,14 @@ class SlotModel(Model, Protocol):
         """The parameters, arranged as `decode` and `decode_slots` read them."""
 
     def decode_slots(self, params: Params, cache: Any, tokens: Array, counts: Array, clock: Array) -> tuple[Array, Any]:
-        """One step of S slots of any age.
+        """Feeds one token to each of S slots, whatever their ages.
 
         Args:
           params: what `decoding` returns.
           cache: the cache of S rows.
           tokens: i32[S], each slot's last token, to be fed.
           counts: i32[S], response tokens that were fed to each slot before.
-          clock: i32[], steps since the cache was made; the column `clock % length` of the ring is written.
+          clock: i32[], steps since the cache was made. All slots write the column `clock % length` of the ring.
 
         Returns: (hidden [S, D] after these tokens, the cache with them).
         """
@@ -63,63 +67,76 @@ class SlotModel(Model, Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """The rows that are being decoded: `count` tokens of each are drawn, the last of them not yet fed."""
+    """The state of S slots: `count` tokens of each row are drawn, and all of them but the last were fed to the model.
+
+    Attributes:
+      clock: i32[], steps since the cache was made.
+      token: i32[S], the token drawn last.
+      count: i32[S], tokens drawn of the slot's row.
+      done: bool[S], True where the row is complete, and where the slot holds no row.
+      cache: the model's cache of S rows.
+    """
 
     clock: Array
-    """i32[], tokens that slots have been fed since the cache was laid out."""
     token: Array
-    """i32[S], the last one drawn."""
     count: Array
-    """i32[S]."""
     done: Array
-    """bool[S], whether the row has ended, or there is none."""
     cache: Any
-    """The model's."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """What a call drew: in column 0 the first tokens of fresh rows, then one token a step, of C - 1."""
+    """The tokens of one call: column 0 holds first tokens of fresh rows, each further column the tokens of one step.
+
+    Attributes:
+      tokens: i32[S, C], 0 where nothing was drawn.
+      logprobs: f32[S, C], 0 where nothing was drawn.
+      mask: bool[S, C], True where a token was drawn.
+    """
 
     tokens: Array
-    """i32[S, C], 0 where nothing was drawn."""
     logprobs: Array
-    """f32[S, C]."""
     mask: Array
-    """bool[S, C], where something was drawn."""
 
     @staticmethod
-    def nothing(slots: int, columns: int) -> Drawn:
-        """With every column still to be put."""
+    def empty(slots: int, columns: int) -> Drawn:
+        """No tokens in any of the columns."""
         shape = (slots, columns)
         return Drawn(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool))
 
     def put(self, column: Array | int, token: Array, logprob: Array, active: Array) -> Drawn:
-        """With a column of what active slots drew."""
-        here = (jnp.where(active, token, 0), jnp.where(active, logprob, 0.0), active)
-        columns = zip((self.tokens, self.logprobs, self.mask), here, strict=True)
+        """The same with one column replaced: by token i32[S] and logprob f32[S] where active, bool[S]."""
+        new_column = (jnp.where(active, token, 0), jnp.where(active, logprob, 0.0), active)
+        columns = zip((self.tokens, self.logprobs, self.mask), new_column, strict=True)
         return Drawn(*(jax.lax.dynamic_update_slice(old, new[:, None], (0, column)) for old, new in columns))
 
 
-def empty(slots: int, cache: Any, *, done: bool) -> Slots:
-    """Slots that have drawn nothing."""
+def empty_slots(slots: int, cache: Any, *, done: bool) -> Slots:
+    """S slots without any token; `done` for all of them."""
     zeros = jnp.zeros(slots, jnp.int32)
     return Slots(jnp.zeros((), jnp.int32), zeros, zeros, jnp.full(slots, done), cache)
 
 
 def row_keys(key: Array, ids: Array, samples: Array) -> Array:
-    """One key a row: fold_in(key, id, sample)."""
+    """The keys [S] of rows with these prompt ids i32[S] and sample numbers i32[S]: fold_in(key, id, sample)."""
     return jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(ids, samples)
 
 
 def make_draw(
     head: Head, keys: Array, temperature: Array | float | None, top_k: int | None, top_p: float | None
 ) -> Draw:
-    """draw(hidden [S, D], index i32[S]) -> (token i32[S], its log-probability f32[S]).
+    """The function that draws each slot's next token, see `Draw`.
 
-    A temperature of None takes the likeliest token. Log-probabilities are those at the temperature (1 where it is None)
-    without truncation.
+    Args:
+      head: turns hidden states into logits.
+      keys: [S], the rows' keys, see `row_keys`.
+      temperature: divides the logits; None takes the most likely token.
+      top_k: draws among the k most likely tokens; None among all.
+      top_p: draws among the most likely tokens with this probability mass; None among all.
+
+    Returns: a function whose log-probabilities are those at the temperature (1 where it is None), before top-k and
+      top-p.
     """
 
     def draw(hidden: Array, index: Array) -> tuple[Array, Array]:
@@ -129,41 +146,50 @@ def make_draw(
         else:
             logits = logits / temperature
             uniform = jax.vmap(lambda k, t: jax.random.uniform(jax.random.fold_in(k, t)))(keys, index)
-            token = categorical(truncate(logits, top_k, top_p), uniform)
+            token = categorical(filter_logits(logits, top_k, top_p), uniform)
         chosen = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
         return token, chosen - jax.nn.logsumexp(logits, axis=-1)
 
     return draw
 
 
-def make_end(limit: int, stop_tokens: tuple[int, ...]) -> End:
-    """end(token i32[S], count i32[S]) -> bool[S]: a row ends with any of these tokens, or with so many."""
+def make_is_last(max_new_tokens: int, stop_tokens: tuple[int, ...]) -> IsLast:
+    """The function that says which tokens complete their responses: stop tokens, and the `max_new_tokens`-th."""
     stops = jnp.asarray(stop_tokens, jnp.int32)
-    return lambda token, count: jnp.isin(token, stops) | (count >= limit)
+    return lambda token, count: jnp.isin(token, stops) | (count >= max_new_tokens)
 
 
-def begin(
-    slots: Slots, columns: int, hidden: Callable[[], Array], fresh: Array | None, draw: Draw, end: End
+def draw_first_tokens(
+    slots: Slots, columns: int, hidden: Callable[[], Array], fresh: Array | None, draw: Draw, is_last: IsLast
 ) -> tuple[Slots, Drawn]:
-    """Draws the first tokens of fresh rows, bool[S] or None for all, from hidden() [S, D]; their count is 0.
+    """Draws the first token of every fresh row.
 
-    The second result has so many columns, of which this is the first.
+    Args:
+      slots: the slots; the count of fresh rows is 0.
+      columns: C, columns of the second result.
+      hidden: () -> [S, D], the last hidden state of each row's prompt.
+      fresh: bool[S]; None for all. Where no row is fresh, nothing is computed.
+      draw: see `make_draw`.
+      is_last: see `make_is_last`.
+
+    Returns: the slots, and the first tokens in column 0.
     """
     rows = slots.token.shape[0]
-    small, nothing = dataclasses.replace(slots, cache=None), Drawn.nothing(rows, columns)
+    without_cache, nothing = dataclasses.replace(slots, cache=None), Drawn.empty(rows, columns)
 
-    def first(small: Slots, drawn: Drawn) -> tuple[Slots, Drawn]:
+    def first(slots: Slots, drawn: Drawn) -> tuple[Slots, Drawn]:
         active = jnp.ones(rows, bool) if fresh is None else fresh
-        return _record(small, drawn, 0, hidden(), active, draw, end)
+        return _draw_column(slots, drawn, 0, hidden(), active, draw, is_last)
 
     if fresh is None:
-        small, drawn = first(small, nothing)
+        begun, drawn = first(without_cache, nothing)
     else:
-        small, drawn = jax.lax.cond(fresh.any(), first, lambda *same: same, small, nothing)
-    return dataclasses.replace(small, cache=slots.cache), drawn
+        begun, drawn = jax.lax.cond(fresh.any(), first, lambda *same: same, without_cache, nothing)
+    return dataclasses.replace(begun, cache=slots.cache), drawn
 
 
-def go_on(
+def decode_while(
+    condition: Callable[[Slots], Array],
     slots: Slots,
     drawn: Drawn,
     step: Array,
@@ -171,51 +197,51 @@ def go_on(
     *,
     decode: Decode,
     draw: Draw,
-    end: End,
-    more: Callable[[Slots], Array],
+    is_last: IsLast,
 ) -> tuple[Slots, Drawn, Array]:
-    """Decodes one token after the other of every slot that is not done.
+    """Decodes one token after the other of every slot that is not done, while a condition holds.
 
     Args:
-      slots: as they are.
-      drawn: what this call draws in its n-th step goes to column n.
-      step: i32[], steps done before.
-      last: steps that may be done in all.
-      decode: slots -> (hidden [S, D] after their last tokens, the cache with these).
+      condition: slots -> bool[], whether another step is made.
+      slots: the state before.
+      drawn: takes the tokens: those of the n-th step of this `drawn` go to column n.
+      step: i32[], steps made before.
+      last: the most steps, with those made before.
+      decode: the model, see `Decode`.
       draw: see `make_draw`.
-      end: see `make_end`.
-      more: slots -> bool[], whether to go on.
+      is_last: see `make_is_last`.
 
-    Returns: the slots, what was drawn, and the steps done.
+    Returns: the slots, the drawn tokens, and the steps made.
     """
 
     def body(carry: tuple[Slots, Drawn, Array]) -> tuple[Slots, Drawn, Array]:
         slots, drawn, step = carry
         hidden, cache = decode(slots)
         slots = dataclasses.replace(slots, cache=cache, clock=slots.clock + 1)
-        return *_record(slots, drawn, step + 1, hidden, ~slots.done, draw, end), step + 1
+        return *_draw_column(slots, drawn, step + 1, hidden, ~slots.done, draw, is_last), step + 1
 
-    return jax.lax.while_loop(lambda c: (c[2] < last) & more(c[0]), body, (slots, drawn, step))
+    return jax.lax.while_loop(lambda c: (c[2] < last) & condition(c[0]), body, (slots, drawn, step))
 
 
-def _record(
-    slots: Slots, drawn: Drawn, column: Array | int, hidden: Array, active: Array, draw: Draw, end: End
+def _draw_column(
+    slots: Slots, drawn: Drawn, column: Array | int, hidden: Array, active: Array, draw: Draw, is_last: IsLast
 ) -> tuple[Slots, Drawn]:
-    """Draws a token of every active slot, and puts it in a column."""
+    """Draws a token of every active slot, bool[S], and puts it into a column of `drawn`."""
     token, logprob = draw(hidden, slots.count)
     count = slots.count + active
     drawn = drawn.put(column, token, logprob, active)
-    done = slots.done | (active & end(token, count))
+    done = slots.done | (active & is_last(token, count))
     return dataclasses.replace(slots, token=jnp.where(active, token, slots.token), count=count, done=done), drawn
 
 
 # Drawing one token
 
 
-def truncate(logits: Array, top_k: int | None, top_p: float | None) -> Array:
+def filter_logits(logits: Array, top_k: int | None, top_p: float | None) -> Array:
     """Logits f32[B, V] with -inf outside the top k, and outside the smallest set of the rest with mass >= top_p.
 
-    What ties with the last one inside stays as well. top_p = 1 keeps all: cumulative sums would lose some to rounding.
+    Tokens as likely as the last one inside stay as well. top_p = 1 keeps all: with cumulative sums, rounding would
+    remove some.
     """
     top_p = None if top_p == 1 else top_p
     if top_k is None and top_p is None:
@@ -231,26 +257,28 @@ def truncate(logits: Array, top_k: int | None, top_p: float | None) -> Array:
 
 
 def categorical(logits: Array, uniform: Array) -> Array:
-    """Tokens i32[B] ~ softmax(logits f32[B, V]), each by its row's uniform number in [0, 1).
+    """Tokens i32[B] ~ softmax(logits f32[B, V]), each by its row's uniform number, f32[B] in [0, 1).
 
-    Of a row with a logit that is not a number, or is infinite, any token.
+    The cumulative distribution is inverted in two steps: over blocks of BLOCK tokens, and within one block. A row with
+    a logit that is NaN or +inf gets an arbitrary token.
     """
     rows, vocab = logits.shape
     mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
     blocks = jnp.pad(mass, [(0, 0), (0, -vocab % BLOCK)]).reshape(rows, -1, BLOCK)
     totals = blocks.sum(axis=-1)
     target = uniform * totals.sum(axis=-1)
-    block, rest = _invert(totals, target)
+    block, rest = _invert_cumulative(totals, target)
     within = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    token, _ = _invert(within, rest)
+    token, _ = _invert_cumulative(within, rest)
     return jnp.minimum(block * BLOCK + token, vocab - 1)
 
 
-def _invert(mass: Array, target: Array) -> tuple[Array, Array]:
-    """The first index with any mass whose cumulative mass exceeds the target, and the target within it.
+def _invert_cumulative(mass: Array, target: Array) -> tuple[Array, Array]:
+    """(the first index with mass whose cumulative mass exceeds the target, the rest of the target at this index).
 
-    Rounding may leave the target at or above the whole mass: then it is the last index that has any. It may also let
-    a parallel sum grow where the mass is 0, so that the sum alone would not keep such an index out.
+    `mass` is f32[B, N], `target` f32[B]. Rounding may leave the target at or above the whole mass: then the result is
+    the last index with mass. Rounding may also let a parallel sum grow where the mass is 0. So the cumulative sum alone
+    would not exclude such an index; `mass > 0` does.
     """
     cumulative = jnp.cumsum(mass, axis=-1)
     last = mass.shape[-1] - 1 - jnp.argmax(mass[:, ::-1] > 0, axis=-1)

@@ -7,6 +7,7 @@ and `StaticBatching`. An engine of your own is a frozen dataclass with the metho
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,6 +40,28 @@ class Sampled:
 
     rollouts: Rollouts
     idle: tuple[tuple[float, float], ...] = ()
+
+
+class IdleClock:
+    """Measures `Sampled.idle`.
+
+    Attributes:
+      spans: the (start, end) pairs so far.
+    """
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[float, float]] = []
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """The device has no work from now on."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """The device has work again; no effect where the clock is not running."""
+        if self._since is not None:
+            self.spans.append((self._since, time.perf_counter()))
+        self._since = None
 
 
 class Engine(Protocol):

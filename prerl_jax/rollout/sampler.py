@@ -1,27 +1,39 @@
-"""Sampling responses y ~ pi(.|x): one prefill a prompt, then one compiled loop for all samples of all prompts.
+"""`make_sampler`: one compiled program that samples y ~ pi(.|x), several responses for each prompt.
 
-The samples of a prompt share its part of the cache; the loop carries the cache and updates it in place, and ends when
-every row has stopped. Long responses take two loops, the first with a ring of half the length: attention reads all of a
-ring, and so, for full rows, 1.5 times what it must instead of twice. Sample j of prompt i draws its t-th token with
-fold_in(key, id_i, j, t): what a row says does not depend on which rows share its call. `rollout.continuous` samples the same
-without waiting for the longest row.
+Each prompt is prefilled once, and its part of the cache is shared by its samples. Then one loop decodes all rows, and
+ends when every row is complete. Long responses take two loops, the first with a ring of half the length (see
+`cache_rings`): attention reads the whole ring, which for full rows is 1.5 times the columns that it needs instead of 2
+times.
+
+Token t of sample j of prompt i is drawn with the key fold_in(key, id_i, j, t), so the tokens of a row do not depend on
+the other rows of the call. `ContinuousBatching` samples the same tokens without waiting for the longest row.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.types import Array, Model, Params, Prompts, Rollouts
 from prerl_jax.models.cache import CACHE_DTYPES, whole_lines
-from prerl_jax.rollout.cache_rings import longer, ring_of, with_ring
-from prerl_jax.rollout.decode import SlotModel, Slots, begin, empty, go_on, make_draw, make_end, row_keys
+from prerl_jax.rollout.cache_rings import pad_ring, ring_of, with_ring
+from prerl_jax.rollout.decode import (
+    SlotModel,
+    Slots,
+    decode_while,
+    draw_first_tokens,
+    empty_slots,
+    make_draw,
+    make_is_last,
+    row_keys,
+)
 
 SHORTEST_HALF = 32
-"""A ring of fewer columns saves less than it takes to compile a second loop."""
+"""Columns of the shortest half ring: a shorter one saves less time than a second loop takes to compile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +41,17 @@ class SamplerConfig:
     """How to sample.
 
     Attributes:
-      max_new_tokens: R, the most tokens a response has; one that reaches it without a stop token is truncated.
-      temperature: divides the logits; 0 takes the likeliest token.
-      top_k: sample among the k likeliest tokens; None for all.
-      top_p: sample among the smallest set of likeliest tokens with at least this mass; None for all.
-      stop_tokens: a response ends with the first of these, which belongs to it; () for never.
-      cache_dtype: what keys and values are stored in: None for the compute dtype, "bfloat16", or "int8" with a scale
-        for every head of every token. Less than the compute dtype samples from a policy near the one that is scored.
+      max_new_tokens: R, the most tokens of a response, 1 or more. A response that reaches it without a stop token is
+        truncated.
+      temperature: divides the logits, 0 or more; 0 takes the most likely token.
+      top_k: samples among the k most likely tokens, 1 or more; None samples among all.
+      top_p: samples among the most likely tokens, the fewest that have at least this probability mass, in (0, 1]; None
+        samples among all.
+      stop_tokens: a response ends with the first of these token ids, which belongs to the response; () for none.
+      cache_dtype: dtype of the cached keys and values: None for the compute dtype, "bfloat16", or "int8" with one scale
+        for every head of every token. Below the compute dtype, the sampled policy is near the scored one, not equal.
+
+    Raises ValueError for values outside of these ranges.
     """
 
     max_new_tokens: int
@@ -57,47 +73,54 @@ class SamplerConfig:
         if self.cache_dtype not in CACHE_DTYPES:
             raise ValueError(f"cache_dtype must be one of {CACHE_DTYPES}, got {self.cache_dtype!r}.")
 
-    @property
-    def traced_temperature(self) -> float | None:
-        """What `make_draw` takes: None for the likeliest token."""
-        return self.temperature or None
-
 
 def make_sampler(
     model: Model, config: SamplerConfig, group_size: int = 1
 ) -> Callable[[Params, Prompts, Array], Rollouts]:
-    """sample(params, prompts of Q rows, key) -> Rollouts of Q * group_size rows; jitted.
+    """Makes the sampling function of a model; it is jitted.
 
-    Sample j of prompt i is row i * group_size + j. Rewards are zero. Log-probabilities are those of the distribution at
-    the sampling temperature (1 where it is 0) without truncation: the trainer's score of the same tokens.
+    Args:
+      model: any `Model`.
+      config: how to sample.
+      group_size: G, samples a prompt, 1 or more.
+
+    Returns: sample(params, prompts, key) -> Rollouts. Q prompts give Q * G rows, and sample j of prompt i is row
+      i * G + j. Rewards are 0. `logprobs` are those at the sampling temperature (1 where it is 0), before top-k and
+      top-p: the trainer's score of the same tokens.
+
+    Raises ValueError for a `group_size` below 1.
     """
     if group_size < 1:
         raise ValueError(f"group_size must be at least 1, got {group_size}.")
 
     def sample(params: Params, prompts: Prompts, key: Array) -> Rollouts:
-        params = cast(params, model)
+        params = cast_params(params, model)
         rows, length = prompts.prompt.shape[0] * group_size, config.max_new_tokens
-        rings = _rings(max(length - 1, 1), model)
+        rings = _ring_lengths(max(length - 1, 1), model)
         hidden, cache = prefill(model, params, prompts, group_size, rings[0], config.cache_dtype)
-        weights = decoding(params, model)
-        keys = row_keys(key, *identities(prompts, group_size))
+        weights = decoding_params(params, model)
+        keys = row_keys(key, *row_identities(prompts, group_size))
 
-        def decode(slots: Slots) -> tuple[Array, object]:
+        def decode(slots: Slots) -> tuple[Array, Any]:
             return model.decode(weights, slots.cache, slots.token, slots.clock)
 
-        draw = make_draw(model.head(params), keys, config.traced_temperature, config.top_k, config.top_p)
-        end = make_end(length, config.stop_tokens)
-        slots = empty(rows, cache, done=False)
-        carry = *begin(slots, length, lambda: jnp.repeat(hidden, group_size, axis=0), None, draw, end), jnp.int32(0)
-        how = {"decode": decode, "draw": draw, "end": end, "more": lambda slots: ~slots.done.all()}
-        for columns in rings:
-            slots, drawn, step = carry
-            if columns != rings[0]:
-                slots = with_ring(slots, longer(ring_of(slots), rings))
-            carry = go_on(slots, drawn, step, min(columns, length - 1), **how)
-        drawn = carry[1]
+        draw = make_draw(model.head(params), keys, config.temperature or None, config.top_k, config.top_p)
+        is_last = make_is_last(length, config.stop_tokens)
+        slots, drawn = draw_first_tokens(
+            empty_slots(rows, cache, done=False),
+            length,
+            lambda: jnp.repeat(hidden, group_size, axis=0),
+            None,
+            draw,
+            is_last,
+        )
+        step, functions = jnp.int32(0), {"decode": decode, "draw": draw, "is_last": is_last}
+        for ring in rings:
+            if ring != rings[0]:
+                slots = with_ring(slots, pad_ring(ring_of(slots), rings))
+            slots, drawn, step = decode_while(_any_active, slots, drawn, step, min(ring, length - 1), **functions)
         return Rollouts(
-            prompt=jnp.repeat(tokens_of(prompts), group_size, axis=0),
+            prompt=jnp.repeat(prompt_tokens(prompts), group_size, axis=0),
             prompt_mask=jnp.repeat(prompts.prompt_mask, group_size, axis=0),
             response=drawn.tokens,
             response_mask=drawn.mask,
@@ -108,8 +131,12 @@ def make_sampler(
     return jax.jit(sample)
 
 
-def _rings(needed: int, model: Model) -> tuple[int, ...]:
-    """Columns of the responses' cache in each loop; one loop for a model whose cache may be anything."""
+def _any_active(slots: Slots) -> Array:
+    return ~slots.done.all()
+
+
+def _ring_lengths(needed: int, model: Model) -> tuple[int, ...]:
+    """Length of the ring in each loop. A model that is no `SlotModel` may have any cache: it gets one loop."""
     if not isinstance(model, SlotModel):
         return (needed,)
     whole = whole_lines(needed)
@@ -117,35 +144,35 @@ def _rings(needed: int, model: Model) -> tuple[int, ...]:
     return (half, whole) if half >= SHORTEST_HALF else (whole,)
 
 
-def cast(params: Params, model: Model) -> Params:
+def cast_params(params: Params, model: Model) -> Params:
     """The parameters in the compute dtype of a `SlotModel`: cast once, not at every decoded token."""
     if not isinstance(model, SlotModel):
         return params
     return jax.tree.map(lambda p: p.astype(model.compute_dtype), params)
 
 
-def decoding(params: Params, model: Model) -> Params:
+def decoding_params(params: Params, model: Model) -> Params:
     """The parameters, arranged as the model decodes with them."""
     return model.decoding(params) if isinstance(model, SlotModel) else params
 
 
-def tokens_of(prompts: Prompts) -> Array:
-    """i32[B, P], 0 at padding."""
+def prompt_tokens(prompts: Prompts) -> Array:
+    """i32[Q, P], the prompts' tokens, 0 at padding."""
     return jnp.where(prompts.prompt_mask, prompts.prompt, 0).astype(jnp.int32)
 
 
 def prefill(
     model: Model, params: Params, prompts: Prompts, group_size: int, length: int, dtype: str | None
-) -> tuple[Array, object]:
-    """(hidden [Q, D] of the prompts' last tokens, a cache for Q * group_size rows of `length` further tokens)."""
+) -> tuple[Array, Any]:
+    """(hidden [Q, D] of each prompt's last token, a cache for Q * group_size rows of `length` further tokens)."""
     segments = prompts.prompt_mask.astype(jnp.int32)
     positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
     stored = {} if dtype is None else {"dtype": dtype}
-    return model.init_cache(params, tokens_of(prompts), positions, segments, group_size, length, **stored)
+    return model.init_cache(params, prompt_tokens(prompts), positions, segments, group_size, length, **stored)
 
 
-def identities(prompts: Prompts, group_size: int) -> tuple[Array, Array]:
-    """(ids i32[B * group_size], samples i32[B * group_size]): what the rows' randomness is drawn from."""
+def row_identities(prompts: Prompts, group_size: int) -> tuple[Array, Array]:
+    """(prompt ids i32[Q * group_size], sample numbers i32[Q * group_size]), which the rows' keys are made from."""
     count = prompts.prompt.shape[0]
     ids = jnp.arange(count) if prompts.ids is None else jnp.asarray(prompts.ids)
     first = jnp.zeros(count, jnp.int32) if prompts.first_sample is None else jnp.asarray(prompts.first_sample)

@@ -1,9 +1,9 @@
-"""A batch of responses to rewards."""
+"""Verifiers, and the rewards of a batch of responses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,14 +11,21 @@ from prerl_jax.data.problems import Problem
 
 
 class Verifier(Protocol):
-    """A config value that judges a response. Any frozen dataclass with this method works.
+    """A config value that judges one response. Any frozen dataclass with this method works.
 
-    One that also has `check(problem)` is asked before a run about every problem: it raises a ValueError for one that it
-    could not judge a response to, such as a ground truth that is not of its kind.
+    A verifier may also be a `ChecksProblems`.
     """
 
     def __call__(self, problem: Problem, response: str) -> float:
         """The reward, in [0, 1]."""
+
+
+@runtime_checkable
+class ChecksProblems(Protocol):
+    """A verifier that can say before a run which problems it cannot judge."""
+
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError if no response to this problem can be judged, such as for an answer of the wrong kind."""
 
 
 def verify_all(
@@ -30,11 +37,15 @@ def verify_all(
 ) -> np.ndarray:
     """Rewards f32[B] of B responses.
 
-    A truncated response (length limit reached, no stop token) gets 0 whatever it contains, and is not verified.
-    `before` is called before each of the others.
+    Args:
+      verifier: judges one response.
+      problems: B, the problem of each response.
+      responses: B texts.
+      truncated: B flags: the response reached the length limit without a stop token. Its reward is 0 whatever it
+        contains, and it is not verified.
+      before: is called before each response that is verified; an exception ends the call.
 
-    Raises:
-        ValueError: lengths differ, or a reward is not a finite number in [0, 1].
+    Raises ValueError if lengths differ, or a reward is not a finite number in [0, 1].
     """
     require_same_length(problems, responses, truncated)
     rewards = np.zeros(len(problems), np.float32)
@@ -46,7 +57,7 @@ def verify_all(
 
 
 def require_same_length(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> None:
-    """Raises ValueError where the lengths differ."""
+    """Raises ValueError if the lengths differ."""
     if not len(problems) == len(responses) == len(truncated):
         raise ValueError(
             f"{len(problems)} problems, {len(responses)} responses and {len(truncated)} truncation flags do not match"
@@ -54,42 +65,41 @@ def require_same_length(problems: Sequence[Problem], responses: Sequence[str], t
 
 
 def require_truth(problem: Problem) -> None:
-    """Raises ValueError where the ground truth is empty."""
+    """Raises ValueError if the problem's answer, the ground truth, is empty."""
     if not problem.answer.strip():
         raise ValueError(f"the ground truth is empty, which is an error in the data: {problem}")
 
 
 def check_all(verifier: Verifier, problems: Sequence[Problem]) -> None:
-    """Asks a verifier that has `check` whether it can judge responses to these problems.
+    """Checks that a verifier can judge responses to these problems, if it is a `ChecksProblems`.
 
-    Raises:
-        ValueError: it cannot, with the number of such problems and the first one's index, and the remedy.
+    Raises ValueError if it cannot, with the number of such problems, the index of the first one, and the remedy.
     """
-    check = getattr(verifier, "check", None)
+    if not isinstance(verifier, ChecksProblems):
+        return
     wrong = []
-    for index, problem in enumerate(problems if check is not None else ()):
+    for index, problem in enumerate(problems):
         try:
-            check(problem)
+            verifier.check(problem)
         except ValueError as error:
             wrong.append((index, error))
     if wrong:
         index, error = wrong[0]
         raise ValueError(
-            f"{verifier} cannot judge {len(wrong)} of the {len(problems)} problems, problem {index} (from 0) the first "
-            f"of them: {error}. Mend or remove them, or choose another data.verifier."
+            f"{verifier} cannot judge {len(wrong)} of the {len(problems)} problems; the first is problem {index} "
+            f"(counted from 0): {error}. Correct or remove these problems, or choose another data.verifier."
         )
 
 
 def checked(reward: Any, verifier: Any, problem: Problem) -> float:
-    """The reward as a float.
+    """The reward as a float; the other arguments are for the error message.
 
-    Raises:
-        ValueError: it is not a finite number in [0, 1].
+    Raises ValueError if it is not a finite number in [0, 1].
     """
     try:
         number = float(reward)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{verifier} returned {reward!r}, which is no number, for {problem}") from error
+        raise ValueError(f"{verifier} returned {reward!r}, which is not a number, for {problem}") from error
     if not 0.0 <= number <= 1.0:  # false for NaN as well
         raise ValueError(f"{verifier} returned {number}, which is not in [0, 1], for {problem}")
     return number

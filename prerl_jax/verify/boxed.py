@@ -1,9 +1,9 @@
-r"""The string reward of the published numbers: is the last \boxed answer, normalised, the ground truth, normalised?
+r"""The reward of the published numbers: whether the last \boxed answer equals the ground truth, both normalised.
 
 The rule is that of the MATH data set (Hendrycks et al., 2021, arXiv 2103.03874) as the paper's published code applies
-it: take the last box, undo differences of LaTeX spelling on both sides, compare strings. It is not algebra: 2/4 is not
-1/2 and 5.0 is not 5; where it is strict it stays strict here, or accuracies could not be compared. Its odd corners are
-kept for the same reason, each with a comment. Everything is linear in the length of the response.
+it: take the last box, remove differences of LaTeX spelling on both sides, compare the strings. It does no algebra: 2/4
+is not 1/2, and 5.0 is not 5. It is as strict here, so that accuracies can be compared, and its special cases are kept
+for the same reason, each with a comment. The time is linear in the length of the response.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class BoxedAnswer:
         return float(answer is not None and equivalent(answer, problem.answer))
 
     def check(self, problem: Problem) -> None:
-        """Raises ValueError where the ground truth is empty."""
+        """Raises ValueError if the ground truth is empty."""
         require_truth(problem)
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed holds, or None if there is no complete one.
+    r"""The content of the last \boxed, or None if there is no complete one.
 
-    A "\boxed " with a space anywhere in the text takes precedence, and holds all that follows its last occurrence up to
-    a dollar sign. A trailing \fbox is no answer: the published reward finds it, then fails to open it.
+    A "\boxed " with a space anywhere in the text takes precedence: the answer is all that follows its last occurrence,
+    up to a dollar sign. A trailing \fbox is no answer: the published reward finds it, but cannot read its content.
     """
     if r"\boxed " in text:
         return text.rsplit(r"\boxed ", 1)[1].split("$", 1)[0]
@@ -72,7 +72,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def equivalent(answer: str, truth: str) -> bool:
-    """Whether the two are the same once normalised; compared as they stand if one of them is malformed LaTeX."""
+    """Whether two answers are equal after `normalize`; as they are, if one of them is malformed LaTeX."""
     try:
         left, right = normalize(answer), normalize(truth)
     except ValueError:

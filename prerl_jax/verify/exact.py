@@ -1,4 +1,4 @@
-"""Exact match: the response, or what follows its last marker, is the answer to the letter."""
+"""Exact match: the response, or the text after its last marker, equals the answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from prerl_jax.verify.batch import require_truth
 
 @dataclasses.dataclass(frozen=True)
 class ExactMatch:
-    r"""1.0 if the text compared equals the problem's answer, white space at both ends aside, else 0.0.
+    r"""1.0 if the compared text equals the problem's answer, except for white space at both ends, else 0.0.
 
     Attributes:
-        marker: None compares the whole response; otherwise what follows the marker's last occurrence, and a response
-            without it gets 0.
-        until: where that text ends; the end of the line by default, "" for the end of the response. Only with a marker.
-        ignore_case: whether capital and small letters are the same.
+        marker: None compares the whole response. With a marker, the text after its last occurrence is compared, and a
+            response without it gets 0.
+        until: the text that ends the compared text; by default the end of the line, "" for the end of the response. It
+            has no effect without a marker.
+        ignore_case: whether capital and small letters are equal.
+
+    Raises ValueError for an empty marker.
     """
 
     marker: str | None = None
@@ -45,7 +48,7 @@ class ExactMatch:
         return float(self._form(answer) == self._form(problem.answer))
 
     def check(self, problem: Problem) -> None:
-        """Raises ValueError where the ground truth is empty."""
+        """Raises ValueError if the ground truth is empty."""
         require_truth(problem)
 
     def _form(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""A user's own function as the verifier."""
+"""A verifier that calls your own function."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from prerl_jax.verify.batch import checked
 
 @dataclasses.dataclass(frozen=True)
 class FunctionVerifier:
-    """`FunctionVerifier("package.module:function")`: function(problem, response) -> a number in [0, 1].
+    """`FunctionVerifier("package.module:function")`: calls function(problem, response) -> a number in [0, 1].
 
-    The name is looked up when the config is built, so that a wrong one ends the run before it starts. What the function
-    raises is not caught: a reward that is silently 0 would train the model on it.
+    The function is imported when the config is built, so a wrong name ends a run before it starts. Its exceptions are
+    not caught: a reward that is silently 0 would train the model on it.
+
+    Attributes:
+        function: "package.module:function", importable by every process.
+
+    Raises ValueError if the module cannot be imported, or has no such function.
     """
 
     function: str

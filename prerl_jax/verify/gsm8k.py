@@ -15,8 +15,11 @@ _NUMBER = re.compile(r"\s*+([-+]?)\s*+\$?\s*+([-+]?)([0-9][0-9,]*+(?:\.[0-9]++)?
 class GSM8KAnswer:
     """1.0 if the number after the last marker equals the answer as a number, else 0.0.
 
-    Thousands separators, a dollar sign and trailing zeros do not matter, nor does what comes after the number. The
-    problem's answer may be the bare number or a worked solution with the marker, as in the published files.
+    Thousands separators, a dollar sign, trailing zeros and the text after the number do not matter. The problem's
+    answer may be the bare number, or a worked solution with the marker, as in the published files.
+
+    Attributes:
+        marker: the text before the number.
     """
 
     marker: str = "####"
@@ -32,7 +35,7 @@ class GSM8KAnswer:
         return float(bool(marker) and number_at(tail) == gold)
 
     def check(self, problem: Problem) -> None:
-        """Raises ValueError where the ground truth is not a number."""
+        """Raises ValueError if the ground truth is not a number."""
         self._gold(problem)
 
     def _gold(self, problem: Problem) -> Decimal:
@@ -43,7 +46,7 @@ class GSM8KAnswer:
 
 
 def number_at(text: str) -> Decimal | None:
-    """The exact value of the number that the text begins with, or None."""
+    """The exact value of the number at the start of the text, or None."""
     found = _NUMBER.match(text)
     if found is None or (found[1] and found[2]):
         return None

@@ -1,8 +1,8 @@
-r"""Multiple choice: which letter the response settles on.
+r"""Multiple choice: the letter that the response chooses.
 
-In this order: the last \boxed, if there is one; else the last "answer is X" or "answer: X" (or choice, or option); else
-the response as a whole, if it is a letter ("B", "(B)") or begins with a marked one ("B. Paris"). A response that names
-several at once ("A or B") settles on none.
+It is, in this order: the letter of the last \boxed, if there is one; else of the last "answer is X" or "answer: X" (or
+choice, or option); else of the whole response, if it is a letter ("B", "(B)") or starts with a marked one ("B. Paris").
+A response that names several at once ("A or B") chooses none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from prerl_jax.verify.boxed import last_boxed
 
 @dataclasses.dataclass(frozen=True)
 class MultipleChoice:
-    """1.0 if the response settles on the letter of the answer, else 0.0. `letters` are the ones that count."""
+    """1.0 if the response chooses the letter of the answer, else 0.0.
+
+    Attributes:
+        letters: the possible letters, two or more distinct capitals.
+
+    Raises ValueError for other letters.
+    """
 
     letters: str = "ABCDE"
 
@@ -34,7 +40,7 @@ class MultipleChoice:
         return float(choice(response, self.letters) == self._gold(problem))
 
     def check(self, problem: Problem) -> None:
-        """Raises ValueError where the ground truth is not one of the letters."""
+        """Raises ValueError if the ground truth is not one of the letters."""
         self._gold(problem)
 
     def _gold(self, problem: Problem) -> str:
@@ -45,7 +51,7 @@ class MultipleChoice:
 
 
 def choice(response: str, letters: str) -> str | None:
-    """The letter that the response settles on, or None."""
+    """The letter that the response chooses, or None."""
     boxed, stated, whole = _patterns(letters)
     box = last_boxed(response)
     if box is not None:

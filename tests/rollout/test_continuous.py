@@ -11,9 +11,7 @@ import toy
 import prerl_jax as pj
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.rollout.continuous_programs import BatchingPlan
-from prerl_jax.rollout.decode import Drawn
-from prerl_jax.rollout.scheduler import Queue
+from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 
 CONFIG = DecoderConfig("qwen3", 24, 16, 32, 2, 4, 2, 8, rope_theta=100.0, qk_norm=True, qkv_bias=True)
@@ -194,43 +192,6 @@ def test_the_default_tail_of_short_responses(settings):
     assert batching.plan(Q * group).tail == 8
     expected = toy.to_numpy(pj.make_sampler(MODEL, settings, group)(PARAMS, prompts(), KEY))
     assert_same_rollouts(batching.sample(PARAMS, prompts(), KEY).rollouts, expected)
-
-
-def test_the_book():
-    """Two parts of two prompts, groups of 2, three slots each: rows wait in order and keep what they said."""
-    given = pj.Prompts(
-        np.zeros((4, 1), np.int32), np.ones((4, 1), bool), np.array([5, 6, 7, 8]), np.array([0, 0, 4, 0])
-    )
-    book = Queue(given, 2, 6, 2, length=3)
-    first = {name: x.tolist() for name, x in book.assign().items()}
-    assert first == {
-        "prompt": [0, 0, 1, 0, 0, 1],
-        "id": [5, 5, 6, 7, 7, 8],
-        "sample": [0, 1, 0, 4, 5, 0],
-        "fresh": [True] * 6,
-        "waiting": [1, 1],
-    }
-    mask = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 1], [1, 1]], bool)
-    tokens = np.where(mask, np.arange(1, 13).reshape(6, 2), 0)
-    rows = book.rows()
-    ended = book.end(rows, np.array([0, 1, 0, 0, 0, 1], bool))
-    book.keep(rows, Drawn(tokens, tokens / 10, mask))
-    assert ended.tolist() == [1, 6]
-    assert [x.tolist() for x in book.responses(ended)] == [[1, 6], [[3, 0, 0], [11, 12, 0]], [1, 2]]
-    second = book.assign()
-    assert second["fresh"].tolist() == [False, True, False, False, False, True]
-    assert (second["id"].tolist(), second["sample"].tolist()) == ([5, 6, 6, 7, 7, 8], [0, 1, 0, 4, 5, 1])
-    assert second["waiting"].tolist() == [0, 0]
-    more = np.array([[0, 9]] * 6)
-    rows = book.rows()
-    ended = book.end(rows, np.array([1, 1, 0, 1, 1, 0], bool))
-    assert ended.tolist() == [0, 3, 4, 5]
-    which, prompt = book.compact(2)
-    book.keep(rows, Drawn(more, more, more > 0))
-    again = book.end(rows, np.array([1, 1, 0, 1, 1, 1], bool))
-    assert again.tolist() == [7], "rows that have ended before are not told again"
-    assert (which.tolist(), prompt.tolist()) == ([2, 2], [1, 1])
-    assert book.rollouts().response[:4].tolist() == [[1, 2, 9], [3, 0, 0], [5, 6, 9], [9, 0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prerl_jax.rollout.decode import BLOCK, categorical, truncate
+from prerl_jax.rollout.decode import BLOCK, categorical, filter_logits
 
 ONE = float(np.nextafter(np.float32(1), np.float32(0)))  # the largest uniform number
 LOW = float(np.nextafter(np.float32(0), np.float32(1)))
@@ -132,7 +132,7 @@ SUPPORTS = [
 @pytest.mark.parametrize(("logits", "top_k", "top_p", "support"), SUPPORTS)
 def test_truncation(logits, top_k, top_p, support):
     both = jnp.asarray(np.stack([logits, np.roll(logits, 1)]))
-    found = truncate(both, top_k, top_p)
+    found = filter_logits(both, top_k, top_p)
     inside = np.isin(np.arange(len(logits)), list(support))
     np.testing.assert_array_equal(found, np.where([inside, np.roll(inside, 1)], both, -np.inf))
 
@@ -140,4 +140,4 @@ def test_truncation(logits, top_k, top_p, support):
 def test_a_top_p_of_1_keeps_every_token_of_a_large_vocabulary():
     """A cumulative sum of so many reaches 1 before the last."""
     logits = jnp.linspace(0, 20, 150_000)[None]
-    np.testing.assert_array_equal(truncate(logits, None, 1.0), logits)
+    np.testing.assert_array_equal(filter_logits(logits, None, 1.0), logits)

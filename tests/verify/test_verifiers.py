@@ -199,7 +199,7 @@ class TestUserFunction:
             score(FunctionVerifier("my_rewards:echo"), "x", value)
 
     def test_no_number(self):
-        with pytest.raises(ValueError, match="returned None, which is no number"):
+        with pytest.raises(ValueError, match="returned None, which is not a number"):
             score(FunctionVerifier("my_rewards:nothing"), "x", "y")
 
     def test_its_own_error_comes_through(self):

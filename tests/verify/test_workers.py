@@ -1,7 +1,10 @@
 """Verification in worker processes: the same verdicts, hard deadlines, and no failure that goes unnoticed."""
 
 import dataclasses
+import multiprocessing
 import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -9,8 +12,7 @@ import numpy as np
 import pytest
 
 from prerl_jax.data import Problem
-from prerl_jax.verify import FunctionVerifier, InProcessVerifier, Pool, VerifierError, open_verifier
-from prerl_jax.verify import pool as pool_module
+from prerl_jax.verify import FunctionVerifier, InProcessVerifier, VerifierError, VerifierPool, open_verifier, workers
 
 PROBLEMS = [Problem("q", str(n)) for n in range(6)]
 
@@ -46,30 +48,32 @@ def test_the_same_verdicts_in_order_as_in_this_process(pool, judge):
     np.testing.assert_array_equal(here.rewards, [1, 0, 0.5, 0, 1])
     np.testing.assert_array_equal(there.rewards, [*here.rewards, 1])
     assert there.rewards.dtype == np.float32
-    assert not there.late.any()
+    assert not there.timed_out.any()
     assert pool([], [], []).rewards.shape == (0,)
     with pytest.raises(ValueError, match="6 problems, 1 responses and 6 truncation flags"):
         pool(PROBLEMS, ["is 0"], truncated)
 
 
-def test_a_late_response_is_ended_with_all_it_started_and_the_others_go_on(pool, tmp_path):
+def test_a_response_that_times_out_is_ended_with_all_it_started_and_the_others_go_on(pool, tmp_path):
     """One waits for a process of its own, one is in C code that does not let go of the interpreter."""
     responses = [f"sleep {tmp_path}/pid", "loop", "is 2", "is 3", "is 4", "is 5"]
     verified = pool(PROBLEMS, responses, [False] * 6)
     np.testing.assert_array_equal(verified.rewards, [0, 0, 1, 1, 1, 1])
-    np.testing.assert_array_equal(verified.late, [True, True, False, False, False, False])
+    np.testing.assert_array_equal(verified.timed_out, [True, True, False, False, False, False])
     worker = int((tmp_path / "pid").read_text())
     processes = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
     assert [pid for pid in processes if group_of(pid) == worker] == []
 
 
-def test_a_worker_that_died_while_it_waited_is_replaced(pool):
-    while any(worker.until is not None for worker in pool._workers):  # one has been started anew
-        pool(PROBLEMS[:1], ["slow 0.1"], [False])
-    dead = pool._workers[0].process
-    dead.kill()
-    dead.join()
-    np.testing.assert_array_equal(pool(PROBLEMS[:2], ["is 0", "is 1"], [False] * 2).rewards, [1, 1])
+def test_a_worker_that_died_while_it_waited_is_replaced(judge):
+    with open_verifier(judge, workers=1, timeout=60.0) as verify:
+        verify(PROBLEMS[:1], ["is 0"], [False])
+        (dead,) = verify.pids
+        os.kill(dead, signal.SIGKILL)
+        while dead in [process.pid for process in multiprocessing.active_children()]:
+            time.sleep(0.01)
+        np.testing.assert_array_equal(verify(PROBLEMS[:2], ["is 0", "is 1"], [False] * 2).rewards, [1, 1])
+        assert verify.pids != [dead]
 
 
 @pytest.mark.parametrize(
@@ -80,27 +84,27 @@ def test_a_worker_that_died_while_it_waited_is_replaced(pool):
     ],
 )
 def test_a_failure_ends_the_pool(judge, response, says):
-    pool = Pool(judge, 1, 60.0)
-    worker = pool._workers[0].process
+    pool = VerifierPool(judge, 1, 60.0)
+    (worker,) = pool.pids
     with pytest.raises(VerifierError, match=says):
         pool(PROBLEMS[:2], ["is 0", response], [False] * 2)
-    assert not worker.is_alive()
+    assert group_of(worker) is None
     with pytest.raises(ValueError, match="closed"):
         pool(PROBLEMS[:1], ["is 0"], [False])
 
 
 def test_closing_it_ends_a_call_on_another_thread(judge, tmp_path):
-    """As when a run is interrupted: the call ends with an error, and no worker is left or begun."""
-    pool, told = Pool(judge, 2, 600.0), tmp_path / "pid"
-    processes = [worker.process for worker in pool._workers]
+    """As when a run is interrupted: the call ends with an error, no worker is left, and none is started."""
+    pool, started = VerifierPool(judge, 2, 600.0), tmp_path / "pid"
+    processes = pool.pids
     with ThreadPoolExecutor(1) as thread:
-        call = thread.submit(pool, PROBLEMS[:1], [f"sleep {told}"], [False])
-        while not told.exists() and not call.done():  # until a worker is at it
+        call = thread.submit(pool, PROBLEMS[:1], [f"sleep {started}"], [False])
+        while not started.exists() and not call.done():  # until a worker has the response
             wait([call], timeout=0.05)
         pool.close()
         assert isinstance(call.exception(timeout=60), ValueError | VerifierError)
-    assert not any(process.is_alive() for process in processes)
-    assert pool._workers == []
+    assert [pid for pid in processes if group_of(pid) is not None] == []
+    assert pool.pids == []
 
 
 def test_a_call_in_this_process_ends_when_it_is_closed():
@@ -116,7 +120,7 @@ def test_a_call_in_this_process_ends_when_it_is_closed():
 
 
 def test_workers_that_never_start(judge, monkeypatch):
-    monkeypatch.setattr(pool_module, "START_UP", 0.0)
+    monkeypatch.setattr(workers, "START_UP", 0.0)
     with open_verifier(judge, 1, 1.0) as verify, pytest.raises(VerifierError, match="has not imported"):
         verify(PROBLEMS[:1], ["is 0"], [False])
 
@@ -132,9 +136,12 @@ class Closure:
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda judge: Pool(Closure(lambda problem, response: 1.0), 1, 1.0), "cannot be handed to another process"),
-        (lambda judge: Pool(judge, 0, 1.0), "1 worker or more"),
-        (lambda judge: Pool(judge, 1, 0.0), "timeout above 0"),
+        (
+            lambda judge: VerifierPool(Closure(lambda problem, response: 1.0), 1, 1.0),
+            "cannot be sent to another process",
+        ),
+        (lambda judge: VerifierPool(judge, 0, 1.0), "1 worker or more"),
+        (lambda judge: VerifierPool(judge, 1, 0.0), "timeout above 0"),
     ],
 )
 def test_a_pool_that_cannot_be(judge, build, says):

@@ -1,0 +1,65 @@
+"""The plan of continuous batching: how many slots decode at once, with which rings, and how decoding ends."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from prerl_jax.models.cache import whole_lines
+
+SHORTEST_RING = 512
+"""Columns of the shortest ring by default."""
+SHORTEST_SHRINK = 128
+"""Fewer slots are not worth another program for responses of fewer tokens; these have a tail instead."""
+FEWEST_SLOTS = 8
+"""Nor are fewer slots than this: each step reads the weights once, for however many slots."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchingPlan:
+    """The numbers that the programs are compiled for, beside the shape of the prompts.
+
+    Attributes:
+      group_size: rows a prompt.
+      slots: S, rows decoded at once, over all processes.
+      shards: D, shards of the batch on the mesh (data x fsdp).
+      shared: whether every row has a slot of its own. Then a group shares its prompt's part of the cache.
+      chunk: the most tokens between two looks of the host at the results; a tail is decoded in one chunk.
+      rings: lengths of the responses' cache, rising. The next one is taken when a row needs it.
+      shrink: numbers of slots, falling. Decoding continues in the next one when no row waits and the active slots fit.
+      tail: when no row waits and at most this many slots are active, these are decoded to their ends in one chunk. 0
+        for never. It requires a single ring.
+      refill: a chunk ends early when one slot in `refill` is free and could take a waiting row.
+    """
+
+    group_size: int
+    slots: int
+    shards: int
+    shared: bool
+    chunk: int
+    rings: tuple[int, ...]
+    shrink: tuple[int, ...]
+    tail: int = 0
+    refill: int = 8
+
+
+def default_rings(needed: int) -> tuple[int, ...]:
+    """Lengths of the responses' cache for `needed` columns: whole cache lines, and thirds down to SHORTEST_RING.
+
+    Attention reads a whole ring. Of full rows, thirds make it read half as much again as it must; quarters 0.6.
+    """
+    rings = [whole_lines(needed)]
+    while -(-rings[0] // 3) >= SHORTEST_RING:
+        rings.insert(0, whole_lines(-(-rings[0] // 3)))
+    return tuple(rings)
+
+
+def default_ending(slots: int, shards: int, max_new_tokens: int, rings: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """(shrink, tail) of a plan, by the length of responses: see `ContinuousBatching`."""
+
+    def shares(*divisors: int) -> tuple[int, ...]:
+        found = (slots // divisor // shards * shards for divisor in divisors)
+        return tuple(n for n in found if n >= FEWEST_SLOTS)
+
+    if max_new_tokens >= SHORTEST_SHRINK:
+        return shares(2, 4, 8, 16) if len(rings) == 1 else shares(4, 16), 0
+    return (), max(shares(8), default=0) if len(rings) == 1 else 0
