@@ -10,7 +10,6 @@ from tiny_run import COMMAND
 
 from prerl_jax import launch
 from prerl_jax.config.io import render
-from prerl_jax.rollout import continuous
 from prerl_jax.runtime.mesh import make_mesh
 from prerl_jax.trainer import setup as trainer_setup
 from prerl_jax.trainer.dry_run import parameter_table
@@ -78,8 +77,9 @@ def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path,
         return [f"{n * token / 2**20:,.1f}" for n in tokens]
 
     assert moved() == mib(8 * (prompt + 200), 4 * prompt + 8 * 200)
-    monkeypatch.setattr(continuous, "SHORTEST_RING", 64)
-    assert moved("sampling.engine.slots=8") == mib(8 * 67, 4 * prompt + 8 * (200 + 67))
+    assert moved("sampling.engine.slots=8", "sampling.engine.rings=(67, 199)") == mib(
+        8 * 67, 4 * prompt + 8 * (200 + 67)
+    )
 
 
 def test_a_tail_has_a_cache_of_its_own(monkeypatch, capsys, tmp_path, setup):

@@ -166,7 +166,8 @@ def test_a_resume_draws_the_same(tmp_path, runs, setup):
 def test_what_learns_from_constant_groups_does_not_draw_again():
     for advantage in (pj.BinaryAdvantage(), pj.BatchNormalized(), pj.DropTruncated(pj.ConstantBaseline())):
         with pytest.raises(
-            ValueError, match=r"'p' draws again for groups whose rewards are all equal.*Set max_resamples=0"
+            ValueError,
+            match=r"'p' has max_resamples=1, to replace groups whose rewards are all equal.*Set max_resamples=0",
         ):
             pj.Phase("p", 1, advantage=advantage, max_resamples=1)
     with pytest.raises(ValueError, match="max_resamples=-1"):
