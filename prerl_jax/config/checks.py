@@ -92,8 +92,8 @@ def _validate_minibatches(config: TrainConfig, shards: int | None) -> None:
         if shards and rows % shards:
             raise ValueError(
                 f"{what}, of {groups * group_size} rows each, and microbatches = {config.microbatches}: {rows} rows "
-                f"fit both, and do not divide over the {shards} shards of the mesh (data x fsdp). Use fewer minibatches "
-                "or microbatches."
+                f"fit both, and do not divide over the {shards} shards of the mesh (data x fsdp). Use fewer "
+                "minibatches or microbatches."
             )
 
 

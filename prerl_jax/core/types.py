@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 
 from prerl_jax.core.head import Head
 from prerl_jax.core.pytree import pytree
@@ -26,7 +27,7 @@ Params = dict[str, Any]
 
 @pytree
 class Prompts:
-    """Prompts to sample from.
+    """Prompts to sample from: numpy arrays for an engine, which takes them from the host, or jax arrays.
 
     Attributes:
       prompt: i32[B, P], padded on the left.
@@ -36,10 +37,10 @@ class Prompts:
         a prompt. None: 0.
     """
 
-    prompt: Array
-    prompt_mask: Array
-    ids: Array | None = None
-    first_sample: Array | None = None
+    prompt: Array | np.ndarray
+    prompt_mask: Array | np.ndarray
+    ids: Array | np.ndarray | None = None
+    first_sample: Array | np.ndarray | None = None
 
 
 @pytree

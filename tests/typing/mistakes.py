@@ -29,6 +29,5 @@ def use(rollouts: pj.Rollouts) -> None:
     pj.Phase("a", 1, advantage=WithoutTraits())  # error
     pj.Phase("a", 1, objective=pj.ClippedPG(low=0.2))  # error
     pj.SamplingSpec(group_sise=3)  # error
-    dataclasses.replace(rollouts, reward=rollouts.rewards)  # error
     print(rollouts.respons)  # error
     pj.OptimizerSpec(learning_rate="fast")  # error

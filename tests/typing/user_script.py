@@ -1,6 +1,7 @@
 """A user's own parts, without a base class: mypy and pyright accept them. `tests/test_typing.py` runs both checkers."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,7 @@ def update(state: pj.TrainState, rollouts: pj.Rollouts) -> tuple[pj.TrainState, 
     return pj.advance((phase,), state), metrics
 
 
-def sample(params: pj.Params, prompts: list[list[int]]) -> np.ndarray:
+def sample(params: dict[str, Any], prompts: list[list[int]]) -> np.ndarray:
     """The responses of an engine to prompts of one length."""
     model, _ = pj.load_model("package:prerl_jax/lab_base")
     engine = pj.ContinuousBatching(slots=8).make(model, pj.SamplerConfig(16, stop_tokens=(2,)), 4)
