@@ -95,14 +95,11 @@ def select_slots(slots: Slots, which: Array, prompt: Array, shards: int) -> Slot
     cache = slots.cache
     # A cache of fewer slots than rows, or of slots that were selected before, holds one prompt a slot, not one a group.
     prompt_row = prompt if cache.prompt_mask.shape[0] < slots.done.shape[0] else which
-    cache = Cache(
-        *(
-            take_by_shard(part, prompt_row, shards)
-            for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask)
-        ),
-        *(take_by_shard(part, which, shards) for part in (cache.key, cache.value)),
-    )
-    return Slots(slots.clock, *take_by_shard((slots.token, slots.count, slots.done), which, shards), cache)
+    prompts = (cache.prompt_key, cache.prompt_value, cache.prompt_mask)
+    prompt_key, prompt_value, prompt_mask = take_by_shard(prompts, prompt_row, shards)
+    key, value = take_by_shard((cache.key, cache.value), which, shards)
+    token, count, done = take_by_shard((slots.token, slots.count, slots.done), which, shards)
+    return Slots(slots.clock, token, count, done, Cache(prompt_key, prompt_value, prompt_mask, key, value))
 
 
 def active_first(slots: Slots, count: int, shards: int) -> Array:
@@ -127,8 +124,13 @@ def empty_slot_cache(cache: Cache, slots: int, length: int) -> Cache:
 
         return jax.tree.map(zeros, tree)
 
-    prompts = (zeros_like(part, None) for part in (cache.prompt_key, cache.prompt_value, cache.prompt_mask))
-    return Cache(*prompts, zeros_like(cache.prompt_key, -1), zeros_like(cache.prompt_value, -2))
+    return Cache(
+        prompt_key=zeros_like(cache.prompt_key, None),
+        prompt_value=zeros_like(cache.prompt_value, None),
+        prompt_mask=zeros_like(cache.prompt_mask, None),
+        key=zeros_like(cache.prompt_key, -1),
+        value=zeros_like(cache.prompt_value, -2),
+    )
 
 
 # Rows of each shard
@@ -171,9 +173,16 @@ class SlotSharding:
 
     def rows(self, tree: Any) -> Any:
         """Arrays split over their rows; those of a cache over their heads as well."""
-        if self._mesh is None:
+        mesh = self._mesh
+        if mesh is None:
             return tree
-        return jax.tree.map(self._leaf, tree)
+
+        def pin(x: Array) -> Array:
+            if x.ndim >= 4:
+                return self._model.pin_cache(x)
+            return jax.lax.with_sharding_constraint(x, batch_sharding(mesh) if x.ndim else replicated(mesh))
+
+        return jax.tree.map(pin, tree)
 
     def replicated(self, x: Array) -> Array:
         """An array that every device holds whole."""
@@ -182,12 +191,6 @@ class SlotSharding:
     def slots(self, slots: Slots) -> Slots:
         """Slots split over their rows, with a replicated clock."""
         return dataclasses.replace(self.rows(slots), clock=self.replicated(slots.clock))
-
-    def _leaf(self, x: Array) -> Array:
-        if x.ndim >= 4:
-            return self._model.pin_cache(x)
-        rows = batch_sharding(self._mesh) if x.ndim else replicated(self._mesh)
-        return jax.lax.with_sharding_constraint(x, rows)
 
 
 def ring_formats(model: SlotModel) -> tuple[Any, Any]:
@@ -199,4 +202,5 @@ def ring_formats(model: SlotModel) -> tuple[Any, Any]:
         return None, None
     axes = ("layers", "batch", "kv_heads", None, None)
     sharding = NamedSharding(model.mesh, partition_spec(model.rules, axes))
-    return tuple(Format(Layout(major_to_minor=order), sharding) for order in ((0, 4, 2, 1, 3), (0, 3, 2, 1, 4)))
+    key, value = (Format(Layout(major_to_minor=order), sharding) for order in ((0, 4, 2, 1, 3), (0, 3, 2, 1, 4)))
+    return key, value

@@ -125,7 +125,7 @@ def _at_least(name: str, value: int | None, least: int) -> None:
 
 
 @functools.lru_cache(maxsize=16)
-def _programs(model: SlotModel, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
+def _programs(model: Any, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
     return make_continuous_programs(model, config, plan)
 
 
@@ -170,7 +170,8 @@ class ContinuousBatchingEngine:
     def programs(self, rows: int) -> ContinuousPrograms:
         """The programs of a call with this many rows, over all processes. Equal ones are shared."""
         config = dataclasses.replace(self.config, temperature=float(self.config.temperature > 0))
-        return _programs(self.model, config, self.plan(rows))
+        model: Any = self.model
+        return _programs(model, config, self.plan(rows))
 
     def sample(self, params: Params, prompts: Prompts, key: Array, on_complete: OnComplete | None = None) -> Sampled:
         """See `Engine.sample`. `on_complete` is called after each chunk that completes rows.
@@ -271,7 +272,7 @@ class ContinuousBatchingEngine:
         weights, store, slots = _output_structs(prefill, jax.eval_shape(programs.prefill, *arguments))
         numbers, flags = slots.count, slots.done
 
-        def integers(n: int) -> jax.ShapeDtypeStruct:
+        def integers(n: int) -> Any:
             return jax.ShapeDtypeStruct((n,), numbers.dtype, sharding=numbers.sharding)
 
         assignment = Assignment(numbers, numbers, numbers, fresh=flags, waiting=integers(plan.shards))

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.pytree import pytree
 from prerl_jax.core.types import Array, Params, Prompts
 from prerl_jax.models.cache import Cache
 from prerl_jax.rollout.cache_rings import (
@@ -43,8 +44,7 @@ from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.rollout.sampler import SamplerConfig, cast_params, decoding_params, prefill
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class PromptStore:
     """The prefilled prompts, from which fresh rows start.
 
@@ -61,8 +61,7 @@ class PromptStore:
     mask: Array | None
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Assignment:
     """The host's input to a chunk: which row each of S slots decodes.
 
@@ -81,8 +80,7 @@ class Assignment:
     waiting: Array
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class ChunkResult:
     """The host's part of a chunk's output.
 
@@ -110,10 +108,10 @@ class ContinuousPrograms:
       shrink: (slots, the kept slots i32[S'], their prompts i32[S']) -> S' slots.
     """
 
-    prefill: Callable[..., tuple[Params, PromptStore, Slots]]
-    decode: Callable[..., tuple[Slots, ChunkResult]]
-    grow: Callable[[Ring], Ring]
-    shrink: Callable[..., Slots]
+    prefill: jax.stages.Wrapped
+    decode: jax.stages.Wrapped
+    grow: jax.stages.Wrapped
+    shrink: jax.stages.Wrapped
 
 
 def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
@@ -156,7 +154,9 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
 def _jitted(model: SlotModel, start: Callable, chunk: Callable, grow: Callable, shrink: Callable) -> ContinuousPrograms:
     """The functions of `ContinuousPrograms`, jitted; their rings are laid out as decoding reads them."""
     key, value = ring_formats(model)
-    slots = Slots(None, None, None, None, Cache(None, None, None, key, value))
+    unspecified: Any = None
+    cache = Cache(unspecified, unspecified, unspecified, key, value)
+    slots = Slots(unspecified, unspecified, unspecified, unspecified, cache)
     return ContinuousPrograms(
         jax.jit(start, out_shardings=(None, None, slots)),
         jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None)),

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from prerl_jax.core.types import Array, Model, Params
 from prerl_jax.core.head import Head
+from prerl_jax.core.pytree import pytree
+from prerl_jax.core.types import Array, Model, Params
 
 BLOCK = 128
 """Tokens of the vocabulary that `categorical` sums up in its first step."""
@@ -64,8 +65,7 @@ class SlotModel(Model, Protocol):
         """An array of the cache, constrained to its sharding on the mesh."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Slots:
     """The state of S slots: `count` tokens of each row are drawn, and all of them but the last were fed to the model.
 
@@ -84,8 +84,7 @@ class Slots:
     cache: Any
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Drawn:
     """The tokens of one call: column 0 holds first tokens of fresh rows, each further column the tokens of one step.
 

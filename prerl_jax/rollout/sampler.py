@@ -114,11 +114,13 @@ def make_sampler(
             draw,
             is_last,
         )
-        step, functions = jnp.int32(0), {"decode": decode, "draw": draw, "is_last": is_last}
+        step = jnp.int32(0)
         for ring in rings:
             if ring != rings[0]:
                 slots = with_ring(slots, pad_ring(ring_of(slots), rings))
-            slots, drawn, step = decode_while(_any_active, slots, drawn, step, min(ring, length - 1), **functions)
+            slots, drawn, step = decode_while(
+                _any_active, slots, drawn, step, min(ring, length - 1), decode=decode, draw=draw, is_last=is_last
+            )
         return Rollouts(
             prompt=jnp.repeat(prompt_tokens(prompts), group_size, axis=0),
             prompt_mask=jnp.repeat(prompts.prompt_mask, group_size, axis=0),

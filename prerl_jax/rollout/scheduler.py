@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from prerl_jax.core.types import Prompts, Rollouts
@@ -29,10 +31,11 @@ class SlotScheduler:
 
     def __init__(self, prompts: Prompts, group_size: int, slots: int, shards: int, max_new_tokens: int):
         count = prompts.prompt.shape[0]
-        mask = np.asarray(prompts.prompt_mask, bool)
+        mask: Any = np.asarray(prompts.prompt_mask, bool)
         ids = np.arange(count) if prompts.ids is None else np.asarray(prompts.ids)
         first = np.zeros(count, np.int32) if prompts.first_sample is None else np.asarray(prompts.first_sample)
-        self.prompts = Prompts(np.where(mask, prompts.prompt, 0).astype(np.int32), mask)
+        tokens: Any = np.where(mask, prompts.prompt, 0).astype(np.int32)
+        self.prompts = Prompts(tokens, mask)
         self._group_size, self._shards = group_size, shards
         self._ids = np.repeat(ids, group_size).astype(np.int32)
         self._samples = (first[:, None] + np.arange(group_size)).reshape(-1).astype(np.int32)
@@ -114,12 +117,13 @@ class SlotScheduler:
 
     def rollouts(self) -> Rollouts:
         """All rows in order; rewards are 0."""
-        length = self._response.shape[1]
-        return Rollouts(
-            prompt=np.repeat(self.prompts.prompt, self._group_size, axis=0),
-            prompt_mask=np.repeat(self.prompts.prompt_mask, self._group_size, axis=0),
-            response=self._response,
-            response_mask=np.arange(length) < self._count[:, None],
-            rewards=np.zeros(len(self._response), np.float32),
-            logprobs=self._logprobs,
-        )
+        rows, length = self._response.shape
+        arrays: dict[str, Any] = {
+            "prompt": np.repeat(self.prompts.prompt, self._group_size, axis=0),
+            "prompt_mask": np.repeat(self.prompts.prompt_mask, self._group_size, axis=0),
+            "response": self._response,
+            "response_mask": np.arange(length) < self._count[:, None],
+            "rewards": np.zeros(rows, np.float32),
+            "logprobs": self._logprobs,
+        }
+        return Rollouts(**arrays)

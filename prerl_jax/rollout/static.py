@@ -68,6 +68,6 @@ def _split_by_rows(mesh: Mesh | None) -> Callable[[Rollouts], Rollouts]:
 
     A single process can read all rows as they are; nothing is compiled for it.
     """
-    if jax.process_count() == 1:
+    if mesh is None or jax.process_count() == 1:
         return lambda rollouts: rollouts
     return jax.jit(lambda rollouts: rollouts, out_shardings=batch_sharding(mesh))

@@ -77,17 +77,17 @@ def check_all(verifier: Verifier, problems: Sequence[Problem]) -> None:
     """
     if not isinstance(verifier, ChecksProblems):
         return
-    wrong = []
+    wrong: list[tuple[int, ValueError]] = []
     for index, problem in enumerate(problems):
         try:
             verifier.check(problem)
         except ValueError as error:
             wrong.append((index, error))
     if wrong:
-        index, error = wrong[0]
+        first, reason = wrong[0]
         raise ValueError(
-            f"{verifier} cannot judge {len(wrong)} of the {len(problems)} problems; the first is problem {index} "
-            f"(counted from 0): {error}. Correct or remove these problems, or choose another data.verifier."
+            f"{verifier} cannot judge {len(wrong)} of the {len(problems)} problems; the first is problem {first} "
+            f"(counted from 0): {reason}. Correct or remove these problems, or choose another data.verifier."
         )
 
 

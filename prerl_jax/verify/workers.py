@@ -85,6 +85,7 @@ class _Worker:
     Attributes:
       connection: the pipe to the process.
       process: the process.
+      pid: its id.
       row: the response that it verifies; None for none.
       deadline: `time.monotonic` when it must have answered; None while it waits for work.
     """
@@ -100,6 +101,8 @@ class _Worker:
         with _without_accelerator():
             self.process.start()
         theirs.close()
+        assert self.process.pid is not None  # it has been started
+        self.pid: int = self.process.pid
 
     def verify(self, row: int, problem: Problem, response: str) -> None:
         """Sends it a response. Raises OSError if the process has died."""
@@ -109,7 +112,7 @@ class _Worker:
     def kill(self) -> None:
         """Ends the process and all that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -145,7 +148,7 @@ class VerifierPool:
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers; empty once it is closed."""
-        return [worker.process.pid for worker in self._workers]
+        return [worker.pid for worker in self._workers]
 
     def __call__(self, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> Verified:
         """The verdicts on B responses. A truncated one gets 0 whatever it contains, and is not verified.
@@ -178,10 +181,10 @@ class VerifierPool:
                         waiting.appendleft(row)
                         self._replace(index)
             for worker in self._answered():
-                row, reward = worker.row, self._answer(worker, problems)
+                answered, reward = worker.row, self._answer(worker, problems)
                 worker.row = worker.deadline = None
-                if row is not None:
-                    verified.rewards[row] = reward
+                if answered is not None:
+                    verified.rewards[answered] = reward
             for index, worker in enumerate(self._workers):
                 if worker.deadline is not None and time.monotonic() >= worker.deadline:
                     if worker.row is None:
@@ -270,6 +273,7 @@ def _serve(connection: Any, verifier: Verifier, timeout: float) -> None:
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, 2 * timeout + 10)  # ends the worker if the trainer is killed meanwhile
+        answer: tuple[str, float | str]
         try:
             answer = "reward", checked(verifier(problem, response), verifier, problem)
         except Exception:
