@@ -77,13 +77,16 @@ def stop_tokens(case: Case, config: DecoderConfig) -> tuple[int, ...]:
     return () if case.mean is None else tuple(range(3, 3 + round(config.vocab_size / case.mean)))
 
 
-def ours(case: Case, config: DecoderConfig, params: Params, pool: bool) -> Call:
-    """One call samples all rows. The pool is the one that a run makes."""
+def ours(case: Case, config: DecoderConfig, params: Params, continuous: bool) -> Call:
+    """One call samples all rows: by continuous batching with a run's default numbers, or by `make_sampler`."""
     settings = pj.SamplerConfig(case.new, stop_tokens=stop_tokens(case, config))
     model, prompts = Decoder(config), models.random_prompts(config, case.rows // GROUP, case.prompt)
-    engine = (pj.make_pool if pool else pj.make_sampler)(model, settings, GROUP)
     seeds = itertools.count()
-    return lambda: int(np.asarray(engine(params, prompts, jax.random.key(next(seeds))).response_mask).sum())
+    if continuous:
+        engine = pj.ContinuousBatching().make(model, settings, GROUP)
+        return lambda: int(engine.sample(params, prompts, jax.random.key(next(seeds))).rollouts.response_mask.sum())
+    sample = pj.make_sampler(model, settings, GROUP)
+    return lambda: int(np.asarray(sample(params, prompts, jax.random.key(next(seeds))).response_mask).sum())
 
 
 def _repeated(case: Case, config: DecoderConfig) -> np.ndarray:
@@ -138,12 +141,12 @@ def against(name: str, case: Case, peer: str, options: argparse.Namespace) -> Ro
         params = models.random_params(config)
     else:
         config, params = case.load()
-    pool = case.mean is not None
+    continuous = case.mean is not None
     try:
         make = {"pytorch": lambda: pytorch(case, config, params, options.threads)}
         make["tunix"] = lambda: tunix(case, config, params)
-        make["sampler"] = lambda: ours(case, config, params, pool=False)
-        calls = {"ours": ours(case, config, params, pool), peer: make[peer]()}
+        make["sampler"] = lambda: ours(case, config, params, continuous=False)
+        calls = {"ours": ours(case, config, params, continuous), peer: make[peer]()}
     except ImportError as error:
         return Row(what, None, ">= 2.0", f"not measured: {error}")
     found = rates(calls, options.repetitions)

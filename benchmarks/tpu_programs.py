@@ -25,7 +25,7 @@ from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.flops import causal_pairs, forward_flops
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.rollout.continuous import make_pool
+from prerl_jax.rollout.continuous import ContinuousBatching
 from prerl_jax.runtime.mesh import batch_sharding, batch_shards
 from prerl_jax.runtime.state import abstract_state, bytes_per_device
 
@@ -109,7 +109,7 @@ def programs(model: Decoder, shapes: Shapes) -> Iterator[Program]:
     """Continuous batching's prefill, decode chunks and longer rings, score, both phases' steps, the dual program."""
     pre, post = dsrl(warmup=1, total=2, prefix=PREFIX)
     inside = shapes.prompt + shapes.response
-    yield from _pool(model, shapes)
+    yield from _sampling(model, shapes)
     yield _score(model, shapes.microbatch, inside)
     for name, phase, length in (("nsr_prerl_step", pre, 1 + shapes.response), ("rl_step", post, inside)):
         yield _step(model, shapes, name, phase, length)
@@ -195,15 +195,14 @@ def _state_bytes(model: Decoder) -> int:
     return bytes_per_device(abstract_state(model.abstract_params(), adamw(1e-6), model.mesh))
 
 
-def _pool(model: Decoder, shapes: Shapes) -> Iterator[Program]:
+def _sampling(model: Decoder, shapes: Shapes) -> Iterator[Program]:
     """All programs for all slots. A decode chunk's FLOPs are those of full rows between its ring and the one before."""
     c, mesh, array = model.config, model.mesh, _arrays(model.mesh, shapes.prompts)
     prompts = Prompts(array(jnp.int32, shapes.prompt), array(bool, shapes.prompt), array(jnp.int32))
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(mesh, PartitionSpec()))
-    pool = make_pool(
-        model, SamplerConfig(shapes.response, stop_tokens=(STOP,)), shapes.group, slots=shapes.slots, shrink=()
-    )
-    found, made = {}, pool.compile(model.abstract_params(), prompts, key)
+    batching = ContinuousBatching(slots=shapes.slots, shrink=())
+    engine = batching.make(model, SamplerConfig(shapes.response, stop_tokens=(STOP,)), shapes.group)
+    found, made = {}, engine.compile(model.abstract_params(), prompts, key)
 
     def compiled(name: str) -> jax.stages.Compiled:
         while name not in found:
@@ -222,12 +221,12 @@ def _pool(model: Decoder, shapes: Shapes) -> Iterator[Program]:
         state - bytes_per_device(model.abstract_params()),
     )
     before = 0
-    for columns in pool.rings:
-        tokens = shapes.slots * pool.chunk
+    for columns in engine.rings:
+        tokens = shapes.slots * batching.chunk
         flops = forward_flops(c, tokens, tokens * (prompt + (before + columns + 1) / 2), tokens)
-        note = f"{shapes.slots} slots, {pool.chunk} tokens a chunk, a ring of {columns}"
+        note = f"{shapes.slots} slots, {batching.chunk} tokens a chunk, a ring of {columns}"
         for kind, count in (("longer_ring", 0), ("decode_chunk", flops / mesh.size)):
             name = f"{kind}/{columns}"
             if count or before:
-                yield Program(name, lambda name=name: compiled(name), count, note, state, pool.chunk)
+                yield Program(name, lambda name=name: compiled(name), count, note, state, batching.chunk)
         before = columns
