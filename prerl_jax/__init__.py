@@ -25,6 +25,19 @@ from prerl_jax.core.aggregation import (
     SequenceSumTokenSumNorm,
     TokenMean,
 )
+from prerl_jax.core.baselines import (
+    cispo,
+    dapo,
+    dr_grpo,
+    gspo,
+    nsr,
+    ppo,
+    psr,
+    reinforce,
+    reinforce_pp,
+    rloo,
+    w_reinforce,
+)
 from prerl_jax.core.batches import make_layout, make_prepare
 from prerl_jax.core.compose import LogprobFloor, TruncatedIS, WithEntropy, WithKL
 from prerl_jax.core.gae import GAE
@@ -41,6 +54,7 @@ from prerl_jax.core.guards import (
     RoseToRatio,
     Warn,
 )
+from prerl_jax.core.head import Head
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
@@ -49,26 +63,15 @@ from prerl_jax.core.params import merge_params, split_params
 from prerl_jax.core.phases import InitialModel, Phase, PhaseStart, Term, advance, phase_at
 from prerl_jax.core.recipes import (
     WARMUP_GUARDS,
-    cispo,
-    dapo,
-    dr_grpo,
     dsrl,
     grpo,
-    gspo,
     mixed,
-    nsr,
     nsr_prerl,
     nsr_rl,
-    ppo,
     prerl,
     prompt_dropout,
-    psr,
     psr_prerl,
     psr_rl,
-    reinforce,
-    reinforce_pp,
-    rloo,
-    w_reinforce,
 )
 from prerl_jax.core.reward_shaping import KLPenalty, OverlongPenalty
 from prerl_jax.core.schedules import Cosine, Linear, Warmup
@@ -76,8 +79,21 @@ from prerl_jax.core.scoring import make_score, make_score_old_and_reference
 from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace, PromptDropout
 from prerl_jax.core.train_step import init_state, make_loss, make_train_step
 from prerl_jax.core.traits import AdvantageTraits, ObjectiveTraits, RewardShapingTraits, SpaceTraits
-from prerl_jax.core.types import AdvantageEstimator, Batch, LossAggregation, Model, Objective, Prompts, RewardShaping, Rollouts, Schedule, Sequences, Space, TrainState, ValueAdvantageEstimator
-from prerl_jax.core.head import Head
+from prerl_jax.core.types import (
+    AdvantageEstimator,
+    Batch,
+    LossAggregation,
+    Model,
+    Objective,
+    Prompts,
+    RewardShaping,
+    Rollouts,
+    Schedule,
+    Sequences,
+    Space,
+    TrainState,
+    ValueAdvantageEstimator,
+)
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.lab import Additions
 from prerl_jax.data.prefix import resolve_prefix

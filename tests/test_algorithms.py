@@ -12,7 +12,7 @@ from prerl_jax.config import CriticSpec, OptimizerSpec, SamplingSpec
 from prerl_jax.config.checks import validate
 from prerl_jax.config.io import load_config
 from prerl_jax.config.overrides import apply_overrides
-from prerl_jax.core import recipes
+from prerl_jax.core import baselines, recipes
 
 DOCS = (Path(__file__).parent.parent / "docs" / "algorithms.md").read_text("utf-8")
 LAB = load_config("lab")
@@ -120,7 +120,8 @@ def test_a_recipe_is_an_override():
 
 
 def test_every_recipe_is_documented_and_every_documented_recipe_builds():
-    names = {name for name, f in inspect.getmembers(recipes, inspect.isfunction) if name[0] != "_"}
+    found = [pair for room in (recipes, baselines) for pair in inspect.getmembers(room, inspect.isfunction)]
+    names = {name for name, _ in found if name[0] != "_"}
     calls = [c for line in DOCS.split("## Pieces")[0].splitlines() for c in re.findall(r"`(\w+\(.*?\))`", line)]
     built = {
         call.split("(")[0]: eval(call, vars(pj) | {"n": 50, "b": 4})

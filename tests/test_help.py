@@ -11,8 +11,6 @@ import prerl_jax
 ARRAYS = re.compile(r"\b(Array|ndarray|ArrayLike)\b")
 SHAPE = re.compile(r"\b(f32|f|f64|bf16|i32|i64|int|u8|u32|bool|float|key)\[[^\]]*\]|\[[A-Z][^\]]*\]")
 """A shape with its dtype, such as f32[B, T], i32[] or bool[B], or a bare one such as [D, V]."""
-BOUND = 252
-"""Things that are still missing; this number only goes down."""
 
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises):$", re.MULTILINE)
 
@@ -70,7 +68,7 @@ def faults_of_function(name: str, function) -> list[str]:
 
 def faults_of_method(name: str, method, doc_of_class: str) -> list[str]:
     doc = own_doc(method)
-    if not doc:
+    if not doc and method.__name__ != "__call__":  # what a call does may be in the docstring of the class
         return [f"{name} has no docstring"]
     taken = [*arguments(method).values(), str(inspect.signature(method).return_annotation)]
     if ARRAYS.search(" ".join(taken)) and not SHAPE.search(doc + doc_of_class):
@@ -123,7 +121,7 @@ def public() -> dict:
 
 def test_the_help_of_public_names_is_complete():
     found = faults(public())
-    assert len(found) <= BOUND, "\n".join([f"the help of prerl_jax lacks {len(found)} things:", *found])
+    assert not found, "\n".join([f"the help of prerl_jax lacks {len(found)} things:", *found])
 
 
 def test_the_rules_themselves():
@@ -185,7 +183,7 @@ def test_the_rules_themselves():
     assert faults({"bad": bad, "Bad": Bad, "Silent": Silent}) == [
         "Bad: field a is an array, and has no shape under Attributes:",
         "Bad: field b is not under Attributes:",
-        "Bad.__call__ has no docstring",
+        "Bad.__call__ takes or returns arrays, and no shape is in its docstring or its class's",
         "Silent has no docstring",
         "bad: argument x is not under Args:",
         "bad: argument size is not under Args:",

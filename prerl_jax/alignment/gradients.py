@@ -20,13 +20,13 @@ import optax
 from prerl_jax.core.aggregation import TokenMean
 from prerl_jax.core.batches import make_prepare
 from prerl_jax.core.fused import losses_and_cotangents
+from prerl_jax.core.head import Head
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.microbatches import accumulate
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.scoring import states
 from prerl_jax.core.train_step import Metrics, masked, token_loss, token_means, trained_tokens
 from prerl_jax.core.types import Array, Model, Params, Rollouts
-from prerl_jax.core.head import Head
 from prerl_jax.core.xla_cpu import after
 
 ParameterGroups = tuple[tuple[str, str], ...]

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from prerl_jax.alignment.buckets import Buckets, token_alignment_means, token_alignment_sums
 from prerl_jax.alignment.tokens import TokenAlignment, compare_tokens, response_states, within
+from prerl_jax.core.head import Head
 from prerl_jax.core.logprobs import chunk_length, map_chunks
 from prerl_jax.core.microbatches import accumulate
 from prerl_jax.core.types import Array, Model, Params, Rollouts, Space
-from prerl_jax.core.head import Head
 
 BUFFERS = 6
 """Arrays of the size of a chunk's logits that are held at once: logits, q and probabilities, in two spaces."""

@@ -31,11 +31,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.head import Head
 from prerl_jax.core.logprobs import chunk_length, map_chunks
 from prerl_jax.core.pytree import pytree
 from prerl_jax.core.scoring import states
 from prerl_jax.core.types import Array, Model, Params, Rollouts, Space
-from prerl_jax.core.head import Head
 
 
 @pytree

@@ -8,7 +8,7 @@ import types
 from typing import Any
 
 from prerl_jax.config.schema import TrainConfig
-from prerl_jax.core import recipes
+from prerl_jax.core import baselines, recipes
 from prerl_jax.core.guards import Guard
 
 
@@ -21,7 +21,7 @@ def public_names() -> dict[str, Any]:
 
 
 def _is_recipe(thing: Any) -> bool:
-    return isinstance(thing, types.FunctionType) and thing.__module__ == recipes.__name__
+    return isinstance(thing, types.FunctionType) and thing.__module__ in (recipes.__name__, baselines.__name__)
 
 
 def _are_guards(thing: Any) -> bool:

@@ -38,6 +38,9 @@ class GroupRelative:
     Attributes:
       normalize_std: divide by the group's sample standard deviation (ddof=1) + 1e-6.
       keep: "all", "negative" (advantage < 0, NSR) or "positive" (advantage > 0, PSR).
+
+    Raises:
+      ValueError: `keep` is not one of its choices, or stands in the place of `normalize_std`.
     """
 
     normalize_std: bool = True
@@ -62,7 +65,8 @@ class GroupRelative:
 class LeaveOneOut:
     """The reward minus the mean reward of the group's other responses, as in RLOO (arXiv 2402.14740).
 
-    This is G / (G - 1) times the difference to the mean of all G. Returns and raises as GroupRelative does.
+    This is G / (G - 1) times the difference to the mean of all G. A call returns advantages f32[B] and keep bool[B]. It
+    raises ValueError as GroupRelative does.
 
     Attributes:
       keep: "all", "negative" or "positive", by the sign of the advantage.
@@ -101,6 +105,7 @@ class BatchNormalized:
 
     @property
     def traits(self) -> AdvantageTraits:
+        """What it declares, see AdvantageTraits."""
         return AdvantageTraits(compares_group=self.group_baseline)
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
@@ -149,6 +154,9 @@ class BinaryAdvantage:
       negative: minus the advantage of a wrong response, above 0.
       keep: "all", "negative" (wrong responses) or "positive" (right responses).
       right: a response is right if its reward is at least this.
+
+    Raises:
+      ValueError: an advantage is not above 0, or `keep` is not one of its choices.
     """
 
     positive: float = 1.0
@@ -176,8 +184,8 @@ class BinaryAdvantage:
 class DropTruncated:
     """Another estimator, with truncated responses left out: the model does not learn from where they were cut.
 
-    Truncated responses still enter the means of the other estimator. A call returns what it returns, and raises
-    ValueError if `rollouts.truncated` is None.
+    Truncated responses still enter the means of the other estimator. A call returns its advantages,
+    f32[B] or f32[B, R], and keep bool[B]. It raises ValueError if `rollouts.truncated` is None.
 
     Attributes:
       advantage: the other estimator. Its traits are those of DropTruncated.
@@ -190,6 +198,7 @@ class DropTruncated:
 
     @property
     def traits(self) -> AdvantageTraits:
+        """What it declares, see AdvantageTraits."""
         return self.advantage.traits
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:

@@ -52,12 +52,15 @@ class Prepare(Protocol):
 
 
 def make_prepare(phase: Phase, group_size: int, *, response_length: int | None = None) -> Prepare:
-    """prepare(rollouts, ...) -> Batch of the phase's terms, see `Prepare`.
+    """Makes prepare(rollouts, ...) -> Batch of the phase's terms, see `Prepare`.
 
     Args:
       phase: its terms and its reward shaping are used.
       group_size: the number of adjacent rollouts with the same prompt.
       response_length: R, for reward shaping and aggregation. None: the width of the rollouts' responses.
+
+    Returns:
+      The function. It is pure: jit it.
     """
 
     def prepare(
@@ -100,6 +103,12 @@ def make_layout(phase: Phase) -> Callable[..., Batch]:
     """layout(rollouts, *, key=None) -> Batch of the rows of `make_prepare`, with advantages and weights of 1.
 
     With it, rows can be planned, packed and scored before the advantages are known.
+
+    Args:
+      phase: its terms are laid out.
+
+    Returns:
+      The function; its batch has the arrays [terms * B, T] of the phase's spaces.
     """
 
     def layout(rollouts: Rollouts, *, key: Array | None = None) -> Batch:

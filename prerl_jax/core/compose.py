@@ -34,6 +34,9 @@ class WithKL:
       objective: the inner objective.
       beta: coefficient of the divergence, 0 or more.
       estimator: "unbiased", "k1", "k2" or "k3", see `kl`. The gradient of "k1" is 0 in expectation.
+
+    Raises:
+      ValueError: `beta` is below 0, or the estimator is not one of its choices.
     """
 
     objective: Objective
@@ -49,6 +52,7 @@ class WithKL:
 
     @property
     def traits(self) -> ObjectiveTraits:
+        """What it declares, see ObjectiveTraits."""
         return dataclasses.replace(self.objective.traits, needs_reference=True, skips_zero_advantage=False)
 
     def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
@@ -66,6 +70,8 @@ class WithKL:
 class WithEntropy:
     """Subtracts `coefficient` times the policy's entropy at every selected token (A3C, arXiv 1602.01783).
 
+    A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
+
     Attributes:
       objective: the inner objective.
       coefficient: of the entropy, any number. A positive one raises the entropy, a negative one lowers it.
@@ -79,6 +85,7 @@ class WithEntropy:
 
     @property
     def traits(self) -> ObjectiveTraits:
+        """What it declares, see ObjectiveTraits."""
         return dataclasses.replace(self.objective.traits, needs_entropy=True, skips_zero_advantage=False)
 
     def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
@@ -97,6 +104,9 @@ class TruncatedIS:
     Attributes:
       objective: the inner objective.
       cap: the largest ratio, above 0.
+
+    Raises:
+      ValueError: the cap is not above 0.
     """
 
     objective: Objective
@@ -109,6 +119,7 @@ class TruncatedIS:
 
     @property
     def traits(self) -> ObjectiveTraits:
+        """What it declares, see ObjectiveTraits."""
         return dataclasses.replace(self.objective.traits, needs_sampler_logprobs=True)
 
     def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
@@ -138,6 +149,9 @@ class LogprobFloor:
     Attributes:
       objective: the inner objective.
       floor: the gradient is removed where log pi is below this; finite and below 0.
+
+    Raises:
+      ValueError: the floor is not finite and below 0.
     """
 
     objective: Objective
@@ -150,6 +164,7 @@ class LogprobFloor:
 
     @property
     def traits(self) -> ObjectiveTraits:
+        """What it declares, see ObjectiveTraits."""
         return self.objective.traits
 
     def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:

@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.head import Head
 from prerl_jax.core.logprobs import (
     Scored,
     chunk_length,
@@ -37,7 +38,6 @@ from prerl_jax.core.logprobs import (
     to_hidden,
 )
 from prerl_jax.core.types import Array
-from prerl_jax.core.head import Head
 from prerl_jax.core.xla_cpu import as_matrix, read_first, weight_gradient
 
 Terms = Callable[[Array, Array, Any], tuple[tuple[Array, ...], dict[str, Array]]]

@@ -28,6 +28,9 @@ class GAE:
       lam: lambda, in [0, 1].
       normalize: whiten the advantages over the trained tokens of the global batch. The critic's targets are computed
         before whitening.
+
+    Raises:
+      ValueError: `gamma` or `lam` is not in [0, 1].
     """
 
     gamma: float = 1.0

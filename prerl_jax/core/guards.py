@@ -151,6 +151,9 @@ class Plateau:
     Attributes:
       patience: the number of last values that are compared with all values before them; above 0.
       min_delta: a new highest or lowest value differs from the old one by more than this; 0 or more.
+
+    Raises:
+      ValueError: `patience` is not above 0, or `min_delta` is below 0.
     """
 
     patience: int
@@ -190,6 +193,9 @@ class RollBack:
     Attributes:
       every: steps between checkpoints for a roll-back, in addition to those of `checkpoints.every`; 0 or more, 0 saves
         none.
+
+    Raises:
+      ValueError: `every` is below 0.
     """
 
     every: int = 5

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from prerl_jax.core.types import Array
 from prerl_jax.core.head import Head
+from prerl_jax.core.types import Array
 from prerl_jax.core.xla_cpu import as_matrix, weight_gradient
 
 LOGITS_BUDGET = 200 << 18

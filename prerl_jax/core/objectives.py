@@ -42,10 +42,15 @@ def _check_range(objective: ClippedPG | GSPO | CISPO) -> None:
 class ClippedPG:
     """The clipped policy gradient of PPO (arXiv 1707.06347), with an optional dual clip (1912.09729).
 
+    A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
+
     Attributes:
       clip_low: the ratio is clipped below at 1 - clip_low; 0 <= clip_low < 1.
       clip_high: the ratio is clipped above at 1 + clip_high; 0 or more.
       dual_clip: for a negative advantage A the loss is at most -A * dual_clip; above 1. None: no such bound.
+
+    Raises:
+      ValueError: a bound is out of its range.
     """
 
     clip_low: float = 0.2
@@ -89,6 +94,8 @@ class GSPO:
     (GSPO-token), so advantages by token work too. With one advantage a sequence and SequenceMeanTokenMean, loss and
     gradient are those of GSPO.
 
+    A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
+
     Attributes:
       clip_low: the ratio is clipped below at 1 - clip_low; 0 <= clip_low < 1.
       clip_high: the ratio is clipped above at 1 + clip_high; 0 or more. Both are small, since a mean of log-ratios is.
@@ -115,6 +122,8 @@ class GSPO:
 class CISPO:
     """The policy gradient times a clipped ratio; every token keeps its gradient (CISPO, arXiv 2506.13585).
 
+    A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
+
     Attributes:
       clip_low: the ratio is at least 1 - clip_low, 0 <= clip_low < 1. None: no such bound.
       clip_high: the ratio is at most 1 + clip_high; 0 or more.
@@ -137,7 +146,10 @@ class CISPO:
 
 @dataclasses.dataclass(frozen=True)
 class Reinforce:
-    """The plain policy gradient, -A log pi (Williams, 1992)."""
+    """The plain policy gradient, -A log pi (Williams, 1992).
+
+    A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
+    """
 
     traits = ObjectiveTraits(elementwise=True, skips_zero_advantage=True)
 

@@ -222,7 +222,18 @@ def locate(phases: Phases, step: int) -> tuple[int, int]:
 
 
 def phase_at(phases: Phases, step: int) -> Phase:
-    """The phase of rollout batch `step`, counted from 0; ValueError outside the run's steps."""
+    """The phase of a rollout batch.
+
+    Args:
+      phases: the phases of the run.
+      step: the number of the rollout batch, counted from 0.
+
+    Returns:
+      The phase.
+
+    Raises:
+      ValueError: the run has no such step.
+    """
     index, _ = locate(phases, step)
     if index == len(phases):
         raise _outside(phases, step)
@@ -248,6 +259,14 @@ def advance(phases: Phases, state: TrainState, end_early: Array | bool = False) 
     """Moves to the next phase if the current one has had all its steps, or if `end_early` (bool[]); traceable.
 
     Call it after every train step. After the last phase, `state.phase` is `len(phases)`.
+
+    Args:
+      phases: the phases of the run.
+      state: its `phase` i32[] and `phase_step` i32[] say where the run is.
+      end_early: bool[], whether the current phase ends now, for instance because of a guard.
+
+    Returns:
+      The state with the new `phase` and `phase_step`.
     """
     steps = jnp.asarray([phase.steps for phase in phases], jnp.int32)
     done = (state.phase_step >= steps[jnp.minimum(state.phase, len(phases) - 1)]) | end_early

@@ -26,6 +26,9 @@ class OverlongPenalty:
       buffer: the number of tokens over which the penalty rises from 0 to its full value, at least 1.
       limit: the length at which the penalty is full, at least `buffer`. None: the maximum response length.
       penalty: the full value, above 0.
+
+    Raises:
+      ValueError: a number is out of its range.
     """
 
     buffer: int
@@ -64,6 +67,9 @@ class KLPenalty:
       beta: coefficient of the divergence, 0 or more.
       estimator: "k1" (exact in a reward), "k2" or "k3", see `kl`.
       reward_shaping: another shaping, applied to the reward first; it must not need a reference itself.
+
+    Raises:
+      ValueError: `beta` is below 0, the estimator is not one of its choices, or the other shaping needs a reference.
     """
 
     beta: float

@@ -15,10 +15,10 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from prerl_jax.core.head import Head
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.microbatches import map_microbatches
 from prerl_jax.core.types import Array, Batch, Model, Params, Sequences
-from prerl_jax.core.head import Head
 
 
 def states(model: Model, params: Params, sequences: Sequences) -> tuple[Array, Head]:

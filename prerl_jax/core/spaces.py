@@ -67,9 +67,14 @@ class PromptDropout:
     The rows that lose their prompt are drawn from the step's key, for each row of the global batch. The draw is the
     same after a resume and on any number of devices. A call raises ValueError without a key.
 
+    A call takes B rollouts and returns rows [B, T].
+
     Attributes:
       share: the probability, from 0 (PostTrainSpace) to 1 (PreTrainSpace).
       prefix: replaces the prompt, as in PreTrainSpace.
+
+    Raises:
+      ValueError: `share` is not in [0, 1], or `prefix` is below 0.
     """
 
     share: float

@@ -207,7 +207,8 @@ class Space(Protocol):
     """Turns rollouts into the rows that are trained on, one row a rollout, in the same order."""
 
     @property
-    def traits(self) -> SpaceTraits: ...
+    def traits(self) -> SpaceTraits:
+        """What the part declares, see SpaceTraits."""
 
     def __call__(self, rollouts: Rollouts, /) -> Sequences:
         """The rows; their mask is True on response tokens alone, and False wherever `rollouts.loss_mask` is."""
@@ -217,7 +218,8 @@ class AdvantageEstimator(Protocol):
     """Turns rewards into advantages, and selects the responses that are trained on."""
 
     @property
-    def traits(self) -> AdvantageTraits: ...
+    def traits(self) -> AdvantageTraits:
+        """What the part declares, see AdvantageTraits."""
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None, /) -> tuple[Array, Array]:
         """(advantages f32[B], or f32[B, R] by token; keep bool[B], False for responses that are left out).
@@ -242,7 +244,8 @@ class RewardShaping(Protocol):
     """
 
     @property
-    def traits(self) -> RewardShapingTraits: ...
+    def traits(self) -> RewardShapingTraits:
+        """What the part declares, see RewardShapingTraits."""
 
     def __call__(self, rollouts: Rollouts, response_length: int, /) -> Array:
         """The new rewards, f32[B], or f32[B, R] by token, of responses of at most `response_length` tokens."""
@@ -266,7 +269,8 @@ class Objective(Protocol):
     """The loss of each token. It never reduces over tokens."""
 
     @property
-    def traits(self) -> ObjectiveTraits: ...
+    def traits(self) -> ObjectiveTraits:
+        """What the part declares, see ObjectiveTraits."""
 
     def __call__(self, logprobs: Array, batch: Batch, entropy: Array, /) -> tuple[Array, dict[str, Array]]:
         """(log-probabilities f32[B, T], batch, entropies f32[B, T]) -> (loss f32[B, T], {metric: f32[B, T]})."""

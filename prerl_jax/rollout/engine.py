@@ -72,8 +72,8 @@ class Engine(Protocol):
 
         Args:
           params: the policy's parameters, where training has them.
-          prompts: this process's Q prompts, numpy arrays; the same Q on every process. Sample j of a prompt has the
-            number `first_sample + j`.
+          prompts: this process's Q prompts, numpy arrays i32[Q, P]; the same Q on every process. Sample j of a prompt
+            has the number `first_sample + j`.
           key: the randomness of the call, the same on every process.
           on_complete: called for every row exactly once, see `OnComplete`; several rows may share a call.
 

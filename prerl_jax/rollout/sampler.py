@@ -85,8 +85,8 @@ def make_sampler(
       group_size: G, samples a prompt, 1 or more.
 
     Returns: sample(params, prompts, key) -> Rollouts. Q prompts give Q * G rows, and sample j of prompt i is row
-      i * G + j. Rewards are 0. `logprobs` are those at the sampling temperature (1 where it is 0), before top-k and
-      top-p: the trainer's score of the same tokens.
+      i * G + j. Rewards are 0. `logprobs` f32[Q * G, R] are those at the sampling temperature (1 where it is 0), before
+      top-k and top-p: the trainer's score of the same tokens.
 
     Raises ValueError for a `group_size` below 1.
     """

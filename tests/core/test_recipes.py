@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 import prerl_jax as pj
-from prerl_jax.core import recipes
+from prerl_jax.core import baselines, recipes
 
 
 def test_guards_are_those_of_the_warm_up():
@@ -115,7 +115,10 @@ def test_recipes(phases, expected):
 
 
 ALL_RECIPES = [
-    function for _, function in inspect.getmembers(recipes, inspect.isfunction) if function.__name__[0] != "_"
+    function
+    for module in (recipes, baselines)
+    for _, function in inspect.getmembers(module, inspect.isfunction)
+    if function.__name__[0] != "_"
 ]
 
 
