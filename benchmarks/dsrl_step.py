@@ -24,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -33,20 +34,26 @@ import optax
 from timing import Row, interleaved, report
 
 import prerl_jax as pj
-from prerl_jax.analysis.console import Progress
 from prerl_jax.config import AlignmentSpec, TrainConfig
 from prerl_jax.config.io import load_config
-from prerl_jax.core.types import Array, Batch, Params, Rollouts
+from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.data import make_batches
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.runtime.checkpoints import Checkpoints
+from prerl_jax.runtime.goodput import Goodput
 from prerl_jax.runtime.memory import keep_freed_memory
-from prerl_jax.runtime.metrics import MetricsWriter
+from prerl_jax.runtime.metrics import MetricsWriter, read_metrics
+from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import create_state
-from prerl_jax.trainer.loop import Loop, Run
+from prerl_jax.trainer.guards import GuardState
+from prerl_jax.trainer.loop import Place, Run, train_step
 from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.references import References
+from prerl_jax.trainer.reporting import Reporter
+from prerl_jax.trainer.rollouts import RolloutWorker
 from prerl_jax.trainer.setup import Setup, set_up
-from prerl_jax.trainer.steps import Step
+from prerl_jax.trainer.timing import StepClock
+from prerl_jax.verify import InProcessVerifier
 
 RATE, DECAY, CLIP, GROUP = 1e-6, 0.01, 1.0, 8
 KINDS = ("warmup", "rl")
@@ -64,27 +71,49 @@ def lab(prompts: int, steps: int, kind: str) -> TrainConfig:
         sampling=dataclasses.replace(config.sampling, prompts_per_step=prompts, group_size=GROUP),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, weight_decay=DECAY, max_grad_norm=CLIP),
         alignment=AlignmentSpec(),
+        evaluation=dataclasses.replace(config.evaluation, every=0),
+        checkpoints=dataclasses.replace(config.checkpoints, every=0, best=None),
     )
 
 
-@contextlib.contextmanager
-def stepping(setup: Setup) -> Iterator[Callable[[], Step]]:
-    """Yields a function that runs the training loop's next step, waits for it, and writes its metrics."""
+def begin(setup: Setup, folder: Path, writer: MetricsWriter, checkpoints: Checkpoints) -> tuple[Run, TrainState]:
+    """(a run that writes into a folder, its first state)."""
     config, tx = setup.config, setup.optimizer(setup.phases[0])
     state = create_state(setup.load_params(), tx, setup.mesh, config.seed)
-    batches = make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
+    run = Run(
+        programs=Programs(setup),
+        batches=make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed),
+        verifier=InProcessVerifier(config.data.verifier),
+        references=References(setup, folder / "checkpoints"),
+        guards=GuardState(),
+        checkpoints=checkpoints,
+        reporter=Reporter(setup, writer, None, Goodput()),
+        profile=Profile(folder / "profile", None),
+        begin=lambda: state,
+    )
+    return run, state
+
+
+@contextlib.contextmanager
+def stepping(setup: Setup) -> Iterator[Callable[[], dict[str, float]]]:
+    """Yields a function that runs the training loop's next step, waits for its metrics to be written, and returns them.
+
+    The phase has more steps than are run, so no step saves a checkpoint.
+    """
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.closing(MetricsWriter(folder)) as writer,
         contextlib.closing(Checkpoints(f"{folder}/checkpoints", keep_last=1, best=None)) as checkpoints,
     ):
-        run = Run(Programs(setup), state, batches, writer, checkpoints, Progress(0, enabled=False))
-        with Loop(run) as loop:
+        run, state = begin(setup, Path(folder), writer, checkpoints)
+        place = Place.of(state)
+        with run.reporter:
 
-            def step() -> Step:
-                done = loop.step()
-                loop.conclude(done)
-                return done
+            def step() -> dict[str, float]:
+                nonlocal state, place
+                state, place = train_step(run, state, place)
+                run.reporter.flush()
+                return read_metrics(folder)[-1]
 
             yield step
 
@@ -92,7 +121,7 @@ def stepping(setup: Setup) -> Iterator[Callable[[], Step]]:
 def against_trl(options: argparse.Namespace) -> list[Row]:
     """The row: our steps per second over TRL's."""
     rounds, target = WARMUP + options.repetitions, {"warmup": "", "rl": ">= 1.5"}
-    assemblies = {kind: set_up(lab(4 if options.quick else 24, rounds, kind)) for kind in KINDS}
+    assemblies = {kind: set_up(lab(4 if options.quick else 24, rounds + 1, kind)) for kind in KINDS}
     seconds, scalars = {"warmup": [], "rl": []}, {"warmup": [], "rl": []}
     try:
         import trl_peer
@@ -106,7 +135,7 @@ def against_trl(options: argparse.Namespace) -> list[Row]:
                 start = time.perf_counter()
                 done = step()
                 seconds[kind].append(time.perf_counter() - start)
-                scalars[kind].append(done.scalars)
+                scalars[kind].append(done)
 
         theirs, means = trl_peer.grpo_steps(assemblies["rl"], rounds, options.threads, ours)
     trl, rows = statistics.median(theirs[WARMUP:]), []
@@ -124,9 +153,12 @@ def against_trl(options: argparse.Namespace) -> list[Row]:
 def lab_rollouts(quick: bool) -> tuple[Decoder, Params, Rollouts, int]:
     """(the lab's model, its parameters, verified rollouts of one step, the prefix of P(y))."""
     setup = set_up(lab(4 if quick else 24, 1, "warmup"))
-    with stepping(setup) as step:
-        rollouts = step().rollouts
-    return setup.model, setup.load_params(), rollouts, setup.phases[0].space.prefix
+    config, programs, params = setup.config, Programs(setup), setup.load_params()
+    batches = make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
+    worker = RolloutWorker(programs, batches, InProcessVerifier(config.data.verifier), lambda: None)
+    key, _ = programs.step_keys(jax.random.PRNGKey(config.seed), 0)
+    pending = worker.sample(params, setup.phases[0], key, StepClock())
+    return setup.model, params, worker.verify(pending, 1).responses.rollouts, setup.phases[0].space.prefix
 
 
 def smollm2_rollouts() -> tuple[Decoder, Params, Rollouts, int]:
