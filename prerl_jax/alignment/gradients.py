@@ -101,11 +101,7 @@ def make_dual_gradients(
     def dual(params: Params, rollouts: Rollouts) -> tuple[Params, Params, Metrics]:
         pre_gradients, _ = gradients(pre, params, rollouts)
         post_gradients, sums = after(pre_gradients, functools.partial(gradients, post), params, rollouts)
-        found: Metrics = {}
-        kinds = (("objective", ""), ("logprob", "logprob_"))
-        for (name, prefix), *both in zip(kinds, pre_gradients, post_gradients, strict=False):
-            found |= _alignment(name, prefix, *both)
-        means = token_means(sums)
+        found, means = _alignments(pre_gradients, post_gradients), token_means(sums)
         if "sampler_logprob_diff" in means:
             found["alignment/sampler_logprob_diff"] = means["sampler_logprob_diff"]
         return pre_gradients[0], post_gradients[0], found
@@ -150,6 +146,14 @@ def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:
         return tuple(pull(c)[0] for c in cotangents), metrics | {"tokens": trained.sum(dtype=jnp.float32)}
 
     return gradients
+
+
+def _alignments(pre: tuple[Params, ...], post: tuple[Params, ...]) -> Metrics:
+    """The metrics of the gradients of the objective and, where there is a second one, of the mean log-probability."""
+    found: Metrics = {}
+    for (name, prefix), *both in zip((("objective", ""), ("logprob", "logprob_")), pre, post, strict=False):
+        found |= _alignment(name, prefix, *both)
+    return found
 
 
 def _alignment(name: str, prefix: str, a: Params, b: Params) -> Metrics:

@@ -160,7 +160,7 @@ def make_train_step(
     critic: CriticStep | None = None,
     learning_rate: float | Schedule | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Makes step(state, batch) -> (state, metrics f32[]). The step is pure: jit it with the state donated.
+    """Makes the train step.
 
     The gradient is taken with respect to `state.params`; the model sees them merged with `state.frozen`. If the loss or
     the gradient is not finite, or the batch has no trained token, params and opt_state stay as they are, bit for bit:
@@ -170,19 +170,18 @@ def make_train_step(
       model: the policy.
       tx: the optimizer. Its `update` gets `phase_step` if it takes extra arguments.
       objective: the loss of each token.
-      microbatches: the parts that the batch's rows are processed in, one after the other; it must divide the rows.
-        A part without a trained token is skipped, see `accumulate`. So one program serves a batch of any number of rows
-        up to its own, if `pack(..., microbatches=...)` has laid the rows out.
+      microbatches: parts that the rows are processed in, one after the other; it must divide them. A part without a
+        trained token is skipped, so one program also serves batches of fewer rows, see `pack`.
       temperature: divides the logits; above 0.
       chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
       critic: the critic's own update, see `make_critic_step`; it runs where the batch has rows for it.
-      learning_rate: the rate of `tx`, a number or a Schedule. It is only reported, as train/learning_rate; None leaves
-        the metric out.
+      learning_rate: the rate of `tx`, to be reported as train/learning_rate; None leaves the metric out.
 
     Returns:
-      the step. Its metrics are train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens (trained
-      tokens), train/skipped, train/learning_rate, the means of `token_means` (train/logprob, train/entropy,
-      train/sampler_logprob_diff, train/ratio and the objective's others), and the critic's.
+      step(state, batch) -> (state, metrics f32[]). It is pure: jit it with the state donated. The metrics are
+      train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens (trained tokens), train/skipped,
+      train/learning_rate, the means of `token_means` (train/logprob, train/entropy, train/sampler_logprob_diff,
+      train/ratio and the objective's others), and the critic's.
 
     Raises ValueError for an objective without `traits`, and in the step where the rows do not divide into microbatches
     or the batch has a critic's rows and the state has no critic.
@@ -191,38 +190,35 @@ def make_train_step(
     loss = make_loss(model, objective, temperature=temperature, chunk=chunk)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        def loss_of(params: Params, part: Batch) -> tuple[Array, Metrics]:
-            return loss(merge_params(params, state.frozen), part)
-
         values, batch = batch.critic, dataclasses.replace(batch, critic=None)
         trained = trained_tokens(batch, objective).any(axis=1)
-        gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+        gradient_of = jax.value_and_grad(lambda p, part: loss(merge_params(p, state.frozen), part), has_aux=True)
         (total, sums), gradient = accumulate(gradient_of, microbatches, state.params, batch, trained)
         norm = optax.tree.norm(gradient)
         applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(total)
-        trainable = (state.params, state.opt_state)
-        (params, opt_state), moved = update(tx, gradient, trainable, applied, state.phase_step)
-        metrics = {f"train/{name}": mean for name, mean in token_means(sums).items()}
-        metrics |= {
-            "train/loss": total,
-            "train/grad_norm": norm,
-            "train/update_norm": moved,
-            "train/tokens": sums["tokens"],
-            "train/skipped": 1.0 - applied,
-        }
+        trainable, moved = update(tx, gradient, (state.params, state.opt_state), applied, state.phase_step)
+        metrics = _metrics(sums, loss=total, grad_norm=norm, update_norm=moved, skipped=1.0 - applied)
         if learning_rate is not None:
             metrics["train/learning_rate"] = rate_at(learning_rate, state.phase_step)
-        new = {"params": params, "opt_state": opt_state, "step": state.step + 1, "phase_step": state.phase_step + 1}
+        new = dict(zip(("params", "opt_state"), trainable, strict=True))
+        new |= {"step": state.step + 1, "phase_step": state.phase_step + 1}
         if critic is not None and values is not None:
-            if state.critic is None:
-                raise ValueError(
-                    "The batch has rows for a critic, and state.critic is None. Pass a state with a critic."
-                )
-            new["critic"], of_critic = critic(state.critic, values, state.phase_step)
+            new["critic"], of_critic = critic(_critic_of(state), values, state.phase_step)
             metrics |= of_critic
         return dataclasses.replace(state, **new), metrics
 
     return step
+
+
+def _metrics(sums: Metrics, **others: Array) -> Metrics:
+    """The step's metrics under their names in a run."""
+    return {f"train/{name}": value for name, value in (token_means(sums) | others | {"tokens": sums["tokens"]}).items()}
+
+
+def _critic_of(state: TrainState) -> CriticState:
+    if state.critic is None:
+        raise ValueError("The batch has a critic's rows, and state.critic is None. Pass a state with a critic.")
+    return state.critic
 
 
 def update(

@@ -20,7 +20,7 @@ from prerl_jax.core.types import Params
 from prerl_jax.models import attention as attentions
 from prerl_jax.models import rope, xla_cpu
 from prerl_jax.models.cache import Cache, Held, attend_cached, hold, valid_columns, write
-from prerl_jax.models.layers import DecoderConfig, Ends, Layer, rms_norm
+from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding, require_auto_axes
 
 REMAT = {
@@ -75,7 +75,7 @@ class Decoder:
         self.unroll_decode = self._on_cpu if unroll_decode is None else unroll_decode
         self._freqs = rope.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         self._layer, self._layer_state = nnx.split(nnx.eval_shape(lambda: Layer(config, jax.random.key(0))))
-        self._layer_axes = _axes(self._layer_state)
+        self._layer_axes = axes_of(self._layer_state)
         _, self._ends_state = nnx.split(nnx.eval_shape(lambda: Ends(config, jax.random.key(0))))
 
     # Parameters
@@ -92,7 +92,7 @@ class Decoder:
 
     def logical_axes(self) -> dict:
         """The parameter tree with a tuple of logical axes at each leaf."""
-        return _axes(self._ends_state) | {"layers": _axes(self._layer_state, "layers")}
+        return axes_of(self._ends_state) | {"layers": axes_of(self._layer_state, "layers")}
 
     def abstract_params(self, dtype: Any = jnp.float32) -> dict:
         """The parameter tree of ShapeDtypeStruct, with shardings where there is a mesh.
@@ -298,11 +298,3 @@ class Decoder:
             x, carry = body(x, jax.tree.map(lambda w: w[0], weights))
             carries.append(carry)
         return x, jax.tree.map(lambda *parts: jnp.stack(parts), *carries)
-
-
-def _axes(state, *leading) -> dict:
-    """The tree of a module's state with the logical axes at each leaf, after `leading` ones."""
-    axes = jax.tree.map(
-        lambda v: (*leading, *v.get_metadata()["axes"]), state, is_leaf=lambda v: isinstance(v, nnx.Variable)
-    )
-    return nnx.to_pure_dict(axes)

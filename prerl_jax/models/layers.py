@@ -208,3 +208,11 @@ class Ends(nnx.Module):
         self.final_norm = _scale(config.hidden_size)
         if not config.tied:
             self.unembed = _normal(keys[1], (config.hidden_size, config.vocab_size), ("embed", "vocab"))
+
+
+def axes_of(state, *leading) -> dict:
+    """The tree of a module's state with the logical axes at each leaf, after `leading` ones."""
+    axes = jax.tree.map(
+        lambda v: (*leading, *v.get_metadata()["axes"]), state, is_leaf=lambda v: isinstance(v, nnx.Variable)
+    )
+    return nnx.to_pure_dict(axes)

@@ -33,7 +33,7 @@ def on_cpu(mesh: Mesh | None) -> bool:
 
 
 def unrolls(num_layers: int) -> bool:
-    """Whether a model of so many layers is unrolled in training on a CPU.
+    """Whether a model of `num_layers` layers is unrolled in training on a CPU.
 
     With several processes it always is. XLA's CPU runtime (jax 0.10) runs the collectives of a loop beside those
     outside of it, gloo takes one for the other, and the process aborts ("collective mismatch").
