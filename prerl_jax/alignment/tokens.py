@@ -16,7 +16,7 @@ Let q_t be the distribution p_t over the tokens other than y_t. Then
 where every term is positive. Hence the cosine of the second factors lies in [1/2, 1] whatever the two distributions
 are: the sign of a token's cosine is that of <h_pre, h_post>, and no cosine is above that of the two hidden states.
 
-A head with a scale s (see `types.Head`) multiplies g_t by s. A soft cap multiplies column v of g_t by its derivative
+A head with a scale s (see `head.Head`) multiplies g_t by s. A soft cap multiplies column v of g_t by its derivative
 d_v = 1 - (z_v / c)^2, so e_y - q becomes d_y e_y - d q. All terms stay positive; the bound of 1/2 no longer holds.
 
 This is the gradient of W alone. Where the embedding is tied to W, the gradient through the input is left out, and so

@@ -12,7 +12,7 @@ z = h W / temperature and y the target,
 
 so the entropy, which every run reports, comes with the gradient. The products are taken with (p - onehot) before it is
 divided by the softmax's sum: each exponential is computed once, and where p is near 1 nothing cancels. A head with a
-scale, a soft cap or padding ids (see `types.Head`) has its derivative between the logits and `h W`. The entropy's
+scale, a soft cap or padding ids (see `head.Head`) has its derivative between the logits and `h W`. The entropy's
 shortcut needs logits that are linear in h, so with a soft cap or padding ids the entropy is summed over the vocabulary.
 """
 
