@@ -105,6 +105,7 @@ from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.rollout.continuous import ContinuousBatching
+from prerl_jax.rollout.decode import SlotModel
 from prerl_jax.rollout.engine import Engine, EngineSpec, OnComplete, Sampled
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 from prerl_jax.rollout.static import StaticBatching
@@ -203,6 +204,7 @@ __all__ = [
     "SequenceMeanTokenSumNorm",
     "SequenceSumTokenSumNorm",
     "Sequences",
+    "SlotModel",
     "Space",
     "SpaceTraits",
     "StaticBatching",

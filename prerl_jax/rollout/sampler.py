@@ -167,7 +167,7 @@ def prefill(
     model: Model, params: Params, prompts: Prompts, group_size: int, length: int, dtype: str | None
 ) -> tuple[Array, Any]:
     """(hidden [Q, D] of each prompt's last token, a cache for Q * group_size rows of `length` further tokens)."""
-    segments = prompts.prompt_mask.astype(jnp.int32)
+    segments = jnp.asarray(prompts.prompt_mask).astype(jnp.int32)
     positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
     stored = {} if dtype is None else {"dtype": dtype}
     return model.init_cache(params, prompt_tokens(prompts), positions, segments, group_size, length, **stored)
