@@ -136,8 +136,9 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
     ) -> tuple[Slots, ChunkResult]:
         chunk = _Chunk(model, config, plan, weights, store, assignment, key, temperature)
         slots, drawn = chunk.decode(_start_fresh_rows(store, slots, assignment, shards))
-        active, waiting = (~slots.done).sum(), assignment.waiting.sum()
-        status = jnp.stack([active, _most_active(slots, shards), _longest_active(slots), waiting]).astype(jnp.int32)
+        active = (~slots.done).sum()
+        numbers = [active, _most_active(slots, shards), _longest_active(slots), assignment.waiting.sum()]
+        status = jnp.stack(numbers).astype(jnp.int32)
         return pin.slots(slots), ChunkResult(pin.rows(drawn), pin.rows(slots.done), pin.replicated(status))
 
     def longer_ring(ring: Ring) -> Ring:
@@ -191,8 +192,8 @@ class _Chunk:
         def condition(slots: Slots) -> Array:
             done = slots.done.reshape(self.plan.shards, -1).sum(axis=1)
             refillable = jnp.minimum(done, self.assignment.waiting).sum()
-            fits = _longest_active(slots) <= ring
-            return ~slots.done.all() & fits & (refillable < refill) & ~self._only_tail_active(slots)
+            room = ~slots.done.all() & (_longest_active(slots) <= ring)
+            return room & (refillable < refill) & ~self._only_tail_active(slots)
 
         def hidden() -> Array:
             return take_by_shard(self.store.hidden, self.assignment.prompt, self.plan.shards)
@@ -208,10 +209,10 @@ class _Chunk:
         which = active_first(slots, tail, shards)
         rows = (self.assignment.prompt, self.assignment.id, self.assignment.sample)
         prompt, ids, samples = take_by_shard(rows, which, shards)
-        few, drawn = select_slots(slots, which, prompt, shards), Drawn.empty(tail, self._columns)
+        drawn = Drawn.empty(tail, self._columns)
+        few = select_slots(slots, which, prompt, shards)
+        start, last = jnp.int32(-1), self._columns - 1  # no first tokens are drawn, so the steps begin with column 0
         functions = self._functions(ids, samples)
-        # The step starts at -1, since column 0, that of first tokens, is free.
-        start, last = jnp.int32(-1), self._columns - 1
         _, drawn, _ = decode_while(lambda few: ~few.done.all(), few, drawn, start, last, **functions)
         nothing = Drawn.empty(slots.done.shape[0], self._columns)
         return dataclasses.replace(slots, done=jnp.ones_like(slots.done)), put_by_shard(nothing, drawn, which, shards)
@@ -219,8 +220,8 @@ class _Chunk:
     def _only_tail_active(self, slots: Slots) -> Array:
         if not self.plan.tail:
             return jnp.zeros((), bool)
-        most = _most_active(slots, self.plan.shards) * self.plan.shards
-        return (self.assignment.waiting.sum() == 0) & (most <= self.plan.tail)
+        shards, none_waits = self.plan.shards, self.assignment.waiting.sum() == 0
+        return none_waits & (_most_active(slots, shards) * shards <= self.plan.tail)
 
     @property
     def _columns(self) -> int:
@@ -230,8 +231,9 @@ class _Chunk:
 
     def _functions(self, ids: Array, samples: Array) -> dict[str, Callable]:
         """`decode`, `draw` and `is_last` for slots whose rows have these prompt ids and sample numbers, i32[S]."""
-        config, head = self.config, self.model.head(self.weights)
+        config = self.config
         keys, temperature = row_keys(self.key, ids, samples), self.temperature if config.temperature else None
+        head = self.model.head(self.weights)
 
         def decode(slots: Slots) -> tuple[Array, Any]:
             return self.model.decode_slots(self.weights, slots.cache, slots.token, slots.count - 1, slots.clock)
