@@ -1,4 +1,4 @@
-"""Truncation and inversion of a distribution: exact on hand-written grids, in frequency on random ones."""
+"""Filtering and inverting a distribution: exact on grids written by hand, in frequency on random distributions."""
 
 import jax
 import jax.numpy as jnp

@@ -16,7 +16,7 @@ from prerl_jax.rollout.decode import categorical
 from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, global_rows, make_mesh
 
 MODEL = toy.Toy()
-PARAMS = MODEL.init() | {"unembed": 0.3 * MODEL.init()["unembed"]}  # spread out, so that much can be drawn
+PARAMS = MODEL.init() | {"unembed": 0.3 * MODEL.init()["unembed"]}  # flatter, so that many tokens are drawn
 KEY = jax.random.key(7)
 R, G, STOP = 8, 4, (3, 11)
 
@@ -42,7 +42,7 @@ def scored(rollouts, temperature=1.0, model=MODEL, params=PARAMS):
     return score(params, pj.PostTrainSpace()(rollouts))[:, -rollouts.response.shape[1] :]
 
 
-def test_shapes_and_what_is_carried_over(sampled):
+def test_shapes_dtypes_and_prompts(sampled):
     rows, given = 4 * G, prompts()
     expected = {
         "prompt": ((rows, 5), np.int32),
@@ -53,7 +53,7 @@ def test_shapes_and_what_is_carried_over(sampled):
         "logprobs": ((rows, R), np.float32),
     }
     found = {f.name: getattr(sampled, f.name) for f in dataclasses.fields(sampled)}
-    assert found.pop("truncated") is None  # nobody looked
+    assert found.pop("truncated") is None  # the sampler leaves it to the caller
     assert {name: (a.shape, a.dtype) for name, a in found.items()} == expected
     np.testing.assert_array_equal(sampled.prompt, np.repeat(given.prompt, G, axis=0))
     np.testing.assert_array_equal(sampled.prompt_mask, np.repeat(given.prompt_mask, G, axis=0))
@@ -75,7 +75,7 @@ def test_a_row_ends_with_its_first_stop_token_or_is_truncated(sampled):
 def test_without_stop_tokens_every_row_is_full(sampled):
     found = sampler()(PARAMS, prompts(), KEY)
     assert found.response_mask.all()
-    mask = sampled.response_mask  # and says the same up to where it would have stopped
+    mask = sampled.response_mask  # the same tokens up to the stop token
     np.testing.assert_array_equal(found.response[mask], sampled.response[mask])
 
 
@@ -102,7 +102,7 @@ def test_sample_j_of_prompt_i_draws_its_tth_token_with_key_id_j_t(sampled):
             assert token[0] == sampled.response[row, t]
 
 
-def test_what_a_row_says_depends_on_key_id_and_sample_alone(sampled):
+def test_the_tokens_of_a_row_depend_on_key_id_and_sample_alone(sampled):
     run = functools.partial(sampler(stop_tokens=STOP), PARAMS)
     every = prompts()
 
@@ -123,7 +123,7 @@ def test_what_a_row_says_depends_on_key_id_and_sample_alone(sampled):
     np.testing.assert_array_equal(smaller.response.reshape(4, 2, R), sampled.response.reshape(4, G, R)[:, :2])
 
 
-def test_keys_ids_and_samples_make_a_difference(sampled):
+def test_other_keys_ids_and_samples_give_other_tokens(sampled):
     run = functools.partial(sampler(stop_tokens=STOP), PARAMS)
     for other in (run(prompts(), jax.random.key(8)), run(prompts(ids=[4, 5, 6, 7]), KEY)):
         assert (np.asarray(other.response) != sampled.response).any(axis=1).mean() > 0.9
@@ -166,7 +166,7 @@ CONFIG = DecoderConfig("qwen3", 24, 16, 32, 2, 4, 2, 8, rope_theta=100.0, qk_nor
 
 @pytest.fixture(scope="module")
 def decoder():
-    """(decoder, parameters) of some temperament: another temperature would be noticed."""
+    """(decoder, parameters) with distributions far from uniform, so that another temperature is noticed."""
     model = Decoder(CONFIG)
     return model, toy.random_params(model, scale=0.4)
 

@@ -62,4 +62,6 @@ def test_several_processes_need_ids(monkeypatch):
 def test_a_config_takes_engine_specs_only():
     for spec in (pj.ContinuousBatching(slots=8), pj.StaticBatching()):
         assert isinstance(spec, pj.EngineSpec)
-    assert not isinstance(8, pj.EngineSpec)
+        assert pj.SamplingSpec(engine=spec).engine == spec
+    with pytest.raises(ValueError, match=r"sampling\.engine is 8, which is no EngineSpec.*ContinuousBatching"):
+        pj.SamplingSpec(engine=8)
