@@ -35,6 +35,7 @@ from prerl_jax.config.overrides import apply_overrides
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase
+from prerl_jax.core.spaces import PreTrainSpace
 from prerl_jax.core.types import Params, Rollouts
 from prerl_jax.evaluation.sampling import VerifiedResponses, padded_prompts, problems_of, sample, verify
 from prerl_jax.evaluation.verification import Verification
@@ -69,7 +70,7 @@ class Measured:
     @property
     def right(self) -> np.ndarray:
         """bool[B]: whether a response is right."""
-        return self.responses.rollouts.rewards >= 1
+        return np.asarray(self.responses.rollouts.rewards >= 1)
 
 
 def measure(
@@ -114,7 +115,7 @@ def measure(
         "model": config.model.path,
         "init_from": init_from,
         "temperature": post.temperature,
-        "prefix": pre.space.prefix,
+        "prefix": pre.space.prefix if isinstance(pre.space, PreTrainSpace) else None,
         "groups": groups,
         **_summary(sampled, alignment),
         "metrics": dict(sorted(metrics.items())),
@@ -176,8 +177,14 @@ def _gradients(setup: Setup, pre: Phase, post: Phase):
         rows, length = rollouts.response.shape
         tokens = length + rollouts.prompt.shape[1]
         chunk = chunk_length(rows, tokens, setup.model.config.vocab_size, batch_shards(setup.mesh))
-        settings = {"logprob_alignment": config.alignment.mean_logprob, "chunk": chunk}
-        dual = make_dual_gradients(setup.model, pre, post, config.sampling.group_size, **settings)
+        dual = make_dual_gradients(
+            setup.model,
+            pre,
+            post,
+            config.sampling.group_size,
+            logprob_alignment=config.alignment.mean_logprob,
+            chunk=chunk,
+        )
         return dual(params, rollouts)[2]
 
     return program
@@ -190,7 +197,7 @@ def _summary(sampled: Measured, alignment: TokenAlignment) -> dict[str, Any]:
         "responses": len(right),
         "tokens": int(mask.sum()),
         "accuracy": float(right.mean()),
-        "truncated": float(sampled.responses.rollouts.truncated.mean()),
+        "truncated": float(np.mean(np.asarray(sampled.responses.rollouts.truncated))),
     }
     for name, rows in (("right", right), ("wrong", ~right)):
         chosen = mask & rows[:, None]

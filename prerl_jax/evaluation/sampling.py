@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -116,8 +117,8 @@ def verify(pending: PendingResponses, where: str, check: Callable[[], None] = la
     """
     rollouts = pending.sampled.rollouts
     verdicts = await_verdicts(pending.verification, not_finite(rollouts), where, check)
-    rollouts = dataclasses.replace(rollouts, rewards=verdicts.rewards, truncated=verdicts.truncated)
-    return VerifiedResponses(rollouts, verdicts.texts, verdicts.timed_out)
+    on_host: dict[str, Any] = {"rewards": verdicts.rewards, "truncated": verdicts.truncated}
+    return VerifiedResponses(dataclasses.replace(rollouts, **on_host), verdicts.texts, verdicts.timed_out)
 
 
 def await_verdicts(
@@ -135,7 +136,8 @@ def await_verdicts(
 
 def not_finite(rollouts: Rollouts) -> np.ndarray:
     """bool[B]: whether the log-probability of a sampled token is not finite. Numpy."""
-    return (~np.isfinite(rollouts.logprobs) & rollouts.response_mask).any(axis=1)
+    broken: np.ndarray = ~np.isfinite(np.asarray(rollouts.logprobs)) & np.asarray(rollouts.response_mask)
+    return np.any(broken, axis=1)
 
 
 def require_finite(broken: np.ndarray, where: str) -> None:

@@ -117,7 +117,7 @@ class Verification:
             found = self._verdicts
             texts = as_texts(responses, lengths, self._decode)
             truncated = is_truncated(responses, lengths, self._stop_tokens)
-            verified = self._verify([self._problems[row] for row in rows], texts, truncated)
+            verified = self._verify([self._problems[row] for row in rows], texts, truncated.tolist())
             found.measured[rows] = self._measure(texts)
         for row, text in zip(rows, texts, strict=True):
             found.texts[row] = text

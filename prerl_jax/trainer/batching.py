@@ -29,7 +29,7 @@ from prerl_jax.core.packing import pack, plan, unpack
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.scoring import make_score_old_and_reference
 from prerl_jax.core.train_step import Metrics, trained_tokens
-from prerl_jax.core.types import Array, Batch, Params, Rollouts, ValueBatch
+from prerl_jax.core.types import Array, Batch, Params, Rollouts
 from prerl_jax.runtime.mesh import batch_sharding, global_rows, local_rows, replicated
 from prerl_jax.trainer.critic import with_values
 from prerl_jax.trainer.setup import Setup
@@ -103,7 +103,7 @@ class Batching:
         local = local_rows(self._layout(phase)(rollouts, key))
         bins, valid = plan(local, Reinforce(), self.shape[1]), local.sequences.segments > 0
         batch = global_rows(self.setup.mesh, self._packed(local, bins, self.shape))
-        both = {"old_logprobs": policy, "ref_logprobs": reference}
+        both: dict[str, Any] = {"old_logprobs": policy, "ref_logprobs": reference}
         policies = {name: both[name] for name in phase.logprobs_needed_before_update}
         found = self._score(phase.temperature)(batch, policies)
         parts = self.shape[0] // self.setup.part_rows
@@ -133,10 +133,11 @@ class Batching:
         """
         local, rows = local_rows(batch), len(batch.weights)
         packed = self._packed(local, plan(local, phase.objective, self.shape[1]), (rows, self.shape[1]))
-        if phase.value_advantage is None:
+        if phase.value_advantage is None or batch.critic is None:
             return packed
-        shape = batch.critic.weights.shape
-        return dataclasses.replace(packed, critic=self._packed(local.critic, plan(local.critic, None, shape[1]), shape))
+        rows, length = batch.critic.weights.shape
+        critic = self._packed(local.critic, plan(local.critic, None, length), (rows, length))
+        return dataclasses.replace(packed, critic=critic)
 
     def place(self, phase: Phase, packed: Batch, reference: Params | None) -> Batch:
         """Puts this process's packed rows onto the mesh, with the reference's log-probabilities if it has any.
@@ -151,7 +152,7 @@ class Batching:
             return batch
         return dataclasses.replace(batch, **self._score(phase.temperature)(batch, {"ref_logprobs": reference}))
 
-    def _packed(self, local: Batch | ValueBatch, bins: list[list[int]], shape: tuple[int, int]) -> Any:
+    def _packed(self, local: Any, bins: list[list[int]], shape: tuple[int, int]) -> Any:
         rows, length = shape
         return pack(local, bins, rows // jax.process_count(), length, microbatches=rows // self.setup.part_rows)
 
@@ -239,7 +240,7 @@ def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
         "train/solved_groups": right.all(axis=1).mean(),
         "train/unsolved_groups": (~right.any(axis=1)).mean(),
         "train/length": lengths.mean(),
-        "train/truncated": rollouts.truncated.mean(),
+        "train/truncated": jnp.asarray(rollouts.truncated).mean(),
         "train/sampler_logprob": rollouts.logprobs.sum() / jnp.maximum(lengths.sum(), 1),
     }
 
@@ -254,12 +255,16 @@ def _abstract_rollouts(setup: Setup) -> Rollouts:
     """The rollouts of a step as a tree of ShapeDtypeStruct."""
     rows, config = setup.rows, setup.config
     prompt, response = (rows, config.data.max_prompt_tokens), (rows, config.sampling.max_new_tokens)
+
+    def of(shape: tuple[int, ...], dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
     return Rollouts(
-        prompt=jax.ShapeDtypeStruct(prompt, jnp.int32),
-        prompt_mask=jax.ShapeDtypeStruct(prompt, bool),
-        response=jax.ShapeDtypeStruct(response, jnp.int32),
-        response_mask=jax.ShapeDtypeStruct(response, bool),
-        rewards=jax.ShapeDtypeStruct((rows,), jnp.float32),
-        logprobs=jax.ShapeDtypeStruct(response, jnp.float32),
-        truncated=jax.ShapeDtypeStruct((rows,), bool),
+        prompt=of(prompt, jnp.int32),
+        prompt_mask=of(prompt, bool),
+        response=of(response, jnp.int32),
+        response_mask=of(response, bool),
+        rewards=of((rows,), jnp.float32),
+        logprobs=of(response, jnp.float32),
+        truncated=of((rows,), bool),
     )

@@ -23,18 +23,22 @@ def with_critic(setup: Setup, state: TrainState) -> tuple[TrainState, list[str]]
 
     A critic that comes from no checkpoint starts from the policy's parameters.
     """
-    if setup.critic is None or state.critic is not None:
+    if setup.critic is None or state.critic is not None or (abstract := setup.abstract_critic()) is None:
         return state, []
     policy = merge_params(state.params, state.frozen)
-    critic = begin_critic(policy, setup.critic.begin, setup.critic_optimizer, setup.abstract_critic())
+    critic = begin_critic(policy, setup.critic.begin, setup.critic_optimizer, abstract)
     return dataclasses.replace(state, critic=critic), ["the critic begins from the policy, with a head of zeros"]
 
 
 def values_program(setup: Setup) -> Callable[[Params, Rollouts], Array]:
     """(the critic's parameters, rollouts on the mesh) -> f32[B, R], the value before each response token."""
 
+    critic = setup.critic
+    if critic is None:
+        raise ValueError("The config has no critic, so there are no values to compute.")
+
     def values(params: Params, rollouts: Rollouts) -> Array:
-        return rollout_values(setup.critic, params, rollouts, rollouts.response.shape[0] // setup.part_rows)
+        return rollout_values(critic, params, rollouts, rollouts.response.shape[0] // setup.part_rows)
 
     return jax.jit(values, out_shardings=batch_sharding(setup.mesh))
 
@@ -56,7 +60,7 @@ def with_values(batch: Batch, rollouts: Rollouts, values: Array | None) -> tuple
 
 def critic_step(setup: Setup, batch: Batch) -> CriticStep | None:
     """The critic's part of the train step; None for a batch without rows for a critic."""
-    if batch.critic is None:
+    if batch.critic is None or setup.critic is None or setup.config.critic is None:
         return None
     parts = batch.critic.weights.shape[0] // setup.part_rows
     clip = setup.config.critic.value_clip

@@ -130,7 +130,7 @@ class GuardState:
         for guard in phase.guards:
             name = f"train/guard/{guard.metric}/{type(guard.condition).__name__.lower()}"
             shown[name] = max(shown.get(name, 0.0), float(held[guard]))
-        reaction = ends[0].reaction if ends else None
+        reaction = next((g.reaction for g in ends if isinstance(g.reaction, EndPhase | RollBack)), None)
         return Decision(reaction, ended, warned, min((self._good(guard) for guard in back), default=None), shown)
 
     def needed(self, phase: Phase) -> tuple[int, ...]:
@@ -194,5 +194,10 @@ def roll_back(
         leaf.delete()
     found = checkpoints.read(setup.abstract_state(), good)
     restored, _ = with_critic(setup, begin() if found is None else found.state)
-    counters = {"step": state.step, "rng": state.rng, "phase": state.phase, "phase_step": state.phase_step}
+    counters: dict[str, Any] = {
+        "step": state.step,
+        "rng": state.rng,
+        "phase": state.phase,
+        "phase_step": state.phase_step,
+    }
     return dataclasses.replace(restored, **counters), 0 if found is None else found.step

@@ -37,8 +37,8 @@ def read_source(workdir: Path, *, asked: CheckpointAddress | None) -> Checkpoint
     if (workdir / FILE).exists():
         record = json.loads((workdir / FILE).read_text())
         began = CheckpointAddress(Path(record["workdir"]), record["step"])
-    same = began is not None and asked is not None and asked.workdir == began.workdir
-    if asked is not None and not (same and asked.step in (None, began.step)):
+    elsewhere = asked is not None and (began is None or asked.workdir != began.workdir)
+    if elsewhere or (asked is not None and began is not None and asked.step not in (None, began.step)):
         raise ValueError(
             f"{workdir} holds a run that began from {began or 'its model'}, not from {asked}. Leave --init-from out to "
             "resume it, or begin another run with another --workdir."

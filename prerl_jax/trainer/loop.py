@@ -223,7 +223,8 @@ def guard(
         state = at_phase(state, run.setup.mesh, after.phase)
     outcome = ""
     if isinstance(decision.reaction, RollBack):
-        good = max(decision.good, place.step - place.phase_step)  # at the earliest, the phase's beginning
+        begins = place.step - place.phase_step  # of the phase: the earliest that a guard goes back to
+        good = begins if decision.good is None else max(decision.good, begins)
         state, restored = roll_back(run.setup, run.checkpoints, run.begin, state, good)
         outcome = f" -> rolled back to step {restored}"
     if outcome or not report.evaluation.metrics:

@@ -136,8 +136,11 @@ class Programs:
             )
             updated, metrics = step(state, batch)
             if last is not None:
-                counters = {n: jnp.where(last, getattr(updated, n), getattr(state, n)) for n in ("step", "phase_step")}
-                updated = dataclasses.replace(updated, **counters)
+                updated = dataclasses.replace(
+                    updated,
+                    step=jnp.where(last, updated.step, state.step),
+                    phase_step=jnp.where(last, updated.phase_step, state.phase_step),
+                )
             return advance(setup.phases, updated), metrics
 
         return jax.jit(train, donate_argnums=0, out_shardings=(shardings, replicated(setup.mesh)))

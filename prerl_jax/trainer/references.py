@@ -60,11 +60,12 @@ class References:
         return None if self._kept is None else self._kept[1]
 
     def _read(self, step: int, phase: Phase) -> Params:
-        if step == 0 and self.source is None:
-            with share_errors("loading the reference model"):
-                return self.setup.load_params()
-        folder, saved = self.checkpoints, step
+        folder: Path = self.checkpoints
+        saved: int | None = step
         if step == 0:
+            if self.source is None:
+                with share_errors("loading the reference model"):
+                    return self.setup.load_params()
             folder, saved = self.source.checkpoints, self.source.step
         try:
             return restore_params(folder, self.setup.model.abstract_params(), saved).state

@@ -58,7 +58,7 @@ class RolloutBatch:
 
     def mixed(self, group_size: int) -> np.ndarray:
         """bool[prompts], of all processes: whether the rewards of a group are not all equal."""
-        rewards = self.responses.rollouts.rewards.reshape(-1, group_size)
+        rewards = np.asarray(self.responses.rollouts.rewards).reshape(-1, group_size)
         return gather_rows((rewards != rewards[:, :1]).any(axis=1))
 
 
@@ -124,7 +124,8 @@ class RolloutWorker:
         self, first: RolloutBatch, params: Params, phase: Phase, key: Array, clock: StepClock, step: int
     ) -> StepRollouts:
         """Replaces groups of equal rewards by mixed groups of further batches, where the phase asks for it."""
-        batches, metrics = [first], {}
+        batches = [first]
+        metrics: dict[str, Any] = {}
         batch = first
         if phase.max_resamples:
             group_size = self.setup.config.sampling.group_size
@@ -203,6 +204,7 @@ def completions(batch: RolloutBatch, examples: Sequence[Example], phase: str, co
     group_size = len(responses.texts) // len(batch.problems)
     problems = problems_of([examples[i] for i in batch.problems], group_size)
     count = min(count, len(problems))
+    truncated = np.asarray(responses.rollouts.truncated)
     return [
         {
             "phase": phase,
@@ -210,7 +212,7 @@ def completions(batch: RolloutBatch, examples: Sequence[Example], phase: str, co
             "answer": problems[row].answer,
             "response": responses.texts[row],
             "reward": float(responses.rollouts.rewards[row]),
-            "truncated": bool(responses.rollouts.truncated[row]),
+            "truncated": bool(truncated[row]),
         }
         for row in (i * len(problems) // count for i in range(count))
     ]

@@ -128,6 +128,8 @@ class Setup:
     @property
     def critic_optimizer(self) -> optax.GradientTransformation:
         """The critic's optimizer, for a run with a critic."""
+        if self.config.critic is None:
+            raise ValueError("The config has no critic, so there is no optimizer of one.")
         spec = self.config.critic.optimizer
         return _adamw(spec, spec.learning_rate)
 
@@ -170,8 +172,14 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
     mesh = make_mesh(config.mesh, devices)
     validate(config, shards=batch_shards(mesh))
     spec = config.model
-    how = {"compute_dtype": spec.compute_dtype, "remat": spec.remat, "attention": spec.attention}
-    model = Decoder(read_config(spec.path), **how, mesh=mesh, rules=spec.rules)
+    model = Decoder(
+        read_config(spec.path),
+        compute_dtype=spec.compute_dtype,
+        remat=spec.remat,
+        attention=spec.attention,
+        mesh=mesh,
+        rules=spec.rules,
+    )
     model.abstract_params()  # refuses a mesh that does not divide the model
     tokenizer = load_tokenizer(spec.path)
     stop_tokens = _stop_tokens(config, model)
@@ -227,7 +235,9 @@ def _check_vocabulary(
     """An id outside the embedding would silently be clamped to its last row."""
     spaces = [term.space for phase in phases for term in phase.all_terms]
     prefixes = [space.prefix for space in spaces if isinstance(space, PreTrainSpace | PromptDropout)]
-    ids = [max(example.tokens) for example in examples] + list(stop_tokens) + [p for p in prefixes if p is not None]
+    ids = (
+        [max(example.tokens) for example in examples] + list(stop_tokens) + [p for p in prefixes if isinstance(p, int)]
+    )
     if max(ids) >= model.config.vocab_size:
         raise ValueError(
             f"token id {max(ids)} of the prompts, stop tokens or prefix is outside the model's vocabulary of "

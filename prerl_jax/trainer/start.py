@@ -104,7 +104,7 @@ def run(
     with share_errors(f"checking {workdir}"):
         changed = newest is not None and _check_config(config, workdir, allow_config_change)
         began = None if newest is None else read_source(workdir, asked=source)
-    if not changed and saved is not None and saved.get("phase") == len(config.phases):
+    if not changed and newest is not None and saved is not None and saved.get("phase") == len(config.phases):
         tracer.check(newest, newest)
         return _finish(workdir, console, main, GuardState.of(saved.get("guards")))
     if newest is None:

@@ -97,8 +97,11 @@ class TrainedTokens:
     @classmethod
     def of(cls, batch: Batch) -> TrainedTokens:
         """The amount of work in a packed batch of numpy arrays."""
-        critic = np.zeros(0, np.int64) if batch.critic is None else segment_lengths(batch.critic.sequences.segments)
-        return cls(segment_lengths(batch.sequences.segments), int((batch.weights != 0).sum()), critic)
+        valued = np.zeros(0, np.int64)
+        if batch.critic is not None:
+            valued = segment_lengths(np.asarray(batch.critic.sequences.segments))
+        lengths = segment_lengths(np.asarray(batch.sequences.segments))
+        return cls(lengths, int((batch.weights != 0).sum()), valued)
 
 
 class Work:
