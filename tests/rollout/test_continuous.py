@@ -62,7 +62,11 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("case", NUMBERS)
+SLOW = ("chunks, longer rings, fewer slots", "one slot", "a tail of all slots, from the first token on")
+CASES = [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in NUMBERS]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_the_same_tokens_as_the_sampler(case, sampled):
     calls = []
     batching = engine(**NUMBERS[case])
@@ -93,9 +97,9 @@ def test_the_sampler_continues_in_a_longer_ring():
     ("spec", "slots", "numbers"),
     [
         (MeshSpec(data=2, fsdp=4), 8, {"rings": (12, 29), "shrink": (8,)}),
-        (MeshSpec(data=2, fsdp=2, tensor=2), None, {"rings": (12, 29), "shrink": (8,)}),
+        pytest.param(MeshSpec(2, 2, 2), None, {"rings": (12, 29), "shrink": (8,)}, marks=pytest.mark.slow),
         (MeshSpec(data=2, fsdp=2, tensor=2), None, {"tail": 24}),
-        (MeshSpec(data=2, fsdp=4), 16, {"tail": 16}),
+        pytest.param(MeshSpec(2, 4), 16, {"tail": 16}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -173,7 +177,12 @@ def test_a_smaller_cache_is_close(dtype, tolerance):
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"slots": 8, "rings": (4, 29), "shrink": (4,)}, {"tail": 16}, {"slots": 8, "tail": 4}]
+    "numbers",
+    [
+        {"slots": 8, "rings": (4, 29), "shrink": (4,)},
+        pytest.param({"tail": 16}, marks=pytest.mark.slow),
+        pytest.param({"slots": 8, "tail": 4}, marks=pytest.mark.slow),
+    ],
 )
 def test_decoding_layers_in_a_loop_gives_the_same_tokens(numbers):
     """Refilled, in longer rings, in fewer slots, with a tail. An int8 cache makes rounding errors larger."""
@@ -183,7 +192,9 @@ def test_decoding_layers_in_a_loop_gives_the_same_tokens(numbers):
     assert_same_rollouts(batching.sample(PARAMS, prompts(), KEY).rollouts, expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_k": 5, "top_p": 0.9}])
+@pytest.mark.parametrize(
+    "settings", [pytest.param({}, marks=pytest.mark.slow), {"temperature": 0.0}, {"top_k": 5, "top_p": 0.9}]
+)
 def test_the_default_tail_of_short_responses(settings):
     """Of 64 rows it is the last 8; they get the tokens of the sampler, however tokens are drawn."""
     settings = pj.SamplerConfig(R, stop_tokens=(3, 11), **settings)

@@ -1,4 +1,4 @@
-"""The tiny run of these tests: on one device, compiled once, finished once."""
+"""The tiny run of these tests: on one device, traced once, finished once."""
 
 import types
 
@@ -6,8 +6,24 @@ import jax
 import pytest
 import tiny_run
 
+from prerl_jax.config.io import render
+from prerl_jax.trainer import start
+from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import set_up
 from prerl_jax.trainer.start import run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs():
+    """Runs of one config on one mesh share their programs: a resumed run traces and compiles nothing again."""
+    kept = {}
+
+    def programs(setup):
+        return kept.setdefault((render(setup.config), setup.mesh), Programs(setup))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "Programs", programs)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +40,7 @@ def setup():
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, shared_programs):
     """A run that nothing disturbed: its workdir, the rows of its table and what it printed. Not to be written to."""
     workdir, console = tmp_path_factory.mktemp("finished"), tiny_run.quiet()
     with pytest.MonkeyPatch.context() as patch:

@@ -99,6 +99,7 @@ def test_died_and_resumed(finished, setup, tmp_path):
         toy.assert_same_bits(state_at(tmp_path, setup, step), state_at(finished.workdir, setup, step))
 
 
+@pytest.mark.slow
 def test_eight_devices_and_microbatches_compute_the_same(finished, tmp_path, monkeypatch):
     """Sharded parameters, heads over two devices, rows over four."""
     monkeypatch.undo()
