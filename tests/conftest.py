@@ -6,7 +6,11 @@ All workers, and the processes that tests start, share one compilation cache. It
 (`pytest --cache-clear` empties it), or the folder that `JAX_COMPILATION_CACHE_DIR` names.
 """
 
+import ctypes
 import os
+import resource
+
+import pytest
 
 FLAGS = {
     "xla_force_host_platform_device_count": "8",
@@ -21,6 +25,9 @@ VARIABLES = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
+MOST_BYTES = 2 << 30
+"""Of a test process, before its compiled programs are dropped."""
+
 for name, value in VARIABLES.items():
     os.environ.setdefault(name, value)
 for flag, value in FLAGS.items():
@@ -32,3 +39,24 @@ def pytest_configure(config):
     """Sets the cache's folder. Workers inherit it: they are started later, with this process's environment."""
     if config.pluginmanager.has_plugin("cacheprovider") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("compiled"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freed_memory():
+    """Compiled programs are dropped once they hold gigabytes, and glibc returns their memory: it fills up otherwise."""
+    yield
+    import jax
+
+    if resident_bytes() > MOST_BYTES:
+        jax.clear_caches()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+        trim(0)
+
+
+def resident_bytes():
+    """The memory that this process has now; where there is no /proc, the most that it has had."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

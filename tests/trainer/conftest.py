@@ -1,11 +1,13 @@
 """The tiny run of these tests: on one device, traced once, finished once."""
 
+import dataclasses
 import types
 
 import jax
 import pytest
 import tiny_run
 
+from prerl_jax.config import CheckpointSpec
 from prerl_jax.config.io import render
 from prerl_jax.trainer import start
 from prerl_jax.trainer.programs import Programs
@@ -15,11 +17,16 @@ from prerl_jax.trainer.start import run
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_programs():
-    """Runs of one config on one mesh share their programs: a resumed run traces and compiles nothing again."""
+    """Runs whose programs are the same share them: a resumed run traces and compiles nothing again."""
     kept = {}
 
     def programs(setup):
-        return kept.setdefault((render(setup.config), setup.mesh), Programs(setup))
+        config = setup.config
+        evaluation = dataclasses.replace(config.evaluation, every=0)
+        same = dataclasses.replace(config, seed=0, checkpoints=CheckpointSpec(), evaluation=evaluation)
+        found = kept.setdefault((render(same), setup.mesh), Programs(setup))
+        found.setup = setup
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(start, "Programs", programs)
