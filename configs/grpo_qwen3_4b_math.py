@@ -4,7 +4,7 @@ Command, on every worker of the slice (launch/tpu_vm.sh does that):
 
     python -m prerl_jax.launch --config configs/grpo_qwen3_4b_math.py --workdir /mnt/shared/grpo_qwen3_4b_math
 
-Model, data, hardware and everything else as in dsrl_qwen3_4b_math.py; the phases are all that differs.
+Everything except the phases, hardware included, is as in dsrl_qwen3_4b_math.py.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.26, GRPO 55.79. The paper has DSRL at 45 %
 accuracy in 2.5 times fewer steps than this.

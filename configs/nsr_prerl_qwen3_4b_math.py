@@ -1,13 +1,13 @@
-"""NSR-PreRL on Qwen3-4B and MATH: negative samples alone, in P(y), for the whole run.
+"""NSR-PreRL on Qwen3-4B and MATH: negative samples only, in P(y), for the whole run.
 
 Command, on every worker of the slice (launch/tpu_vm.sh does that):
 
     python -m prerl_jax.launch --config configs/nsr_prerl_qwen3_4b_math.py --workdir /mnt/shared/nsr_prerl_qwen3_4b_math
 
-Model, data, hardware and everything else as in dsrl_qwen3_4b_math.py; the phases are all that differs.
+Everything except the phases, hardware included, is as in dsrl_qwen3_4b_math.py.
 
-Expected: it is an ablation, no recipe: in the paper NSR-PreRL multiplies transition thoughts by 14.89 and reflection
-thoughts by 6.54; as a warm-up 10 to 25 steps are recommended (arXiv 2604.14142).
+Expected: this is an ablation, not a way to train. In the paper (arXiv 2604.14142) NSR-PreRL multiplies transition
+thoughts by 14.89 and reflection thoughts by 6.54; as a warm-up, 10 to 25 steps of it are recommended.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
-"""PSR-RL on Qwen3-4B and MATH: positive samples alone, in P(y given x), for the whole run.
+"""PSR-RL on Qwen3-4B and MATH: positive samples only, in P(y|x), for the whole run.
 
 Command, on every worker of the slice (launch/tpu_vm.sh does that):
 
     python -m prerl_jax.launch --config configs/psr_rl_qwen3_4b_math.py --workdir /mnt/shared/psr_rl_qwen3_4b_math
 
-Model, data, hardware and everything else as in dsrl_qwen3_4b_math.py; the phases are all that differs.
+Everything except the phases, hardware included, is as in dsrl_qwen3_4b_math.py.
 
-Expected: an ablation of the paper (arXiv 2604.14142), of which no published number is at hand to compare with.
+Expected: this is an ablation of the paper (arXiv 2604.14142); there is no published number to compare with.
 """
 
 import dataclasses
