@@ -62,7 +62,7 @@ class SlotModel(Model, Protocol):
         """
 
     def pin_cache(self, x: Array) -> Array:
-        """An array of the cache, constrained to its sharding on the mesh."""
+        """An array of the cache, such as the keys [S, N, K, columns], constrained to its sharding on the mesh."""
 
 
 @pytree
