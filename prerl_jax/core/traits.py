@@ -80,7 +80,7 @@ def check_traits(part: Any, kind: Any) -> None:
         raise ValueError(f"{part.__name__} is a class, and an instance is needed: write {part.__name__}(...).")
     if not callable(part):
         raise ValueError(f"{part!r} cannot be called. Give the class {name} a method __call__.")
-    found = getattr(part, "traits", None)
+    found = part.traits if hasattr(part, "traits") else None
     if not isinstance(found, kind):
         names = ", ".join(field.name for field in dataclasses.fields(kind))
         raise ValueError(

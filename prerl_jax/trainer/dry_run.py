@@ -13,7 +13,6 @@ from rich.table import Table
 
 from prerl_jax.config.io import render
 from prerl_jax.config.schema import TrainConfig
-from prerl_jax.core.phases import Phase
 from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
 from prerl_jax.models.cache import head_bytes
@@ -22,6 +21,7 @@ from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import bytes_per_device
+from prerl_jax.trainer.batching import Batching
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
 
@@ -126,8 +126,8 @@ def _training_bytes(setup: Setup) -> dict[str, int]:
     params = model.abstract_params()
     weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
     cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
-    longest = max(_row_length(phase, config) for phase in setup.phases)
-    rows = setup.rows // batch_shards(setup.mesh)
+    rows, longest = Batching(setup).shape
+    rows //= batch_shards(setup.mesh)
     epochs = max(phase.epochs for phase in setup.phases)
     each = f", for each of {epochs} epochs" if epochs > 1 else ""
     return {
@@ -208,16 +208,10 @@ def _cache(setup: Setup, rows: int, length: int) -> int:
 def _attention(setup: Setup) -> str:
     """Which attention computes the rows of the train step on these devices, and on TPUs if these are none."""
     model, mesh = setup.model, setup.mesh
-    length = max(_row_length(phase, setup.config) for phase in setup.phases)
+    _, length = Batching(setup).shape
     query = (setup.part_rows, length, model.config.num_heads, model.config.head_dim)
     shapes = (query, model.config.num_kv_heads, mesh, model.rules)
     if model.attention == "xla" or mesh.devices.flat[0].platform == "tpu":
         return choose(model.attention, *shapes)
     misfit = splash.misfit(*shapes)
     return "xla; on TPUs " + (f"xla: {misfit}" if misfit else "splash")
-
-
-def _row_length(phase: Phase, config: TrainConfig) -> int:
-    """Tokens of the longest row that the phase's spaces can make."""
-    given_prompt = any(term.space.traits.given_prompt for term in phase.all_terms)
-    return (config.data.max_prompt_tokens if given_prompt else 1) + config.sampling.max_new_tokens
