@@ -119,15 +119,20 @@ def begin_critic(
 
 
 def reset_optimizer(state: TrainState, tx: optax.GradientTransformation) -> TrainState:
-    """Returns the state with fresh moments of the policy. The critic keeps its moments.
+    """Returns the state with fresh moments of the policy. The critic keeps its moments. The old moments are donated.
 
     Args:
       state: the state of a run.
       tx: the policy's optimizer.
     """
     shardings = jax.tree.map(lambda x: x.sharding, state.opt_state)
-    opt_state = jax.jit(tx.init, out_shardings=shardings)(state.params)
-    return dataclasses.replace(state, opt_state=opt_state)
+
+    def fresh(old: Any, params: Params) -> Any:
+        del old
+        return tx.init(params)
+
+    begin = jax.jit(fresh, donate_argnums=0, out_shardings=shardings, keep_unused=True)
+    return dataclasses.replace(state, opt_state=begin(state.opt_state, state.params))
 
 
 def at_phase(state: TrainState, mesh: Mesh, phase: int, phase_step: int = 0) -> TrainState:

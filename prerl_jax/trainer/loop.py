@@ -156,7 +156,8 @@ def train_step(run: Run, state: TrainState, place: Place) -> tuple[TrainState, P
     )
     aligned = align(programs, phase, policy, prepared) if due(config.alignment.every, place.step) else {}
     clock.mark("prepared", *(() if aligned else ("aligned",)))
-    run.reporter.watch_alignment(clock, aligned)
+    if aligned:
+        run.reporter.watch_alignment(clock, aligned)
 
     state, updated = update(programs, phase, state, prepared)
     group_size = config.sampling.group_size

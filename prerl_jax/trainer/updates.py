@@ -104,16 +104,18 @@ def prepare(
         clock.mark("scored")
         inputs = {"key": key, "phase_step": np.int32(phase_step), "values": values} | logprobs
         unpacked = deque(batching.prepare(phase, on_mesh, inputs, number) for number in range(phase.updates))
-        updates = _packed(programs, phase, unpacked)
-        first = next(updates)
+    updates = _packed(programs, phase, unpacked)
+    first = next(updates)
     return Prepared(on_mesh, itertools.chain([first], updates), reference, scored)
 
 
 def _packed(programs: Programs, phase: Phase, unpacked: deque[tuple[Batch, Metrics]]) -> Iterator[PackedUpdate]:
     while unpacked:
-        batch, statistics = unpacked.popleft()
         with annotate("prepare"):
-            yield PackedUpdate(programs.batching.pack(phase, batch), statistics)
+            batch, statistics = unpacked.popleft()
+            packed = PackedUpdate(programs.batching.pack(phase, batch), statistics)
+            del batch  # the unpacked batch on the mesh is freed before the update
+        yield packed
 
 
 def align(programs: Programs, phase: Phase, params: Params, prepared: Prepared) -> Metrics:

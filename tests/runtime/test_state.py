@@ -1,12 +1,14 @@
 """The train state that a run begins with."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from prerl_jax import adamw
 from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, make_mesh
-from prerl_jax.runtime.state import create_state
+from prerl_jax.runtime.state import create_state, reset_optimizer
 
 
 def test_a_new_state_takes_over_the_parameters():
@@ -33,3 +35,15 @@ def test_frozen_parameters_are_taken_over_without_moments():
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert len(moments) == 2  # of the trained leaf
     assert all(leaf.sharding.is_equivalent_to(batch_sharding(mesh), leaf.ndim) for leaf in moments)
+
+
+def test_fresh_moments_take_the_place_of_the_old_ones():
+    """At a phase's first step there is no room for both."""
+    mesh = make_mesh(MeshSpec())
+    params = {"w": jax.device_put(jnp.arange(8.0), batch_sharding(mesh))}
+    state = create_state(params, adamw(1e-3), mesh, seed=0)
+    moved = dataclasses.replace(state, opt_state=jax.tree.map(lambda x: x + 1, state.opt_state))
+    fresh = reset_optimizer(moved, adamw(1e-3))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(moved.opt_state))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(fresh.opt_state))
+    np.testing.assert_array_equal(fresh.params["w"], np.arange(8.0))
