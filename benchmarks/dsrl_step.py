@@ -46,7 +46,8 @@ from prerl_jax.runtime.metrics import MetricsWriter, read_metrics
 from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import create_state
 from prerl_jax.trainer.guards import GuardState
-from prerl_jax.trainer.loop import Place, Run, train_step
+from prerl_jax.trainer.loop import Run, train_step
+from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.reporting import Reporter
@@ -106,7 +107,7 @@ def stepping(setup: Setup) -> Iterator[Callable[[], dict[str, float]]]:
         contextlib.closing(Checkpoints(f"{folder}/checkpoints", keep_last=1, best=None)) as checkpoints,
     ):
         run, state = begin(setup, Path(folder), writer, checkpoints)
-        place = Place.of(state)
+        place = Position.of(state)
         with run.reporter:
 
             def step() -> dict[str, float]:

@@ -32,7 +32,8 @@ from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import create_state
 from prerl_jax.trainer import setup as trainer_setup
 from prerl_jax.trainer.guards import GuardState
-from prerl_jax.trainer.loop import Place, Run, train_step
+from prerl_jax.trainer.loop import Run, train_step
+from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.reporting import Reporter
@@ -179,7 +180,7 @@ def steps(
     """(the run, its state, the metrics of each step) after some steps of a config, without the base's evaluation."""
     run, state, lines = begin(config, devices)
     with run.reporter:
-        place = Place.of(state)
+        place = Position.of(state)
         for _ in range(count):
             state, place = train_step(run, state, place)
         run.reporter.flush()

@@ -147,6 +147,12 @@ def _validate_guards(config: TrainConfig) -> None:
                     f"{what}, which is never measured with evaluation.samples = {evaluation.samples}: watch one of "
                     f"{', '.join(evaluation.metrics)}."
                 )
+            given_prompt = any(term.space.traits.given_prompt for term in phase.all_terms)
+            if guard.metric == "train/sampler_logprob_diff" and not given_prompt:
+                raise ValueError(
+                    f"{what}, which compares with the sampler's log-probabilities. These are given the prompt, and the "
+                    "phase trains in a space without it. Leave the guard out, or use PostTrainSpace()."
+                )
             if kind == "alignment" and not config.alignment.every:
                 raise ValueError(f"{what}, and alignment.every is 0: set it to the steps between measurements.")
             if kind == "eval" and isinstance(guard.reaction, EndPhase) and not 0 < every < phase.steps:

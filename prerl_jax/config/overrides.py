@@ -109,7 +109,7 @@ def _fits(value: Any, expected: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if expected is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if getattr(expected, "_is_protocol", False):
+    if isinstance(expected, type) and typing.Protocol in expected.__bases__:
         members = [m for m in vars(expected) if not m.startswith("_") or m in ("__call__", "__len__", "__getitem__")]
         return not isinstance(value, type) and all(hasattr(value, m) for m in members)
     return isinstance(value, origin or expected)

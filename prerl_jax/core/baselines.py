@@ -179,7 +179,7 @@ def ppo(
     clip_high: float = 0.2,
     minibatches: int = 1,
     epochs: int = 1,
-    kl: float | None = None,
+    beta: float | None = None,
 ) -> Phases:
     """PPO (arXiv 1707.06347) with a critic; the config needs a CriticSpec.
 
@@ -193,7 +193,7 @@ def ppo(
       clip_high: the ratio is clipped above at 1 + clip_high.
       minibatches: minibatches of an epoch.
       epochs: the number of times that each rollout is trained on; a step has minibatches * epochs updates.
-      kl: coefficient of a KL penalty in each token's reward, against the initial model. None: no penalty.
+      beta: coefficient of a KL penalty in each token's reward, against the initial model. None: no penalty.
 
     Returns:
       One phase, after the phase `critic_warmup` if that has steps.
@@ -203,8 +203,8 @@ def ppo(
         steps,
         advantage=GAE(gamma, lam),
         objective=ClippedPG(clip_low, clip_high, dual_clip=None),
-        reward_shaping=None if kl is None else KLPenalty(kl),
-        reference=None if kl is None else InitialModel(),
+        reward_shaping=None if beta is None else KLPenalty(beta),
+        reference=None if beta is None else InitialModel(),
         epochs=epochs,
         minibatches=minibatches,
     )

@@ -205,10 +205,17 @@ def _without_weights(
 
 
 def concatenate(batches: list[Batch]) -> Batch:
-    """One batch of the rows of all, padded on the right to the longest; an optional field is kept if all have it."""
+    """One batch of the rows of all, padded on the right to the longest; an optional field is kept if all have it.
+
+    The sampler's log-probabilities are kept if any batch has them. They are NaN, which is unknown, in the others' rows.
+    """
     if len(batches) == 1:
         return batches[0]
     length = max(batch.weights.shape[1] for batch in batches)
+    known = any(batch.sampler_logprobs is not None for batch in batches)
+
+    def sampler_logprobs(batch: Batch) -> Array | None:
+        return unknown_logprobs(batch) if known and batch.sampler_logprobs is None else batch.sampler_logprobs
 
     def rows(get):
         arrays = [get(batch) for batch in batches]
@@ -227,5 +234,10 @@ def concatenate(batches: list[Batch]) -> Batch:
         advantages=rows(lambda b: b.advantages),
         old_logprobs=rows(lambda b: b.old_logprobs),
         ref_logprobs=rows(lambda b: b.ref_logprobs),
-        sampler_logprobs=rows(lambda b: b.sampler_logprobs),
+        sampler_logprobs=rows(sampler_logprobs),
     )
+
+
+def unknown_logprobs(batch: Batch) -> Array:
+    """f32[B, T], NaN: the sampler's log-probabilities in a space without the prompt, where there are none."""
+    return jnp.full(batch.weights.shape, jnp.nan)

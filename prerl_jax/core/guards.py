@@ -165,8 +165,9 @@ class Plateau:
             raise ValueError(f"Plateau.min_delta is {self.min_delta}; it must be 0 or more.")
 
     def __call__(self, values: Sequence[float]) -> bool:
-        before, last = values[: -self.patience], values[-self.patience :]
-        if not before:
+        before = [value for value in values[: -self.patience] if not math.isnan(value)]
+        last = values[-self.patience :]
+        if not before or any(math.isnan(value) for value in last):
             return False
         higher = max(last) > max(before) + self.min_delta
         lower = min(last) < min(before) - self.min_delta

@@ -121,8 +121,8 @@ class Batch:
       old_logprobs: f32[B, T], under the policy before the first update. None where each rollout is trained on once:
         the current log-probabilities then take their place, as constants.
       ref_logprobs: f32[B, T], under the reference policy, in the phase's space; None without a reference.
-      sampler_logprobs: f32[B, T], as the sampler computed them, given the prompt; NaN at tokens of another space. None
-        if no row is of P(y|x).
+      sampler_logprobs: f32[B, T], as the sampler computed them, given the prompt; NaN, which is unknown, in rows of a
+        space without the prompt. None: unknown for all rows.
       critic: the critic's rows, which differ from these; None where no critic is trained.
     """
 

@@ -99,17 +99,17 @@ def evaluate(
     calls = _calls(len(examples) * rounds, shape.prompts)
     problems = problems_of([examples[i // rounds] for i in calls.ravel()], shape.group_size)
     measure = functools.partial(_count, spec)
-    verification = Verification(problems, verify, tokens.decode, tokens.stop_tokens, measure)
     key = replicate(mesh, jax.random.PRNGKey(spec.seed))  # placed as in training, so that one program serves both
     lengths, broken = [], []
-    for number, call in enumerate(calls):
-        prompts = padded_prompts([examples[i // rounds] for i in call], tokens, (call // rounds).astype(np.int32))
-        prompts = dataclasses.replace(prompts, first_sample=(call % rounds * shape.group_size).astype(np.int32))
-        first_row = number * len(call) * shape.group_size
-        rollouts = sample(engine, params, prompts, key, verification, first_row).sampled.rollouts
-        lengths.append(rollouts.response_mask.sum(axis=1))
-        broken.append(not_finite(rollouts))
-    verdicts = await_verdicts(verification, np.concatenate(broken), "of an evaluation")
+    with Verification(problems, verify, tokens.decode, tokens.stop_tokens, measure) as verification:
+        for number, call in enumerate(calls):
+            prompts = padded_prompts([examples[i // rounds] for i in call], tokens, (call // rounds).astype(np.int32))
+            prompts = dataclasses.replace(prompts, first_sample=(call % rounds * shape.group_size).astype(np.int32))
+            first_row = number * len(call) * shape.group_size
+            rollouts = sample(engine, params, prompts, key, verification, first_row).sampled.rollouts
+            lengths.append(np.asarray(rollouts.response_mask).sum(axis=1))
+            broken.append(not_finite(rollouts))
+        verdicts = await_verdicts(verification, np.concatenate(broken), "of an evaluation")
     columns = [verdicts.rewards, np.concatenate(lengths), verdicts.truncated, verdicts.timed_out]
     local = np.concatenate([np.stack(columns, axis=1), verdicts.measured], axis=1, dtype=np.float32)
     rows = gather_rows(local.reshape(1, len(calls), -1, local.shape[1])).swapaxes(0, 1).reshape(-1, local.shape[1])

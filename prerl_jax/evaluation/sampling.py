@@ -126,7 +126,7 @@ def await_verdicts(
 ) -> Verdicts:
     """The verdicts on all rows; an error on one process is raised on all. `broken` bool[B] is that of `not_finite`."""
     try:
-        with share_errors("verification"):
+        with share_errors(f"verification {where}"):
             check()
             require_finite(broken, where)
             return verification.result()

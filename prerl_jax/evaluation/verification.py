@@ -50,7 +50,7 @@ def _nothing(texts: Sequence[str]) -> np.ndarray:
 
 
 class Verification:
-    """Verifies the responses to `problems` as they complete.
+    """Verifies the responses to `problems` as they complete. A context manager: leaving it cancels what is pending.
 
     Args:
       problems: the problem of every row.
@@ -82,6 +82,12 @@ class Verification:
         self._completed: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._calls: list[Future] = []
         self._thread = ThreadPoolExecutor(1, "verification")
+
+    def __enter__(self) -> Verification:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.cancel()
 
     def add(self, rows: np.ndarray, responses: np.ndarray, lengths: np.ndarray) -> None:
         """Takes rows that have completed; see `rollout.engine.OnComplete`. Each row is given once."""

@@ -89,7 +89,7 @@ def _slurm(environment: Mapping[str, str]) -> dict[str, Any] | None:
     return {"cluster_detection_method": "slurm"} if tasks > 1 else None
 
 
-def _on_cloud_tpu() -> bool:
+def on_cloud_tpu() -> bool:
     """Whether JAX may use TPU chips of this machine. JAX detects them at import; the result has no public name."""
     from jax._src import cloud_tpu_init
 
@@ -136,7 +136,7 @@ def initialize(timeout: int = 300, say: Callable[[str], None] = _to_stderr) -> N
         ValueError: only some of the variables are set, or a value is not valid.
         StartUpError: JAX has used a device already, or the processes could not connect.
     """
-    found = plan(os.environ, _on_cloud_tpu())
+    found = plan(os.environ, on_cloud_tpu())
     if found is None:
         return
     where, arguments = found

@@ -1,1 +1,1 @@
-"""The trainer: a config put together, its compiled programs, evaluation, and the loop that calls the rooms."""
+"""The trainer: a run from its config to its last step."""

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prerl_jax.core.batches import make_layout, make_prepare
+from prerl_jax.core.batches import make_layout, make_prepare, unknown_logprobs
 from prerl_jax.core.objectives import Reinforce
 from prerl_jax.core.packing import pack, plan, unpack
 from prerl_jax.core.phases import Phase
@@ -185,9 +185,8 @@ class Batching:
             of_critic = jax.tree.map(lambda x: x[rows], of_critic)
             batch, _ = with_values(prepare(rollouts, **inputs, rows=rows), *of_critic)
         critic, batch = batch.critic, dataclasses.replace(batch, critic=None)
-        if batch.sampler_logprobs is None:
-            # The sampler's log-probabilities are given the prompt. In a space without it there are none: NaN.
-            batch = dataclasses.replace(batch, sampler_logprobs=jnp.full_like(batch.weights, jnp.nan))
+        if batch.sampler_logprobs is None:  # phases of one run share programs, and so the fields of their batches
+            batch = dataclasses.replace(batch, sampler_logprobs=unknown_logprobs(batch))
         trained = trained_tokens(batch, phase.objective).any(axis=1)
         statistics = value_metrics | {
             "train/kept_fraction": (batch.weights != 0).any(axis=1).reshape(terms, -1).any(axis=0).mean(),

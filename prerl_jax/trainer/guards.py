@@ -18,7 +18,9 @@ from prerl_jax.core.phases import Phase
 from prerl_jax.core.types import TrainState
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.distributed import require_same
+from prerl_jax.runtime.state import at_phase
 from prerl_jax.trainer.critic import with_critic
+from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.setup import Setup
 
 OF_ROLLOUTS = frozenset(
@@ -32,7 +34,7 @@ OF_ROLLOUTS = frozenset(
         "train/sampler_logprob",
         "train/kept_fraction",
         "train/trained_fraction",
-        "train/draws",
+        "train/sampled_batches",
         "train/mixed_groups",
         "train/tokens",
         "train/skipped",
@@ -201,3 +203,58 @@ def roll_back(
         "phase_step": state.phase_step,
     }
     return dataclasses.replace(restored, **counters), 0 if found is None else found.step
+
+
+@dataclasses.dataclass(frozen=True)
+class Reacted:
+    """What the reaction of the guards has given.
+
+    Attributes:
+      state: the state to continue with.
+      position: the position to continue at.
+      reason: why the phase has ended, for people; None where it goes on.
+      rolled_back: whether the state has the parameters of an earlier checkpoint.
+    """
+
+    state: TrainState
+    position: Position
+    reason: str | None = None
+    rolled_back: bool = False
+
+
+def react(
+    setup: Setup,
+    checkpoints: Checkpoints,
+    begin: Callable[[], TrainState],
+    guards: GuardState,
+    decision: Decision,
+    phase: Phase,
+    before: Position,
+    after: Position,
+    state: TrainState,
+) -> Reacted:
+    """Ends the phase, and rolls back, where the decision says so; notes the end of the phase in the guards' state.
+
+    Args:
+      setup: the run's model and mesh.
+      checkpoints: the run's checkpoints.
+      begin: makes the state that the run began with.
+      guards: the state of the guards.
+      decision: what they have decided.
+      phase: the phase of the step.
+      before: the position before the step.
+      after: the position after the step.
+      state: the state after the step.
+    """
+    if decision.reaction is None:
+        return Reacted(state, after)
+    if not after.phase_begins:
+        after = after.next_phase()
+        state = at_phase(state, setup.mesh, after.phase)
+    reason, rolled_back = f"guard {' and '.join(decision.ended)}", isinstance(decision.reaction, RollBack)
+    if rolled_back:
+        good = max(decision.good or 0, before.phase_start)  # at the earliest, the phase's beginning
+        state, restored = roll_back(setup, checkpoints, begin, state, good)
+        reason += f" -> rolled back to step {restored}"
+    guards.ended[phase.name] = {"steps": before.phase_step + 1, "reason": reason}
+    return Reacted(state, after, reason, rolled_back)

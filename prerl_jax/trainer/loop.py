@@ -20,9 +20,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from prerl_jax.config.io import render
-from prerl_jax.core.guards import RollBack
 from prerl_jax.core.params import merge_params
-from prerl_jax.core.phases import Phase, Phases, following, steps_left
+from prerl_jax.core.phases import Phase, steps_left
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches
 from prerl_jax.evaluation.evaluate import evaluate
@@ -30,8 +29,9 @@ from prerl_jax.evaluation.verification import Verify
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.distributed import share_errors
 from prerl_jax.runtime.profile import Profile
-from prerl_jax.runtime.state import at_phase, reset_optimizer
-from prerl_jax.trainer.guards import Decision, GuardState, roll_back, rollback_interval
+from prerl_jax.runtime.state import reset_optimizer
+from prerl_jax.trainer.guards import GuardState, react, rollback_interval
+from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.reporting import Evaluation, Reporter, StepReport
@@ -78,69 +78,40 @@ class Run:
         return RolloutWorker(self.programs, self.batches, self.verifier, self.reporter.check)
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A place in a run, on the host.
-
-    Attributes:
-      step: steps done.
-      phase: the index of the current phase; the number of phases when the run is over.
-      phase_step: steps done in this phase.
-    """
-
-    step: int
-    phase: int
-    phase_step: int
-
-    @classmethod
-    def of(cls, state: TrainState) -> Place:
-        """The place of a state; waits for the device."""
-        return cls(int(state.step), int(state.phase), int(state.phase_step))
-
-    def next(self, phases: Phases) -> Place:
-        """The place after one more step, if no guard ends the phase."""
-        return Place(self.step + 1, *following(phases, self.phase, self.phase_step))
-
-    @property
-    def phase_begins(self) -> bool:
-        """Whether a phase begins here, and the one before has ended."""
-        return self.phase_step == 0
-
-
 def train(run: Run, state: TrainState) -> TrainState:
     """Runs the remaining steps of all phases and returns the final state. The given state is donated.
 
     Raises CheckpointError when a checkpoint cannot be written; the one before it is intact. RuntimeError, with the
     number of steps done, for a ValueError or an OSError in a step: it is not an error in the config.
     """
-    phases, place = run.setup.phases, Place.of(state)
+    phases, position = run.setup.phases, Position.of(state)
     try:
         with contextlib.closing(run.profile), run.reporter:
-            if place.step == 0:
+            if position.step == 0:
                 base = evaluate_policy(run, state)
                 run.guards.enter(phases[0], 0, base.metrics)
                 run.reporter.base(base)
-            while place.phase < len(phases):
-                with run.profile.step(place.step + 1) as computed:
-                    state, place = train_step(run, state, place)
+            while position.phase < len(phases):
+                with run.profile.step(position.step + 1) as computed:
+                    state, position = train_step(run, state, position)
                     computed(state)
         run.checkpoints.wait()
     except (ValueError, OSError) as error:
-        raise RuntimeError(f"the run failed after step {place.step}: {error}") from error
+        raise RuntimeError(f"the run failed after step {position.step}: {error}") from error
     return state
 
 
-def train_step(run: Run, state: TrainState, place: Place) -> tuple[TrainState, Place]:
+def train_step(run: Run, state: TrainState, position: Position) -> tuple[TrainState, Position]:
     """One step: a batch of rollouts, its updates, and what follows them. The given state is donated."""
     setup, programs, worker, config = run.setup, run.programs, run.worker, run.setup.config
-    phase, step, clock = setup.phases[place.phase], place.step + 1, StepClock()
-    if place.phase_begins and phase.reset_optimizer:
+    phase, step, clock = setup.phases[position.phase], position.step + 1, StepClock()
+    if position.phase_begins and phase.reset_optimizer:
         state = reset_optimizer(state, setup.optimizer(phase))
     policy = merge_params(state.params, state.frozen)
-    sampling_key, preparing_key = programs.step_keys(state.rng, place.step)
+    sampling_key, preparing_key = programs.step_keys(state.rng, position.step)
 
-    pending = worker.sample(policy, phase, sampling_key, clock)
-    verified = worker.verify(pending, step)
+    with worker.sample(policy, phase, sampling_key, clock) as pending:
+        verified = worker.verify(pending, step)
     rollouts = worker.resample(verified, policy, phase, sampling_key, clock, step)
     clock.mark("verified")
 
@@ -148,32 +119,33 @@ def train_step(run: Run, state: TrainState, place: Place) -> tuple[TrainState, P
         programs,
         phase,
         state,
-        rollouts.batch.responses.rollouts,
+        rollouts.batch.rollouts,
         reference=run.references.of(phase, state),
         key=preparing_key,
-        phase_step=place.phase_step,
+        phase_step=position.phase_step,
         clock=clock,
     )
-    aligned = align(programs, phase, policy, prepared) if due(config.alignment.every, place.step) else {}
+    aligned = align(programs, phase, policy, prepared) if due(config.alignment.every, position.step) else {}
     clock.mark("prepared", *(() if aligned else ("aligned",)))
     if aligned:
         run.reporter.watch_alignment(clock, aligned)
 
     state, updated = update(programs, phase, state, prepared)
+    del policy, prepared  # an evaluation and a roll-back need their memory
     group_size = config.sampling.group_size
     work = Work(setup.model.config, setup.mesh, rollouts.sampled, updated.trained, group_size, updated.scored)
     metrics = updated.metrics | rollouts.metrics
     report = StepReport(step, phase.name, rollouts.batch, clock, metrics, aligned, work, rollouts.timeouts)
-    after = place.next(setup.phases)
+    after = position.next(setup.phases)
 
     if after.phase_begins or due(config.evaluation.every, step):
         report.wait()
         report = dataclasses.replace(report, evaluation=evaluate_policy(run, state))
     if phase.guards:
-        state, after, report = guard(run, phase, place, state, after, report)
+        state, after, report = guard(run, phase, position, state, after, report)
     if after.phase_begins:
-        following_phase = setup.phases[after.phase] if after.phase < len(setup.phases) else None
-        run.guards.enter(following_phase, step, report.evaluation.metrics)
+        next_phase = setup.phases[after.phase] if after.phase < len(setup.phases) else None
+        run.guards.enter(next_phase, step, {} if report.evaluation is None else report.evaluation.metrics)
     numbers = run.reporter.step(report)
     save_due = due(config.checkpoints.every, step) or due(rollback_interval(phase), after.phase_step)
     if after.phase_begins or save_due:
@@ -199,49 +171,37 @@ def evaluate_policy(run: Run, state: TrainState) -> Evaluation:
 
 
 def guard(
-    run: Run, phase: Phase, place: Place, state: TrainState, after: Place, report: StepReport
-) -> tuple[TrainState, Place, StepReport]:
+    run: Run, phase: Phase, before: Position, state: TrainState, after: Position, report: StepReport
+) -> tuple[TrainState, Position, StepReport]:
     """Lets the guards of the phase decide, which waits for the update, and does what they decide.
 
     Args:
       run: the run.
       phase: the phase of the step.
-      place: the place before the step.
+      before: the position before the step.
       state: the state after the step.
-      after: the place after the step.
+      after: the position after the step.
       report: the step.
 
-    Returns: (state, place, report) after the reaction.
+    Returns: (state, position, report) after the reaction.
     """
-    decision = run.guards.decide(phase, report.step, report.measured() | report.evaluation.metrics)
+    evaluated = {} if report.evaluation is None else report.evaluation.metrics
+    decision = run.guards.decide(phase, report.step, report.measured() | evaluated)
+    reaction = react(run.setup, run.checkpoints, run.begin, run.guards, decision, phase, before, after, state)
     report = dataclasses.replace(report, guards=decision.metrics)
     for text in decision.warned:
         run.reporter.message(f"warning: guard {text}")
-    if decision.reaction is None:
+    if reaction.reason is None:
         return state, after, report
-    if not after.phase_begins:
-        after = Place(after.step, after.phase + 1, 0)
-        state = at_phase(state, run.setup.mesh, after.phase)
-    outcome = ""
-    if isinstance(decision.reaction, RollBack):
-        begins = place.step - place.phase_step  # of the phase: the earliest that a guard goes back to
-        good = begins if decision.good is None else max(decision.good, begins)
-        state, restored = roll_back(run.setup, run.checkpoints, run.begin, state, good)
-        outcome = f" -> rolled back to step {restored}"
-    if outcome or not report.evaluation.metrics:
+    state, after = reaction.state, reaction.position
+    if reaction.rolled_back or report.evaluation is None:
         report = dataclasses.replace(report, evaluation=evaluate_policy(run, state))
-    _note_end(run, phase, place, after, decision, outcome)
+    run.reporter.replan(after.step + steps_left(run.setup.phases, after.phase, 0))
+    run.reporter.message(f"{phase.name} ended: {reaction.reason}")
     return state, after, report
 
 
-def _note_end(run: Run, phase: Phase, place: Place, after: Place, decision: Decision, outcome: str) -> None:
-    text = f"guard {' and '.join(decision.ended)}{outcome}"
-    run.guards.ended[phase.name] = {"steps": place.phase_step + 1, "said": text}
-    run.reporter.replan(after.step + steps_left(run.setup.phases, after.phase, 0))
-    run.reporter.message(f"{phase.name} ended: {text}")
-
-
-def save(run: Run, phase: Phase, state: TrainState, after: Place, numbers: Future[dict[str, float]]) -> None:
+def save(run: Run, phase: Phase, state: TrainState, after: Position, numbers: Future[dict[str, float]]) -> None:
     """Saves a checkpoint, once the lines of this step and of those before are on disk.
 
     Args:

@@ -43,6 +43,7 @@ class Programs:
         self.batching = Batching(setup)
         self.align = functools.cache(functools.partial(make_align, setup))
         self._engine = functools.cache(functools.partial(setup.config.sampling.engine.make, setup.model))
+        self._unread_values = functools.cache(self._zeros)
         self._steps: dict[object, Callable[..., tuple[TrainState, Metrics]]] = {}
 
     def engine(self, phase: Phase) -> Engine:
@@ -87,9 +88,11 @@ class Programs:
         if state.critic is None:
             return None
         if phase.value_advantage is None:
-            rows, length = rollouts.response.shape
-            return global_rows(self.setup.mesh, np.zeros((rows // jax.process_count(), length), np.float32))
+            return self._unread_values(*rollouts.response.shape)
         return self._values(state.critic.params, rollouts)
+
+    def _zeros(self, rows: int, length: int) -> Array:
+        return global_rows(self.setup.mesh, np.zeros((rows // jax.process_count(), length), np.float32))
 
     @functools.cached_property
     def _values(self) -> Callable[[Params, Rollouts], Array]:

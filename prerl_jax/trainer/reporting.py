@@ -30,12 +30,12 @@ class Evaluation:
     """The result of an evaluation.
 
     Attributes:
-      metrics: `eval/` metrics, and the seconds it took; empty where there was no evaluation.
+      metrics: `eval/` metrics, and the seconds it took.
       ended: the time (`time.perf_counter`) at which it ended.
     """
 
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    ended: float | None = None
+    metrics: dict[str, float]
+    ended: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class StepReport:
       alignment: `alignment/` metrics, on the device; empty where alignment was not measured.
       work: its tokens and FLOPs.
       timeouts: the number of verifier timeouts.
-      evaluation: the evaluation after it, if any.
+      evaluation: the evaluation after it; None without one.
       guards: the metrics of the guards.
     """
 
@@ -63,7 +63,7 @@ class StepReport:
     alignment: Metrics
     work: Work
     timeouts: int
-    evaluation: Evaluation = Evaluation()
+    evaluation: Evaluation | None = None
     guards: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def wait(self) -> None:
@@ -143,9 +143,13 @@ class Reporter:
 
     def _report(self, report: StepReport) -> dict[str, float]:
         numbers = report.measured() | report.clock.metrics(self._free)
-        numbers |= report.work.metrics(numbers, self._peak) | report.evaluation.metrics | report.guards
+        numbers |= report.work.metrics(numbers, self._peak)
+        self._free = report.clock.marks["done"]
+        if report.evaluation is not None:
+            numbers |= report.evaluation.metrics
+            self._free = report.evaluation.ended
+        numbers |= report.guards
         numbers["time/verifier_timeouts"] = float(report.timeouts)
-        self._free = report.evaluation.ended or report.clock.marks["done"]
         count = self._setup.config.completions_per_step
         self._writer.completions(report.step, completions(report.batch, self._setup.train, report.phase, count))
         self._line(report.step, report.phase, numbers)

@@ -43,6 +43,13 @@ class PendingRollouts:
     problems: np.ndarray
     responses: PendingResponses
 
+    def __enter__(self) -> PendingRollouts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nobody waits for verdicts that are still pending."""
+        self.responses.verification.cancel()
+
 
 @dataclasses.dataclass(frozen=True)
 class RolloutBatch:
@@ -55,6 +62,11 @@ class RolloutBatch:
 
     problems: np.ndarray
     responses: VerifiedResponses
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The rollouts with their rewards; numpy."""
+        return self.responses.rollouts
 
     def mixed(self, group_size: int) -> np.ndarray:
         """bool[prompts], of all processes: whether the rewards of a group are not all equal."""
@@ -129,18 +141,18 @@ class RolloutWorker:
         batch = first
         if phase.max_resamples:
             group_size = self.setup.config.sampling.group_size
-            metrics = dict(self.programs.statistics(global_rows(self.setup.mesh, first.responses.rollouts)))
+            metrics = dict(self.programs.statistics(global_rows(self.setup.mesh, first.rollouts)))
             mixed = [first.mixed(group_size)]
             while np.sum(mixed) < len(mixed[0]) and len(batches) <= phase.max_resamples:
-                pending = self.sample(params, phase, key, clock, len(batches))
-                batches.append(self.verify(pending, step))
+                with self.sample(params, phase, key, clock, len(batches)) as pending:
+                    batches.append(self.verify(pending, step))
                 mixed.append(batches[-1].mixed(group_size))
             places, sources = replacements(np.stack(mixed))
             batch = replace_groups(batches, places, sources, group_size, self.setup.decode)
-            counts = {"train/draws": len(batches), "train/mixed_groups": mixed[0].sum() + len(places)}
+            counts = {"train/sampled_batches": len(batches), "train/mixed_groups": mixed[0].sum() + len(places)}
             metrics |= {name: np.float32(count) for name, count in counts.items()}
         timed_out = gather_rows(np.concatenate([b.responses.timed_out for b in batches]))
-        sampled = tuple(b.responses.rollouts for b in batches)
+        sampled = tuple(b.rollouts for b in batches)
         return StepRollouts(batch, sampled, int(timed_out.sum()), metrics)
 
 
@@ -171,12 +183,12 @@ def replace_groups(
     """
     first = batches[0]
     problems, texts, timed_out = first.problems.copy(), list(first.responses.texts), first.responses.timed_out.copy()
-    rollouts = jax.tree.map(np.array, first.responses.rollouts)
+    rollouts = jax.tree.map(np.array, first.rollouts)
     local = len(problems)
     start, total = local * jax.process_index(), local * jax.process_count()
     for number, batch in enumerate(batches[1:], 1):
         all_problems = gather_rows(batch.problems)
-        all_rollouts = jax.tree.map(gather_rows, batch.responses.rollouts)
+        all_rollouts = jax.tree.map(gather_rows, batch.rollouts)
         all_timed_out = gather_rows(batch.responses.timed_out)
         for place, source in zip(places - start, sources - number * total, strict=True):
             if not (0 <= place < local and 0 <= source < total):

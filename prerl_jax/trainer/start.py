@@ -160,7 +160,7 @@ def _train(
         with Progress(total, step, enabled=main, console=console) as progress:
             for note in (*setup.notes, *beginning.notes):
                 progress.message(note)
-            parts = Run(
+            work = Run(
                 programs=Programs(setup),
                 batches=batches,
                 verifier=verifier,
@@ -171,7 +171,7 @@ def _train(
                 profile=profile,
                 begin=lambda: _begin(setup, beginning.source)[0],
             )
-            train(parts, state)
+            train(work, state)
     finally:
         writer.close()
     return guards
@@ -281,7 +281,9 @@ def _other_data(position: dict[str, Any], fresh: dict[str, Any]) -> bool:
 def _finish(workdir: Path, console: Console, main: bool, guards: GuardState) -> list[dict[str, Any]]:
     """Writes summary.json and curves.png, and prints the table and where everything is."""
     records = read_metrics(workdir)
-    rows = summary_rows(records, ended={name: end["said"] for name, end in guards.ended.items()}, warned=guards.warned)
+    rows = summary_rows(
+        records, ended={name: end["reason"] for name, end in guards.ended.items()}, warned=guards.warned
+    )
     if main:
         write_json(workdir / "summary.json", rows)
         draw(records, workdir / "curves.png")

@@ -10,7 +10,8 @@ import tiny_run
 from prerl_jax import ContinuousBatching
 from prerl_jax.evaluation.sampling import problems_of
 from prerl_jax.evaluation.verification import Verification
-from prerl_jax.trainer.loop import Place, evaluate_policy, train_step
+from prerl_jax.trainer.loop import evaluate_policy, train_step
+from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.timing import StepClock
 from prerl_jax.verify import InProcessVerifier, Verified
 
@@ -107,7 +108,7 @@ def test_a_policy_whose_logits_are_not_finite_ends_the_run(where):
     run, state, _ = tiny_run.begin(tiny_run.config())
     state.params["final_norm"] = state.params["final_norm"] * np.nan
     with pytest.raises(ValueError, match=r"responses of .*log-probability is not finite"):
-        train_step(run, state, Place.of(state)) if where == "training" else evaluate_policy(run, state)
+        train_step(run, state, Position.of(state)) if where == "training" else evaluate_policy(run, state)
 
 
 def test_a_step_verifies_rows_while_others_are_sampled():

@@ -72,7 +72,7 @@ def test_a_slurm_job_without_srun_is_refused():
 def environment(monkeypatch):
     for name in (*distributed.EXPLICIT, *distributed.SLURM):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(distributed, "_on_cloud_tpu", lambda: False)
+    monkeypatch.setattr(distributed, "on_cloud_tpu", lambda: False)
     return monkeypatch
 
 

@@ -10,7 +10,8 @@ from prerl_jax import Phase
 from prerl_jax.core.phases import locate
 from prerl_jax.runtime.state import at_phase
 from prerl_jax.trainer import loop
-from prerl_jax.trainer.loop import Place, train_step
+from prerl_jax.trainer.loop import train_step
+from prerl_jax.trainer.position import Position
 
 PHASES = (Phase("first", 2, reset_optimizer=True), Phase("second", 1), Phase("third", 2, reset_optimizer=True))
 
@@ -41,5 +42,5 @@ def test_the_steps_before_which_moments_begin_anew(monkeypatch, done, resets):
     monkeypatch.setattr(loop, "reset_optimizer", lambda state, tx: found.append(tx) or state)
     monkeypatch.setattr(type(run.worker), "sample", refuse)
     with pytest.raises(Reset):
-        train_step(run, state, Place(done, index, phase_step))
+        train_step(run, state, Position(done, index, phase_step))
     assert bool(found) == resets

@@ -32,7 +32,7 @@ def config() -> TrainConfig:
     return dataclasses.replace(
         tiny,
         name="tiny_ppo",
-        phases=nsr_prerl(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95, minibatches=2, epochs=2, kl=0.01),
+        phases=nsr_prerl(steps=1) + ppo(steps=2, critic_warmup=1, lam=0.95, minibatches=2, epochs=2, beta=0.01),
         critic=CriticSpec(OptimizerSpec(learning_rate=3e-3)),
         alignment=AlignmentSpec(),
         checkpoints=dataclasses.replace(tiny.checkpoints, keep_last=4),

@@ -114,14 +114,14 @@ def constant(rewards):
 
 def test_a_step_draws_until_its_groups_are_mixed(runs, setup):
     records, said, workdir = runs[2]
-    drawn = [record["train/draws"] for record in records[1:]]
+    drawn = [record["train/sampled_batches"] for record in records[1:]]
     assert max(drawn) > 1
     for record in records[1:]:
         of = [c for c in said if c["step"] == record["step"]]
         groups = [of[i : i + 2] for i in range(0, 16, 2)]
         mixed = [not constant([c["reward"] for c in group]) for group in groups]
         assert record["train/mixed_groups"] == sum(mixed)
-        assert sum(mixed) == 8 or record["train/draws"] == 3
+        assert sum(mixed) == 8 or record["train/sampled_batches"] == 3
         assert all(len({c["prompt"] for c in group}) == 1 for group in groups)
         verifier = tiny_run.config().data.verifier
         right = [c["response"].endswith(f"{verifier.marker}{c['answer']}") and not c["truncated"] for c in of]
@@ -142,18 +142,18 @@ def read_extra(workdir, step):
 def test_accuracy_is_that_of_the_first_draw(runs):
     """Whose prompts and samples are those of a step that draws once: what is drawn for a filter does not count."""
     (_, again, *_), (_, once, *_) = runs[2][0], runs[0][0]
-    assert again["train/draws"] > 1
+    assert again["train/sampled_batches"] > 1
     for name in ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob"):
         assert again[f"train/{name}"] == once[f"train/{name}"], name
     assert again["train/trained_fraction"] > once["train/trained_fraction"]
     assert again["train/flops"] > once["train/flops"]
-    assert "train/draws" not in once
+    assert "train/sampled_batches" not in once
 
 
 def test_a_resume_draws_the_same(tmp_path, runs, setup):
     """Killed in the second step; the first one drew again."""
     records, _, workdir = runs[2]
-    calls = 1 + int(records[1]["train/draws"])  # the evaluation of the base model has the shape of a step
+    calls = 1 + int(records[1]["train/sampled_batches"])  # the evaluation of the base model has the shape of a step
     with pytest.raises(Died), dies_at(tiny(2), calls):
         run(tiny(2), tmp_path, console=tiny_run.quiet())
     console = tiny_run.quiet()
