@@ -118,7 +118,8 @@ def test_a_run_compiles_one_step_for_any_number_of_rows():
     assert int(state.phase) == 1
     trained = {of_step["train/trained_fraction"] for of_step in metrics}
     assert len(trained) > 4, "the number of rows that are computed changes from step to step"
-    assert all(of_step["time/compile"] == 0 for of_step in metrics[1:]), "all programs are compiled in the first step"
+    # The last step ends the phase, and is the first one that evaluates.
+    assert all(of_step["time/compile"] == 0 for of_step in metrics[1:-1]), "all are compiled in the first step"
 
 
 def test_phases_that_sample_alike_share_an_engine(setup):
