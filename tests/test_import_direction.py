@@ -1,6 +1,7 @@
 """Imports go downwards from room to room, files import one another in no circle, and importing prerl_jax is light.
 
-The rules are read from syntax trees, so that imports inside functions and under TYPE_CHECKING count, too.
+The rules are read from syntax trees, so that imports inside functions and under TYPE_CHECKING count, too. What they do
+not see: config/vocabulary.py reads the public names from its parent package, which Python has loaded before it.
 """
 
 import ast

@@ -46,7 +46,7 @@ class ChatTemplate:
         Raises:
             ValueError: the tokenizer has no chat template, or the template does not use an argument.
         """
-        if not getattr(tokenizer, "chat_template", None):
+        if not tokenizer.chat_template:
             raise ValueError("the tokenizer has no chat template; use PlainText() for a base model")
         template = tokenizer.get_chat_template()
         unknown = [name for name, _ in self.arguments if name not in template]
