@@ -168,6 +168,29 @@ def test_responses_are_verified_while_others_are_sampled():
     assert len(engine.ids) == 2
 
 
+def test_an_error_between_two_calls_leaves_no_thread_behind():
+    fields = {"alignment": AlignmentSpec(), **problems(5), **sampling(2, 4)}
+    setup, waiting = set_up(dataclasses.replace(tiny_run.config(), **fields)), threading.Event()
+
+    class Failing(Scripted):
+        def sample(self, *given, **more):
+            if self.ids:
+                raise RuntimeError("the second call fails")
+            return super().sample(*given, **more)
+
+    def verify(problems, responses, truncated):
+        assert waiting.wait(timeout=60)
+        return Verified(np.zeros(len(problems), np.float32), np.zeros(len(problems), bool))
+
+    with pytest.raises(RuntimeError, match="the second call fails"):  # though the verifier still waits
+        evaluated_with(setup, Failing(setup), verify)
+    waiting.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("verification"):
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+
+
 def test_only_the_first_problems_up_to_the_limit():
     metrics, engine = evaluated(**problems(5, limit=3))
     assert engine.ids == [[0, 1, 2]]

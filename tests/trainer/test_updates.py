@@ -1,5 +1,6 @@
 """References and several updates a step, in a run: what is counted, what is held against what, and that it resumes."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -14,6 +15,7 @@ from tiny_run import Died, dies_at, lines, state_at, timeless
 import prerl_jax as pj
 from prerl_jax.config import AlignmentSpec
 from prerl_jax.runtime.checkpoint_address import CheckpointAddress
+from prerl_jax.trainer import updates as updates_module
 from prerl_jax.trainer.batching import SHUFFLE, minibatch
 from prerl_jax.trainer.metrics import mean_over_updates
 from prerl_jax.trainer.references import References
@@ -102,7 +104,16 @@ def test_updates_are_those_of_a_loop_over_unpacked_rows(monkeypatch):
     (phase,), clock, before = run.setup.phases, StepClock(), jax.tree.map(jnp.copy, state)
     sampling_key, preparing_key = run.programs.step_keys(state.rng, 0)
     rollouts = run.worker.verify(run.worker.sample(state.params, phase, sampling_key, clock), 1).responses.rollouts
-    asked = recorded(run.programs, monkeypatch)
+    asked, open_annotations = recorded(run.programs, monkeypatch), []
+
+    @contextlib.contextmanager
+    def annotate(name):
+        assert not open_annotations, f"{name} is annotated inside {open_annotations}"
+        open_annotations.append(name)
+        yield
+        open_annotations.pop()
+
+    monkeypatch.setattr(updates_module, "annotate", annotate)
     inputs = {"key": preparing_key, "phase_step": 0, "clock": clock}
     prepared = prepare(run.programs, phase, state, rollouts, reference=run.references.of(phase, state), **inputs)
     assert asked == ["prepare"] * 4 + ["pack"]
