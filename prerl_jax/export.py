@@ -21,13 +21,23 @@ from prerl_jax.runtime.step_files import CheckpointError
 def export(
     workdir: str | Path, out: str | Path, step: int | None = None, dtype: str | None = None, overwrite: bool = False
 ) -> int:
-    """Writes OUT, a folder that transformers loads (config, weights, tokenizer), and returns the step that it holds.
+    """Writes a step of a run as a folder that transformers loads (config, weights, tokenizer).
 
-    The newest step unless `step` says otherwise, in the dtype of the run's base model unless `dtype` does. `overwrite`
-    replaces a model that is in OUT, once the new one is whole.
+    Args:
+      workdir: the folder of the run.
+      out: the output folder.
+      step: the step; None for the newest checkpoint.
+      dtype: the dtype of the weights; None for that of the run's base model.
+      overwrite: replace the model in `out`, after the new one is complete.
 
-    Raises FileNotFoundError where the workdir has no config, ValueError where it has no checkpoint or none of that step
-    (with the steps it has), CheckpointError where that is damaged, FileExistsError where OUT holds something.
+    Returns:
+      The step that was written.
+
+    Raises:
+      FileNotFoundError: the workdir has no config.
+      ValueError: it has no checkpoint, or none of this step; the message lists its steps.
+      CheckpointError: the checkpoint is damaged.
+      FileExistsError: `out` is a file or a folder that is not empty, and may not be replaced.
     """
     workdir, out = Path(workdir).expanduser().absolute(), Path(out).expanduser().absolute()
     if not (workdir / "config.py").is_file():
@@ -52,6 +62,7 @@ def export(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m prerl_jax.export", description=__doc__)
     parser.add_argument("workdir", metavar="WORKDIR")
     parser.add_argument("out", metavar="OUT")
@@ -59,9 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the base model's")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is in OUT")
     options = parser.parse_args(arguments)
-    jax.config.update(
-        "jax_platforms", "cpu"
-    )  # host memory holds any model, and a running trainer keeps its accelerator
+    # Host memory holds any model, and a trainer that runs on this machine keeps its accelerator.
+    jax.config.update("jax_platforms", "cpu")
     try:
         step = export(**vars(options))
     except (OSError, ValueError, CheckpointError) as error:

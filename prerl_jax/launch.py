@@ -54,9 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit status. An error that the user can fix is printed in one line."""
-    os.environ.setdefault(
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"
-    )  # it advises to install PyTorch, which nothing needs
+    # transformers advises to install PyTorch, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     args = parser().parse_args(argv)
     from prerl_jax.runtime.compilation import enable_cache
     from prerl_jax.runtime.distributed import OtherProcessError, StartUpError, initialize

@@ -1,14 +1,15 @@
-"""`python -m prerl_jax.measure --config lab --out DIR`: what both spaces say of a few groups of a model's responses.
+"""`python -m prerl_jax.measure --config lab --out DIR`: measures a model's responses in P(y) and in P(y|x).
 
-Samples a group for each of the first training problems, verifies them, and writes into DIR
+The command samples a group of responses to each of the first training problems, verifies them, and writes into DIR
 
-    measurement.json     every number below, with what was measured
-    tokens.npz           the per-token values, a row a response
+    measurement.json     all numbers, and the model and the settings they belong to
+    tokens.npz           the values by token, one row for each response
     alignment.png        cosine and marginal gap by the token's probability, by its position, and by both
-    gap_right.png, gap_wrong.png     a right and a wrong response, each token coloured by its marginal gap
+    gap_right.png, gap_wrong.png     one right and one wrong response, each token coloured by its marginal gap
 
-Costs two forward passes a space; `--gradients` adds the cosines of whole gradients, by layer and by kind of parameter,
-for the backward passes they take. One process, with all its devices. docs/measurements.md explains the numbers.
+It takes two forward passes in each space. `--gradients` also computes the cosines of whole gradients, by layer and by
+kind of parameter, with backward passes. It runs in one process, on all its devices. docs/measurements.md explains the
+numbers.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.verify import InProcessVerifier
 
 LONGEST_MAP = 1500
-"""Tokens of a response that its heat map shows."""
+"""The heat map of a response shows at most this many of its tokens."""
 TITLE = 76
-"""Characters of the prompt above it: its end."""
+"""The heat map's title shows the end of the prompt, in at most this many characters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Measured:
 
     @property
     def right(self) -> np.ndarray:
-        """bool[B]: whether a response is right."""
+        """bool[B]: whether a response is right, that is, has reward 1 or more."""
         return np.asarray(self.responses.rollouts.rewards >= 1)
 
 
@@ -82,17 +83,22 @@ def measure(
     gradients: bool = False,
     buckets: Buckets | None = None,
 ) -> dict[str, Any]:
-    """Measures a config's model and writes the module's files into `out`; returns what measurement.json holds.
+    """Measures a config's model, and writes the files that the module lists into `out`.
 
     Args:
-      config: its model, data, sampling, seed, and the spaces of its phases.
-      out: a folder, made if need be.
-      init_from: WORKDIR or WORKDIR@STEP of a run of this config: its parameters instead of the config's checkpoint.
-      groups: problems, with sampling.group_size responses each; config.alignment.prompts by default.
-      gradients: also the cosines of whole gradients.
-      buckets: of probabilities and positions.
+      config: its model, data, sampling and seed are used, and the spaces of its phases.
+      out: the output folder; it is created if it does not exist.
+      init_from: WORKDIR or WORKDIR@STEP of a run of this config; its parameters are measured, not config.model's.
+      groups: the number of problems, with sampling.group_size responses each. None: config.alignment.prompts.
+      gradients: also compute the cosines of whole gradients.
+      buckets: the buckets of probabilities and positions. None: the default ones.
 
-    Raises ValueError where the config, the checkpoint or the number of groups does not fit.
+    Returns:
+      The content of measurement.json.
+
+    Raises:
+      ValueError: the config is wrong, the checkpoint does not fit the model, or the number of groups is out of range
+        or does not divide over the devices.
     """
     setup, buckets = set_up(config), buckets or Buckets()
     groups = config.alignment.prompts if groups is None else groups
@@ -191,7 +197,7 @@ def _gradients(setup: Setup, pre: Phase, post: Phase):
 
 
 def _summary(sampled: Measured, alignment: TokenAlignment) -> dict[str, Any]:
-    """What was sampled, and the means over right and over wrong responses."""
+    """Counts of the responses, and the means over the tokens of right and of wrong responses."""
     mask, right = alignment.mask, sampled.right
     found: dict[str, Any] = {
         "responses": len(right),
@@ -220,7 +226,7 @@ def _write(out: Path, setup: Setup, sampled: Measured, alignment: TokenAlignment
         picture = out / f"gap_{name}.png"
         picture.unlink(missing_ok=True)
         scored = alignment.mask[:, :LONGEST_MAP].sum(axis=1) * rows
-        if scored.any():  # the response of that kind that shows most tokens
+        if scored.any():  # draw the response that shows the most tokens
             _heat_map(setup, sampled, alignment, int(np.argmax(scored)), name).savefig(picture, dpi=130)
 
 
@@ -240,19 +246,27 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m prerl_jax.measure", description="Measure how P(y) and P(y|x) see a model's own responses."
     )
     p.add_argument("--config", default="lab", help="config file, or the name of one that ships with the package (lab)")
-    p.add_argument("--out", type=Path, required=True, help="folder to write into")
+    p.add_argument("--out", type=Path, required=True, help="the output folder")
     p.add_argument(
-        "--init-from", metavar="WORKDIR[@STEP]", help="a run's parameters instead of the config's checkpoint"
+        "--init-from", metavar="WORKDIR[@STEP]", help="measure the parameters of a run, not the config's checkpoint"
     )
-    p.add_argument("--groups", type=int, help="problems that are sampled; the config's alignment.prompts by default")
-    p.add_argument("--gradients", action="store_true", help="also the cosines of whole gradients (backward passes)")
-    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b.0.c=value", nargs="+")
+    p.add_argument("--groups", type=int, help="number of problems; default: the config's alignment.prompts")
+    p.add_argument("--gradients", action="store_true", help="also compute the cosines of whole gradients")
+    p.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="a.b.0.c=value",
+        nargs="+",
+        help="change fields of the config, by name; for tuples by position",
+    )
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # to install PyTorch, which nothing needs
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # the advice is to install PyTorch
     args = parser().parse_args(argv)
     try:
         config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])

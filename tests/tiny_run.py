@@ -78,7 +78,7 @@ class AgainstHalf:
 
 @dataclasses.dataclass(frozen=True)
 class Later:
-    """A user's own condition of a guard: there are more than so many measurements."""
+    """A user's own condition of a guard: there are more than `count` measurements."""
 
     count: int
 

@@ -15,7 +15,7 @@ def _validate_phases(config: TrainConfig) -> None:
     taken = sorted({name for name in names if names.count(name) > 1} | ({"base"} & set(names)))
     if taken:
         raise ValueError(
-            f"the phases are named {names}: {taken} cannot be told apart in the summary, which has one row per phase "
+            f"the phases are named {names}: {taken} are not distinct in the summary, which has one row per phase "
             'and one called "base". Give each phase its own name.'
         )
     if config.sampling.group_size == 1:
@@ -30,14 +30,16 @@ def _validate_phases(config: TrainConfig) -> None:
 
 def _validate_needs(config: TrainConfig) -> None:
     """Objectives have the reference and the sampling distribution that they need."""
-    cut = {f"sampling.{name}": v for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None}
+    restricted = {
+        f"sampling.{name}": v for name in ("top_k", "top_p") if (v := getattr(config.sampling, name)) is not None
+    }
     for phase in config.phases:
         what, objective = f"phase {phase.name!r}", phase.objective
-        if cut and (objective.traits.uses_ratio or objective.traits.needs_sampler_logprobs):
+        if restricted and (objective.traits.uses_ratio or objective.traits.needs_sampler_logprobs):
             raise ValueError(
                 f"{what} has an importance ratio under the full softmax in {objective}, and with "
-                f"{' and '.join(f'{name} = {v}' for name, v in cut.items())} responses are sampled from another "
-                f"distribution. Set {' and '.join(cut)} to None, or use an objective without a ratio, such as "
+                f"{' and '.join(f'{name} = {v}' for name, v in restricted.items())} responses are sampled from another "
+                f"distribution. Set {' and '.join(restricted)} to None, or use an objective without a ratio, such as "
                 "Reinforce()."
             )
         parts = (objective, phase.reward_shaping)
@@ -175,8 +177,8 @@ def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int,
         count = 2 + ((start + steps - 1) // every - start // every if every else 0)
     if count < patience:
         raise ValueError(
-            f"{what} with patience {patience}, and with {cadence} = {every} its {steps} steps measure that {count} "
-            f"times: it could never trip. Set {cadence} to fewer steps, or a smaller patience."
+            f"{what} with patience {patience}, but with {cadence} = {every} it is measured {count} times in the phase's "
+            f"{steps} steps, so the guard could never trip. Set {cadence} to fewer steps, or a smaller patience."
         )
 
 

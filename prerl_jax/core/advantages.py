@@ -40,7 +40,7 @@ class GroupRelative:
       keep: "all", "negative" (advantage < 0, NSR) or "positive" (advantage > 0, PSR).
 
     Raises:
-      ValueError: `keep` is not one of its choices, or stands in the place of `normalize_std`.
+      ValueError: `keep` is not one of its choices, or was passed as `normalize_std`.
     """
 
     normalize_std: bool = True
@@ -182,7 +182,7 @@ class BinaryAdvantage:
 
 @dataclasses.dataclass(frozen=True)
 class DropTruncated:
-    """Another estimator, with truncated responses left out: the model does not learn from where they were cut.
+    """Another estimator, without truncated responses: the model does not learn from responses cut at the length limit.
 
     Truncated responses still enter the means of the other estimator. A call returns its advantages,
     f32[B] or f32[B, R], and keep bool[B]. It raises ValueError if `rollouts.truncated` is None.

@@ -1,4 +1,4 @@
-"""Recipes of rival algorithms. Each returns a tuple of Phases, as in `recipes`; `steps` counts rollout batches.
+"""Recipes of other algorithms. Each returns a tuple of Phases, as in `recipes`; `steps` counts rollout batches.
 
 docs/algorithms.md has the formula and the source of each. PSR, NSR and W-REINFORCE of RLVR-Decomposed (2506.01347)
 select by the reward, without a baseline. A recipe is a starting point: all of these train in P(y|x), and

@@ -26,7 +26,7 @@ class Condition(Protocol):
     """A condition on the values of a metric."""
 
     def __call__(self, values: Sequence[float], /) -> bool:
-        """Whether it holds now; `values` are those of this phase, at least one, the latest last."""
+        """Whether the condition holds. `values`: the metric's values in this phase, oldest first, at least one."""
 
 
 def _finite(condition: Any) -> None:
@@ -146,7 +146,7 @@ class RoseToRatio:
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """The metric has stopped moving: the last values hold no new highest and no new lowest one.
+    """The metric has stopped moving: none of the last values is a new highest or a new lowest one.
 
     Attributes:
       patience: the number of last values that are compared with all values before them; above 0.

@@ -4,7 +4,7 @@ Packing runs on the host, in numpy, between `prepare` and the train step, in thr
 
     bins = plan(batch, objective)     which rows of the batch share a packed row
     packed = pack(batch, bins, rows)  the packed batch, of `rows` rows
-    values = unpack(found, bins, ...) what was computed on packed rows, back on the rows of the batch
+    values = unpack(found, bins, ...) values of packed rows, put back onto the rows of the batch
 
 Rows without a trained token are left out. They have already been counted in every denominator, since the weights were
 normalised before. The other rows are put into bins of one capacity by first-fit decreasing (longest first, each into

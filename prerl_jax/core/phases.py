@@ -76,7 +76,7 @@ class Phase:
     Raises ValueError for a setting out of range, for a part without its traits, and for parts that exclude each other.
 
     Attributes:
-      name: stands in every line of the metrics; unique in a run.
+      name: is written into every line of metrics.jsonl; unique in a run.
       steps: the number of rollout batches, skipped ones included, at least 1. A guard may end the phase earlier.
       space, advantage, aggregation: as in Term. With `terms`, each term has its own and these keep their defaults.
       objective: the loss of each token.

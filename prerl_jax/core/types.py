@@ -32,7 +32,7 @@ class Prompts:
     Attributes:
       prompt: i32[B, P], padded on the left.
       prompt_mask: bool[B, P], True on real tokens.
-      ids: i32[B], numbers from which the prompts' random draws are derived. None: the row numbers.
+      ids: i32[B], the random numbers of a prompt's samples depend on its id. None: the row numbers.
       first_sample: i32[B], the number of each prompt's first sample, so that several calls can share the samples of
         a prompt. None: 0.
     """

@@ -1,4 +1,4 @@
-"""What is written as it is only because of XLA on CPUs (jax 0.10). On other platforms nothing here changes a number.
+"""Code that has its form only because of XLA on CPUs (jax 0.10). On other platforms nothing here changes a number.
 
 XLA:CPU differs from XLA for GPUs and TPUs in four ways that matter here:
 
@@ -57,8 +57,9 @@ def weight_gradient(x: Array, d_y: Array, dtype: jnp.dtype | None = None) -> Arr
 def read_first(value: Array, never: Array) -> Array:
     """`value`, once `never` has been computed. `never` bool[...] must be False everywhere.
 
-    What is computed from `value` comes after whatever `never` was read from, so it may overwrite that array. This is
-    how a chunk's logits and their cotangents share one buffer. XLA:CPU cannot foresee that `never` is False.
+    Everything that is computed from the result is then computed after `never`, so XLA may reuse the memory that `never`
+    was computed from. In this way a chunk's logits and their cotangents share one buffer. XLA:CPU cannot foresee that
+    `never` is False.
     """
     return jnp.where(never, 0.0, value)
 

@@ -5,13 +5,14 @@ rows wait, the next chunk depends on this assignment, so the device waits for th
 chunk does not depend on it: the host starts it before the last one is complete, and the device never waits.
 
 Each prompt is prefilled once. With a slot for every row, the slots of a group share their prompt's keys and values.
-With fewer slots, each has its own copy, made when a row starts: a shared copy would bind the slots of a group together
-until its last row is complete. The responses' cache is a ring (see `cache_rings`), which starts short and grows when a
-row needs it. When no row waits, the rows still active continue in fewer slots. Short responses have one program for all
-of that: once no more than the tail is active, an eighth of the slots, it is decoded to the end in one chunk.
+With fewer slots, each has its own copy, made when a row starts: with a shared copy, no slot of a group could take a
+row of another prompt before the group's last row is complete. The responses' cache is a ring (see `cache_rings`), which
+starts short and grows when a row needs it. When no row waits, the rows still active continue in fewer slots. With a
+small `max_new_tokens`, slots do not shrink: once at most an eighth of the slots (the tail) is active, one chunk decodes
+these rows to their ends.
 
-Token t of sample j of prompt i is drawn with the key fold_in(key, i, j, t). So whatever the slots, chunks and refills,
-the tokens are those of `make_sampler`, except for ties within rounding.
+Token t of sample j of prompt i is drawn with the key fold_in(key, i, j, t). So with any slots,
+chunks and refills, the tokens are those of `make_sampler`, except for ties within rounding.
 
 Each process decodes the rows of its own prompts, and all processes call the same programs in the same order: what is
 called next depends only on numbers that every process has.
@@ -44,7 +45,7 @@ from prerl_jax.rollout.scheduler import SlotScheduler
 from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
 
 AHEAD = 2
-"""Chunks that the device is given at once when no row waits."""
+"""Chunks that are started ahead when no row waits for a slot."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +56,19 @@ class ContinuousBatching:
       slots: responses decoded at once, over all devices, which bounds the cache of keys and values. None, or more than
         there are responses: one slot for each response, and a group shares its prompt's part of the cache; with fewer
         slots, each has a copy of its prompt's part. A multiple of the shards of the mesh (data x fsdp).
-      chunk: tokens that are decoded between two looks of the host, at most; a tail is decoded in one chunk.
+      chunk: the most tokens that are decoded before the host reads the results; a tail is decoded in one chunk.
       rings: lengths of the responses' cache, rising; the last is at least `max_new_tokens - 1`. A cache starts with the
-        first length and grows to the next when a response needs it. One more compiled program each. None: that number,
-        and thirds of it down to SHORTEST_RING (512), see `default_rings`.
+        first length and grows to the next when a response needs it. Each length adds a compiled program. None: that
+        number, and thirds of it down to SHORTEST_RING (512), see `default_rings`.
       shrink: numbers of slots, falling: when no response waits for a slot, decoding continues in that many slots as
-        soon as the active ones fit. One more compiled program each. None: halves of the slots down to a sixteenth and
-        FEWEST_SLOTS (8), where responses have SHORTEST_SHRINK (128) tokens or more; with several rings a quarter and a
-        sixteenth, so that it needs no more memory than a longer ring does. (): never.
-      tail: when no response waits for a slot and at most this many slots are active, these are decoded to their ends in
-        one chunk. It needs a second cache of that many slots, and a result of `max_new_tokens` for all slots at every
-        chunk. 0 is never. It excludes `shrink` and several rings. None: an eighth of the slots, where `shrink` is None
-        too, responses have fewer than SHORTEST_SHRINK tokens and that is at least FEWEST_SLOTS.
+        soon as the active ones fit. Each number adds a compiled program. None: if `max_new_tokens` is SHORTEST_SHRINK
+        (128) or more, a half, a quarter, an eighth and a sixteenth of the slots, but not below FEWEST_SLOTS (8); with
+        several rings only a quarter and a sixteenth, so that shrinking needs no more memory than a longer ring does.
+        (): never.
+      tail: when no response waits for a slot and at most this many slots are active, one chunk decodes them to their
+        ends. This needs a second cache of that many slots, and every chunk returns `max_new_tokens` columns for all
+        slots. 0: never. A tail cannot be combined with `shrink` or several rings. None: an eighth of the slots, if
+        `shrink` is None too, `max_new_tokens` is below SHORTEST_SHRINK, and the eighth is at least FEWEST_SLOTS.
 
     Raises ValueError for numbers below 1 (`tail`: 0).
     """
@@ -96,7 +98,7 @@ class ContinuousBatching:
         Args:
           model: a `Decoder`, or another `SlotModel`.
           config: how to sample. Engines that differ in temperature alone share their programs, except greedy ones.
-          group_size: samples a prompt.
+          group_size: samples for each prompt.
 
         Raises ValueError if `group_size` is below 1, the model is no `SlotModel`, slots do not divide over its mesh,
         the rings are too short for `max_new_tokens`, or there is a tail beside several rings or `shrink`.
@@ -136,7 +138,7 @@ class ContinuousBatchingEngine:
     Attributes:
       model: a `SlotModel`.
       config: how to sample.
-      group_size: samples a prompt.
+      group_size: samples for each prompt.
       batching: the numbers that it was made with.
       rings: lengths of the responses' cache, rising.
     """
@@ -245,8 +247,8 @@ class ContinuousBatchingEngine:
     def _shrink(
         self, plan: BatchingPlan, programs: ContinuousPrograms, scheduler: SlotScheduler, slots: Slots, most: int
     ) -> Slots:
-        """The slots, or fewer where the active ones fit; `most` are active in the shard with the most."""
-        # One number of the plan after the other, even where the last one would do: so each is one program.
+        """The slots, or fewer if the active ones fit. `most`: the active slots of the shard that has the most."""
+        # Shrinks step by step through the plan's numbers, so that every program has one fixed pair of sizes.
         for fewer in [n for n in plan.shrink if n < slots.done.shape[0]]:
             if most * plan.shards <= fewer:
                 which, prompt = scheduler.compact(fewer // jax.process_count())

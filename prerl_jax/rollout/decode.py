@@ -49,7 +49,7 @@ class SlotModel(Model, Protocol):
         """The parameters, arranged as `decode` and `decode_slots` read them."""
 
     def decode_slots(self, params: Params, cache: Any, tokens: Array, counts: Array, clock: Array) -> tuple[Array, Any]:
-        """Feeds one token to each of S slots, whatever their ages.
+        """Feeds one token to each of S slots, whose rows may have different lengths.
 
         Args:
           params: what `decoding` returns.

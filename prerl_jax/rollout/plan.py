@@ -9,21 +9,21 @@ from prerl_jax.models.cache import whole_lines
 SHORTEST_RING = 512
 """Columns of the shortest ring by default."""
 SHORTEST_SHRINK = 128
-"""Fewer slots are not worth another program for responses of fewer tokens; these have a tail instead."""
+"""By default, slots shrink if `max_new_tokens` is at least this. Below, compiling takes longer than shrinking saves."""
 FEWEST_SLOTS = 8
-"""Nor are fewer slots than this: each step reads the weights once, for however many slots."""
+"""Slots do not shrink below this number, and no tail is smaller: a step reads all weights anyway."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchingPlan:
-    """The numbers that the programs are compiled for, beside the shape of the prompts.
+    """The numbers that the programs are compiled for, in addition to the shape of the prompts.
 
     Attributes:
-      group_size: rows a prompt.
+      group_size: rows for each prompt.
       slots: S, rows decoded at once, over all processes.
       shards: D, shards of the batch on the mesh (data x fsdp).
       shared: whether every row has a slot of its own. Then a group shares its prompt's part of the cache.
-      chunk: the most tokens between two looks of the host at the results; a tail is decoded in one chunk.
+      chunk: the most tokens that are decoded before the host reads the results; a tail is decoded in one chunk.
       rings: lengths of the responses' cache, rising. The next one is taken when a row needs it.
       shrink: numbers of slots, falling. Decoding continues in the next one when no row waits and the active slots fit.
       tail: when no row waits and at most this many slots are active, these are decoded to their ends in one chunk. 0
@@ -45,7 +45,8 @@ class BatchingPlan:
 def default_rings(needed: int) -> tuple[int, ...]:
     """Lengths of the responses' cache for `needed` columns: whole cache lines, and thirds down to SHORTEST_RING.
 
-    Attention reads a whole ring. Of full rows, thirds make it read half as much again as it must; quarters 0.6.
+    Attention reads the whole ring. For full rows, rings in thirds make it read 1.5 times the columns that it needs,
+    rings in quarters 1.6 times.
     """
     rings = [whole_lines(needed)]
     while -(-rings[0] // 3) >= SHORTEST_RING:

@@ -2,8 +2,8 @@
 
 Each prompt is prefilled once, and its part of the cache is shared by its samples. Then one loop decodes all rows, and
 ends when every row is complete. Long responses take two loops, the first with a ring of half the length (see
-`cache_rings`): attention reads the whole ring, which for full rows is 1.5 times the columns that it needs instead of 2
-times.
+`cache_rings`). Attention reads the whole ring. For full rows, this halves the unneeded columns: it reads 1.5 times what
+it needs, instead of twice.
 
 Token t of sample j of prompt i is drawn with the key fold_in(key, id_i, j, t), so the tokens of a row do not depend on
 the other rows of the call. `ContinuousBatching` samples the same tokens without waiting for the longest row.

@@ -1,4 +1,4 @@
-"""Which row each slot decodes: the host's side of continuous batching, in numpy."""
+"""Decides on the host, in numpy, which row each slot decodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prerl_jax.core.types import Prompts, Rollouts
 from prerl_jax.rollout.decode import Drawn
 
 NO_ROW = -1
-"""Stands for the row of a slot that holds none."""
+"""The row number of an empty slot."""
 
 
 class SlotScheduler:
@@ -20,7 +20,7 @@ class SlotScheduler:
 
     Args:
       prompts: this process's Q prompts, numpy.
-      group_size: G, rows a prompt.
+      group_size: G, rows for each prompt.
       slots: S, this process's slots.
       shards: D, this process's shards of the batch. It divides Q and S; a shard's slots take the rows of its prompts.
       max_new_tokens: R, the most tokens of a response.
@@ -102,7 +102,7 @@ class SlotScheduler:
         self._count[rows[per_slot > 0]] += per_slot[per_slot > 0]
 
     def compact(self, slots: int) -> tuple[np.ndarray, np.ndarray]:
-        """Keeps only `slots` slots, S' in all: those that hold a row, and free ones to fill up.
+        """Keeps S' = `slots` slots: all that hold a row, and free ones if these are fewer.
 
         Returns: (the kept slots i32[S'], the prompts of their rows i32[S']), both counted within the shard.
         """

@@ -32,7 +32,7 @@ class StaticBatching:
         return StaticBatchingEngine(make_sampler(model, config, group_size), mesh)
 
     def check(self, shards: int) -> None:
-        """Any mesh will do."""
+        """Accepts every mesh."""
 
 
 @dataclasses.dataclass(frozen=True)

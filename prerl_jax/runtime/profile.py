@@ -51,7 +51,7 @@ class Profile:
         """
         if self._first is not None and not done < self._first <= total:
             raise ValueError(
-                f"--profile {self._first} traces steps {self._first} to {self._last}, and "
+                f"--profile {self._first} profiles steps {self._first} to {self._last}, and "
                 + (f"steps {done + 1} to {total} are left." if done < total else f"all {total} steps are done.")
             )
 

@@ -11,7 +11,7 @@ from prerl_jax.data.problems import Problem
 
 
 class Verifier(Protocol):
-    """A config value that judges one response. Any frozen dataclass with this method works.
+    """A config value that verifies one response. Any frozen dataclass with this method works.
 
     A verifier may also be a `ChecksProblems`.
     """
@@ -22,10 +22,10 @@ class Verifier(Protocol):
 
 @runtime_checkable
 class ChecksProblems(Protocol):
-    """A verifier that can say before a run which problems it cannot judge."""
+    """A verifier that can say before a run which problems it cannot verify."""
 
     def check(self, problem: Problem) -> None:
-        """Raises ValueError if no response to this problem can be judged, such as for an answer of the wrong kind."""
+        """Raises ValueError if no response to this problem can be verified, such as for an answer of the wrong kind."""
 
 
 def verify_all(
@@ -38,7 +38,7 @@ def verify_all(
     """Rewards f32[B] of B responses.
 
     Args:
-      verifier: judges one response.
+      verifier: verifies one response.
       problems: B, the problem of each response.
       responses: B texts.
       truncated: B flags: the response reached the length limit without a stop token. Its reward is 0 whatever it
@@ -71,7 +71,7 @@ def require_truth(problem: Problem) -> None:
 
 
 def check_all(verifier: Verifier, problems: Sequence[Problem]) -> None:
-    """Checks that a verifier can judge responses to these problems, if it is a `ChecksProblems`.
+    """Checks that a verifier can verify responses to these problems, if it is a `ChecksProblems`.
 
     Raises ValueError if it cannot, with the number of such problems, the index of the first one, and the remedy.
     """
@@ -86,7 +86,7 @@ def check_all(verifier: Verifier, problems: Sequence[Problem]) -> None:
     if wrong:
         first, reason = wrong[0]
         raise ValueError(
-            f"{verifier} cannot judge {len(wrong)} of the {len(problems)} problems; the first is problem {first} "
+            f"{verifier} cannot verify {len(wrong)} of the {len(problems)} problems; the first is problem {first} "
             f"(counted from 0): {reason}. Correct or remove these problems, or choose another data.verifier."
         )
 

@@ -7,7 +7,7 @@ reward 0 and is counted. An exception of the function, or a worker that dies by 
 silently 0 would train the model on it.
 
 Workers are spawned, not forked, since a fork of a process with JAX's threads may hang. They import the verifier's
-module anew and never use an accelerator. A deadline starts when a ready worker receives a response.
+module again and never use an accelerator. A deadline starts when a ready worker receives a response.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class VerifierPool:
     """Verifies in worker processes with a deadline. Several threads may call it; their calls take turns.
 
     Args:
-      verifier: what judges one response; it must be picklable.
+      verifier: verifies one response; it must be picklable.
       workers: processes, 1 or more.
       timeout: seconds for one response, above 0.
 
@@ -238,7 +238,7 @@ def open_verifier(
     """A verifier of batches, closed at the end: (problems, responses, truncated) -> `Verified`.
 
     Args:
-      verifier: what judges one response.
+      verifier: verifies one response.
       workers: processes; 0 verifies in this process, without a deadline.
       timeout: seconds that a worker has for one response.
     """

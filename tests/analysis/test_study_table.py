@@ -10,7 +10,7 @@ from prerl_jax.analysis.study_table import study_table
 
 
 def lines(accuracies, cost, warmup=0, every=2):
-    """A run evaluated every two steps, of so many FLOPs a step."""
+    """A run evaluated every two steps, with a given number of FLOPs in each step."""
     records = []
     for step in range(every * (len(accuracies) - 1) + 1):
         phase = "base" if step == 0 else "warmup" if step <= warmup else "rl"

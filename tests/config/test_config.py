@@ -153,7 +153,7 @@ def reinforce(**fields):
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnCredit:
+class OwnAdvantage:
     traits = AdvantageTraits()
 
     def __call__(self, rollouts, group_size, values=None):
@@ -164,13 +164,13 @@ class OwnCredit:
     ("changes", "says"),
     [
         ({"phases": ()}, "phases is empty"),
-        ({"phases": (*grpo(steps=1), *grpo(steps=2))}, r"\['grpo', 'grpo'\].*\['grpo'\] cannot be told apart"),
-        ({"phases": (Phase("base", 1),)}, r"\['base'\] cannot be told apart"),
+        ({"phases": (*grpo(steps=1), *grpo(steps=2))}, r"\['grpo', 'grpo'\].*\['grpo'\] are not distinct"),
+        ({"phases": (Phase("base", 1),)}, r"\['base'\] are not distinct"),
         ({"sampling": SamplingSpec(4, 1)}, r"group_size is 1, and phase 'nsr_prerl' compares.*2 or more"),
         (
             {
                 "sampling": SamplingSpec(4, 1),
-                "phases": (reinforce(terms=(Term(PostTrainSpace(), OwnCredit()), Term(PreTrainSpace()))),),
+                "phases": (reinforce(terms=(Term(PostTrainSpace(), OwnAdvantage()), Term(PreTrainSpace()))),),
             },
             "group_size is 1, and phase 'reinforce'",
         ),
@@ -205,7 +205,7 @@ def test_parts_that_do_not_fit_together(changes, says):
 
 def test_what_fits_together_passes():
     assert validate(CONFIG) is CONFIG
-    own = dataclasses.replace(CONFIG, sampling=SamplingSpec(4, 1), phases=(reinforce(advantage=OwnCredit()),))
+    own = dataclasses.replace(CONFIG, sampling=SamplingSpec(4, 1), phases=(reinforce(advantage=OwnAdvantage()),))
     assert validate(own) is own
     assert validate(dataclasses.replace(CONFIG, mesh=MeshSpec(fsdp=-1))).mesh.fsdp == -1
     for checkpoints in (CheckpointSpec(every=5), CheckpointSpec(every=0), CheckpointSpec(every=10, best=None)):

@@ -23,7 +23,7 @@ LENGTH = 32
 
 
 def response(example, index, sample):
-    """What the engine below says: even samples are right, odd ones are wrong, and the last of problem 2 are cut."""
+    """The responses of the engine below: even samples are right, odd ones wrong, and those of problem 2 truncated."""
     if sample % 2 == 0:
         return f"wait\n#{example.problem.answer}" if index % 2 else f"#{example.problem.answer}"
     return "1" * LENGTH if index == 2 else "wait wait\n#"

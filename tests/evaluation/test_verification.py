@@ -1,4 +1,4 @@
-"""Rows are judged as they end, in any order; what comes of it is what judging all of them at once gives."""
+"""Rows are verified when they are complete, in any order. The verdicts equal those of one call with all rows."""
 
 import dataclasses
 import threading

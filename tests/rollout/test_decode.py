@@ -138,6 +138,6 @@ def test_truncation(logits, top_k, top_p, support):
 
 
 def test_a_top_p_of_1_keeps_every_token_of_a_large_vocabulary():
-    """A cumulative sum of so many reaches 1 before the last."""
+    """In float32 their cumulative sum reaches 1 before the last token."""
     logits = jnp.linspace(0, 20, 150_000)[None]
     np.testing.assert_array_equal(filter_logits(logits, None, 1.0), logits)

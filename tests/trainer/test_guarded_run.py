@@ -212,7 +212,9 @@ def test_a_guard_is_shown_its_metric_often_enough(kind, every, start, measured):
 
     if measured:
         validate(config(measured))
-    with pytest.raises(ValueError, match=f"its 5 steps measure that {measured} times: it could never trip"):
+    with pytest.raises(
+        ValueError, match=f"measured {measured} times in the phase's 5 steps, so the guard could never trip"
+    ):
         validate(config(measured + 1))
 
 

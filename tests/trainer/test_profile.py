@@ -23,19 +23,19 @@ def test_a_trace_of_the_steps_is_written_and_changes_nothing(tmp_path, finished)
 
 
 def test_which_steps_are_traced(tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr("jax.profiler.start_trace", lambda folder: told.append("start"))
-    monkeypatch.setattr("jax.block_until_ready", told.extend)
-    monkeypatch.setattr("jax.profiler.stop_trace", lambda: told.append("stop"))
+    events = []
+    monkeypatch.setattr("jax.profiler.start_trace", lambda folder: events.append("start"))
+    monkeypatch.setattr("jax.block_until_ready", events.extend)
+    monkeypatch.setattr("jax.profiler.stop_trace", lambda: events.append("stop"))
     for first, last in ((2, 6), (3, 4), (None, 6)):
         profile = Profile(tmp_path / "profile", first)
         for number in range(1, last + 1):
             with profile.step(number) as computed:
-                told.append(number)
+                events.append(number)
                 computed(f"{number} is computed")
         profile.close()
     whole = [1, "start", 2, 3, 4, "4 is computed", "stop", 5, 6]
-    assert told == [*whole, 1, 2, "start", 3, 4, "stop", 1, 2, 3, 4, 5, 6]
+    assert events == [*whole, 1, 2, "start", 3, 4, "stop", 1, 2, 3, 4, 5, 6]
     with pytest.raises(ValueError, match="from 0 on"):
         Profile(tmp_path, 0)
 
@@ -50,7 +50,7 @@ def test_a_mistaken_number_is_refused(tmp_path, capsys, number, says):
 
 def test_steps_that_are_done_are_refused(finished, capsys):
     assert launch.main(["--config", COMMAND[-1], "--workdir", str(finished.workdir), "--profile", "3"]) == 1
-    assert "--profile 3 traces steps 3 to 5, and all 4 steps are done" in capsys.readouterr().err
+    assert "--profile 3 profiles steps 3 to 5, and all 4 steps are done" in capsys.readouterr().err
     Profile(finished.workdir, 3).check(2, 4)
     with pytest.raises(ValueError, match="steps 4 to 4 are left"):
         Profile(finished.workdir, 3).check(3, 4)

@@ -28,13 +28,13 @@ from prerl_jax.trainer.start import run
         (["1110", "1111"], [3], [4]),
     ],
 )
-def test_mixed_groups_take_the_places_of_the_others_in_the_order_of_drawing(mixed, places, sources):
+def test_mixed_groups_take_the_places_of_the_others_in_sampling_order(mixed, places, sources):
     found = replacements(np.array([[c == "1" for c in row] for row in mixed]))
     assert [part.tolist() for part in found] == [places, sources]
 
 
-def drawn(number, process=None):
-    """A draw of four groups of two, or a process's half of it; every entry tells whose it is."""
+def sampled_batch(number, process=None):
+    """A batch of four groups of two, or a process's half of it. Every entry has the number of its row."""
     rows = np.arange(8) + 100 * number
     tokens = np.repeat(rows[:, None], 3, axis=1).astype(np.int32)
     full = np.ones((8, 3), bool)
@@ -53,7 +53,7 @@ def decode(rows):
 
 def test_two_processes_put_together_what_one_does(monkeypatch):
     places, sources = np.array([1, 2, 3]), np.array([4, 7, 9])
-    whole = replace_groups([drawn(n) for n in range(3)], places, sources, 2, decode)
+    whole = replace_groups([sampled_batch(n) for n in range(3)], places, sources, 2, decode)
     rewards = whole.responses.rollouts.rewards
     assert whole.problems.tolist() == [0, 10, 13, 21]
     assert rewards.tolist() == [0, 1, 100, 101, 106, 107, 202, 203]
@@ -63,10 +63,10 @@ def test_two_processes_put_together_what_one_does(monkeypatch):
     halves = []
     monkeypatch.setattr(rollouts_module.jax, "process_count", lambda: 2)
     for process in range(2):
-        mine = [drawn(n, process) for n in range(3)]
+        mine = [sampled_batch(n, process) for n in range(3)]
         both = {
             id(part): np.concatenate([part, other]) if process == 0 else np.concatenate([other, part])
-            for batch, rest in zip(mine, (drawn(n, 1 - process) for n in range(3)), strict=True)
+            for batch, rest in zip(mine, (sampled_batch(n, 1 - process) for n in range(3)), strict=True)
             for part, other in zip(arrays(batch), arrays(rest), strict=True)
         }
         monkeypatch.setattr(rollouts_module.jax, "process_index", lambda process=process: process)
@@ -97,12 +97,12 @@ def tiny(max_resamples):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Of at most two further draws, and of none: (metric lines, completions, workdir)."""
+    """Runs with max_resamples 2 and 0: {max_resamples: (metric lines, completions, workdir)}."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         tiny_run.on_one_device(patch)
         for max_resamples in (2, 0):
-            workdir = tmp_path_factory.mktemp("drawn")
+            workdir = tmp_path_factory.mktemp("resampled")
             run(tiny(max_resamples), workdir, console=tiny_run.quiet())
             found[max_resamples] = timeless(workdir), lines(workdir, "completions.jsonl"), workdir
     return found
@@ -114,8 +114,8 @@ def constant(rewards):
 
 def test_a_step_draws_until_its_groups_are_mixed(runs, setup):
     records, said, workdir = runs[2]
-    drawn = [record["train/sampled_batches"] for record in records[1:]]
-    assert max(drawn) > 1
+    batches = [record["train/sampled_batches"] for record in records[1:]]
+    assert max(batches) > 1
     for record in records[1:]:
         of = [c for c in said if c["step"] == record["step"]]
         groups = [of[i : i + 2] for i in range(0, 16, 2)]
@@ -128,7 +128,7 @@ def test_a_step_draws_until_its_groups_are_mixed(runs, setup):
         assert right == [c["reward"] == 1 for c in of]
         assert record["train/trained_fraction"] == sum(mixed) / 8
     data = [read_extra(workdir, step)["data"]["next_index"] for step in (2, 3)]
-    assert data == np.cumsum(drawn)[1:].tolist()
+    assert data == np.cumsum(batches)[1:].tolist()
 
 
 def read_extra(workdir, step):
@@ -139,8 +139,8 @@ def read_extra(workdir, step):
     return read_record(epath.Path(workdir) / "checkpoints" / str(step)).extra
 
 
-def test_accuracy_is_that_of_the_first_draw(runs):
-    """Whose prompts and samples are those of a step that draws once: what is drawn for a filter does not count."""
+def test_accuracy_is_that_of_the_first_batch(runs):
+    """Its prompts and samples are those of a step without resampling. Resampled batches do not count."""
     (_, again, *_), (_, once, *_) = runs[2][0], runs[0][0]
     assert again["train/sampled_batches"] > 1
     for name in ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob"):

@@ -1,4 +1,4 @@
-"""References and several updates a step, in a run: what is counted, what is held against what, and that it resumes."""
+"""References and several updates a step, in a run: their metrics, the policies that they compare, and resuming."""
 
 import contextlib
 import dataclasses
@@ -49,7 +49,7 @@ def whole(tmp_path_factory):
 def test_what_is_measured(whole):
     first, second, third, fourth = lines(whole)[1:]
     assert [r["phase"] for r in (first, second, third, fourth)] == ["kl", "kl", "reward", "reward"]
-    assert first["train/reference_kl"] < 1e-9 < second["train/reference_kl"], "the first step is held against itself"
+    assert first["train/reference_kl"] < 1e-9 < second["train/reference_kl"], "the first step is compared with itself"
     assert third["train/reference_kl"] > 1e-9, "and so is the third, but for its own earlier updates"
     assert abs(first["train/ratio"] - 1) < 1e-6
     for record in (third, fourth):

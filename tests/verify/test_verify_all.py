@@ -64,7 +64,7 @@ def test_problems_that_cannot_be_judged_are_found_before_the_run(verifier, bad):
     check_all(verifier, good)
     with pytest.raises(
         ValueError,
-        match=r"cannot judge 2 of the 5 problems; .*problem 3 \(counted from 0\): the ground truth is.*data\.verifier",
+        match=r"cannot verify 2 of the 5 problems; .*problem 3 \(counted from 0\): the ground truth is.*data\.verifier",
     ):
         check_all(verifier, [*good, *(Problem("q", answer) for answer in bad)])
 
