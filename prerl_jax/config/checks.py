@@ -177,8 +177,8 @@ def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int,
         count = 2 + ((start + steps - 1) // every - start // every if every else 0)
     if count < patience:
         raise ValueError(
-            f"{what} with patience {patience}, but with {cadence} = {every} it is measured {count} times in the phase's "
-            f"{steps} steps, so the guard could never trip. Set {cadence} to fewer steps, or a smaller patience."
+            f"{what} with patience {patience}, but with {cadence} = {every} it is measured {count} times in the "
+            f"phase's {steps} steps, so the guard could never trip. Set {cadence} to fewer steps, or a smaller patience."
         )
 
 
