@@ -178,7 +178,8 @@ def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int,
     if count < patience:
         raise ValueError(
             f"{what} with patience {patience}, but with {cadence} = {every} it is measured {count} times in the "
-            f"phase's {steps} steps, so the guard could never trip. Set {cadence} to fewer steps, or a smaller patience."
+            f"phase's {steps} steps, so the guard could never trip. Set {cadence} to fewer steps, or use a smaller "
+            "patience."
         )
 
 
