@@ -121,7 +121,7 @@ def split_floats(data: Any) -> tuple[list[Array], list[Array], Callable]:
 
     def merge(floats, others):
         floats, others = iter(floats), iter(others)
-        return structure.unflatten([next(floats if is_float else others) for is_float in wanted])
+        return jax.tree.unflatten(structure, [next(floats if is_float else others) for is_float in wanted])
 
     pairs = list(zip(leaves, wanted, strict=True))
     return [leaf for leaf, w in pairs if w], [leaf for leaf, w in pairs if not w], merge
@@ -162,7 +162,8 @@ def _pass(terms, hidden, head, tokens, split, count, *, temperature=1.0, chunk=N
     """(losses, metrics, the cotangents of hidden, head and floats of the first `count` losses), see `Found`."""
     floats, others, merge = split
     targets, floats, others = jax.tree.map(lambda x: x[:, 1:], (tokens, floats, others))
-    chunk = chunk or chunk_length(*targets.shape, head.vocab_size)
+    rows, length = targets.shape
+    chunk = chunk or chunk_length(rows, length, head.vocab_size)
 
     def step(totals, x):
         states, targets, floats, others = x

@@ -103,8 +103,8 @@ def _attend_in_blocks(query, key, value, segments):
         here = slice(first, first + span)
         starts = jnp.arange(blocks)[here] * QUERY_BLOCK
         out.append(jax.lax.scan(body, None, (query[here], query_segments[here], starts))[1])
-    out = jnp.moveaxis(jnp.concatenate(out), 0, 1)
-    return out.reshape(out.shape[0], -1, *out.shape[3:])[:, :length]
+    joined = jnp.moveaxis(jnp.concatenate(out), 0, 1)
+    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])[:, :length]
 
 
 def _attend_in_few_blocks(query, key, value, segments):

@@ -99,13 +99,13 @@ class Decoder:
 
         Raises ValueError where the mesh does not divide a dimension.
         """
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
-        if self.mesh is None:
+        shapes, mesh = jax.eval_shape(self.init, jax.random.key(0)), self.mesh
+        if mesh is None:
             return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), shapes)
 
         def leaf(path, shape, axes):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
-            sharding = named_sharding(self.mesh, self.rules, axes, shape.shape, name)
+            sharding = named_sharding(mesh, self.rules, axes, shape.shape, name)
             return jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding)
 
         return jax.tree_util.tree_map_with_path(leaf, shapes, self.logical_axes())
@@ -208,8 +208,8 @@ class Decoder:
                     write(ring[0], k, column, axis=2, columns=3, dtype=dtype, layer=layer),
                     write(ring[1], v, column, axis=3, columns=2, dtype=dtype, layer=layer),
                 )
-                here = new if layer is None else jax.tree.map(lambda part: part[layer], new)
-                return attend_cached(q, *prompt, cache.prompt_mask, *here, valid), new
+                key, value = new if layer is None else jax.tree.map(lambda part: part[layer], new)
+                return attend_cached(q, prompt[0], prompt[1], cache.prompt_mask, key, value, valid), new
 
             return self._apply(weights, x, rotation, attend)
 

@@ -148,7 +148,7 @@ class Attention(nnx.Module):
         q, k, v = (project(x, w[...]) for w in (self.q, self.k, self.v))
         if self.q_bias is not None:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = rms_norm(q, self.q_norm[...], self.eps), rms_norm(k, self.k_norm[...], self.eps)
         y, carry = attend(rope.rotate(q, rotation), rope.rotate(k, rotation), v)
         y = project(y, self.o[...], 2)

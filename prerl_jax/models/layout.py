@@ -161,7 +161,7 @@ def load(abstract: Params, stored: Mapping[str, Stored], convention: str, source
         def own(layer: int) -> np.ndarray:
             return LEAVES[path].from_file(stored[names[layer]].read(), own_shape)
 
-        def block(index: tuple[slice, ...]) -> np.ndarray:
+        def block(index: Any) -> np.ndarray:
             if path[0] != "layers":
                 return np.ascontiguousarray(own(0)[index], dtype)
             layers = range(len(names))[index[0]]

@@ -7,6 +7,8 @@ Source: jax.experimental.pallas.ops.tpu.splash_attention.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as pallas
@@ -94,7 +96,7 @@ def _rows(query, key, value, segments, name, interpret):
     block = block_size(length)
     padding = -length % block
     mask = pallas.CausalMask((length + padding, length + padding))
-    sizes = dict.fromkeys(("block_q", "block_kv", "block_kv_compute"), block)
+    sizes: dict[str, Any] = dict.fromkeys(("block_q", "block_kv", "block_kv_compute"), block)
     sizes |= dict.fromkeys(("block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute", "block_q_dq", "block_kv_dq"), block)
     kernel = pallas.make_splash_mha(
         pallas.MultiHeadMask([mask] * heads),
