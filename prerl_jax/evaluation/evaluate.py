@@ -47,10 +47,10 @@ class CallShape:
 def call_shape(problems: int, samples: int, prompts_per_step: int, group_size: int, shards: int) -> CallShape:
     """The calls in which `samples` responses to each of `problems` problems are sampled.
 
-    A call has at most as many rows as a training step, and its prompts divide over the mesh. Where `samples` is a
-    multiple of the training's `group_size` and the problems fill half of a training step, a call has the shape of a
-    training step, so that no further program is compiled. Where k responses to the problems are too many rows, each
-    problem is asked several times for a part of its responses.
+    A call has at most as many rows as a training step, and its prompts divide over the mesh. If `samples` is a multiple
+    of `group_size` and the problems fill at least half of a training step, a call has exactly the shape of a training
+    step, and no further program is compiled. If k responses to the problems are too many rows, several calls sample a
+    part of them each.
 
     Args:
       problems: the number of problems.
@@ -99,7 +99,7 @@ def evaluate(
     calls = _calls(len(examples) * rounds, shape.prompts)
     problems = problems_of([examples[i // rounds] for i in calls.ravel()], shape.group_size)
     measure = functools.partial(_count, spec)
-    key = replicate(mesh, jax.random.PRNGKey(spec.seed))  # placed as in training, so that one program serves both
+    key = replicate(mesh, jax.random.PRNGKey(spec.seed))  # placed as in training, so both use one program
     lengths, broken = [], []
     with Verification(problems, verify, tokens.decode, tokens.stop_tokens, measure) as verification:
         for number, call in enumerate(calls):
@@ -120,8 +120,8 @@ def evaluate(
 def _calls(count: int, prompts: int) -> np.ndarray:
     """i64[calls, prompts of this process]: which of `count` prompts are sampled in each call.
 
-    The last call is filled up from the front, so that all calls have one shape and one program. What is sampled twice
-    in this way is not counted.
+    The last call is filled up with the first prompts, so that all calls have one shape and use one program. The extra
+    responses are not counted.
     """
     calls = np.arange(-(-count // prompts) * prompts).reshape(-1, jax.process_count(), prompts // jax.process_count())
     return calls[:, jax.process_index()] % count

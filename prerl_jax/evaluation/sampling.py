@@ -1,4 +1,4 @@
-"""Sampling responses to problems, and their verdicts: `sample` first, `verify` when the verdicts are needed.
+"""Samples responses to problems (`sample`) and waits for their rewards (`verify`).
 
 Both stages return values. Verification begins while responses are still sampled: see `Verification`.
 """
@@ -70,7 +70,7 @@ def padded_prompts(examples: Sequence[Example], tokens: TokenFormat, ids: np.nda
     Args:
       examples: problems with their prompt tokens.
       tokens: the width and the padding.
-      ids: i32[Q], from which the randomness of each prompt is drawn.
+      ids: i32[Q]; the random numbers of a prompt depend on its id.
     """
     prompts = left_pad(examples, tokens.max_prompt_tokens, tokens.pad_token)
     return Prompts(prompts.prompt, prompts.prompt_mask, ids)
@@ -92,7 +92,7 @@ def sample(
       prompts: this process's prompts, numpy; every process has the same number of them.
       key: PRNG key of this call.
       verification: verifies the rows. If sampling fails, it is cancelled.
-      first_row: the number of the first of these rows in the verification, if that covers several calls.
+      first_row: offset of these rows in `verification`, which may cover several calls.
     """
 
     def on_complete(rows: np.ndarray, responses: np.ndarray, lengths: np.ndarray) -> None:

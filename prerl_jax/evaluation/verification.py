@@ -90,7 +90,7 @@ class Verification:
         self.cancel()
 
     def add(self, rows: np.ndarray, responses: np.ndarray, lengths: np.ndarray) -> None:
-        """Takes rows that have completed; see `rollout.engine.OnComplete`. Each row is given once."""
+        """Queues completed rows for verification, see `rollout.engine.OnComplete`. Add each row once."""
         with self._lock:
             self._completed.append((rows, responses, lengths))
         self._calls.append(self._thread.submit(self._verify_completed))
@@ -115,7 +115,7 @@ class Verification:
     def _verify_completed(self) -> None:
         with self._lock:
             completed, self._completed = self._completed, []
-        # An earlier call may have verified these rows already. After a failed call there is nothing left to do.
+        # Nothing to do if an earlier call has verified these rows, or has failed.
         if not completed or any(call.done() and call.exception() for call in tuple(self._calls)):
             return
         with annotate("verify"):

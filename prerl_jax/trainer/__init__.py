@@ -1,1 +1,1 @@
-"""The trainer: a run from its config to its last step."""
+"""The trainer: sets a run up, runs its phases, and resumes it."""

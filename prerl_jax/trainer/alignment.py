@@ -63,7 +63,7 @@ def make_align(setup: Setup, temperature: float) -> Callable[[Params, Rollouts],
 
 
 def measured_groups(rollouts: Rollouts, groups: int, group_size: int, shards: int) -> Rollouts:
-    """The rollouts of `groups` groups, evenly spread over the batch. Traceable; no row moves to another device.
+    """The rollouts of `groups` groups, evenly spread over the batch. Traceable. Every shard keeps its own rows.
 
     Args:
       rollouts: B rows, split over the mesh into `shards` parts of whole groups.
@@ -87,7 +87,7 @@ def alignment_phases(setup: Setup) -> tuple[Phase, Phase]:
     """(pre, post): the run's first objective in P(y|x), or GRPO's if there is none, and the same objective in P(y).
 
     The two differ in the space alone. So the cosine of their gradients compares the spaces, not the selections. Phases
-    that need a reference, the sampler's log-probabilities or a critic are passed over.
+    that need a reference, the sampler's log-probabilities or a critic are skipped.
     """
     plain = [phase for phase in setup.phases if not phase.terms and not _needs_more(phase)]
     post = next((p for p in plain if isinstance(p.space, PostTrainSpace)), Phase("post", 1))
@@ -97,7 +97,7 @@ def alignment_phases(setup: Setup) -> tuple[Phase, Phase]:
 
 
 def _needs_more(phase: Phase) -> bool:
-    """Whether the loss needs more than rollouts and the policy."""
+    """Whether the loss needs a reference, the sampler's log-probabilities or a critic."""
     objective, shaping = phase.objective.traits, phase.reward_shaping
     reference = objective.needs_reference or (shaping is not None and shaping.traits.needs_reference)
     return reference or objective.needs_sampler_logprobs or phase.advantage.traits.needs_values

@@ -1,15 +1,16 @@
 """From rollouts to the batches of a step's updates: prepared on the mesh, packed on the host.
 
 Phases whose batches have the same fields and rows share one program, which takes the number of the phase as an input.
-So few programs are compiled in the middle of a run. All rows are as long as those of the longest phase.
+This keeps the number of programs that are compiled during a run small. All rows are as long as those of the longest
+phase.
 
-An unpacked batch passes through the host, where it is packed: rows without a trained token are left out, and the others
-fill the first parts of a batch with a fixed number of rows. The train step does not compute empty parts. So one program
-serves steps of few rows and of many rows.
+The host packs an unpacked batch: it drops rows without a trained token and puts the others into as few rows as it can,
+at the beginning of a batch with a fixed number of rows. The train step skips empty microbatches. So one program serves
+batches of any number of used rows.
 
-Old log-probabilities and those of the reference are scored on packed rows as well. If the advantages depend on them, or
-if rows are trained on more than once, all rows are scored before the batches are prepared (`score`). Otherwise only the
-rows of the packed batch are scored under the reference (`place`).
+The log-probabilities of the old and of the reference policy are computed on packed rows, too. If the advantages depend
+on them, or if rows are trained on more than once, all rows are scored before the batches are prepared (`score`).
+Otherwise only the rows of the packed batch are scored under the reference (`place`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from prerl_jax.trainer.critic import with_values
 from prerl_jax.trainer.setup import Setup
 
 SHUFFLE = 0x73687566
-"""Folded into a step's key for preparing, gives the key for the order of groups. No term has this number."""
+"""`fold_in(key for preparing, SHUFFLE)` shuffles groups into minibatches. No term folds in this number."""
 
 PrepareInputs = dict[str, Any]
 """The keyword arguments of `prepare` (see `core.batches.make_prepare`), without `rows`."""
@@ -43,7 +44,7 @@ PrepareInputs = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class BatchKind:
-    """What decides the fields and the rows of a phase's batches. Phases of one kind share a program.
+    """The properties of a phase that decide the fields and shapes of its batches. Phases of one kind share a program.
 
     Attributes:
       minibatches: the number of minibatches of an epoch.
@@ -86,7 +87,7 @@ class Batching:
     def score(
         self, phase: Phase, rollouts: Rollouts, key: Array, policy: Params, reference: Params | None
     ) -> tuple[PrepareInputs, np.ndarray]:
-        """Scores all rows of a step, where the phase needs that before its batches are prepared.
+        """Computes the log-probabilities that the phase needs before its batches are prepared.
 
         Args:
           phase: the current phase.
@@ -120,7 +121,7 @@ class Batching:
           phase: the current phase.
           rollouts: all rollouts of the step, verified, on the mesh.
           inputs: `key`, the step's key for preparing; `phase_step` i32[], the steps done in the phase; `values`
-            f32[B, R], or None in a run without a critic; and what `score` has returned.
+            f32[B, R], or None in a run without a critic; and the log-probabilities from `score`.
           update: the number of the update within the step.
         """
         number = np.int32(self.setup.phases.index(phase))
@@ -146,7 +147,7 @@ class Batching:
         """
         mesh, critic = self.setup.mesh, packed.critic
         batch = global_rows(mesh, dataclasses.replace(packed, critic=None))
-        if critic is not None:  # it has one row a rollout, and the policy one for each of several terms
+        if critic is not None:  # it has one row per rollout, the policy has one per rollout and term
             batch = dataclasses.replace(batch, critic=global_rows(mesh, critic))
         if reference is None or batch.ref_logprobs is not None:
             return batch
@@ -181,7 +182,7 @@ class Batching:
         prepare = make_prepare(phase, self.setup.config.sampling.group_size)
         terms, of_critic = len(phase.all_terms), (rollouts, inputs["values"])
         batch, value_metrics = with_values(prepare(rollouts, **inputs), *of_critic)
-        if rows is not None:  # the statistics are those of all rows; the batch is a part of them
+        if rows is not None:  # the statistics are over all rollouts, the batch is one minibatch
             of_critic = jax.tree.map(lambda x: x[rows], of_critic)
             batch, _ = with_values(prepare(rollouts, **inputs, rows=rows), *of_critic)
         critic, batch = batch.critic, dataclasses.replace(batch, critic=None)
@@ -230,7 +231,7 @@ def minibatch(key: Array, update: Array, minibatches: int, prompts: int, group_s
 
 
 def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
-    """Means over the global batch of rewards and lengths; f32[] each. A response with reward 1 or more is right."""
+    """Means over the global batch of rewards and lengths; f32[] each. Reward 1 or more counts as correct."""
     right = (rollouts.rewards >= 1).reshape(-1, group_size)
     lengths = rollouts.response_mask.sum(axis=1)
     return {
@@ -245,7 +246,7 @@ def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
 
 
 def _filled(batch: Batch, shape: tuple[int, int], minibatches: int) -> Batch:
-    """The batch, padded to the rows and tokens of a minibatch of `shape`."""
+    """Pads the batch to the largest minibatch of all phases, by the rows and tokens in `shape`."""
     whole = shape[0] // minibatches, shape[1]
     return jax.tree.map(lambda x: jnp.pad(x, [(0, a - b) for a, b in zip(whole, x.shape, strict=True)]), batch)
 

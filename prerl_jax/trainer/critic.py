@@ -1,4 +1,4 @@
-"""The critic in a run: its first state, the program of its values, its part in preparing and in the train step."""
+"""The critic in a run: its initial state, its values, its rows of a batch, and its update."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prerl_jax.trainer.setup import Setup
 def with_critic(setup: Setup, state: TrainState) -> tuple[TrainState, list[str]]:
     """(the state with a critic where the run has one, lines for the log).
 
-    A critic that comes from no checkpoint starts from the policy's parameters.
+    Without a critic in the checkpoint, the critic starts from the policy's parameters.
     """
     if setup.critic is None or state.critic is not None or (abstract := setup.abstract_critic()) is None:
         return state, []

@@ -1,4 +1,4 @@
-"""What a config would need, without allocating it: phases, parameters, shardings and bytes on each device."""
+"""What a run of a config needs, without running it: phases, parameters, shardings and bytes on each device."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
     Args:
       config: the config.
       console: where to print; standard output by default.
-      devices: the number of devices to imagine. By default as many as the mesh names; if one of the mesh's sizes is -1,
-        the devices that are here.
+      devices: the number of devices to plan for. By default as many as the mesh names; if one of the
+        mesh's sizes is -1, the devices of this machine.
 
     Raises what a run would raise about the config, the devices, the model's architecture and the data.
     """
@@ -56,13 +56,13 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
 
 
 def _imagine_devices(config: TrainConfig, devices: int | None) -> None:
-    """Lets JAX have this many CPU devices, so that a laptop can describe a slice."""
+    """Makes JAX report this many CPU devices, so that a laptop can describe a slice."""
     if devices is not None and devices < 1:
         raise ValueError(f"--devices {devices}: there must be at least 1 device to describe.")
     sizes = dataclasses.astuple(config.mesh)
     if devices is None and -1 in sizes:
         return
-    with contextlib.suppress(RuntimeError):  # a program that has used its devices already keeps them
+    with contextlib.suppress(RuntimeError):  # JAX refuses the change after it has started a device
         jax.config.update("jax_num_cpu_devices", devices or math.prod(sizes))
         jax.config.update("jax_platforms", "cpu")
     if devices is not None and jax.device_count() != devices:
@@ -112,7 +112,7 @@ def parameter_table(setup: Setup) -> Table:
 
 
 def memory_table(setup: Setup) -> Table:
-    """MiB on one device of what lives through a step; activations and temporaries are the compiler's."""
+    """The memory of one device, in MiB, without activations and temporaries, which only the compiler knows."""
     table = Table(title="bytes on a device, activations and temporaries aside")
     table.add_column("what")
     table.add_column("MiB", justify="right")
@@ -206,7 +206,7 @@ def _cache(setup: Setup, rows: int, length: int) -> int:
 
 
 def _attention(setup: Setup) -> str:
-    """Which attention computes the rows of the train step on these devices, and on TPUs if these are none."""
+    """Which attention computes the rows of the train step on these devices and, if they are no TPUs, on TPUs."""
     model, mesh = setup.model, setup.mesh
     _, length = Batching(setup).shape
     query = (setup.part_rows, length, model.config.num_heads, model.config.head_dim)

@@ -1,8 +1,8 @@
-"""The guards of a run: what they have measured in the current phase, what they decide, and rolling back.
+"""The guards of a run: their measurements in the current phase, their decisions, and roll-back.
 
-Measurements are kept in the checkpoints. They are not read again from metrics.jsonl, because every process of a resume
-reads the whole checkpoint, and because JSON lines have no values that are not finite. A resumed run measures again what
-came after its checkpoint, so it decides as an undisturbed run does.
+Checkpoints save the measurements. Guards do not read them from metrics.jsonl: a resume reads the checkpoint on every
+process, and JSON has no NaN and no infinity. A resumed run repeats the steps after its checkpoint and measures them
+again, so it decides as an uninterrupted run does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OF_ROLLOUTS = frozenset(
         "train/learning_rate",
     }
 )
-"""The train/ metrics that a step without a trained token has, too. The others are means over trained tokens."""
+"""The train/ metrics that are defined in a step without trained tokens. All others are means over trained tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Decision:
 
     Attributes:
       reaction: EndPhase() or RollBack(); None to continue.
-      ended: the guards that end the phase, with the step.
-      warned: the guards that begin to warn at this step.
-      good: the newest step whose parameters the guards have seen to be good; only with RollBack.
+      ended: descriptions of the guards that end the phase.
+      warned: descriptions of the guards that begin to warn at this step.
+      good: the newest step that is good for every tripped RollBack guard; None if none tripped.
       metrics: for each guard, the number of measurements in a row for which its condition has held.
     """
 
@@ -65,14 +65,14 @@ class Decision:
 
 @dataclasses.dataclass
 class GuardState:
-    """The state of a run's guards. All of it is in the run's checkpoints.
+    """The state of a run's guards. Checkpoints save all of it.
 
     Attributes:
       phase: the phase that `values` belong to.
       values: by metric, (step, value) of each measurement in the current phase. The first one may be the evaluation at
         the phase's beginning.
-      ended: by name of a phase that a guard has ended: its number of steps, and a text.
-      warned: by name of a phase: the warnings of its guards.
+      ended: phase name -> {"steps": its number of steps, "reason": text}, for phases that a guard ended.
+      warned: phase name -> the warnings of its guards.
     """
 
     phase: str = ""
@@ -95,7 +95,7 @@ class GuardState:
         return dataclasses.asdict(self)
 
     def enter(self, phase: Phase | None, step: int, evaluated: Mapping[str, float]) -> None:
-        """A phase begins after this step; None ends the run.
+        """Starts the measurements of a new phase; None at the end of the run.
 
         Args:
           phase: the phase that begins.
@@ -110,13 +110,13 @@ class GuardState:
     def decide(self, phase: Phase, step: int, metrics: Mapping[str, float]) -> Decision:
         """Adds the metrics of a step, and decides.
 
-        Raises ValueError for a guard on a metric that the steps of this phase do not have, with those that they have.
+        Raises ValueError if a guard watches a metric that this phase does not measure; the message lists the metrics.
         """
         if phase.name != self.phase:  # the config has changed
             self.enter(phase, step - 1, {})
         for guard in phase.guards:
             _require_metric(guard, phase, metrics)
-        if not metrics.get("train/tokens", 1.0):
+        if not metrics.get("train/tokens", 1.0):  # means over trained tokens do not exist in this step
             metrics = {n: v for n, v in metrics.items() if n in OF_ROLLOUTS or not n.startswith("train/")}
         for name in dict.fromkeys(guard.metric for guard in phase.guards if guard.metric in metrics):
             self.values.setdefault(name, []).append((step, metrics[name]))
@@ -143,24 +143,24 @@ class GuardState:
         return guard.held([value for _, value in self.values.get(guard.metric, ())])
 
     def _good(self, guard: Guard) -> int:
-        """The newest step after which the parameters were measured and the condition did not hold.
-
-        -1, which is before every step, where there is no such measurement in the phase.
-        """
+        """The newest step whose parameters were measured without the condition holding; -1 if the phase has none."""
         values = self.values.get(guard.metric, [])
         good = values[: len(values) - self._held(guard)]
         return good[-1][0] - _lag(guard) if good else -1
 
 
 def _lag(guard: Guard) -> int:
-    """Steps that a metric lags behind: metrics of training belong to the parameters before the step."""
+    """How many steps older than the metric the measured parameters are.
+
+    It is 1 for `train/` and `alignment/`, whose metrics of step n are measured on the parameters before step n.
+    """
     return 0 if guard.metric.startswith("eval/") else 1
 
 
 def _require_metric(guard: Guard, phase: Phase, metrics: Iterable[str]) -> None:
     kind = guard.metric.partition("/")[0] + "/"
     present = sorted(name for name in metrics if name.startswith(kind))
-    if guard.metric not in present and present:  # a step may have no evaluation and no alignment at all
+    if guard.metric not in present and present:  # evaluation and alignment are not measured at every step
         raise ValueError(
             f"phase {phase.name!r} has a guard on {guard.metric}, which its steps do not measure; they measure "
             f"{', '.join(present)}."
@@ -176,10 +176,10 @@ def rollback_interval(phase: Phase) -> int:
 def roll_back(
     setup: Setup, checkpoints: Checkpoints, begin: Callable[[], TrainState], state: TrainState, good: int
 ) -> tuple[TrainState, int]:
-    """(the arrays of the newest checkpoint up to step `good` with the counters of `state`, the checkpoint's step).
+    """Restores the newest checkpoint up to step `good`, but keeps the counters of `state`.
 
-    The data and the step number go on. Without such a checkpoint, the arrays are those that the run began with, of step
-    0. The arrays of `state` are deleted first, because there need not be room for both.
+    The data and the step number continue. Without such a checkpoint, the state of step 0 is loaded again. The arrays of
+    `state` are deleted first, because the memory may not have room for both.
 
     Args:
       setup: the run's model and mesh.
@@ -187,6 +187,8 @@ def roll_back(
       begin: makes the state that the run began with.
       state: the current state.
       good: the newest step that is known to be good.
+
+    Returns: (the state, the checkpoint's step).
 
     Raises CheckpointError where all these checkpoints are damaged, ValueError where the processes find different ones.
     """
@@ -207,12 +209,12 @@ def roll_back(
 
 @dataclasses.dataclass(frozen=True)
 class Reacted:
-    """What the reaction of the guards has given.
+    """The result of the reaction of the guards.
 
     Attributes:
       state: the state to continue with.
       position: the position to continue at.
-      reason: why the phase has ended, for people; None where it goes on.
+      reason: why the phase ended, as text; None if it continues.
       rolled_back: whether the state has the parameters of an earlier checkpoint.
     """
 
@@ -233,7 +235,7 @@ def react(
     after: Position,
     state: TrainState,
 ) -> Reacted:
-    """Ends the phase, and rolls back, where the decision says so; notes the end of the phase in the guards' state.
+    """Carries out a decision: ends the phase, rolls back if it says so, and records why in the guards' state.
 
     Args:
       setup: the run's model and mesh.
@@ -253,7 +255,7 @@ def react(
         state = at_phase(state, setup.mesh, after.phase)
     reason, rolled_back = f"guard {' and '.join(decision.ended)}", isinstance(decision.reaction, RollBack)
     if rolled_back:
-        good = max(decision.good or 0, before.phase_start)  # at the earliest, the phase's beginning
+        good = max(decision.good or 0, before.phase_start)  # not before the phase's first step
         state, restored = roll_back(setup, checkpoints, begin, state, good)
         reason += f" -> rolled back to step {restored}"
     guards.ended[phase.name] = {"steps": before.phase_step + 1, "reason": reason}

@@ -29,7 +29,7 @@ def read_source(workdir: Path, *, asked: CheckpointAddress | None) -> Checkpoint
 
     Args:
       workdir: the run's workdir.
-      asked: where the command line wants it to begin; None if it says nothing.
+      asked: the checkpoint of --init-from; None if it is not given.
 
     Raises ValueError where `asked` is another place, with the remedy.
     """

@@ -3,12 +3,12 @@
 Every stage takes values and returns values. Three things overlap, each inside one stage or one scheduler:
 
 - responses are verified while others are sampled (`evaluation.verification`);
-- batches are packed on the host while the device computes the update before (`updates`);
+- batches are packed on the host while the device computes the previous update (`updates`);
 - metrics and completions are written while the device computes (`reporting`).
 
-Only this thread starts device programs, in the same order on all processes. It does not wait for an update. Metrics
-under `train/`, `eval/` and `alignment/` are functions of the config, its seeds included. What depends on time or on the
-machine is under `time/`.
+The main thread starts all device programs, in the same order on all processes. It does not wait until an update is
+computed. Metrics under `train/`, `eval/` and `alignment/` are functions of the config, its seeds included. Metrics that
+depend on time or on the machine are under `time/`.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from prerl_jax.trainer.updates import align, prepare, update
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What the loop works with.
+    """Everything that the training loop uses.
 
     Attributes:
       programs: the compiled programs, and the run's setup.
-      batches: the order of the problems; its position is in the checkpoints.
+      batches: yields the problems of each step. Checkpoints save its position.
       verifier: verifies responses.
       references: loads reference policies.
-      guards: the state of the guards; it is in the checkpoints.
+      guards: the state of the guards. Checkpoints save it.
       checkpoints: writes and reads checkpoints.
       reporter: writes metrics and completions, and shows the progress.
-      profile: traces some steps.
-      begin: makes the state that the run began with, for a guard that rolls back to it.
+      profile: profiles the steps that `--profile` asks for.
+      begin: loads the state of step 0 again, for a guard that rolls back to before the first checkpoint.
     """
 
     programs: Programs
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def setup(self) -> Setup:
-        """The config and what is made of it."""
+        """The config, and the mesh, model and data that were made from it."""
         return self.programs.setup
 
     @property
@@ -81,8 +81,8 @@ class Run:
 def train(run: Run, state: TrainState) -> TrainState:
     """Runs the remaining steps of all phases and returns the final state. The given state is donated.
 
-    Raises CheckpointError when a checkpoint cannot be written; the one before it is intact. RuntimeError, with the
-    number of steps done, for a ValueError or an OSError in a step: it is not an error in the config.
+    Raises CheckpointError if a checkpoint cannot be written; the previous one stays intact. Raises RuntimeError, with
+    the number of finished steps, if a step raises ValueError or OSError: the command line then prints a traceback.
     """
     phases, position = run.setup.phases, Position.of(state)
     try:
@@ -102,7 +102,10 @@ def train(run: Run, state: TrainState) -> TrainState:
 
 
 def train_step(run: Run, state: TrainState, position: Position) -> tuple[TrainState, Position]:
-    """One step: a batch of rollouts, its updates, and what follows them. The given state is donated."""
+    """Runs one step: samples rollouts, updates the policy, then evaluates, checks guards and saves where these are due.
+
+    The given state is donated.
+    """
     setup, programs, worker, config = run.setup, run.programs, run.worker, run.setup.config
     phase, step, clock = setup.phases[position.phase], position.step + 1, StepClock()
     if position.phase_begins and phase.reset_optimizer:
@@ -131,7 +134,7 @@ def train_step(run: Run, state: TrainState, position: Position) -> tuple[TrainSt
         run.reporter.watch_alignment(clock, aligned)
 
     state, updated = update(programs, phase, state, prepared)
-    del policy, prepared  # an evaluation and a roll-back need their memory
+    del policy, prepared  # an evaluation and a roll-back need this memory
     group_size = config.sampling.group_size
     work = Work(setup.model.config, setup.mesh, rollouts.sampled, updated.trained, group_size, updated.scored)
     metrics = updated.metrics | rollouts.metrics
@@ -173,7 +176,7 @@ def evaluate_policy(run: Run, state: TrainState) -> Evaluation:
 def guard(
     run: Run, phase: Phase, before: Position, state: TrainState, after: Position, report: StepReport
 ) -> tuple[TrainState, Position, StepReport]:
-    """Lets the guards of the phase decide, which waits for the update, and does what they decide.
+    """Checks the phase's guards on the metrics of the step, and carries out their reaction. Waits for the update.
 
     Args:
       run: the run.
@@ -181,7 +184,7 @@ def guard(
       before: the position before the step.
       state: the state after the step.
       after: the position after the step.
-      report: the step.
+      report: the report of the step.
 
     Returns: (state, position, report) after the reaction.
     """
@@ -202,13 +205,13 @@ def guard(
 
 
 def save(run: Run, phase: Phase, state: TrainState, after: Position, numbers: Future[dict[str, float]]) -> None:
-    """Saves a checkpoint, once the lines of this step and of those before are on disk.
+    """Saves a checkpoint, after the metrics of this and of all earlier steps are on disk.
 
     Args:
       run: the run.
       phase: the phase of the step.
       state: the state after the step.
-      after: the place after the step.
+      after: the position after the step.
       numbers: the metrics of the step.
     """
     with share_errors("writing metrics and the checkpoint before"):
@@ -225,5 +228,5 @@ def save(run: Run, phase: Phase, state: TrainState, after: Position, numbers: Fu
 
 
 def due(every: int, number: int) -> bool:
-    """Whether something that is done every `every` steps, 0 for never, is done at this number."""
+    """Whether `number` is a multiple of `every`. `every` = 0 means never."""
     return bool(every) and number % every == 0

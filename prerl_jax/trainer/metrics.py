@@ -1,4 +1,4 @@
-"""The metrics of a step: those of several updates as one, and all of them as numbers."""
+"""Means of metrics over the updates of a step, and the conversion of metrics to floats."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OF_UPDATES = frozenset(
         "train/learning_rate",
     }
 )
-"""Metrics of an update as a whole: their mean over updates is taken. For all others it is the mean over tokens."""
+"""Metrics that describe a whole update; they are averaged over updates. Metrics in neither set: over trained tokens."""
 
 
 def mean_over_updates(updates: list[Metrics]) -> Metrics:
@@ -47,7 +47,7 @@ def mean_over_updates(updates: list[Metrics]) -> Metrics:
             return values.sum()
         even = jnp.full(len(updates), 1 / len(updates))
         share = even if name in OF_UPDATES else tokens / jnp.maximum(tokens.sum(), 1.0)
-        return values[0] + jnp.sum(share * (values - values[0]))  # equal values stay as they are
+        return values[0] + jnp.sum(share * (values - values[0]))  # exact if all values are equal
 
     return {name: joined(name, values) for name, values in stacked.items()}
 

@@ -1,4 +1,4 @@
-"""Where a run is: the number of steps done, and the place in its phases."""
+"""The position of a run: the number of steps done, and the position in its phases."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Position:
 
     @property
     def phase_begins(self) -> bool:
-        """Whether a phase begins here, and the one before has ended."""
+        """Whether the next step is the first one of a phase."""
         return self.phase_step == 0
 
     def next_phase(self) -> Position:

@@ -1,7 +1,8 @@
-"""The compiled programs of a run: each is made at its first use and kept for later steps.
+"""The compiled programs of a run: each is compiled at its first use and reused.
 
-A program is kept by what it computes. Phases with the same objective, learning rate and temperature share one train
-step, whatever their space, advantage and aggregation are. `batching` makes the batches, `alignment` measures gradients.
+The cache key of a program is what it computes. Phases with the same objective, learning rate and temperature share one
+train step, whatever their space, advantage and aggregation are. `batching` makes the batches, `alignment` measures
+gradients.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ from prerl_jax.trainer.metrics import mean_over_updates
 from prerl_jax.trainer.setup import Setup
 
 PREPARE = 0x70726570
-"""Folded into the key of a step, gives the key for preparing its batches. Prompt numbers, which the sampler folds in,
-never reach this value."""
+"""`fold_in(step key, PREPARE)` is the key for preparing batches. The sampler folds in prompt ids, which are smaller."""
 
 
 class Programs:
@@ -54,7 +54,7 @@ class Programs:
 
     @property
     def evaluation_engine(self) -> Engine:
-        """The engine that samples for evaluations; the training's one where the settings are the same."""
+        """The engine for evaluations. It is the engine of training if the settings are equal."""
         spec = self.setup.config.evaluation
         settings = self._settings(spec.temperature, spec.top_k, spec.top_p)
         return self._engine(settings, self.setup.evaluation_calls.group_size)
@@ -83,7 +83,7 @@ class Programs:
     def values(self, phase: Phase, state: TrainState, rollouts: Rollouts) -> Array | None:
         """The critic's values f32[B, R] of rollouts on the mesh; None in a run without a critic.
 
-        A phase that does not read values gets zeros: phases of one run share a program, and so its inputs.
+        In a phase that reads no values they are zeros, because the phases of a run share programs and their inputs.
         """
         if state.critic is None:
             return None
@@ -100,7 +100,7 @@ class Programs:
 
     @functools.cached_property
     def statistics(self) -> Callable[[Rollouts], Metrics]:
-        """`rollout_statistics` of rollouts on the mesh, for rollouts that are not prepared themselves."""
+        """Computes `rollout_statistics` of the first batch of a step that may resample."""
         measure = functools.partial(rollout_statistics, group_size=self.setup.config.sampling.group_size)
         return jax.jit(measure, out_shardings=replicated(self.setup.mesh))
 
@@ -112,9 +112,9 @@ class Programs:
     def step(self, phase: Phase) -> Callable[..., tuple[TrainState, Metrics]]:
         """(state, packed batch on the mesh) -> (new state, metrics f32[]). The state is donated.
 
-        The state moves to the next phase after the phase's last step. The program is compiled once for all batches of
-        one number of rows, however many of these rows are used. In a step with several updates only the last update
-        counts as a step: the keyword `last` (bool) says which one it is.
+        The state moves to the next phase after the phase's last step. Batches with equally many rows share one program,
+        however many of the rows are used. With several updates a step, pass `last` (bool): the step counters rise with
+        the last update only.
         """
         key = (phase.objective, self.setup.learning_rate(phase), phase.temperature)
         if key not in self._steps:

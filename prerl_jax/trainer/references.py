@@ -1,12 +1,12 @@
-"""The reference policy of the current phase, on the mesh for as long as a phase needs it.
+"""The reference policy of the current phase. It is on the mesh only while a phase needs it.
 
 Its parameters are sharded as the policy's, in the dtype that the model computes in. The model casts every parameter to
 this dtype before it is used, so the log-probabilities are those of the float32 parameters, bit for bit.
 
     InitialModel   the parameters of step 0: the config's model, or the checkpoint that the run was begun from
-    PhaseStart     the parameters at the phase's first step, from the checkpoint that is always kept there
+    PhaseStart     the parameters at the phase's first step, from the checkpoint of that step, which is never deleted
 
-If the run is at that step, its own parameters are copied. So a run and its resume have the same reference.
+At that step itself, the run copies its own parameters. A resumed run therefore has the same reference.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class References:
     _phase: str = dataclasses.field(default="", init=False)
 
     def of(self, phase: Phase, state: TrainState) -> Params | None:
-        """The reference of the phase that the state is in; None, and the memory is freed, where it has none.
+        """Returns the reference of the state's phase, and loads it if necessary.
+
+        If the phase has none, it frees the memory of the last one and returns None.
 
         Every process must call it. Raises ValueError where the checkpoint of the phase's first step is missing.
         """
@@ -53,7 +55,7 @@ class References:
             step = int(state.step)
             wanted = 0 if isinstance(phase.reference, InitialModel) else step - int(state.phase_step)
             if self._kept is None or self._kept[0] != wanted:
-                self._kept = None  # there need not be room for two
+                self._kept = None  # the memory may not have room for two
                 policy = merge_params(state.params, state.frozen)
                 self._kept = (wanted, self._cast(policy if wanted == step else self._read(wanted, phase)))
         self._phase = phase.name

@@ -40,13 +40,13 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class StepReport:
-    """A step that is over but for the device, which may still compute its metrics.
+    """The report of a step. The device may still be computing its metrics.
 
     Attributes:
       step: the number of the step, from 1.
       phase: the name of its phase.
       batch: the rollouts it was trained on.
-      clock: when its parts ended.
+      clock: the times at which its stages ended.
       metrics: `train/` metrics f32[], on the device.
       alignment: `alignment/` metrics, on the device; empty where alignment was not measured.
       work: its tokens and FLOPs.
@@ -79,13 +79,13 @@ class StepReport:
 
 
 class Reporter:
-    """Writes the lines of a run and shows its progress. A context manager: it ends the thread.
+    """Writes the lines of a run and shows its progress. Use it as a context manager: on exit it waits for the thread.
 
     Args:
       setup: the run's config, devices and training data.
       writer: writes metrics.jsonl and completions.jsonl.
       progress: shows the progress; None shows nothing.
-      goodput: the run's clock.
+      goodput: computes `time/goodput`.
     """
 
     def __init__(self, setup: Setup, writer: MetricsWriter, progress: Progress | None, goodput: Goodput):
@@ -115,16 +115,16 @@ class Reporter:
             self._progress.message(text)
 
     def replan(self, total_steps: int) -> None:
-        """The run will have this many steps in all: a phase has ended early."""
+        """Sets the total number of steps, after a phase has ended early."""
         if self._progress:
             self._progress.replan(total_steps)
 
     def check(self) -> None:
-        """Raises an error of the thread."""
+        """Raises the error of the reporting thread, if it failed."""
         self._background.check()
 
     def base(self, evaluation: Evaluation) -> None:
-        """Reports the evaluation of the base model, which is no part of the first step."""
+        """Reports the evaluation of the base model. Its time does not count as time of the first step."""
         self._free = time.perf_counter()
         self._line(0, "base", evaluation.metrics)
 

@@ -1,10 +1,10 @@
-"""The rollouts of a step: sampled, verified, and sampled again where a phase asks for it.
+"""The rollouts of a step: sampled, verified, and sampled again if the phase has `max_resamples`.
 
-Groups whose rewards are all equal have advantage zero. A phase with `max_resamples` samples further batches of prompts
-and replaces such groups by mixed ones (dynamic sampling, DAPO, arXiv 2503.14476), in the order in which they were
-sampled; where there are not enough of them, the last groups stay as they are. A resample uses the same policy, and the
-next batch of prompts. Its prompts have ids of their own, so its randomness is a function of (seed, step, resample,
-prompt, sample). Replacement looks at the groups of all processes: the result is that of a single process.
+A group whose rewards are all equal has advantage zero. A phase with `max_resamples` samples further batches of prompts
+with the same policy, and replaces such groups by mixed ones, which are groups with different rewards (dynamic sampling,
+DAPO, arXiv 2503.14476). Mixed groups are used in sampling order. If there are too few of them, the remaining groups are
+not replaced. The prompts of a resample have ids of their own, so its randomness is a function of (seed, step, resample,
+prompt, sample). Groups are replaced across all processes, so the result does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from prerl_jax.trainer.timing import StepClock
 
 @dataclasses.dataclass(frozen=True)
 class PendingRollouts:
-    """One batch of sampled prompts, verdicts pending; this process's.
+    """The sampled responses to one batch of this process's prompts. They may still be in verification.
 
     Attributes:
       problems: i32[prompts], the numbers of the problems in the training data.
-      responses: what was sampled.
+      responses: the responses, `group_size` to each prompt.
     """
 
     problems: np.ndarray
@@ -47,13 +47,13 @@ class PendingRollouts:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Nobody waits for verdicts that are still pending."""
+        """Cancels the verification that is still running."""
         self.responses.verification.cancel()
 
 
 @dataclasses.dataclass(frozen=True)
 class RolloutBatch:
-    """One batch of verified rollouts, on the host; this process's.
+    """The verified rollouts of one batch of this process's prompts, on the host.
 
     Attributes:
       problems: i32[prompts], the numbers of the problems in the training data.
@@ -69,7 +69,7 @@ class RolloutBatch:
         return self.responses.rollouts
 
     def mixed(self, group_size: int) -> np.ndarray:
-        """bool[prompts], of all processes: whether the rewards of a group are not all equal."""
+        """bool[prompts of all processes], True where the rewards of a group differ."""
         rewards = np.asarray(self.responses.rollouts.rewards).reshape(-1, group_size)
         return gather_rows((rewards != rewards[:, :1]).any(axis=1))
 
@@ -82,7 +82,7 @@ class StepRollouts:
       batch: the rollouts, after replacements.
       sampled: all rollouts that were sampled in the step.
       timeouts: the number of verifier timeouts, over all processes.
-      metrics: statistics of the first batch, and the number of resamples; only in a phase that may resample.
+      metrics: in a phase with `max_resamples`, the statistics of the first batch and the number of batches; else empty.
     """
 
     batch: RolloutBatch
@@ -97,9 +97,9 @@ class RolloutWorker:
 
     Attributes:
       programs: the run's engines.
-      batches: the order of the problems; each call takes the next batch.
+      batches: yields the numbers of the next batch of problems.
       verifier: verifies responses.
-      check: raises errors of the background.
+      check: raises the error of the reporting thread, if there was one.
     """
 
     programs: Programs
@@ -109,10 +109,11 @@ class RolloutWorker:
 
     @property
     def setup(self) -> Setup:
+        """The run's config, model and mesh."""
         return self.programs.setup
 
     def sample(self, params: Params, phase: Phase, key: Array, clock: StepClock, number: int = 0) -> PendingRollouts:
-        """Samples the next batch of prompts; `number` is 0, or that of the resample. Verdicts may be pending."""
+        """Samples the next batch of prompts; `number` is 0 for the first batch of a step, n for its n-th resample."""
         setup, sampling = self.setup, self.setup.config.sampling
         problems = next(self.batches)
         examples = [setup.train[i] for i in problems]
@@ -135,7 +136,7 @@ class RolloutWorker:
     def resample(
         self, first: RolloutBatch, params: Params, phase: Phase, key: Array, clock: StepClock, step: int
     ) -> StepRollouts:
-        """Replaces groups of equal rewards by mixed groups of further batches, where the phase asks for it."""
+        """Replaces groups of equal rewards by mixed groups of further batches, if the phase has `max_resamples`."""
         batches = [first]
         metrics: dict[str, Any] = {}
         batch = first
@@ -157,12 +158,13 @@ class RolloutWorker:
 
 
 def replacements(mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which groups of the first batch are replaced, and by which groups of the resamples.
+    """Chooses the groups of the first batch to replace, and their replacements.
 
     Args:
-      mixed: bool[batches, prompts], whether the rewards of a group are not all equal.
+      mixed: bool[batches, prompts], True where the rewards of a group differ.
 
-    Returns: (i64[n] groups of the first batch; i64[n] the groups that replace them, numbered on from the first batch).
+    Returns: (groups of the first batch i64[n]; their replacements i64[n], where group g of batch b has the number
+      b * prompts + g).
     """
     places, sources = np.flatnonzero(~mixed[0]), np.flatnonzero(mixed[1:]) + mixed.shape[1]
     count = min(len(places), len(sources))

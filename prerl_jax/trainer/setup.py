@@ -1,4 +1,4 @@
-"""From a config to what a run works with: the mesh, the model, the tokenizer, the encoded problems, the phases.
+"""Builds what a run needs from its config: the mesh, the model, the tokenizer, the encoded problems, the phases.
 
 All errors in a config are found here, before anything is sampled or compiled.
 """
@@ -36,13 +36,13 @@ from prerl_jax.runtime.state import abstract_critic, abstract_state
 from prerl_jax.verify import check_all
 
 FEWEST_PARTS = 8
-"""A batch is computed in at least this many parts where its rows divide so. Parts without a row are not computed, and
-so a batch of few rows costs little, however few microbatches the config asks for."""
+"""The train step splits a batch into at least this many microbatches, if its rows divide evenly. It skips empty ones,
+so a batch of few rows is cheap even with microbatches=1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A config and what is made of it. Nothing in it changes during a run.
+    """A config, and the objects made from it. Nothing in it changes during a run.
 
     Attributes:
       config: the config.
@@ -54,7 +54,7 @@ class Setup:
       pad_token: the id that fills prompts up.
       train: the training problems with their prompt tokens.
       evaluation: the held-out problems with their prompt tokens.
-      notes: what was dropped from or cut in the data, as lines for the log.
+      notes: how many problems were dropped or truncated, as lines for the log.
     """
 
     config: TrainConfig
@@ -80,9 +80,9 @@ class Setup:
 
     @property
     def part_rows(self) -> int:
-        """Rows of one part of the train step: a microbatch, or a smaller part, see FEWEST_PARTS.
+        """Rows of one microbatch of the train step: `microbatch_rows`, or a fraction of it, see FEWEST_PARTS.
 
-        A minibatch of every phase is a whole number of parts.
+        It divides the minibatches of all phases.
         """
         shards = batch_shards(self.mesh)
         whole = math.gcd(self.microbatch_rows, *(self.rows // phase.minibatches for phase in self.phases))
@@ -90,7 +90,7 @@ class Setup:
         return whole // max(n for n in range(1, most + 1) if whole % (n * shards) == 0)
 
     def chunk(self, length: int) -> int:
-        """The number of tokens of a row that are unembedded at once, for rows of `length` tokens in the train step."""
+        """Tokens of a row whose logits are computed at once, for rows of `length` tokens in the train step."""
         return chunk_length(self.part_rows, length, self.model.config.vocab_size, batch_shards(self.mesh))
 
     @property

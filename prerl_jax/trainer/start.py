@@ -50,11 +50,11 @@ SHARED = "The workdir must be one shared folder, under the same path on all mach
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-    """The state that this process starts from.
+    """Where a run starts or resumes.
 
     Attributes:
       state: the train state, on the mesh.
-      saved: the trainer's own part of the checkpoint; None for a run that begins.
+      saved: what the trainer saved beside the arrays; None for a new run.
       source: the checkpoint that the run began from, with its step; None for the config's model.
       notes: lines for the log.
     """
@@ -79,11 +79,11 @@ def run(
     Args:
       config: what to run.
       workdir: the folder for everything the run writes; created if it does not exist.
-      init_from: another run's WORKDIR or WORKDIR@STEP: begin with its parameters and optimizer state. For a resumed run
-        it can only name where that run began.
+      init_from: another run's WORKDIR or WORKDIR@STEP: begin with its parameters and optimizer state. A resumed run
+        accepts only the checkpoint that it began from.
       allow_config_change: resume under another config than the workdir's.
       console: shows the progress.
-      profile: the first of the steps that are traced into the workdir's profile/; None for none.
+      profile: the first of the steps that are profiled into the workdir's profile/; None for none.
 
     Raises:
       ValueError: the config does not fit the devices, the model, the data or the workdir, or the processes differ in
@@ -125,7 +125,7 @@ def run(
 
 @contextlib.contextmanager
 def _only_run_in(workdir: Path, main: bool) -> Iterator[None]:
-    """Locks the workdir against other runs; the process that writes does it."""
+    """Locks the workdir against other runs, on process 0."""
     with contextlib.ExitStack() as held:
         with share_errors(f"taking {workdir} for this run"):
             if main:
@@ -178,7 +178,7 @@ def _train(
 
 
 def _saved_extra(folder: Path, step: int) -> dict[str, Any] | None:
-    """The trainer's own part of a checkpoint; None where the checkpoint is damaged."""
+    """What the trainer saved in a checkpoint beside the arrays; None if the checkpoint is damaged."""
     try:
         return read_record(epath.Path(folder) / str(step)).extra
     except DamagedError:
@@ -186,7 +186,7 @@ def _saved_extra(folder: Path, step: int) -> dict[str, Any] | None:
 
 
 def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
-    """Whether a workdir with checkpoints has another config; ValueError with the difference if that is not allowed."""
+    """Whether a resumed workdir has another config. Raises ValueError with the differences unless that is allowed."""
     saved = workdir / "config.py"
     try:
         lines = difference(load_config(saved), config)
@@ -211,7 +211,7 @@ def _under_other_config(setup: Setup, saved: dict[str, Any]) -> bool:
 
 
 def place_in_changed_phases(setup: Setup, state: TrainState, guards: GuardState) -> TrainState:
-    """The state at its step's place in phases that have changed, so that a longer or shorter run continues rightly.
+    """Moves the state to the position of its step in changed phases, so that a run can resume with more or fewer steps.
 
     A phase that a guard has ended stays ended. Raises ValueError where the new phases have fewer steps than were done.
     """
@@ -279,7 +279,7 @@ def _other_data(position: dict[str, Any], fresh: dict[str, Any]) -> bool:
 
 
 def _finish(workdir: Path, console: Console, main: bool, guards: GuardState) -> list[dict[str, Any]]:
-    """Writes summary.json and curves.png, and prints the table and where everything is."""
+    """Writes summary.json and curves.png, and prints the table and the paths of the files."""
     records = read_metrics(workdir)
     rows = summary_rows(
         records, ended={name: end["reason"] for name, end in guards.ended.items()}, warned=guards.warned

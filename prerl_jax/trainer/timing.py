@@ -2,10 +2,10 @@
 
     free ... begun ... sampled ... verified ... scored ... prepared ... aligned ... done
 
-At `free` the device has finished the step before. A step that has begun earlier has waited in the device's queue until
-then. At `prepared` the device has been given the first update, or the alignment that comes before it. At `done` the
-last update is computed. So steps, without the evaluations between them, lie end to end on the clock. Compilation counts
-in the part that it falls in; the compilation of the alignment counts in `prepare`.
+`free`: the device has finished the previous step. If a step begins earlier, its programs wait in the device's queue
+until then. `prepared`: the first update, or the alignment before it, has been started. `done`: the last update is
+computed. So the steps follow one another on the clock without a gap, except for the evaluations between them. The time
+to compile a program counts in the stage that first uses it; that of the alignment counts in `prepare`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MARKS = ("begun", "sampled", "verified", "scored", "prepared", "aligned", "done"
 
 
 class StepClock:
-    """The times at which the parts of one step ended, in seconds of `time.perf_counter`.
+    """The times at which the stages of one step ended, in seconds of `time.perf_counter`.
 
     Attributes:
       marks: name -> time, see MARKS.
-      idle: (from, to) pairs that do not overlap: when the device had nothing to do while responses were sampled.
+      idle: (from, to) pairs that do not overlap: the device had no work while responses were sampled.
     """
 
     def __init__(self) -> None:
@@ -50,22 +50,21 @@ class StepClock:
         self.marks.setdefault(name, time.perf_counter())
 
     def engine_begins(self) -> None:
-        """The engine is called now. Since the step began, or since the last call, the device had nothing to do."""
+        """Marks the call of the engine. The time since the step began, or since the last call ended, counts as idle."""
         self.idle.append((self.marks.get("sampled", self.marks["begun"]), time.perf_counter()))
 
     def engine_ends(self, idle: Sequence[tuple[float, float]]) -> None:
-        """The engine has returned; `idle` are the times in which the device had nothing to do during the call."""
+        """Marks the end of the call; `idle` are the times in it in which the device had no work."""
         self.idle += idle
         self.mark("sampled")
 
     def metrics(self, free: float) -> dict[str, float]:
-        """`time/step`, the seconds of each part, and `time/wait`, the share of the step in which the device was idle.
+        """`time/step`, the seconds of each stage, and `time/wait`, the share of the step in which the device was idle.
 
         Responses are verified while others are sampled, so `time/verify` is only what is left when sampling has ended.
         `time/wait` counts the idle times of sampling, the time between the last sample and the first batch on the
-        device without scoring, and the time before sampling in which the device was free. The device gets all work of a
-        step before its results are read, and the next sampling before the step's metrics are read. So it waits nowhere
-        else.
+        device without scoring, and the time before sampling in which the device was free. Everywhere else
+        the next program is started before the results of the last one are read.
 
         Args:
           free: the time at which the device had finished what came before this step.
@@ -86,7 +85,7 @@ class TrainedTokens:
 
     Attributes:
       lengths: i64[n], tokens of every sequence.
-      tokens: tokens with a weight.
+      tokens: the number of tokens with a weight other than 0.
       valued: i64[m], tokens of every sequence that the critic is trained on.
     """
 
@@ -107,7 +106,7 @@ class TrainedTokens:
 class Work:
     """Tokens and model FLOPs of one step, over all processes. Every process creates it from its own rows.
 
-    Creating it waits neither for the device nor for another process. Reading it does.
+    The constructor does not wait. `sums` and `metrics` wait for the other processes.
 
     Args:
       config: the model's architecture.

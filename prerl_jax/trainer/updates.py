@@ -1,9 +1,9 @@
-"""The updates of a step: batches are prepared, gradients are aligned, and the parameters are updated.
+"""The updates of a step: batches are prepared, gradients are compared, and the parameters are updated.
 
 A step with epochs and minibatches has several updates. Advantages are computed over all rollouts of the step, and old
-log-probabilities are scored once, before the first update. All unpacked batches are requested before the first update,
-because the device works in the order of its requests. So each batch is packed on the host while the device computes the
-update before it. The step counts once, with its last update.
+log-probabilities are scored once, before the first update. The device runs programs in the order in which they are
+started. So the programs that prepare all batches are started before the first update; then the host packs each batch
+while the device computes the previous update. The step counter rises once, with the last update.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ class PackedUpdate:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """All that a step is trained on.
+    """The inputs of a step's updates.
 
     Attributes:
       rollouts: the rollouts of the step, on the mesh.
-      updates: the packed batches in their order, each packed when it is taken.
+      updates: yields one packed batch for each update; it packs a batch when it is asked for it.
       reference: the parameters of the reference policy; None where the phase has none.
-      scored: i64[n], tokens of every sequence that was scored beforehand, once for each policy.
+      scored: i64[n], the lengths of the sequences that were scored before the first update. A sequence that two
+        policies score is listed twice.
     """
 
     rollouts: Rollouts
@@ -58,12 +59,12 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Updated:
-    """What the updates of a step have given.
+    """The results of a step's updates.
 
     Attributes:
-      metrics: of the step, on the device, which may not have computed them yet.
+      metrics: the metrics of the step, on the device; reading one waits for it.
       trained: the work of each update.
-      scored: i64[n], tokens of every sequence that was scored without a gradient.
+      scored: i64[n], the lengths of the sequences that were scored without a gradient.
     """
 
     metrics: Metrics
@@ -92,7 +93,7 @@ def prepare(
       reference: the parameters of the reference policy, or None.
       key: the step's key for preparing.
       phase_step: steps done in the phase.
-      clock: its mark "scored" is set.
+      clock: gets the mark "scored".
     """
     batching = programs.batching
     with annotate("prepare"):
@@ -119,7 +120,7 @@ def _packed(programs: Programs, phase: Phase, unpacked: deque[tuple[Batch, Metri
 
 
 def align(programs: Programs, phase: Phase, params: Params, prepared: Prepared) -> Metrics:
-    """The `alignment/` metrics of a step before its first update, on the device, which may still compute them."""
+    """The `alignment/` metrics of a step before its first update, on the device, not necessarily computed."""
     return programs.align(phase.temperature)(params, prepared.rollouts)
 
 
