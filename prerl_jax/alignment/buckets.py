@@ -108,7 +108,7 @@ def token_alignment_metrics(alignment: TokenAlignment, buckets: Buckets | None =
     alignment/token: the mean cosine.
     alignment/token_weighted: the mean cosine with weights |g_pre| |g_post|. A token whose gradient is nearly zero
       changes nothing, whatever its cosine.
-    alignment/marginal_gap: the mean, in nats a token.
+    alignment/marginal_gap: the mean, in nats per token.
     alignment/marginal_gap_per_response: the mean over responses of log P(y|x) - log P(y).
     alignment/token/post_A-B, alignment/token/pre_A-B: the mean cosine by probability with and without the prompt.
     alignment/token/position_A-B: the mean cosine by position.

@@ -4,7 +4,7 @@ With logits z_t = h_t W / tau the gradient of log p(y_t) with respect to the une
 
     g_t = h_t (e_y - p_t)^T / tau
 
-so inner products and norms of the two spaces' gradients need inner products of vectors alone, and two forward passes:
+so inner products and norms of the two spaces' gradients need only inner products of vectors, and two forward passes:
 
     <g_pre, g_post> = <h_pre, h_post> <e_y - p_pre, e_y - p_post> / tau^2
 
@@ -40,7 +40,7 @@ from prerl_jax.core.types import Array, Model, Params, Rollouts, Space
 
 @pytree
 class TokenAlignment:
-    """What the two spaces say about every token of every response. All values are 0 where the mask is False.
+    """The two spaces compared at every token of every response. All values are 0 where the mask is False.
 
     Attributes:
       mask: bool[B, R], the response tokens that both spaces score.
@@ -125,7 +125,7 @@ def within(alignment: TokenAlignment, mask: Array) -> TokenAlignment:
 
 @dataclasses.dataclass(frozen=True)
 class _LastLayer:
-    """One space's view of tokens [B, C].
+    """The last layer of one space at tokens [B, C].
 
     Attributes:
       hidden: f32[B, C, D].

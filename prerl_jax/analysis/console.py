@@ -1,4 +1,4 @@
-"""The progress of a run: a live display on a terminal, one plain line a step in a file.
+"""The progress of a run: a live display on a terminal, one plain line per step in a file.
 
 The logs of continuous integration and of TPU pods are files, in which the control characters of a live display would be
 unreadable. There every step gets one aligned line of plain text.

@@ -10,7 +10,7 @@ def require_one_of(name: str, value: str | None, allowed: tuple[str | None, ...]
 
 
 def require_at_least(low: float, section: str, **values: float | None) -> None:
-    """Raises ValueError for a value below `low`. None is no value."""
+    """Raises ValueError for a value below `low`. None passes."""
     for field, value in values.items():
         if value is not None and not value >= low:
             raise ValueError(f"{section}{field} is {value}; it must be {low} or more.")
@@ -23,6 +23,6 @@ def require_seed(name: str, seed: int) -> None:
 
 
 def require_probability(name: str, value: float | None) -> None:
-    """Raises ValueError for a probability that is not in (0, 1]. None is no value."""
+    """Raises ValueError for a probability that is not in (0, 1]. None passes."""
     if value is not None and not 0 < value <= 1:
         raise ValueError(f"{name} is {value}; it must be above 0 and at most 1 (None keeps every token).")

@@ -94,7 +94,7 @@ class AlignmentSpec:
     """Measurements of how well the gradients of log P(y) and log P(y|x) align, taken before the update of a step.
 
     Attributes:
-      every: steps between measurements, the first at step 1; 0 or more, and 0 measures never.
+      every: steps between measurements, the first at step 1; 0 or more, 0 never measures.
       prompts: groups of the step's batch that are measured, 1 or more.
       mean_logprob: also aligns the gradients of the mean log-probabilities. It takes two more backward passes.
 

@@ -111,9 +111,9 @@ class SamplingSpec:
         the policy whose log-probabilities are trained.
       top_p: samples within this probability mass, in (0, 1]; None samples from all of it. As with `top_k`, a number
         makes the sampled policy another one.
-      engine: what generates the responses, in training and in evaluation. `ContinuousBatching(slots=128)` decodes 128
-        responses at once, and when one is complete the next takes its slot; `StaticBatching()` decodes all together; or
-        an `EngineSpec` of your own.
+      engine: the engine that samples the responses, in training and in evaluation. `ContinuousBatching(slots=128)`
+        decodes 128 responses at once, and when one is complete the next takes its slot; `StaticBatching()` decodes all
+        together; or an `EngineSpec` of your own.
       cache_dtype: dtype of the KV cache while sampling, in evaluation too: None (model.compute_dtype), "bfloat16" or
         "int8". Below the compute dtype the sampled policy is near the trained one, and train/sampler_logprob_diff
         measures the difference.
@@ -220,8 +220,9 @@ class TrainConfig:
       checkpoints: which checkpoints are written and kept.
       mesh: the number of devices along each mesh axis.
       seed: of the data order and of the sampling in training, from 0 to 2**32 - 1.
-      microbatches: parts that a full batch is computed in, one after the other, 1 or more. A batch that packs into
-        fewer rows takes fewer parts of the same size. More parts take less memory, and the gradient is the same.
+      microbatches: the number of parts that a full batch is split into, 1 or more. They are computed one after the
+        other. A batch that packs into fewer rows has fewer microbatches of the same size. More microbatches need less
+        memory, and the gradient is the same.
       alignment: how often, and on how many prompts, gradient alignment is measured.
       completions_per_step: sampled responses per step that completions.jsonl gets, 0 or more.
 

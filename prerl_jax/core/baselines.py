@@ -106,7 +106,7 @@ def reinforce_pp(*, steps: int, group_baseline: bool = False) -> Phases:
 
 
 def gspo(*, steps: int, clip_low: float = 3e-4, clip_high: float = 4e-4) -> Phases:
-    """GSPO (arXiv 2507.18071): one ratio a sequence, clipped to a small range.
+    """GSPO (arXiv 2507.18071): one ratio per sequence, clipped to a small range.
 
     Args:
       steps: rollout batches, 1 or more.
@@ -133,7 +133,7 @@ def cispo(*, steps: int, clip_high: float = 4.0) -> Phases:
 
 
 def psr(*, steps: int) -> Phases:
-    """PSR (arXiv 2506.01347): responses with a right reward alone; `psr_rl` selects by the advantage.
+    """PSR (arXiv 2506.01347): only right responses; `psr_rl` selects by the advantage.
 
     Args:
       steps: rollout batches, 1 or more.
@@ -145,7 +145,7 @@ def psr(*, steps: int) -> Phases:
 
 
 def nsr(*, steps: int) -> Phases:
-    """NSR (arXiv 2506.01347): responses with a wrong reward alone; unlike `nsr_rl`, groups that are all wrong count.
+    """NSR (arXiv 2506.01347): only wrong responses; unlike `nsr_rl`, groups that are all wrong count.
 
     Args:
       steps: rollout batches, 1 or more.
@@ -186,7 +186,7 @@ def ppo(
     Args:
       steps: rollout batches that train policy and critic.
       critic_warmup: rollout batches before them that train the critic alone. The aggregation has scale 0 there, so the
-        policy has no trained token, and exactly no update.
+        policy has no trained token and is not updated at all.
       gamma: discount of GAE, in [0, 1].
       lam: lambda of GAE, in [0, 1].
       clip_low: the ratio is clipped below at 1 - clip_low.

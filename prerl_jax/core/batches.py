@@ -1,6 +1,6 @@
 """From rollouts to a batch: applies a phase's spaces, advantage estimators and aggregations. Traceable.
 
-Every sequence has a row of its own; `packing` puts several in a row.
+Every sequence has a row of its own; `packing` puts several into one row.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _rows_of_term(values: Array, number: int, sequences: Sequences) -> Array:
 
 
 def _shaped(phase: Phase, rollouts: Rollouts, length: int, scored: dict[str, Array]) -> Rollouts:
-    """The rollouts with the rewards that advantages are computed from."""
+    """The rollouts with shaped rewards, from which advantages are computed."""
     if phase.reward_shaping is None:
         return rollouts
     extra = {}

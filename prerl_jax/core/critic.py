@@ -7,8 +7,8 @@
 V_t is the value of the prompt and of the response before token t. So the critic's rows are those of P(y|x), whatever
 space the policy is trained in. The value does not depend on the token for which it is the baseline, so in P(y|x) it
 does not change the expected gradient. In P(y), tokens drawn from pi(.|x) are scored under another distribution, and no
-baseline has that property, neither this one nor the mean of a group. The advantage still says how much better the
-response went on than expected, given this prompt and this beginning.
+baseline has that property, neither this one nor the mean of a group. The advantage still says how much better
+than expected the response went on, given this prompt and this beginning.
 
 The policy and the critic share no parameters. Each has its own optimizer and gradient clipping, and each skips its
 update by itself where its gradient is not finite.
@@ -36,14 +36,14 @@ def rollout_values(critic: Critic, params: Params, rollouts: Rollouts, microbatc
       critic: the value model.
       params: the critic's parameters.
       rollouts: B responses of up to R tokens.
-      microbatches: parts that the rows are processed in, one after the other; it must divide B.
+      microbatches: the number of parts that the rows are processed in, one after the other; it must divide B.
     """
     found = map_microbatches(lambda rows: critic.values(params, rows), microbatches, PostTrainSpace()(rollouts))
     return found[:, rollouts.prompt.shape[1] :]
 
 
 def value_batch(advantage: ValueAdvantageEstimator, rollouts: Rollouts, values: Array, keep: Array) -> ValueBatch:
-    """The critic's rows, one a rollout, with T = P + R.
+    """The critic's rows, one per rollout, with T = P + R.
 
     Args:
       advantage: the advantage estimator; its method `targets` gives the returns.

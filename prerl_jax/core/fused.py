@@ -1,6 +1,6 @@
 """A token-wise loss from hidden states: its value and its gradient in one pass over the vocabulary.
 
-    L = sum_t l_t(log p_t, H_t),    dL/dh and dL/dW taken chunk by chunk while the chunk's logits are there
+    L = sum_t l_t(log p_t, H_t),    dL/dh and dL/dW computed chunk by chunk, while the chunk's logits exist
 
 Where the loss of a token depends on that token alone, the cotangents are known as soon as the token's log-probability
 is. So the forward pass computes the gradient too, and the backward pass only scales it. This takes three products with

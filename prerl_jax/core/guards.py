@@ -176,7 +176,7 @@ class Plateau:
 
 @dataclasses.dataclass(frozen=True)
 class Warn:
-    """Writes a warning; training goes on."""
+    """Writes a warning; training continues."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,10 +186,10 @@ class EndPhase:
 
 @dataclasses.dataclass(frozen=True)
 class RollBack:
-    """Ends the phase and restores parameters and optimizer state of the last good checkpoint; steps and data go on.
+    """Ends the phase and restores parameters and optimizer of the last good checkpoint; steps and data continue.
 
     The last good checkpoint is the newest one that is no later than the last measurement at which the condition did not
-    hold: what lies between two measurements is not known to be good. The earliest possible is the phase's beginning.
+    hold: what lies between two measurements is not known to be good. It is never older than the beginning of the phase.
 
     Attributes:
       every: steps between checkpoints for a roll-back, in addition to those of `checkpoints.every`; 0 or more, 0 saves

@@ -16,7 +16,7 @@ from prerl_jax.core.types import Array, Params
 def rows_per_microbatch(rows: int, microbatches: int) -> int:
     """The rows of one microbatch.
 
-    Raises ValueError where there is less than one microbatch, or where the rows do not divide.
+    Raises ValueError if there is less than one microbatch, or if they do not divide the rows.
     """
     if microbatches < 1:
         raise ValueError(f"microbatches must be at least 1, got {microbatches}.")

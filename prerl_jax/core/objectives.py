@@ -88,17 +88,18 @@ def clipped_loss(
 
 @dataclasses.dataclass(frozen=True)
 class GSPO:
-    """The clipped policy gradient with one ratio a sequence, s = exp(mean of log rho) (GSPO, arXiv 2507.18071).
+    """The clipped policy gradient with one ratio per sequence, s = exp(mean of log rho) (GSPO, arXiv 2507.18071).
 
     The mean is over the sequence's trained tokens. Each token's ratio has the value s and the gradient s grad log pi
-    (GSPO-token), so advantages by token work too. With one advantage a sequence and SequenceMeanTokenMean, loss and
+    (GSPO-token), so advantages by token work too. With one advantage per sequence and SequenceMeanTokenMean, loss and
     gradient are those of GSPO.
 
     A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
 
     Attributes:
       clip_low: the ratio is clipped below at 1 - clip_low; 0 <= clip_low < 1.
-      clip_high: the ratio is clipped above at 1 + clip_high; 0 or more. Both are small, since a mean of log-ratios is.
+      clip_high: the ratio is clipped above at 1 + clip_high; 0 or more. Both are small, because a mean of log-ratios is
+        small.
     """
 
     clip_low: float = 3e-4

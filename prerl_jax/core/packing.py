@@ -1,4 +1,4 @@
-"""Packing: several sequences laid into one row, so that few tokens of a batch are padding.
+"""Packing: puts several sequences into one row, so that few tokens of a batch are padding.
 
 Packing runs on the host, in numpy, between `prepare` and the train step, in three steps:
 
@@ -102,14 +102,14 @@ def pack(batch: AnyBatch, bins: Bins, rows: int, capacity: int | None = None, *,
     Args:
       batch: unpacked rows [B, T], numpy arrays.
       bins: see `plan`.
-      rows: rows of the packed batch; at least one a bin.
+      rows: rows of the packed batch; at least one for each bin.
       capacity: tokens of a packed row, that of `plan`.
       microbatches: those of the train step; they must divide `rows`. The bins fill one microbatch after the other (see
         `row_order`), so those that stay empty are skipped.
 
     Returns: a batch of numpy arrays [rows, capacity].
 
-    Raises ValueError where the bins are more than the rows, and where the rows do not divide.
+    Raises ValueError if there are more bins than rows, or if `microbatches` does not divide the rows.
     """
     if len(bins) > rows:
         raise ValueError(
@@ -143,7 +143,7 @@ def pack(batch: AnyBatch, bins: Bins, rows: int, capacity: int | None = None, *,
 
 
 def unpack(values: np.ndarray, bins: Bins, valid: np.ndarray, *, microbatches: int = 1) -> np.ndarray:
-    """Per-token values of packed rows, back on the unpacked rows.
+    """Puts per-token values of packed rows back onto the unpacked rows.
 
     Args:
       values: [rows, capacity], computed on the rows that `pack` made of `bins`.

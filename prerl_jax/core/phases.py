@@ -1,8 +1,8 @@
 """Phases: a run is a tuple of phases, and a phase is data.
 
-PreRL, NSR, PSR, DSRL and plain RL differ in the space, the advantage estimator and the aggregation alone (arXiv
-2604.14142, sections 4 and 5). Most of their rivals differ in the objective as well; `recipes` has them all. A new idea
-is a frozen dataclass with `__call__` and `traits`, used in a Phase.
+PreRL, NSR, PSR, DSRL and plain RL differ only in the space, the advantage estimator and the aggregation (arXiv
+2604.14142, sections 4 and 5). Most other algorithms differ in the objective as well. `recipes` and `baselines` have
+them all. A new idea is a frozen dataclass with `__call__` and `traits`, used in a Phase.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ Phases = tuple[Phase, ...]
 def locate(phases: Phases, step: int) -> tuple[int, int]:
     """(index of the phase, steps done in it) once `step` rollout batches are done; (len(phases), 0) at the end.
 
-    This holds if no guard ends a phase early; a run with guards reads its place from its state. Raises ValueError
+    This holds if no guard ends a phase early; a run with guards reads its position from its state. Raises ValueError
     outside the run's steps.
     """
     if not 0 <= step <= sum(phase.steps for phase in phases):

@@ -55,7 +55,7 @@ def grpo(*, steps: int) -> Phases:
 
 
 def nsr_rl(*, steps: int) -> Phases:
-    """RL on responses with a negative advantage alone, in P(y|x) (arXiv 2604.14142).
+    """RL on only the responses with a negative advantage, in P(y|x) (arXiv 2604.14142).
 
     Args:
       steps: rollout batches, 1 or more.
@@ -67,7 +67,7 @@ def nsr_rl(*, steps: int) -> Phases:
 
 
 def psr_rl(*, steps: int) -> Phases:
-    """RL on responses with a positive advantage alone, in P(y|x) (arXiv 2604.14142).
+    """RL on only the responses with a positive advantage, in P(y|x) (arXiv 2604.14142).
 
     Args:
       steps: rollout batches, 1 or more.
@@ -92,7 +92,7 @@ def prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
 
 
 def nsr_prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
-    """PreRL on responses with a negative advantage alone: the warm-up of DSRL (arXiv 2604.14142).
+    """PreRL on only the responses with a negative advantage: the warm-up of DSRL (arXiv 2604.14142).
 
     Args:
       steps: rollout batches, 1 or more.
@@ -105,7 +105,7 @@ def nsr_prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
 
 
 def psr_prerl(*, steps: int, prefix: int | str | None = "auto") -> Phases:
-    """PreRL on responses with a positive advantage alone (arXiv 2604.14142).
+    """PreRL on only the responses with a positive advantage (arXiv 2604.14142).
 
     Args:
       steps: rollout batches, 1 or more.

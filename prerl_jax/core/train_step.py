@@ -64,8 +64,8 @@ def make_loss(
 
     A token is trained if its weight is not 0 and, for an objective that is 0 where the advantage is 0, its advantage is
     not 0. Metrics are summed over the trained tokens, and `sums["tokens"]` counts them, so the sums of parts of a batch
-    add up; `token_means` gives the means. The objective sees zeros at every token that is not trained, so whatever
-    stands there, NaN included, the loss and its gradient are finite. For an objective that is declared `elementwise`
+    add up; `token_means` gives the means. The objective sees zeros at every token that is not trained. So a NaN
+    at such a token does not reach the loss or its gradient. For an objective that is declared `elementwise`
     the loss is computed together with its gradient, see `fused_loss`.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the parts of a phase declare about themselves: one record a kind of part, every field False by default.
+"""What the parts of a phase declare about themselves: one record for each kind of part, every field False by default.
 
     class MyObjective:
         traits = ObjectiveTraits(elementwise=True)

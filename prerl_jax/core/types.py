@@ -52,7 +52,7 @@ class Rollouts:
       prompt_mask: bool[B, P], True on real tokens.
       response: i32[B, R], padded on the right, with the stop token if one was sampled.
       response_mask: bool[B, R], True on the tokens of the response, the stop token included.
-      rewards: f32[B]; zero before verification. A reward shaping may make them f32[B, R], one a token.
+      rewards: f32[B]; zero before verification. A reward shaping may make them f32[B, R], one per token.
       logprobs: f32[B, R], log-probabilities under the sampler at its temperature, without top-k or top-p; 0 at padding.
       truncated: bool[B], True where a response reached the length limit without a stop token. None: unknown.
       loss_mask: bool[B, R], False on response tokens that are read but not trained on, such as the output of a tool.
@@ -95,7 +95,7 @@ class Sequences:
 
 @pytree
 class ValueBatch:
-    """What the critic is trained on. Its rows are those of P(y|x), one a rollout or several rollouts packed.
+    """The rows that the critic is trained on. They are rows of P(y|x), one per rollout or several rollouts packed.
 
     Attributes:
       sequences: the prompts and responses, whatever the policy's space is.
@@ -112,14 +112,14 @@ class ValueBatch:
 
 @pytree
 class Batch:
-    """What a train step takes. The loss is `sum(weights * per_token_loss)`.
+    """The input of a train step. The loss is `sum(weights * per_token_loss)`.
 
     Attributes:
       sequences: the rows, B of T tokens.
       weights: f32[B, T], normalised over the global batch; 0 on tokens that are not trained on.
       advantages: f32[B, T].
       old_logprobs: f32[B, T], under the policy before the first update. None where each rollout is trained on once:
-        the current log-probabilities then take their place, as constants.
+        the current log-probabilities are then used instead, as constants.
       ref_logprobs: f32[B, T], under the reference policy, in the phase's space; None without a reference.
       sampler_logprobs: f32[B, T], as the sampler computed them, given the prompt; NaN, which is unknown, in rows of a
         space without the prompt. None: unknown for all rows.
@@ -150,7 +150,7 @@ class CriticState:
 
 @pytree
 class TrainState:
-    """All that a checkpoint must hold of the optimisation.
+    """The state of the optimisation, as checkpoints save it.
 
     Attributes:
       step: i32[], the number of rollout batches used, skipped ones included.
@@ -176,7 +176,7 @@ class TrainState:
 
 @runtime_checkable
 class Model(Protocol):
-    """What the core and the sampler need of a language model. Any object with these methods works."""
+    """The methods of a language model that the core and the sampler use. Any object with them works."""
 
     def hidden(self, params: Params, tokens: Array, positions: Array, segments: Array) -> Array:
         """i32[B, T] x 3 -> [B, T, D], the final normalised hidden states, causal within each segment."""
@@ -189,7 +189,7 @@ class Model(Protocol):
     ) -> tuple[Array, Any]:
         """Prefill: left-padded i32[B, P] x 3 -> (hidden [B, D] of the last token, a cache for B * group_size rows).
 
-        The cache has room for `length` more tokens a row. It stores each prompt once for its whole group.
+        The cache has room for `length` more tokens in each row. It stores each prompt once for its whole group.
         """
 
     def decode(self, params: Params, cache: Any, tokens: Array, index: Array) -> tuple[Array, Any]:

@@ -93,7 +93,7 @@ class ChainSum:
         size = 1
         for slot in slots:
             size *= len(slot)
-        # `sample` of a range is lazy and without replacement. Evaluation needs five draws a question; ten are enough.
+        # `sample` of a range is lazy and without replacement. Evaluation needs five draws per question; ten are enough.
         draws = random.Random(f"{self.seed} {shape} {operators}").sample(range(size), min(size, 10 * self.count + 1000))
         shown = (*itertools.chain.from_iterable(SUM_EXAMPLES.values()), *PRODUCT_EXAMPLES)
         for draw in draws:

@@ -1,7 +1,7 @@
 r"""The lab: additions worked out digit by digit, with frequent mistakes and some corrections.
 
     47+38=                     the question; the response does not repeat it
-    7+8+0=15                   one step a digit: the operands, the carry, and their sum
+    7+8+0=15                   one step per digit: the operands, the carry, and their sum
     4+3+1=9                    a wrong step,
     wait 4+3+1=8               and its correction
     #85                        the answer, assembled from the steps

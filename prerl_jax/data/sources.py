@@ -54,7 +54,7 @@ class ParquetProblems:
 
 @dataclasses.dataclass(frozen=True)
 class JsonlProblems:
-    """Problems from files with one JSON object a line.
+    """Problems from files with one JSON object per line.
 
     The keys `prompt` (text, or a list of {role, content}) and `answer` are required. The keys `source` (text) and
     `metadata` (an object) are optional. Every other key becomes metadata. Blank lines are skipped.

@@ -5,7 +5,7 @@
 `attend` chooses how it is computed. "xla" uses plain operations, in blocks of queries against the keys up to the end of
 the block. The blocks of long rows are rematerialised in the backward pass, so no [T, T] array of scores is kept.
 "splash" is the Pallas kernel of `models/splash.py`; it runs on TPUs. GPUs use "xla": cuDNN's attention knows the length
-of a row but neither left padding nor segments, except as an array [T, T], which it exists to avoid. Padding attends to
+of a row but neither left padding nor segments, except as an array [T, T], which this module avoids. Padding attends to
 nothing; its output is finite and unused.
 """
 

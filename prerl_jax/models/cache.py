@@ -42,8 +42,8 @@ class Held:
 class Cache:
     """Keys and values of Q prompts, each stored once, and of the responses of their Q * G rows.
 
-    The four fields of keys and values are each a tuple of one `Held` a layer, or one `Held` of all layers, stacked on a
-    leading axis.
+    The four fields of keys and values are each a tuple with one `Held` per layer, or one `Held` of all layers, stacked
+    on a leading axis.
 
     Attributes:
       prompt_key: [Q, N, K, P].
@@ -121,7 +121,7 @@ def valid_columns(columns: int, lengths: Array, clock: Array) -> Array:
 def attend_cached(
     query: Array, prompt_key: Held, prompt_value: Held, prompt_mask: Array, key: Held, value: Held, valid: Array
 ) -> Array:
-    """Attention of one new token a row to its prompt and to its own tokens so far.
+    """Attention of one new token in each row to its prompt and to its own tokens so far.
 
     Args:
       query: [Q * G, H, K], the G rows of a group adjacent; query head h reads key head h // (H / N).

@@ -188,7 +188,7 @@ class Decoder:
         Args:
           params: the parameters, or those of `decoding`.
           cache: of Q prompts and Q * G rows.
-          tokens: i32[Q * G], one a row.
+          tokens: i32[Q * G], one per row.
           lengths: i32[Q * G], the response tokens that each row has in the cache already.
           clock: i32[], steps done since the cache was made.
 

@@ -31,7 +31,7 @@ class DecoderConfig:
       rope_scaling: Llama3Rope, LinearRope, or None for no scaling.
       rms_norm_eps: added to the mean square in every norm.
       tied: whether the unembedding is the transposed embedding.
-      qk_norm: whether queries and keys are normalised a head (Qwen3).
+      qk_norm: whether queries and keys are normalised within each head (Qwen3).
       qkv_bias: whether the query, key and value projections have biases (Qwen2).
       output_bias: whether the output projection of attention has a bias.
       mlp_bias: whether the MLP's projections have biases.

@@ -39,7 +39,7 @@ class LinearRope:
 
 
 def frequencies(head_dim: int, theta: float, scaling: Llama3Rope | LinearRope | None) -> np.ndarray:
-    """f32[head_dim / 2], in radians a position. Raises ValueError for an unknown scaling."""
+    """f32[head_dim / 2], in radians per position. Raises ValueError for an unknown scaling."""
     base = (1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))).astype(np.float32)
     match scaling:
         case None:

@@ -69,7 +69,8 @@ def write_file(
       path: the file.
       shapes: {name: shape} of the tensors.
       dtype: one of DTYPES.
-      arrays: gives the tensors in the order of `shapes`. Exactly as many are taken, so the next file can go on.
+      arrays: gives the tensors in the order of `shapes`. Only as many as `shapes` has are taken, so the next file can
+        take the rest.
     """
     code = {value: key for key, value in DTYPES.items()}[dtype]
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -1,7 +1,7 @@
 """Causal attention within segments on TPUs: Pallas splash attention, forward and backward in blocks, one row at a time.
 
-A block of scores at a time is in the chip's own memory. Blocks above the diagonal are never computed. Keys and values
-are not repeated for the query heads that share them. Rows are padded to whole blocks with segment 0.
+Only one block of scores at a time is in the chip's own memory. Blocks above the diagonal are never computed. Keys and
+values are not repeated for the query heads that share them. Rows are padded to whole blocks with segment 0.
 Source: jax.experimental.pallas.ops.tpu.splash_attention.
 """
 

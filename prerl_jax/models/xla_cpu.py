@@ -1,4 +1,4 @@
-"""How the decoder is compiled on CPUs, only because of XLA there (jax 0.10). No number depends on it beyond rounding.
+"""Code of the decoder that has its form only because of XLA on CPUs (jax 0.10). It changes numbers only by rounding.
 
 Here: whether layers are unrolled, and rotations that are computed once. Three other places have the form that XLA:CPU
 computes fastest, which costs the other platforms nothing:
@@ -28,7 +28,7 @@ with 4 layers of width 128, and 5 % with SmolLM2's 30 layers, which compile in 5
 
 
 def on_cpu(mesh: Mesh | None) -> bool:
-    """Whether the mesh, or JAX's first device where there is none, is of CPUs."""
+    """Whether the mesh, or JAX's first device where there is none, consists of CPUs."""
     return (jax.devices() if mesh is None else mesh.devices.flat)[0].platform == "cpu"
 
 
@@ -36,7 +36,7 @@ def unrolls(num_layers: int) -> bool:
     """Whether a model of `num_layers` layers is unrolled in training on a CPU.
 
     With several processes it always is. XLA's CPU runtime (jax 0.10) runs the collectives of a loop beside those
-    outside of it, gloo takes one for the other, and the process aborts ("collective mismatch").
+    outside of it, gloo confuses them, and the process aborts ("collective mismatch").
     """
     return num_layers <= UNROLLED_LAYERS or jax.process_count() > 1
 

@@ -2,9 +2,9 @@
 
 A ring is the responses' part of the cache: keys and values with a fixed number of columns for each slot. At every step
 all slots write the same column, number `clock % length`, so the newest tokens overwrite the oldest column. A row reads
-only the last columns, as many as it has tokens. A slot can therefore take a new row at any step, and nothing is moved.
-A ring that is as long as the longest row is long enough. It starts short, since attention reads the whole ring, and is
-copied into a longer one when a row needs it. `models.cache` has the layout.
+only the last columns, as many as it has tokens. A slot can therefore take a new row at any step, without moving
+anything. A ring that is as long as the longest row is long enough. It starts short, since attention reads the whole
+ring, and is copied into a longer one when a row needs it. `models.cache` has the layout.
 
 On a mesh the rows belong to the shard of the batch that their prompt lies on, and rows are moved only within a shard.
 Indices of rows and slots count within their shard.
@@ -93,7 +93,8 @@ def select_slots(slots: Slots, which: Array, prompt: Array, shards: int) -> Slot
       shards: D, shards of the batch; it divides S and S'.
     """
     cache = slots.cache
-    # A cache of fewer slots than rows, or of slots that were selected before, holds one prompt a slot, not one a group.
+    # A cache of fewer slots than rows, or of slots that were selected before, holds one prompt per slot, not one per
+    # group.
     prompt_row = prompt if cache.prompt_mask.shape[0] < slots.done.shape[0] else which
     prompts = (cache.prompt_key, cache.prompt_value, cache.prompt_mask)
     prompt_key, prompt_value, prompt_mask = take_by_shard(prompts, prompt_row, shards)

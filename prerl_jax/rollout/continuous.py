@@ -11,8 +11,8 @@ starts short and grows when a row needs it. When no row waits, the rows still ac
 small `max_new_tokens`, slots do not shrink: once at most an eighth of the slots (the tail) is active, one chunk decodes
 these rows to their ends.
 
-Token t of sample j of prompt i is drawn with the key fold_in(key, i, j, t). So with any slots,
-chunks and refills, the tokens are those of `make_sampler`, except for ties within rounding.
+Token t of sample j of prompt i is drawn with the key fold_in(key, i, j, t). So with any slots, chunks and
+refills, the tokens are those of `make_sampler`, except for ties within rounding.
 
 Each process decodes the rows of its own prompts, and all processes call the same programs in the same order: what is
 called next depends only on numbers that every process has.
@@ -101,7 +101,7 @@ class ContinuousBatching:
           group_size: samples for each prompt.
 
         Raises ValueError if `group_size` is below 1, the model is no `SlotModel`, slots do not divide over its mesh,
-        the rings are too short for `max_new_tokens`, or there is a tail beside several rings or `shrink`.
+        the rings are too short for `max_new_tokens`, or a tail is combined with several rings or `shrink`.
         """
         _at_least("group_size", group_size, 1)
         if not isinstance(model, SlotModel):
@@ -150,7 +150,7 @@ class ContinuousBatchingEngine:
     rings: tuple[int, ...]
 
     def plan(self, rows: int) -> BatchingPlan:
-        """What a call with this many rows, over all processes, is decoded in."""
+        """The plan of a call with this many rows, over all processes."""
         given = self.batching
         slots = rows if given.slots is None else min(rows, given.slots)
         shards = 1 if self.model.mesh is None else batch_shards(self.model.mesh)

@@ -1,8 +1,9 @@
 """Decoding tokens in slots: what `make_sampler` and continuous batching share.
 
-A slot holds one row, that is, one response in the making. The first token of a row is drawn from the last hidden state
-of its prompt, each further token after the previous one was fed to the model. Token t of sample j of prompt i is drawn
-with the key fold_in(key, i, j, t). So the tokens of a row depend neither on its slot nor on when it got the slot.
+A slot holds one row, that is, one response that is being sampled. The first token of a row is drawn from the last
+hidden state of its prompt, each further token after the previous one was fed to the model. Token t of sample j of
+prompt i is drawn with the key fold_in(key, i, j, t). So the tokens of a row depend neither on its slot nor on when it
+got the slot.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ IsLast = Callable[[Array, Array], Array]
 
 @runtime_checkable
 class SlotModel(Model, Protocol):
-    """A `Model` whose cache holds rows of any age side by side, which continuous batching needs; `Decoder` is one.
+    """A `Model` whose cache holds rows of different lengths, which continuous batching needs; `Decoder` is one.
 
     Attributes:
       mesh: the devices; None for the default device.

@@ -1,4 +1,4 @@
-"""The interface between what generates responses and what trains on them or evaluates them.
+"""The interface of engines, which generate the responses for training and evaluation.
 
 An engine is given to a run as a config value, `SamplingSpec.engine`. Two come with the package: `ContinuousBatching`
 and `StaticBatching`. An engine of your own is a frozen dataclass with the methods of `EngineSpec`.
@@ -91,7 +91,7 @@ class EngineSpec(Protocol):
         Args:
           model: the policy, a `Decoder` in a run.
           config: how to sample.
-          group_size: G, samples a prompt.
+          group_size: G, samples for each prompt.
         """
 
     def check(self, shards: int) -> None:

@@ -82,7 +82,7 @@ def make_sampler(
     Args:
       model: any `Model`.
       config: how to sample.
-      group_size: G, samples a prompt, 1 or more.
+      group_size: G, samples for each prompt, 1 or more.
 
     Returns: sample(params, prompts, key) -> Rollouts. Q prompts give Q * G rows, and sample j of prompt i is row
       i * G + j. Rewards are 0. `logprobs` f32[Q * G, R] are those at the sampling temperature (1 where it is 0), before

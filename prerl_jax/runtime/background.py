@@ -1,4 +1,4 @@
-"""Host work off the critical path: one thread makes calls in the order in which they are submitted."""
+"""One thread for work on the host: it makes calls in the order in which they are submitted."""
 
 from __future__ import annotations
 

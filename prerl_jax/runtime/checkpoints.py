@@ -182,7 +182,7 @@ class Checkpoints:
             state: all arrays of the run.
             extra: what else a resume needs, as JSON: data position, config, phase. The same on every process.
             metrics: metric name -> value, not necessarily finite. They must hold `best` for the checkpoint to be best.
-            boundary: whether a phase ends here. Such a checkpoint is kept for ever.
+            boundary: whether a phase ends here. Such a checkpoint is never deleted.
             needed: until the next save, the newest checkpoint up to each of these steps is kept.
 
         Raises:

@@ -15,7 +15,7 @@ def try_lock(file: int | IO[Any]) -> bool:
 
     The lock belongs to the open file, not to the process: a child process that inherits the file keeps the lock, and
     the lock ends when the last process has closed it, however that process ends. A file system without such locks (NFS
-    may be one) excludes nobody.
+    may be one) excludes no process.
 
     Args:
         file: a file object or a file descriptor.

@@ -170,7 +170,7 @@ def local_rows(tree: Any) -> Any:
     Args:
         tree: a pytree of global arrays [B, ...]. With several processes they must be sharded over their rows alone:
             compile the program that makes them with `out_shardings=batch_sharding(mesh)`. With a single process any
-            sharding will do.
+            sharding works.
 
     Returns:
         The pytree of numpy arrays [b, ...]: the rows that lie on this process's devices, or all rows if there is only

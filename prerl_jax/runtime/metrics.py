@@ -1,7 +1,7 @@
 """Writes metrics and completions as JSON lines, metrics also for TensorBoard, and whole files atomically.
 
-`metrics.jsonl` holds one object a line: `step`, `phase`, then the metrics by name. JSON has no NaN and no infinity, so
-such a value is written as null (TensorBoard gets the value itself).
+`metrics.jsonl` holds one object per line: `step`, `phase`, then the metrics by name. JSON has no NaN and no infinity,
+so such a value is written as null (TensorBoard gets the value itself).
 
 Every step appears once, also after a run was killed at any moment. The trainer calls `flush()` before it saves a
 checkpoint, so the lines up to a checkpoint are on disk before the checkpoint. A resume cuts everything later than its
@@ -111,8 +111,8 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
         workdir: the workdir of a run.
 
     Returns:
-        One dict a line, in the order of the file; [] if there is no file. Lines that are not JSON are left out, with a
-        warning in the log.
+        One dict per line, in the order of the file; [] if there is no file. Lines that are not JSON are left out, with
+        a warning in the log.
     """
     return [record for _, record in _records(Path(workdir) / METRICS)]
 

@@ -2,7 +2,7 @@
 
 The folder `PROFILE/plugins/profile/TIME/` gets two files: `HOST.xplane.pb`, for `tensorboard --logdir PROFILE` with the
 plugin xprof, and `HOST.trace.json.gz`, which https://ui.perfetto.dev opens. In the trace a step is annotated with its
-number, and its parts are annotated as sample, verify, prepare and train.
+number, and its stages are annotated as sample, verify, prepare and train.
 """
 
 from __future__ import annotations
