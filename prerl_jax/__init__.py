@@ -1,4 +1,4 @@
-"""Reinforcement learning in pre-train space: policy gradients of log P(y) and of log P(y|x), and what joins them."""
+"""Reinforcement learning in pre-train space: policy gradients of log P(y) and log P(y|x), in runs that combine them."""
 
 from prerl_jax.alignment.buckets import Buckets
 from prerl_jax.alignment.gradients import make_dual_gradients

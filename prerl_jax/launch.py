@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
         workdir = args.workdir or Path("runs") / config.name
-        if args.dry_run:  # before the start-up of several processes: it plans any mesh on any machine
+        if args.dry_run:  # before the start-up of several processes: a dry run plans any mesh on any machine
             from prerl_jax.trainer.dry_run import dry_run
 
             dry_run(config, devices=args.devices)

@@ -83,7 +83,7 @@ class Cell:
         return (self.workdir / "summary.json").is_file()
 
     def state(self) -> str:
-        """How far the run is, in words."""
+        """The progress of the run, in words."""
         if self.finished:
             return "finished"
         records = read_metrics(self.workdir)
@@ -101,7 +101,7 @@ class Cell:
             )
 
     def check_free(self) -> None:
-        """Raises StudyError where a process is running it."""
+        """Raises StudyError if a process is running it."""
         if self.log.is_file():
             with self.log.open("a") as log:
                 self.lock(log)
@@ -115,7 +115,7 @@ class Cell:
         return said
 
     def changes(self) -> list[str]:
-        """The differences between the config that the run was started with and this one, a line each."""
+        """The differences between the config that the run was started with and this one, one line for each."""
         if not self.saved.is_file():
             return []
         try:

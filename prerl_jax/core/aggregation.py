@@ -2,7 +2,7 @@
 
     loss = sum_{i,t} w_{i,t} l_{i,t}
 
-The weights are normalised over the global batch, of b sequences with n_i trained tokens each, of at most R tokens:
+The weights are normalised over the global batch of b sequences; sequence i has n_i trained tokens, at most R:
 
     TokenMean                  w = 1 / sum_i n_i                                       DAPO, arXiv 2503.14476
     SequenceMeanTokenMean      w = 1 / (b n_i)                                         GRPO, 2402.03300
