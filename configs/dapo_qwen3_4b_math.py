@@ -4,13 +4,13 @@ Command, on every worker of the slice (launch/tpu_vm.sh does that):
 
     python -m prerl_jax.launch --config configs/dapo_qwen3_4b_math.py --workdir /mnt/shared/dapo_qwen3_4b_math
 
-Model and data as in dsrl_qwen3_4b_math.py. The rest is DAPO's (arXiv 2503.14476): 512 x 16 responses a step, of up to
+Model and data as in dsrl_qwen3_4b_math.py. The rest is DAPO's (arXiv 2503.14476): 512 x 16 responses per step, of up to
 20,480 tokens, of which the last 4,096 are penalised; clip 0.2 / 0.28, token mean, no KL; 16 minibatches of 512
 responses; AdamW at 1e-6 after a warm-up of 20 steps, weight decay 0.1. Groups that are all right or all wrong are
 replaced by groups of further prompts, which are sampled at most 3 times per step.
 
 Hardware: written for 32 chips of 95 GB (TPU v5p-64), not run on any. The cache of 96 responses of 21,504 tokens
-(147 kB a token) is 304 GB, 9.5 GB per chip; a microbatch is one row per chip. `--dry-run` plans it for your slice.
+(147 kB per token) is 304 GB, 9.5 GB per chip; a microbatch is one row per chip. `--dry-run` plans it for your slice.
 
 Expected: there is no published number for this model and data.
 """

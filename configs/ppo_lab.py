@@ -7,8 +7,8 @@ Command:
 Hardware: any CPU; a minute on two idle cores.
 
 Expected: accuracy (eval/avg@8) from 0.41 to 0.86 or more after 5 steps that train the critic alone and 55 of PPO, level
-with GRPO's. The critic learns the mean return and no more: the lab's rewards cannot be foreseen from the base model's
-states. docs/algorithms.md has the figures.
+with GRPO's. The critic learns the mean return and no more: the lab's rewards cannot be predicted from the base
+model's states. docs/algorithms.md has the figures.
 """
 
 import dataclasses

@@ -7,10 +7,10 @@ Command:
 
 Problems: sums of two or three one-digit numbers and products of two, after two worked examples as chat turns, without
 which a model of this size never boxes an answer. Untrained, it solves about half of the short sums, a tenth of the
-longer ones and three quarters of the products (8 samples a problem, temperature 1), so groups are mixed and there is
+longer ones and three quarters of the products (8 samples per problem, temperature 1), so groups are mixed and there is
 something to learn.
 
-Hardware: any CPU with 16 GB of memory; on two cores a minute a step, and three more where alignment is measured.
+Hardware: any CPU with 16 GB of memory; on two cores a minute per step, and three more where alignment is measured.
 
 Expected: 3 steps of NSR-PreRL and 5 of RL show that every part works on a real checkpoint. They are no learning curve.
 docs/smollm2.md has the log of a run.

@@ -5,12 +5,12 @@ Command, on every worker of the slice (launch/tpu_vm.sh does that):
     python -m prerl_jax.launch --config configs/w_reinforce_qwen3_4b_math.py --workdir /mnt/shared/w_reinforce
 
 Model and data as in dsrl_qwen3_4b_math.py. The rest is as in the published run: 1,024 x 8 responses of up to 31,744
-tokens a step, wrong ones at advantage -1 and right ones at 0.1, no baseline, PPO clip 0.2, entropy bonus 0.001, four
+tokens per step, wrong ones at advantage -1 and right ones at 0.1, no baseline, PPO clip 0.2, entropy bonus 0.001, four
 minibatches of 256 questions, AdamW at 1e-6, 20 epochs of 7 steps. For NSR add
 `--set 'phases.0.advantage=BinaryAdvantage(keep="negative")'`, for PSR the same with "positive".
 
 Hardware: written for 32 chips of 95 GB (TPU v5p-64), not run on any. The cache of 64 responses of 32,768 tokens
-(147 kB a token) is 309 GB, 9.7 GB per chip; a microbatch is one row per chip. `--dry-run` plans it for your slice.
+(147 kB per token) is 309 GB, 9.7 GB per chip; a microbatch is one row per chip. `--dry-run` plans it for your slice.
 
 Expected: arXiv 2506.01347 publishes curves of pass@k for k up to 256; at every k they are above those of PPO and GRPO.
 """

@@ -26,7 +26,7 @@ VARIABLES = {
 }
 
 MOST_BYTES = 2 << 30
-"""Of a test process, before its compiled programs are dropped."""
+"""The memory of a test process above which its compiled programs are dropped."""
 
 for name, value in VARIABLES.items():
     os.environ.setdefault(name, value)

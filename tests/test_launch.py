@@ -1,4 +1,4 @@
-"""The command line: what a user can mend is one clear line and exit status 1, and leaves nothing behind."""
+"""The command line: an error that the user can fix is one clear line with exit status 1, and writes no file."""
 
 import json
 import shutil

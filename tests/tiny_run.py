@@ -87,12 +87,12 @@ class Later:
 
 
 def too_much(problem, response):
-    """A verifier that is wrong about what rewards are."""
+    """A verifier whose rewards are out of range."""
     return 2.0
 
 
 class Died(BaseException):
-    """The end of a run that no code of it expects."""
+    """An exception that no code of a run expects."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,7 @@ def lines(workdir: Path, name: str = "metrics.jsonl") -> list[dict]:
 
 
 def timeless(workdir: Path) -> list[dict]:
-    """The metric lines without what depends on time."""
+    """The metric lines without the metrics that depend on time."""
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines(workdir)]
 
 

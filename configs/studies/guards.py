@@ -1,4 +1,4 @@
-"""What guards are worth, and what they cost: warm-ups of three lengths, each with and without them.
+"""The benefit and the cost of guards: warm-ups of three lengths, each with and without them.
 
 Command:
 
@@ -9,8 +9,8 @@ Every run is the lab's with other phases: 10, 20 or 40 steps of NSR-PreRL at mos
 Hardware: any CPU; a run takes some 20 seconds of one core.
 
 Expected: docs/guards.md has the results. 40 steps without guards destroy the policy, and two of five seeds never
-recover; the guards end them after 14 to 24 steps, with the parameters of step 10, 15 or 20. With 10 steps they change
-nothing.
+recover; the guards end these warm-ups after 14 to 24 steps, with the parameters of step 10, 15 or 20. With 10 steps
+they change nothing.
 """
 
 import dataclasses

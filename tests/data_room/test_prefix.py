@@ -1,4 +1,4 @@
-"""What stands before a response in P(y), with tokenizers of a few words."""
+"""The prefix of a response in P(y), with tokenizers of a few words."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Problems out of files: what is read, what is dropped, and what stops the run."""
+"""Problems from files: the rows that are read and dropped, and the errors that stop a run."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def evaluated(**fields):
 
 
 def sampling(prompts, group_size=1):
-    """And phases that can do with groups of one."""
+    """With phases that allow groups of one."""
     rows = dataclasses.replace(tiny_run.config().sampling, prompts_per_step=prompts, group_size=group_size)
     advantage = tuple(
         dataclasses.replace(phase, advantage=tiny_run.AgainstHalf()) for phase in tiny_run.config().phases
@@ -233,7 +233,7 @@ def test_calls_divide_over_the_mesh(four_parts):
 
 
 def test_more_samples_than_rows_are_asked_for_in_rounds():
-    """No more than 4 rows a call: 6 samples of a problem are two rounds of 3."""
+    """At most 4 rows per call: 6 samples of a problem are two rounds of 3."""
     whole, _ = evaluated(**problems(3, samples=6))
     metrics, engine = evaluated(**problems(3, samples=6), **sampling(1, 4))
     assert (engine.group_size, engine.ids) == (3, [[0], [0], [1], [1], [2], [2]])

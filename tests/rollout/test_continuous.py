@@ -118,7 +118,7 @@ def test_on_eight_devices(spec, slots, numbers, sampled):
 
 
 def test_the_tail_is_decoded_at_once(sampled, monkeypatch):
-    """In one chunk, after the chunks that it takes until no more than the tail is active."""
+    """The tail is one chunk, after the chunks that run until at most the tail is active."""
     lengths = np.sort(sampled.response_mask.sum(axis=1))
 
     def chunks(tail: int) -> int:
@@ -152,7 +152,7 @@ def test_temperatures_share_programs_and_greedy_has_its_own():
 
 
 def test_samples_of_a_prompt_over_several_calls(sampled):
-    """The last two of four samples, asked for by their numbers."""
+    """The last two of four samples, chosen by their numbers."""
     second = prompts(first_sample=jnp.full(Q, 2))
     wanted = sampled.response.reshape(Q, G, R)[:, 2:].reshape(-1, R)
     found = engine(group_size=2, slots=8).sample(PARAMS, second, KEY).rollouts
@@ -196,7 +196,7 @@ def test_decoding_layers_in_a_loop_gives_the_same_tokens(numbers):
     "settings", [pytest.param({}, marks=pytest.mark.slow), {"temperature": 0.0}, {"top_k": 5, "top_p": 0.9}]
 )
 def test_the_default_tail_of_short_responses(settings):
-    """Of 64 rows it is the last 8; they get the tokens of the sampler, however tokens are drawn."""
+    """The tail of 64 rows is the last 8. They get the tokens of the sampler, however tokens are drawn."""
     settings = pj.SamplerConfig(R, stop_tokens=(3, 11), **settings)
     group = 8
     batching = engine(group, settings=settings, chunk=2)

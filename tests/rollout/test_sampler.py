@@ -135,7 +135,7 @@ def test_other_keys_ids_and_samples_give_other_tokens(sampled):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_frequencies_of_first_tokens_are_those_of_the_model(temperature):
-    """Through fold_in's uniform numbers; chi-square within four standard deviations."""
+    """Frequencies from fold_in's uniform numbers: chi-square within four standard deviations."""
     one = jax.tree.map(lambda a: a[:1], prompts())
     found = sampler(group_size=4000, max_new_tokens=1, temperature=temperature)(PARAMS, one, KEY)
     expected = np.zeros(MODEL.vocab)

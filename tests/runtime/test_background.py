@@ -1,4 +1,4 @@
-"""Calls in their order, and their errors at the next look."""
+"""Calls run in their order; their errors are raised by the next `check` or `wait`."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What a full disk, a read-only folder and a kill leave behind: the last good checkpoint, and an error that says so."""
+"""A full disk, a read-only folder or a kill: the last good checkpoint stays, and the error says so."""
 
 import builtins
 import errno

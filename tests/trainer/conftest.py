@@ -17,7 +17,11 @@ from prerl_jax.trainer.start import run
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_programs():
-    """Runs whose programs are the same share them: a resumed run traces and compiles nothing again."""
+    """Runs with equal programs share them, so a resume in the same process compiles nothing again.
+
+    So these tests do not notice a program that closes over something of the first run. The slow test of a resume in a
+    new process does.
+    """
     kept = {}
 
     def programs(setup):

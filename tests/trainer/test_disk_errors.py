@@ -48,7 +48,7 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, capsys, fini
 
 
 def test_metrics_that_cannot_be_written(tmp_path, monkeypatch, capsys, setup):
-    """Their lines come before the checkpoint: without them there is none."""
+    """Lines are written before the checkpoint: if they fail, there is no checkpoint."""
     real = os.fsync
 
     def fsync(descriptor):

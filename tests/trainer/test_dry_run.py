@@ -1,4 +1,4 @@
-"""What a dry run says, without a weight being read."""
+"""The output of a dry run, which reads no weights."""
 
 import io
 import subprocess
@@ -83,7 +83,7 @@ def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path,
 
 
 def test_a_tail_has_a_cache_of_its_own(monkeypatch, capsys, tmp_path, setup):
-    """Of 64 rows, an eighth."""
+    """The tail is an eighth of 64 rows."""
     status, printed = dry_run(monkeypatch, capsys, tmp_path, "sampling.prompts_per_step=16")
     assert status == 0
     config, model = setup.config, setup.model.config

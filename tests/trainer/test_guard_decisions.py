@@ -1,4 +1,4 @@
-"""What guards decide from the metrics of steps, and how far back is good."""
+"""The decisions of guards from the metrics of steps, and the newest good step."""
 
 import json
 
@@ -69,7 +69,7 @@ def test_the_strongest_reaction_counts_and_the_earliest_good_step():
 
 
 def test_the_checkpoint_that_may_still_be_needed():
-    """Without it a save would remove what the next step may go back to."""
+    """Without it, a save would remove a checkpoint that the next step may roll back to."""
     train, evaluated = Guard(ENTROPY, Above(2.0), RollBack(), 9), Guard(ACCURACY, Below(0.4), RollBack(), 9)
     for guard, expected in ((train, [10, 10, 12, 12, 12, 12]), (evaluated, [11, 12, 13, 13, 13, 13])):
         needed = [decide(phase(guard), ROWS[:n])[0].needed(phase(guard)) for n in range(1, 7)]
@@ -79,7 +79,7 @@ def test_the_checkpoint_that_may_still_be_needed():
 
 
 def test_what_lies_between_two_measurements_is_not_known_to_be_good():
-    """An evaluation of steps 12 and 15 alone, the second of them bad; without the first, of 15 alone."""
+    """Evaluations at steps 12 and 15, the second one bad; then one at step 15 only."""
     guard = Guard(ACCURACY, Below(0.4), RollBack())
     rows = [{}, {ACCURACY: 0.5}, {}, {}, {ACCURACY: 0.3}]
     _, decisions = decide(phase(guard), rows)
@@ -91,7 +91,7 @@ def test_what_lies_between_two_measurements_is_not_known_to_be_good():
 
 
 def test_what_is_not_measured_does_not_count():
-    """A step without a trained token has no entropy, though its line says 0; evaluations come now and then."""
+    """A step without a trained token has no entropy, though its line says 0; evaluations are not at every step."""
     guard, both = Guard(ENTROPY, Below(1.0), EndPhase(), 2), Guard(ACCURACY, Below(0.4), EndPhase(), 2)
     rows = [
         {ENTROPY: 0.5, "train/tokens": 9.0},

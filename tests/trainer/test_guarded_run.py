@@ -1,4 +1,4 @@
-"""Runs whose guards end phases early: what goes on with which parameters, and that a resume does the same."""
+"""Runs whose guards end phases early: the parameters that the run continues with, also after a resume."""
 
 import dataclasses
 import types
@@ -34,7 +34,7 @@ def tiny(*guards, second=(), **fields):
 
 
 def watching_its_divergence(config):
-    """The second phase warns when it has moved from where it began."""
+    """The second phase warns when the policy has moved away from its start."""
     first, second = config.phases
     moved = Guard("train/reference_kl", Above(1e-8), Warn())
     return dataclasses.replace(
@@ -79,7 +79,7 @@ def test_a_run_that_goes_back_says_so(undisturbed):
 
 @pytest.mark.parametrize("at", [3, 4])
 def test_it_goes_on_from_the_good_checkpoint_and_a_resume_does_the_same(tmp_path, undisturbed, setup, at):
-    """Killed before the guard trips, and as soon as its phase's end is saved."""
+    """Killed before the guard trips, and right after the end of its phase is saved."""
     with pytest.raises(Died), dies_at(BACK, at):
         run(BACK, tmp_path, console=tiny_run.quiet())
     if at == 4:
@@ -131,7 +131,7 @@ def test_a_phase_that_was_ended_stays_ended_under_another_config(monkeypatch):
 
 
 def test_the_checkpoint_to_go_back_to_is_kept(tmp_path, monkeypatch):
-    """Only the newest is retained, and the guard's patience outlasts it."""
+    """Only the newest checkpoint is retained, and the guard's patience is longer."""
     kept = []
     monkeypatch.setattr(Checkpoints, "read", lambda self, state, newest: kept.append((newest, self.steps())) or 1 / 0)
     guard = Guard("train/reward", Later(2), RollBack(every=1), patience=3)
@@ -143,7 +143,7 @@ def test_the_checkpoint_to_go_back_to_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("found", [True, False])
 def test_going_back_takes_all_that_learns_and_none_of_the_counters(found):
-    """The critic as well; from a checkpoint, or, where there is none so early, from the beginning."""
+    """The critic is rolled back, too: to a checkpoint or, if none is early enough, to the beginning."""
 
     def state(value, count):
         arrays, counter = (jnp.full(3, value) for _ in range(4)), jnp.int32(count)

@@ -49,7 +49,7 @@ def test_files_and_numbers(measured):
 
 
 def test_the_trainer_and_the_sampler_agree(measured):
-    """What is measured is what was sampled: P(y|x) here is the sampler's."""
+    """The log-probabilities in P(y|x) are those of the sampler."""
     assert measured[1]["metrics"]["alignment/sampler_logprob_diff"] < 1e-4
 
 

@@ -17,7 +17,7 @@ PHASES = (Phase("first", 2, reset_optimizer=True), Phase("second", 1), Phase("th
 
 
 class Reset(Exception):
-    """The step is not taken any further."""
+    """Ends a step in the middle."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A run that dies and is started again ends bit for bit like one that did not; what a run refuses to go on from."""
+"""A run that is killed and resumed ends bit for bit like one that was not; and the resumes that are refused."""
 
 import dataclasses
 import shutil
@@ -38,7 +38,7 @@ def start_process(workdir):
 
 @pytest.mark.slow
 def test_killed_in_both_phases(tmp_path, finished, setup):
-    """Each time as soon as the checkpoint of a step is there, with the next step under way."""
+    """Killed as soon as the checkpoint of a step is complete, while the next step runs."""
     for step in (1, 3):
         process, end = start_process(tmp_path), time.monotonic() + 600
         while process.poll() is None and time.monotonic() < end and not (tmp_path / f"checkpoints/{step}").exists():
@@ -55,7 +55,7 @@ def test_killed_in_both_phases(tmp_path, finished, setup):
 
 
 def test_died_again_and_again(tmp_path, finished, setup, monkeypatch):
-    """Before the first checkpoint; with the boundary's lines on disk, not its checkpoint; and in the second phase."""
+    """Killed before the first checkpoint; after the lines of a phase's end, before its checkpoint; in the second phase."""
     config, console, save = tiny_run.config(), tiny_run.quiet(), Checkpoints.save
 
     def refuse(self, step, *rest, **more):
@@ -149,7 +149,7 @@ def test_a_longer_schedule_goes_on(tmp_path, finished, setup):
 
 
 def test_a_changed_schedule_is_gone_on_with_whatever_died_in_between(tmp_path, setup):
-    """config.py is the new one at once, while the newest checkpoint still counts in the old one's phases."""
+    """config.py is new at once, while the newest checkpoint still has positions in the old phases."""
     config = tiny_run.config()
     with pytest.raises(Died), dies_at(config, 2):
         run(config, tmp_path, console=tiny_run.quiet())
@@ -168,7 +168,7 @@ def test_a_changed_schedule_is_gone_on_with_whatever_died_in_between(tmp_path, s
 
 
 def test_a_finished_run_prints_its_table_again(finished, monkeypatch, capsys):
-    """It neither loads the model nor writes a metric."""
+    """A finished run neither loads the model nor writes a metric."""
 
     def refuse(*_, **__):
         raise AssertionError("a finished run has nothing to set_up")

@@ -1,4 +1,4 @@
-"""Dynamic sampling: which groups take whose places, on one process and on two, and runs that draw again."""
+"""Dynamic sampling: which groups are replaced by which, on one process and on two, and runs with resamples."""
 
 import dataclasses
 
@@ -84,7 +84,7 @@ def arrays(batch):
 
 
 def tiny(max_resamples):
-    """Eight groups of two, of which some are sure to be alike."""
+    """Eight groups of two, some of which have equal rewards."""
     (phase,), config = pj.grpo(steps=3), tiny_run.config()
     return dataclasses.replace(
         config,
@@ -151,7 +151,7 @@ def test_accuracy_is_that_of_the_first_batch(runs):
 
 
 def test_a_resume_draws_the_same(tmp_path, runs, setup):
-    """Killed in the second step; the first one drew again."""
+    """Killed in the second step, after a first step with resamples."""
     records, _, workdir = runs[2]
     calls = 1 + int(records[1]["train/sampled_batches"])  # the evaluation of the base model has the shape of a step
     with pytest.raises(Died), dies_at(tiny(2), calls):

@@ -87,7 +87,7 @@ def test_completions_are_texts_with_their_rewards(finished):
 
 
 def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finished, tmp_path):
-    """An engine is a value of the config. Whatever does not depend on time equals the default engine's run.
+    """An engine is a value of the config. All metrics that do not depend on time equal those of the default engine.
 
     But for the last bits of the engine's log-probabilities, which it computes in other shapes than the default one.
     """
@@ -108,7 +108,7 @@ def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finis
 
 
 def test_what_fails_in_a_run_keeps_its_traceback(tmp_path):
-    """Only what the user can mend in the config is one line: this is a mistake in a user's function."""
+    """Only errors in the config are one line. This one is in a user's function."""
     own = 'data.verifier=FunctionVerifier("tiny_run:too_much")'
     with pytest.raises(RuntimeError, match=r"the run failed after step 0: .*2\.0, which is not in \[0, 1\]"):
         launch.main(["--config", tiny_run.COMMAND[-1], "--workdir", str(tmp_path), "--set", own])

@@ -1,4 +1,4 @@
-"""What a run looks at before it trains: where it began, whose config it is, and whether its processes agree."""
+"""The checks before training: where the run began, whose config it is, and whether its processes agree."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from prerl_jax.trainer.start import run
 
 @pytest.fixture
 def begin(tmp_path, monkeypatch):
-    """Begins a run in a workdir, up to its training; `saves` writes a checkpoint there. Returns what it printed."""
+    """Starts a run in a workdir, but does not train; `saves` writes a checkpoint there. Returns what it printed."""
 
     def begin(config=None, *, saves=False, check=lambda work: None, **options):
         config, console = config or tiny_run.config(), tiny_run.quiet()
@@ -110,7 +110,7 @@ def test_nothing_is_written_before_the_order_of_problems_is_known(tmp_path, monk
     ],
 )
 def test_processes_that_do_not_agree(tmp_path, monkeypatch, other, says):
-    """This one is the second of two; the first has another command line, or a workdir of its own."""
+    """This process is the second of two. The first has another command line, or another workdir."""
     monkeypatch.setattr(distributed, "gather_text", lambda text: [other(text), text])
     monkeypatch.setattr(start, "set_up", lambda config: pytest.fail("too late"))
     with pytest.raises(ValueError, match=says):

@@ -58,7 +58,7 @@ def test_the_work_of_a_step():
 
 
 def test_the_parts_of_a_step():
-    """Begun before the device was free: what it waited for until then is not counted; then begun after it was."""
+    """A step that begins before the device is free does not count the wait; then one that begins after it."""
     times = StepClock()
     times.marks = dict(zip(MARKS, (1.0, 5.0, 6.0, 8.0, 9.0, 11.0, 21.0), strict=True))
     times.idle = [(1.0, 1.25), (3.0, 3.5)]

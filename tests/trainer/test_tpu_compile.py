@@ -73,7 +73,7 @@ def rollouts(programs):
 
 
 def test_train_step(programs):
-    """One program for both phases, of parts that are computed where they have rows."""
+    """One program serves both phases; it skips empty microbatches."""
     setup = programs.setup
     before, phase = setup.phases
     assert programs.step(before) is programs.step(phase)

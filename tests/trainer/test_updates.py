@@ -58,7 +58,7 @@ def test_what_is_measured(whole):
 
 
 def test_references_are_of_the_steps_that_they_name(whole, setup, tmp_path):
-    """Read back in the middle of the second phase; and where there is nothing to read."""
+    """Loaded in the middle of the second phase, and with no checkpoint to load."""
     initial, start = PHASES
     states = {step: state_at(whole, setup, step) for step in (2, 3)}
     of = References(setup, whole / "checkpoints").of
@@ -152,7 +152,7 @@ def test_the_order_of_groups_is_drawn_for_every_epoch():
 
 
 def test_metrics_mean_over_updates():
-    """Of tokens their mean over all of them, an update that was skipped counting for nothing."""
+    """Metrics of tokens are averaged over all tokens. A skipped update has weight zero."""
     found = [
         {"train/tokens": 2.0, "train/skipped": 0.0, "train/ratio": 1.0, "train/loss": 1.0, "train/reward": 0.1},
         {"train/tokens": 0.0, "train/skipped": 1.0, "train/ratio": 0.0, "train/loss": 0.0, "train/reward": 0.1},
