@@ -55,7 +55,7 @@ def test_killed_in_both_phases(tmp_path, finished, setup):
 
 
 def test_died_again_and_again(tmp_path, finished, setup, monkeypatch):
-    """Killed before the first checkpoint; between the lines and the checkpoint of a phase's end; in the second phase."""
+    """Killed before the first checkpoint; between the lines and the checkpoint of a phase's end; in phase 2."""
     config, console, save = tiny_run.config(), tiny_run.quiet(), Checkpoints.save
 
     def refuse(self, step, *rest, **more):
