@@ -81,8 +81,10 @@ def _explained(file: Path) -> Iterator[None]:
         raise ValueError(f"{error.filename or file}, line {error.lineno}: {error.msg}") from error
     except (ArithmeticError, AttributeError, LookupError, NameError, TypeError) as error:
         calls = traceback.extract_tb(error.__traceback__)
-        line = next((call.lineno for call in reversed(calls) if call.filename == str(file)), "?")
-        raise ValueError(f"{file}, line {line}: {type(error).__name__}: {error}") from error
+        # The innermost line that the user wrote: in the config, or in a module beside it that the config imports.
+        own = [call for call in calls if Path(call.filename).resolve().parent == file.resolve().parent]
+        where = f"{own[-1].filename}, line {own[-1].lineno}" if own else f"{file}"
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def load_config(path: str | Path) -> TrainConfig:

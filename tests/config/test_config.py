@@ -467,6 +467,14 @@ def test_a_file_that_is_no_config(source, says, tmp_path):
         read_back(source, tmp_path)
 
 
+def test_an_error_in_a_module_that_a_config_imports_names_its_line(tmp_path, monkeypatch):
+    (tmp_path / "my_part.py").write_text("from prerl_jax import AdvantageTraits\n\nAdvantageTraits(old=True)\n")
+    (tmp_path / "run.py").write_text("import my_part\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"my_part\.py, line 3: TypeError: .*unexpected keyword argument 'old'"):
+        load_config(tmp_path / "run.py")
+
+
 def test_a_config_that_is_not_valid_is_refused_when_it_is_read(tmp_path):
     with pytest.raises(ValueError, match="microbatches = 3"):
         read_back(render(dataclasses.replace(CONFIG, microbatches=3)), tmp_path)
