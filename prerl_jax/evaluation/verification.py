@@ -50,7 +50,7 @@ def _nothing(texts: Sequence[str]) -> np.ndarray:
 
 
 class Verification:
-    """Verifies the responses to `problems` as they complete. A context manager: leaving it cancels what is pending.
+    """Verifies the responses to `problems` as they complete. A context manager: on exit, it cancels pending calls.
 
     Args:
       problems: the problem of every row.

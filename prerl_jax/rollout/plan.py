@@ -11,7 +11,7 @@ SHORTEST_RING = 512
 SHORTEST_SHRINK = 128
 """By default, slots shrink if `max_new_tokens` is at least this. Below, compiling takes longer than shrinking saves."""
 FEWEST_SLOTS = 8
-"""Slots do not shrink below this number, and no tail is smaller: a step reads all weights anyway."""
+"""By default, slots do not shrink below this number, and no tail is smaller: a step reads all weights anyway."""
 
 
 @dataclasses.dataclass(frozen=True)

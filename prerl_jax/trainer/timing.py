@@ -106,7 +106,7 @@ class TrainedTokens:
 class Work:
     """Tokens and model FLOPs of one step, over all processes. Every process creates it from its own rows.
 
-    The constructor does not wait. `sums` and `metrics` wait for the other processes.
+    The constructor does not wait. `sums` and `metrics` wait for the device and for the other processes.
 
     Args:
       config: the model's architecture.
