@@ -78,6 +78,19 @@ class StepReport:
         return as_numbers(jax.device_get(self.metrics | self.alignment))
 
 
+def why_no_update(numbers: dict[str, float]) -> str | None:
+    """Why a step changed no parameter, from its metrics; None if it changed the policy or the critic."""
+    if not numbers["train/skipped"] or numbers["train/update_norm"] or numbers.get("train/critic_update_norm"):
+        return None
+    if numbers["train/tokens"]:
+        return "the loss or its gradient is not finite"
+    return (
+        "the phase trains on none of the responses "
+        f"(groups all right: {numbers['train/solved_groups']:.0%}, groups all wrong: "
+        f"{numbers['train/unsolved_groups']:.0%}, responses truncated: {numbers['train/truncated']:.0%})"
+    )
+
+
 class Reporter:
     """Writes the lines of a run and shows its progress. Use it as a context manager: on exit it waits for the thread.
 
@@ -153,6 +166,8 @@ class Reporter:
         count = self._setup.config.completions_per_step
         self._writer.completions(report.step, completions(report.batch, self._setup.train, report.phase, count))
         self._line(report.step, report.phase, numbers)
+        if reason := why_no_update(numbers):
+            self.message(f"step {report.step}: no update, because {reason}")
         return numbers
 
     def _line(self, step: int, phase: str, metrics: dict[str, float]) -> None:

@@ -24,7 +24,9 @@ def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, setup):
     config = tiny_run.config()
     sampling = dataclasses.replace(config.sampling, max_new_tokens=24)
     config = dataclasses.replace(config, phases=PHASES, sampling=sampling, alignment=AlignmentSpec())
-    run(config, tmp_path / "whole", console=tiny_run.quiet())
+    console = tiny_run.quiet()
+    run(config, tmp_path / "whole", console=console)
+    assert console.file.getvalue().count("no update") == 1, "the last step has coefficient 0"
     for at in (1, 1):  # two deaths: after the first step, and after the second
         with pytest.raises(Died), dies_at(config, at):
             run(config, tmp_path / "died", console=tiny_run.quiet())
