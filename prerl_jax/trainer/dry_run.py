@@ -176,7 +176,7 @@ def _cache_bytes(setup: Setup) -> dict[str, int]:
         return entries
     slots, held, moving = trained
     entries[f"cache of {slots} responses"] = held
-    entries["beside it, while it is moved into a longer ring or fewer slots"] = moving
+    entries["a second copy of it, while it is resized"] = moving
     slots, held, moving = evaluated
     name = f"cache of {calls.prompts} prompts, {slots} responses in evaluation"
     entries[name] = _cache(setup, calls.prompts, prompt) + held + moving

@@ -214,7 +214,7 @@ def save(run: Run, phase: Phase, state: TrainState, after: Position, numbers: Fu
       after: the position after the step.
       numbers: the metrics of the step.
     """
-    with share_errors("writing metrics and the checkpoint before"):
+    with share_errors("writing the metrics and the previous checkpoint"):
         run.reporter.flush()
         run.checkpoints.wait()
     extra = {

@@ -3,7 +3,7 @@
 Its parameters are sharded as the policy's, in the dtype that the model computes in. The model casts every parameter to
 this dtype before it is used, so the log-probabilities are those of the float32 parameters, bit for bit.
 
-    InitialModel   the parameters of step 0: the config's model, or the checkpoint that the run was begun from
+    InitialModel   the parameters of step 0: the config's model, or the checkpoint that the run was started from
     PhaseStart     the parameters at the phase's first step, from the checkpoint of that step, which is never deleted
 
 At that step itself, the run copies its own parameters. A resumed run therefore has the same reference.
@@ -33,7 +33,7 @@ class References:
     Attributes:
       setup: the run's model and mesh.
       checkpoints: the folder of the run's checkpoints.
-      source: the checkpoint that the run was begun from; None for the config's model.
+      source: the checkpoint that the run was started from; None for the config's model.
     """
 
     setup: Setup

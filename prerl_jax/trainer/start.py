@@ -238,8 +238,8 @@ def _begin_or_resume(setup: Setup, checkpoints: Checkpoints, source: CheckpointA
             state = place_in_changed_phases(setup, state, GuardState.of(saved.get("guards")))
         notes = [f"resumed from the checkpoint at step {int(state.step)}"]
     state, of_critic = with_critic(setup, state)
-    began = [] if source is None else [f"begun from {source}"]
-    damaged = [f"passed over a damaged checkpoint, {reason}" for reason in checkpoints.skipped]
+    began = [] if source is None else [f"started from {source}"]
+    damaged = [f"skipped a damaged checkpoint, {reason}" for reason in checkpoints.skipped]
     return Beginning(state, saved, source, (*began, *damaged, *notes, *of_critic))
 
 

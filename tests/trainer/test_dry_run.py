@@ -70,7 +70,7 @@ def test_caches_that_are_moved_and_stored_in_less(monkeypatch, capsys, tmp_path,
     def moved(*more):
         status, printed = dry_run(monkeypatch, capsys, tmp_path, *long, *more)
         assert status == 0
-        beside = numbers(printed.out, "beside it, while it is moved")
+        beside = numbers(printed.out, "a second copy of it")
         return [*beside, *numbers(printed.out, "cache of 4 prompts, 8 responses in evaluation")]
 
     def mib(*tokens):
@@ -89,7 +89,7 @@ def test_a_tail_has_a_cache_of_its_own(monkeypatch, capsys, tmp_path, setup):
     config, model = setup.config, setup.model.config
     token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * 4
     tail = 8 * (config.data.max_prompt_tokens + config.sampling.max_new_tokens) * token / 2**20
-    assert numbers(printed.out, "beside it, while it is moved") == [f"{tail:,.1f}"]
+    assert numbers(printed.out, "a second copy of it") == [f"{tail:,.1f}"]
 
 
 def test_a_reference_and_updates(monkeypatch, capsys, tmp_path, setup):

@@ -93,7 +93,7 @@ def test_died_and_resumed(finished, setup, tmp_path):
     assert "the critic begins" not in console.file.getvalue()
     shutil.rmtree(tmp_path / "checkpoints" / "3" / "critic")
     run(config(), tmp_path, console=console)
-    assert "passed over a damaged checkpoint, step 3: critic cannot be read" in console.file.getvalue()
+    assert "skipped a damaged checkpoint, step 3: critic cannot be read" in console.file.getvalue()
     assert timeless(tmp_path) == timeless(finished.workdir)
     for step in (2, 3, 4):
         toy.assert_same_bits(state_at(tmp_path, setup, step), state_at(finished.workdir, setup, step))

@@ -115,7 +115,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, finished, setup):
     for path in files:
         path.write_bytes(path.read_bytes()[:20])
     run(config, tmp_path, console=console)
-    assert "passed over a damaged checkpoint, step 3: " in console.file.getvalue()
+    assert "skipped a damaged checkpoint, step 3: " in console.file.getvalue()
     assert "resumed from the checkpoint at step 2" in console.file.getvalue()
     assert_like_undisturbed(tmp_path, finished, setup)
 

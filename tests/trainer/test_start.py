@@ -38,11 +38,11 @@ def begin(tmp_path, monkeypatch):
 
 def test_where_a_run_began_is_kept(begin, finished, tmp_path):
     other = str(finished.workdir)
-    assert f"begun from {other}@4" in begin(init_from=other)
-    assert f"begun from {other}@2" in begin(init_from=f"{other}@2", saves=True)
+    assert f"started from {other}@4" in begin(init_from=other)
+    assert f"started from {other}@2" in begin(init_from=f"{other}@2", saves=True)
     for same in (f"{other}@2", other, None):
         printed = begin(init_from=same)
-        assert f"begun from {other}@2" in printed
+        assert f"started from {other}@2" in printed
         assert "resumed from the checkpoint at step 1" in printed
     for different in (f"{other}@4", str(tmp_path)):
         with pytest.raises(ValueError, match=rf"began from {other}@2, not from .*Leave --init-from out to resume"):
@@ -66,7 +66,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
 
 def test_a_run_that_began_from_its_model_does_not_take_another_s_parameters(begin, finished, tmp_path):
     begin(init_from=str(finished.workdir))  # it left no checkpoint: this was no beginning
-    assert "begun from" not in begin(saves=True)
+    assert "started from" not in begin(saves=True)
     with pytest.raises(ValueError, match="began from its model, not from"):
         run(tiny_run.config(), tmp_path / "workdir", init_from=str(finished.workdir))
 
