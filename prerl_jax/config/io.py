@@ -14,7 +14,6 @@ import math
 import sys
 import traceback
 from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
@@ -68,7 +67,8 @@ def _module_of(path: str) -> ModuleType:
     module.__file__ = str(file)
     sys.modules[name] = module  # dataclasses look up their module while they are defined
     with _explained(file):
-        SourceFileLoader(name, str(file)).exec_module(module)
+        # Not imported: Python would take a file that was rewritten within a second from its __pycache__.
+        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), module.__dict__)
     return module
 
 

@@ -467,6 +467,15 @@ def test_a_file_that_is_no_config(source, says, tmp_path):
         read_back(source, tmp_path)
 
 
+def test_a_file_that_was_just_rewritten_is_read_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "run.py"
+    for seed in (1, 2, 3):
+        file.write_text(render(dataclasses.replace(CONFIG, seed=seed)))
+        assert load_config(file).seed == seed
+    assert [path.name for path in tmp_path.iterdir()] == ["run.py"], "no __pycache__"
+
+
 def test_an_error_in_a_module_that_a_config_imports_names_its_line(tmp_path, monkeypatch):
     (tmp_path / "my_part.py").write_text("from prerl_jax import AdvantageTraits\n\nAdvantageTraits(old=True)\n")
     (tmp_path / "run.py").write_text("import my_part\n")
