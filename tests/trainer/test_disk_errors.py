@@ -32,6 +32,7 @@ def refuse(patch, owner, name, code, step):
 @pytest.mark.parametrize(
     ("owner", "name", "code"), [(builtins, "open", errno.ENOSPC), (os, "mkdir", errno.EROFS)], ids=["full", "read-only"]
 )
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, capsys, finished, setup, owner, name, code):
     arguments = ["--config", COMMAND[-1], "--workdir", str(tmp_path)]
     refuse(monkeypatch, owner, name, code, step=3)

@@ -98,6 +98,7 @@ def test_it_goes_on_from_the_good_checkpoint_and_a_resume_does_the_same(tmp_path
         toy.assert_same_bits(state_at(tmp_path, setup, step), state_at(workdir, setup, step))
 
 
+@pytest.mark.slow
 def test_back_to_the_beginning_and_an_end_before_the_last_step(tmp_path, setup, monkeypatch):
     """The evaluation at the beginning is a guard's first measurement; and of a phase's end parameters it is the one."""
     evaluation = dataclasses.replace(tiny_run.config().evaluation, every=1)
@@ -130,6 +131,7 @@ def test_a_phase_that_was_ended_stays_ended_under_another_config(monkeypatch):
         place_in_changed_phases(setup, types.SimpleNamespace(step=9), guards)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_to_go_back_to_is_kept(tmp_path, monkeypatch):
     """Only the newest checkpoint is retained, and the guard's patience is longer."""
     kept = []
@@ -222,6 +224,7 @@ def test_a_config_with_guards_is_a_config_file(undisturbed):
     assert load_config(undisturbed[0] / "config.py") == BACK
 
 
+@pytest.mark.slow
 def test_a_guard_on_a_metric_of_training_that_there_is_not(tmp_path):
     config = tiny(Guard("train/entropie", Above(0.0)))
     with pytest.raises(RuntimeError, match=r"after step \d: .* a guard on train/entropie, .* measure .*train/entropy"):

@@ -82,6 +82,7 @@ def test_who_moves_in_which_phase(finished, setup):
     assert (trained.params["embed"] != warmed.params["embed"]).any()
 
 
+@pytest.mark.slow
 def test_died_and_resumed(finished, setup, tmp_path):
     """In the warm-up and in PPO; with the newest checkpoint's critic damaged, from the one before."""
     with pytest.raises(Died), dies_at(config(), 2):
@@ -130,6 +131,7 @@ def test_the_critics_rows_may_be_fewer_than_the_policys(setup):
     assert {x.shape for x in jax.tree.leaves(dataclasses.replace(batch, critic=None))} == {(32, 3)}
 
 
+@pytest.mark.slow
 def test_begun_from_a_run_without_a_critic_or_with_one(finished, tmp_path):
     """The critic begins from that run's policy, or is that run's; a run without one does not ask for it."""
     console, without = tiny_run.quiet(), dataclasses.replace(config(), phases=nsr_prerl(steps=1), critic=None)

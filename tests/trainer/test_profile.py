@@ -10,6 +10,7 @@ from prerl_jax import launch
 from prerl_jax.runtime.profile import Profile
 
 
+@pytest.mark.slow
 def test_a_trace_of_the_steps_is_written_and_changes_nothing(tmp_path, finished):
     assert launch.main(["--config", COMMAND[-1], "--workdir", str(tmp_path), "--profile", "3"]) == 0
     (trace,) = (tmp_path / "profile").rglob("*.trace.json.gz")

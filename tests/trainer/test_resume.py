@@ -135,6 +135,7 @@ def test_another_config_is_refused_with_the_difference(finished, capsys):
     assert (finished.workdir / "config.py").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_longer_schedule_goes_on(tmp_path, finished, setup):
     workdir = shutil.copytree(finished.workdir, tmp_path / "longer")
     assert launch.main(arguments(workdir, "--allow-config-change", "--set", "phases.1.steps=3")) == 0
@@ -148,6 +149,7 @@ def test_a_longer_schedule_goes_on(tmp_path, finished, setup):
     assert launch.main(arguments(workdir, "--allow-config-change", "--set", "phases.1.steps=1")) == 1
 
 
+@pytest.mark.slow
 def test_a_changed_schedule_is_gone_on_with_whatever_died_in_between(tmp_path, setup):
     """config.py is new at once, while the newest checkpoint still has positions in the old phases."""
     config = tiny_run.config()

@@ -86,6 +86,7 @@ def test_completions_are_texts_with_their_rewards(finished):
     assert {record["reward"] for record in records} == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finished, tmp_path):
     """An engine is a value of the config. All metrics that do not depend on time equal those of the default engine.
 
@@ -115,6 +116,7 @@ def test_what_fails_in_a_run_keeps_its_traceback(tmp_path):
     assert lines(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_phase_of_ones_own(tmp_path):
     """A frozen dataclass of a module that can be imported: it is run, saved in the config, and resumed."""
     config = dataclasses.replace(

@@ -62,6 +62,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", ["two microbatches", pytest.param("eight devices", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_several_updates_are_the_same(variant):
     expected, params = plain(UPDATES)
     metrics, other = VARIANTS[variant](UPDATES)
