@@ -10,8 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from prerl_jax.config.io import load_config
-from prerl_jax.config.overrides import apply_overrides
+from prerl_jax.config.overrides import add_config_arguments, config_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,19 +20,8 @@ def parser() -> argparse.ArgumentParser:
         description="Train a language model with RL in pre-train space, P(y), and in post-train space, P(y|x). "
         "The same command in the same workdir resumes a run that was stopped.",
     )
-    p.add_argument(
-        "--config", default="lab", help="a config file, or the name of one that ships with the package; lab by default"
-    )
+    add_config_arguments(p)
     p.add_argument("--workdir", type=Path, help="folder for everything that the run writes; runs/NAME by default")
-    p.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        nargs="+",
-        help="change fields of the config: --set seed=3 optimizer.learning_rate=1e-5 'phases=grpo(steps=40)'",
-    )
     p.add_argument(
         "--dry-run", action="store_true", help="print the config, the shardings and the memory that they take, and stop"
     )
@@ -62,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     from prerl_jax.runtime.memory import keep_freed_memory
 
     try:
-        config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
+        config = config_of(args)
         workdir = args.workdir or Path("runs") / config.name
         if args.dry_run:  # before the start-up of several processes: a dry run plans any mesh on any machine
             from prerl_jax.trainer.dry_run import dry_run

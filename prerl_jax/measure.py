@@ -31,8 +31,7 @@ from prerl_jax.alignment.measurements import make_probability_statistics
 from prerl_jax.alignment.tokens import TokenAlignment, make_token_alignment
 from prerl_jax.analysis.alignment_figures import alignment_figure, gap_heat_map
 from prerl_jax.analysis.thoughts import count_thoughts
-from prerl_jax.config.io import load_config
-from prerl_jax.config.overrides import apply_overrides
+from prerl_jax.config.overrides import add_config_arguments, config_of
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.phases import Phase
@@ -245,22 +244,13 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m prerl_jax.measure", description="Measure how P(y) and P(y|x) see a model's own responses."
     )
-    p.add_argument("--config", default="lab", help="config file, or the name of one that ships with the package (lab)")
+    add_config_arguments(p)
     p.add_argument("--out", type=Path, required=True, help="the output folder")
     p.add_argument(
         "--init-from", metavar="WORKDIR[@STEP]", help="measure the parameters of a run, not the config's checkpoint"
     )
     p.add_argument("--groups", type=int, help="number of problems; default: the config's alignment.prompts")
     p.add_argument("--gradients", action="store_true", help="also compute the cosines of whole gradients")
-    p.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="a.b.0.c=value",
-        nargs="+",
-        help="change fields of the config, by name; for tuples by position",
-    )
     return p
 
 
@@ -269,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # the advice is to install PyTorch
     args = parser().parse_args(argv)
     try:
-        config = apply_overrides(load_config(args.config), [text for group in args.overrides for text in group])
+        config = config_of(args)
         settings = {"init_from": args.init_from, "groups": args.groups, "gradients": args.gradients}
         report = measure(config, args.out, **settings)
     except (ValueError, OSError, ImportError, CheckpointError, MetricsError) as error:

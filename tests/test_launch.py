@@ -145,7 +145,7 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
     def fail(path):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(launch, "load_config", fail)
+    monkeypatch.setattr(launch, "config_of", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         launch.main([])
 

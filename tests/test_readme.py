@@ -12,7 +12,7 @@ import pytest
 
 from prerl_jax import export, launch
 from prerl_jax.config.io import load_config
-from prerl_jax.config.overrides import apply_overrides
+from prerl_jax.config.overrides import config_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -55,17 +55,17 @@ def launched(words):
     return words[3:] if words[0] == "launch/tpu_vm.sh" else None
 
 
-def config_of(arguments):
+def parsed_config(arguments):
     """(parsed arguments, the config with its overrides) of a command that trains."""
     parsed = launch.parser().parse_args(arguments)
-    return parsed, apply_overrides(load_config(parsed.config), [text for group in parsed.overrides for text in group])
+    return parsed, config_of(parsed)
 
 
 def test_commands_that_train_are_accepted(folder):
     found = [arguments for words in commands() if (arguments := launched(words)) is not None]
     assert len(found) >= 6
     for arguments in found:
-        config_of(arguments)
+        parsed_config(arguments)
         assert not any("..." in word for word in arguments)
 
 
@@ -74,7 +74,7 @@ def test_commands_that_export_name_a_folder_that_a_command_before_them_makes(fol
     monkeypatch.setattr(export, "export", lambda workdir, *_, **__: exported.append(workdir) or 0)
     for words in commands():
         if (arguments := launched(words)) is not None:
-            parsed, config = config_of(arguments)
+            parsed, config = parsed_config(arguments)
             workdirs.add(str(parsed.workdir or f"runs/{config.name}"))
         elif words[:3] == ["python", "-m", "prerl_jax.export"]:
             assert export.main(words[3:]) == 0
@@ -100,7 +100,7 @@ def test_problems_of_your_own(folder):
         assert all(config.data.verifier(p, f"{p.prompt[-1].content} = {p.answer}") == 1 for p in problems)
         assert all(config.data.verifier(p, f"{p.prompt[-1].content} = 77") == 0 for p in problems)
     overrides = [words for words in commands(README) if "runs/contains" in words]
-    _, changed = config_of(launched(overrides[0]))
+    _, changed = parsed_config(launched(overrides[0]))
     assert changed.data.verifier(problems[0], f"It is {problems[0].answer} here.") == 1
     assert changed.data.verifier(problems[0], "It is 77 here.") == 0
 

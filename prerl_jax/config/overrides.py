@@ -7,6 +7,7 @@ tuples: `phases=nsr_prerl(steps=8) + grpo(steps=52)`. A string needs no quotatio
 
 from __future__ import annotations
 
+import argparse
 import ast
 import collections.abc
 import dataclasses
@@ -16,8 +17,33 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prerl_jax.config.checks import validate
+from prerl_jax.config.io import load_config
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.config.vocabulary import vocabulary
+
+# --- the command line
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config` and `--set` to a command line; `config_of` reads them."""
+    parser.add_argument(
+        "--config", default="lab", help="a config file, or the name of one that ships with the package; lab by default"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="extend",
+        default=[],
+        metavar="PATH=VALUE",
+        nargs="+",
+        help="change fields of the config: --set seed=3 optimizer.learning_rate=1e-5 'phases=grpo(steps=40)'",
+    )
+
+
+def config_of(arguments: argparse.Namespace) -> TrainConfig:
+    """The config that parsed arguments name, with its overrides. Raises what `load_config` and `apply_overrides` do."""
+    return apply_overrides(load_config(arguments.config), arguments.overrides)
+
 
 # --- values
 
