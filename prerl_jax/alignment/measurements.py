@@ -130,7 +130,7 @@ def make_probability_statistics(
 
         width = chunk or chunk_length(2 * mask.shape[0], mask.shape[1], head.vocab_size)
         found = map_chunks(tokens, (hidden, rollouts.response), width)
-        return {name: jnp.where(mask, value, 0.0).sum() / mask.sum() for name, value in found.items()}
+        return {name: total / mask.sum() for name, total in _summed(found, mask).items()}
 
     def statistics(params: Params, rollouts: Rollouts) -> dict[str, Array]:
         return {

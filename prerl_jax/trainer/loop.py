@@ -113,8 +113,8 @@ def train_step(run: Run, state: TrainState, position: Position) -> tuple[TrainSt
     policy = merge_params(state.params, state.frozen)
     sampling_key, preparing_key = programs.step_keys(state.rng, position.step)
 
-    with worker.sample(policy, phase, sampling_key, clock) as pending:
-        verified = worker.verify(pending, step)
+    pending = worker.sample(policy, phase, sampling_key, clock)
+    verified = worker.verify(pending, step)
     rollouts = worker.resample(verified, policy, phase, sampling_key, clock, step)
     clock.mark("verified")
 

@@ -23,6 +23,7 @@ from prerl_jax.core.types import Params, TrainState
 from prerl_jax.runtime.checkpoint_address import CheckpointAddress
 from prerl_jax.runtime.checkpoints import restore_params
 from prerl_jax.runtime.distributed import share_errors
+from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.setup import Setup
 
 
@@ -52,12 +53,12 @@ class References:
         if phase.reference is None:
             self._kept = None
         elif self._kept is None or phase.name != self._phase:
-            step = int(state.step)
-            wanted = 0 if isinstance(phase.reference, InitialModel) else step - int(state.phase_step)
+            position = Position.of(state)
+            wanted = 0 if isinstance(phase.reference, InitialModel) else position.phase_start
             if self._kept is None or self._kept[0] != wanted:
                 self._kept = None  # the memory may not have room for two
                 policy = merge_params(state.params, state.frozen)
-                self._kept = (wanted, self._cast(policy if wanted == step else self._read(wanted, phase)))
+                self._kept = (wanted, self._cast(policy if wanted == position.step else self._read(wanted, phase)))
         self._phase = phase.name
         return None if self._kept is None else self._kept[1]
 

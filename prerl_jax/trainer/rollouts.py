@@ -43,13 +43,6 @@ class PendingRollouts:
     problems: np.ndarray
     responses: PendingResponses
 
-    def __enter__(self) -> PendingRollouts:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Cancels the verification that is still running."""
-        self.responses.verification.cancel()
-
 
 @dataclasses.dataclass(frozen=True)
 class RolloutBatch:
@@ -145,8 +138,7 @@ class RolloutWorker:
             metrics = dict(self.programs.statistics(global_rows(self.setup.mesh, first.rollouts)))
             mixed = [first.mixed(group_size)]
             while np.sum(mixed) < len(mixed[0]) and len(batches) <= phase.max_resamples:
-                with self.sample(params, phase, key, clock, len(batches)) as pending:
-                    batches.append(self.verify(pending, step))
+                batches.append(self.verify(self.sample(params, phase, key, clock, len(batches)), step))
                 mixed.append(batches[-1].mixed(group_size))
             places, sources = replacements(np.stack(mixed))
             batch = replace_groups(batches, places, sources, group_size, self.setup.decode)

@@ -39,6 +39,7 @@ from prerl_jax.trainer.critic import with_critic
 from prerl_jax.trainer.guards import GuardState
 from prerl_jax.trainer.init_from import read_source, write_source
 from prerl_jax.trainer.loop import Run, train
+from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.reporting import Reporter
@@ -144,9 +145,10 @@ def _train(
 ) -> GuardState:
     """Trains from a beginning to the end of the last phase; returns the final state of the guards."""
     state, main = beginning.state, jax.process_index() == 0
-    step = int(state.step)
+    position = Position.of(state)
+    step = position.step
     resumed = None if beginning.saved is None else step
-    total = step + steps_left(setup.phases, int(state.phase), int(state.phase_step))
+    total = step + steps_left(setup.phases, position.phase, position.phase_step)
     profile.check(step, total)
     guards = GuardState.of(None if beginning.saved is None else beginning.saved.get("guards"))
     batches = _batches(setup, beginning.saved)
