@@ -125,14 +125,14 @@ def _check_shapes(rollouts: Rollouts) -> None:
     prompt, response = (rows, *rollouts.prompt.shape[1:2]), (rows, length)
     expected = {"prompt": prompt, "prompt_mask": prompt}
     expected |= dict.fromkeys(("response", "response_mask", "logprobs", "loss_mask"), response)
-    expected |= dict.fromkeys(("rewards", "truncated", "known"), (rows,))
+    expected |= dict.fromkeys(("rewards", "truncated", "known", "right"), (rows,))
     shapes = {name: jnp.shape(x) for name in expected if (x := getattr(rollouts, name)) is not None}
     wrong = [f"{name} of shape {shape}" for name, shape in shapes.items() if shape != expected[name]]
     if wrong or not rows:
         raise ValueError(
             f"Rollouts of {rows} responses of {length} tokens have {', '.join(wrong) or 'no row'}; prompts and their "
-            "mask are [B, P]; responses, logprobs and their masks are [B, R]; rewards, truncated and known are [B]; B "
-            "is 1 or more."
+            "mask are [B, P]; responses, logprobs and their masks are [B, R]; rewards, truncated, known and right are "
+            "[B]; B is 1 or more."
         )
 
 

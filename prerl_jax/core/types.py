@@ -58,6 +58,7 @@ class Rollouts:
       loss_mask: bool[B, R], False on response tokens that are read but not trained on, such as the output of a tool.
         None: every token of the response is trained on.
       known: bool[B], True where the verdict on a response is known. None: all verdicts are known.
+      right: bool[B], True where the verdict on a response is "right". None: it is right if its reward is at least 1.
     """
 
     prompt: Array
@@ -69,6 +70,7 @@ class Rollouts:
     truncated: Array | None = None
     loss_mask: Array | None = None
     known: Array | None = None
+    right: Array | None = None
 
     @property
     def trained_mask(self) -> Array:

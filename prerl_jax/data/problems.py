@@ -37,12 +37,15 @@ class Problem:
         answer: the ground truth, which verifiers compare responses with.
         source: the name of the data set; "" if there is none. Evaluations report accuracy by source.
         metadata: all other values of the row, for logs, verifiers and analysis.
+        answer_format: how the prompt asks for the answer, with "{answer}" in its place, as in "#### {answer}"; "" where
+            the source does not say. A run checks before it starts that its verifier accepts answers in this format.
     """
 
     prompt: Prompt
     answer: str
     source: str = ""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    answer_format: str = ""
 
 
 class ProblemSource(Protocol):

@@ -1,26 +1,33 @@
 """Rewards: one file for each kind of answer. A verifier maps (problem, response text) to a number in [0, 1]."""
 
-from prerl_jax.verify.batch import ChecksProblems, Verifier, check_all, verify_all
+from prerl_jax.verify.batch import BatchVerifier, ChecksProblems, Verifier, WritesAnswers, check_all, verify_all
 from prerl_jax.verify.boxed import BoxedAnswer
 from prerl_jax.verify.exact import ExactMatch
 from prerl_jax.verify.function import FunctionVerifier
 from prerl_jax.verify.gsm8k import GSM8KAnswer
+from prerl_jax.verify.judgement import UNKNOWN, Judgement, Verdict, Verified, right_or_wrong
 from prerl_jax.verify.multiple_choice import MultipleChoice
-from prerl_jax.verify.workers import InProcessVerifier, Verified, VerifierError, VerifierPool, open_verifier
+from prerl_jax.verify.workers import InProcessVerifier, VerifierError, VerifierPool, open_verifier
 
 __all__ = [
+    "UNKNOWN",
+    "BatchVerifier",
     "BoxedAnswer",
     "ChecksProblems",
     "ExactMatch",
     "FunctionVerifier",
     "GSM8KAnswer",
     "InProcessVerifier",
+    "Judgement",
     "MultipleChoice",
+    "Verdict",
     "Verified",
     "Verifier",
     "VerifierError",
     "VerifierPool",
+    "WritesAnswers",
     "check_all",
     "open_verifier",
+    "right_or_wrong",
     "verify_all",
 ]

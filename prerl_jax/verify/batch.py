@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import Protocol, runtime_checkable
 
 from prerl_jax.data.problems import Problem
+from prerl_jax.verify.judgement import Judgement, judged
+
+Answer = Judgement | float | None
+"""What a verifier returns: a judgement, a reward, or None where it does not know. See `judged`."""
+TRUNCATED = Judgement(0.0, "wrong", format_ok=False)
+"""The judgement of a response that reached the length limit without a stop token."""
 
 
 class Verifier(Protocol):
     """A config value that verifies one response. Any frozen dataclass with this method works.
 
-    A verifier may also be a `ChecksProblems`.
+    A verifier may also be a `ChecksProblems` and a `WritesAnswers`.
     """
 
-    def __call__(self, problem: Problem, response: str) -> float:
-        """The reward, in [0, 1]."""
+    def __call__(self, problem: Problem, response: str) -> Answer:
+        """A Judgement, a reward, or None for an unknown verdict."""
+
+
+@runtime_checkable
+class BatchVerifier(Protocol):
+    """A config value that verifies many responses at once, such as a reward model or a remote judge."""
+
+    def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> Sequence[Answer]:
+        """For each of B responses: a Judgement, a reward, or None for an unknown verdict."""
+
+
+@runtime_checkable
+class WritesAnswers(Protocol):
+    """A verifier that can write a right response, to check before a run that right responses are accepted."""
+
+    def write(self, problem: Problem) -> str:
+        """The shortest response with the problem's answer in this verifier's format."""
 
 
 @runtime_checkable
@@ -34,26 +54,28 @@ def verify_all(
     responses: Sequence[str],
     truncated: Sequence[bool],
     before: Callable[[], None] = lambda: None,
-) -> np.ndarray:
-    """Rewards f32[B] of B responses.
+) -> list[Judgement]:
+    """The judgements of B responses.
 
     Args:
       verifier: verifies one response.
       problems: B, the problem of each response.
       responses: B texts.
-      truncated: B flags: the response reached the length limit without a stop token. Its reward is 0 whatever it
-        contains, and it is not verified.
+      truncated: B flags: the response reached the length limit without a stop token. It is wrong whatever it contains,
+        and it is not verified.
       before: is called before each response that is verified; an exception ends the call.
 
-    Raises ValueError if lengths differ, or a reward is not a finite number in [0, 1].
+    Raises ValueError if lengths differ, or the verifier returns no judgement (see `judged`).
     """
     require_same_length(problems, responses, truncated)
-    rewards = np.zeros(len(problems), np.float32)
+    judgements = []
     for row, (problem, response) in enumerate(zip(problems, responses, strict=True)):
-        if not truncated[row]:
-            before()
-            rewards[row] = checked(verifier(problem, response), verifier, problem)
-    return rewards
+        if truncated[row]:
+            judgements.append(TRUNCATED)
+            continue
+        before()
+        judgements.append(judged(verifier(problem, response), verifier, problem))
+    return judgements
 
 
 def require_same_length(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> None:
@@ -89,17 +111,3 @@ def check_all(verifier: Verifier, problems: Sequence[Problem]) -> None:
             f"{verifier} cannot verify {len(wrong)} of the {len(problems)} problems; the first is problem {first} "
             f"(counted from 0): {reason}. Correct or remove these problems, or choose another data.verifier."
         )
-
-
-def checked(reward: Any, verifier: Any, problem: Problem) -> float:
-    """The reward as a float; the other arguments are for the error message.
-
-    Raises ValueError if it is not a finite number in [0, 1].
-    """
-    try:
-        number = float(reward)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{verifier} returned {reward!r}, which is not a number, for {problem}") from error
-    if not 0.0 <= number <= 1.0:  # false for NaN as well
-        raise ValueError(f"{verifier} returned {number}, which is not in [0, 1], for {problem}")
-    return number

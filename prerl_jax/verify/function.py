@@ -8,12 +8,14 @@ import importlib
 from collections.abc import Callable
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import checked
+from prerl_jax.verify.batch import Answer
 
 
 @dataclasses.dataclass(frozen=True)
 class FunctionVerifier:
-    """`FunctionVerifier("package.module:function")`: calls function(problem, response) -> a number in [0, 1].
+    """`FunctionVerifier("package.module:function")`: calls function(problem, response).
+
+    The function returns a reward, a Judgement, or None for an unknown verdict.
 
     The function is imported when the config is built, so a wrong name ends a run before it starts. Its exceptions are
     not caught: a reward that is silently 0 would train the model on it.
@@ -29,17 +31,13 @@ class FunctionVerifier:
     def __post_init__(self) -> None:
         _find(self.function)
 
-    def __call__(self, problem: Problem, response: str) -> float:
-        """The function's reward.
-
-        Raises:
-            ValueError: it is not a finite number in [0, 1].
-        """
-        return checked(_find(self.function)(problem, response), self.function, problem)
+    def __call__(self, problem: Problem, response: str) -> Answer:
+        """What the function returns."""
+        return _find(self.function)(problem, response)
 
 
 @functools.cache
-def _find(name: str) -> Callable[[Problem, str], float]:
+def _find(name: str) -> Callable[[Problem, str], Answer]:
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute.isidentifier():
         raise ValueError(f"a verifier function is named 'package.module:function', got {name!r}")

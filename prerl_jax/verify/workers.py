@@ -13,7 +13,6 @@ module again and never use an accelerator. A deadline starts when a ready worker
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -28,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import Verifier, checked, require_same_length, verify_all
+from prerl_jax.verify.batch import TRUNCATED, Verifier, require_same_length, verify_all
+from prerl_jax.verify.judgement import UNKNOWN, Judgement, Verified, judged
 
 START_UP = 300.0
 """Seconds in which a worker must have imported the verifier."""
@@ -37,19 +37,6 @@ CLOSED = "this verifier has been closed."
 
 class VerifierError(RuntimeError):
     """A verifier failed in its worker. The message has its traceback, or how its process ended."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Verified:
-    """The verdicts on B responses.
-
-    Attributes:
-      rewards: f32[B] in [0, 1]; 0 where the response was truncated or timed out.
-      timed_out: bool[B], True where verification missed its deadline.
-    """
-
-    rewards: np.ndarray
-    timed_out: np.ndarray
 
 
 class InProcessVerifier:
@@ -67,8 +54,8 @@ class InProcessVerifier:
 
         Raises ValueError if it is closed, also in the middle of a call.
         """
-        rewards = verify_all(self._verifier, problems, responses, truncated, self._check_open)
-        return Verified(rewards, np.zeros(len(rewards), bool))
+        judgements = verify_all(self._verifier, problems, responses, truncated, self._check_open)
+        return Verified(judgements, np.zeros(len(judgements), bool))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -168,7 +155,8 @@ class VerifierPool:
                 raise
 
     def _verify(self, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> Verified:
-        verified = Verified(np.zeros(len(problems), np.float32), np.zeros(len(problems), bool))
+        judgements = [TRUNCATED if cut else UNKNOWN for cut in truncated]
+        timed_out = np.zeros(len(problems), bool)
         waiting = deque(row for row in range(len(problems)) if not truncated[row])
         while waiting or any(worker.row is not None for worker in self._workers):
             self._check_open()
@@ -181,18 +169,18 @@ class VerifierPool:
                         waiting.appendleft(row)
                         self._replace(index)
             for worker in self._answered():
-                answered, reward = worker.row, self._answer(worker, problems)
+                answered, judgement = worker.row, self._answer(worker, problems)
                 worker.row = worker.deadline = None
                 if answered is not None:
-                    verified.rewards[answered] = reward
+                    judgements[answered] = judgement
             for index, worker in enumerate(self._workers):
                 if worker.deadline is not None and time.monotonic() >= worker.deadline:
                     if worker.row is None:
                         raise VerifierError(f"a worker has not imported {self._verifier} after {START_UP:.0f} s.")
-                    verified.timed_out[worker.row] = True
+                    timed_out[worker.row] = True
                     self._replace(index)
         self._check_open()
-        return verified
+        return Verified(judgements, timed_out)
 
     def _check_open(self) -> None:
         if not self._workers:
@@ -205,8 +193,8 @@ class VerifierPool:
         ready = multiprocessing.connection.wait(list(busy), timeout=max(0.0, left))
         return [worker for connection, worker in busy.items() if connection in ready]
 
-    def _answer(self, worker: _Worker, problems: Sequence[Problem]) -> float:
-        """The reward that a worker sent; 0 for its first message, which says that it is ready."""
+    def _answer(self, worker: _Worker, problems: Sequence[Problem]) -> Judgement:
+        """The judgement that a worker sent; UNKNOWN for its first message, which says that it is ready."""
         where = "at its start" if worker.row is None else f"on {problems[worker.row]}"
         try:
             kind, value = worker.connection.recv()
@@ -266,16 +254,16 @@ def _without_accelerator() -> Iterator[None]:
 def _serve(connection: Any, verifier: Verifier, timeout: float) -> None:
     """A worker's main function: answers until the pool is gone."""
     os.setsid()  # it can be killed with what it starts, and Ctrl-C reaches the trainer alone
-    connection.send(("ready", 0.0))
+    connection.send(("ready", UNKNOWN))
     while True:
         try:
             problem, response = connection.recv()
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, 2 * timeout + 10)  # ends the worker if the trainer is killed meanwhile
-        answer: tuple[str, float | str]
+        answer: tuple[str, Judgement | str]
         try:
-            answer = "reward", checked(verifier(problem, response), verifier, problem)
+            answer = "judged", judged(verifier(problem, response), verifier, problem)
         except Exception:
             answer = "raised", traceback.format_exc()
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,0 +1,121 @@
+"""What a verifier says about a response: its reward, and whether it is right, wrong or unknown."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from prerl_jax.data.problems import Problem
+
+Verdict = Literal["right", "wrong", "unknown"]
+"""Unknown means that nobody knows whether the response is right: a verifier missed its deadline, its process died, or
+it returned None. A response with an unknown verdict is never trained on."""
+VERDICTS = ("right", "wrong", "unknown")
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """The result of verifying one response.
+
+    Training reads the reward, accuracy and pass@k read the verdict, and majority votes read the answer.
+
+    Attributes:
+        reward: any finite number. It is not read where the verdict is unknown.
+        verdict: "right", "wrong" or "unknown".
+        answer: the answer that the verifier has found in the response, in the form in which it compares answers. None:
+            it found none, or the verifier does not say.
+        format_ok: whether the response holds an answer in the format that the verifier asks for. None: the verifier
+            does not say.
+
+    Raises:
+        ValueError: the reward is not finite, or the verdict is not one of the three.
+    """
+
+    reward: float
+    verdict: Verdict
+    answer: str | None = None
+    format_ok: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"Judgement.verdict must be one of {VERDICTS}, got {self.verdict!r}.")
+        if not math.isfinite(self.reward):
+            raise ValueError(f"Judgement.reward must be a finite number, got {self.reward}.")
+
+
+UNKNOWN = Judgement(0.0, "unknown")
+"""The judgement of a response on which there is no verdict."""
+
+
+def right_or_wrong(right: bool, answer: str | None = None, format_ok: bool | None = None) -> Judgement:
+    """The judgement of a verifier whose reward is 1 for a right response and 0 for a wrong one."""
+    return Judgement(1.0, "right", answer, format_ok) if right else Judgement(0.0, "wrong", answer, format_ok)
+
+
+def judged(value: Any, verifier: Any, problem: Problem, any_reward: bool = False) -> Judgement:
+    """The judgement of what a verifier returned: a `Judgement`, a number, or None for an unknown verdict.
+
+    A number is the reward; the response is right if it is at least 1. Numbers outside [0, 1] do not say for sure what
+    is right, so they are accepted only where nothing but the reward is trained on.
+
+    Args:
+        value: what the verifier returned.
+        verifier: is named in an error.
+        problem: is named in an error.
+        any_reward: whether numbers outside [0, 1] are accepted.
+
+    Raises:
+        ValueError: it is something else, or a number that is not finite, or one outside [0, 1] that is not accepted.
+    """
+    if isinstance(value, Judgement):
+        return value
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, str | bytes):
+        raise ValueError(f"{verifier} returned the text {value[:80]!r}, and not a number or a Judgement, for {problem}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{verifier} returned {str(value)[:80]!r}, and not a number or a Judgement, for {problem}"
+        ) from error
+    if not math.isfinite(number):
+        raise ValueError(f"{verifier} returned {number}, which is not finite, for {problem}")
+    if not (0 <= number <= 1 or any_reward):
+        raise ValueError(
+            f"{verifier} returned {number}, which is not in [0, 1], for {problem}. This run needs to know which "
+            "responses are right: let the verifier return Judgement(reward, 'right' or 'wrong')."
+        )
+    return Judgement(number, "right" if number >= 1 else "wrong")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """The judgements of B responses.
+
+    Attributes:
+        judgements: B, in the order of the responses. A truncated response is wrong, and was not verified.
+        timed_out: bool[B], True where verification missed its deadline. The verdict is unknown there.
+    """
+
+    judgements: Sequence[Judgement]
+    timed_out: np.ndarray
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """f32[B]; 0 where the verdict is unknown."""
+        return np.array([0.0 if j.verdict == "unknown" else j.reward for j in self.judgements], np.float32)
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool[B], True where the verdict is "right"."""
+        return np.array([j.verdict == "right" for j in self.judgements], bool)
+
+    @property
+    def known(self) -> np.ndarray:
+        """bool[B], False where the verdict is "unknown"."""
+        return np.array([j.verdict != "unknown" for j in self.judgements], bool)
