@@ -216,9 +216,9 @@ class DropTruncated:
 
 
 def response_rewards(rollouts: Rollouts) -> Array:
-    """The reward of each response, f32[B], 0 where the verdict is unknown; rewards by token are summed."""
+    """The reward of each response, f32[B]; rewards by token are summed."""
     rewards = jnp.asarray(rollouts.rewards, jnp.float32)
-    return jnp.where(rollouts.known_mask, rewards if rewards.ndim == 1 else rewards.sum(axis=1), 0.0)
+    return rewards if rewards.ndim == 1 else rewards.sum(axis=1)
 
 
 def centred(values: Array, known: Array) -> Array:

@@ -91,8 +91,8 @@ class GSPO:
     """The clipped policy gradient with one ratio per sequence, s = exp(mean of log rho) (GSPO, arXiv 2507.18071).
 
     The mean is over all scored tokens of the sequence (`Sequences.mask`), whatever their advantages and weights are.
-    Each token's ratio has the value s and the gradient s grad log pi (GSPO-token), so advantages by token work too. With
-    one advantage per sequence and SequenceMeanTokenMean, loss and gradient are those of GSPO.
+    Each token's ratio has the value s and the gradient s grad log pi (GSPO-token), so advantages by token work too.
+    With one advantage per sequence and SequenceMeanTokenMean, loss and gradient are those of GSPO.
 
     A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
 

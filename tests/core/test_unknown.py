@@ -66,12 +66,13 @@ def test_fewer_than_two_known_responses_teach_nothing():
 
 
 def test_equal_known_rewards_have_no_advantage_whatever_the_rounding():
+    """Also in a long group whose first response is unknown, with a reward that is far from the others."""
     for constant in (0.1, 1 / 3, 123456.789):
-        for size in (3, 7, 100):
-            known = np.arange(2 * size) % 5 != 0  # the first response of the first group is unknown
-            rollouts = unknown(np.where(known, constant, np.nan), known)
+        known = np.arange(4099) % 5 != 0
+        for reward in (-7.0, np.nan):
+            rollouts = unknown(np.where(known, constant, reward), known)
             for advantage in (pj.GroupRelative(), pj.LeaveOneOut(), pj.BatchNormalized(), pj.BatchNormalized(True)):
-                np.testing.assert_array_equal(advantage(rollouts, size)[0], np.zeros(2 * size))
+                np.testing.assert_array_equal(advantage(rollouts, 4099)[0], np.zeros(4099))
 
 
 def test_binary_advantages_are_those_of_the_verdict_whatever_the_reward_is():
@@ -190,10 +191,18 @@ class OwnKnownMean(OwnMean):
         return (grouped - mean).reshape(-1), jnp.ones(len(rollouts.rewards), bool)
 
 
+@dataclasses.dataclass(frozen=True)
+class OwnBatchMean(OwnMean):
+    """The same with the mean of the whole batch, unknown responses included: their reward is 0 there."""
+
+    def __call__(self, rollouts, group_size, values=None):
+        return rollouts.rewards - rollouts.rewards.mean(), jnp.ones(len(rollouts.rewards), bool)
+
+
 def test_an_estimator_of_ones_own_trains_on_no_unknown_response():
     """Its means would count it, so the whole group is left out, unless it says that it reads what is known."""
-    known = np.asarray([1, 1, 0, 1, 1, 1, 1, 1], bool)
-    for advantage, trained in ((OwnMean(), np.arange(8) >= 4), (OwnKnownMean(), known)):
+    known, others = np.asarray([1, 1, 0, 1, 1, 1, 1, 1], bool), np.arange(8) >= 4
+    for advantage, trained in ((OwnMean(), others), (OwnBatchMean(), others), (OwnKnownMean(), known)):
         batch = pj.make_prepare(pj.Phase("p", 1, advantage=advantage), 4)(sampled(known=known))
         np.testing.assert_array_equal((batch.weights != 0).any(axis=1), trained)
         np.testing.assert_array_equal((batch.advantages != 0).any(axis=1), trained)
