@@ -157,7 +157,7 @@ def judgements_of(
 
 def on(problems: Sequence[Problem]) -> str:
     """ " on PROBLEM", for an error's message; of several problems the first."""
-    more = f", or on one of the {len(problems) - 1} that were verified with it" if len(problems) > 1 else ""
+    more = f", or on another of the {len(problems)} that were verified with it" if len(problems) > 1 else ""
     return f" on {str(problems[0])[:_LONGEST_ERROR]}{more}" if problems else ""
 
 
