@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -30,6 +31,18 @@ class BatchVerifier(Protocol):
 
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> Sequence[Answer]:
         """For each of B responses: a Judgement, a reward, or None for an unknown verdict."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifierTraits:
+    """What a verifier declares about itself, in its class attribute `traits`.
+
+    Attributes:
+        needs_workers: whether it may hang or take too much memory on some responses, so that it must run in worker
+            processes, which have a deadline and a limit on memory.
+    """
+
+    needs_workers: bool = False
 
 
 @runtime_checkable
