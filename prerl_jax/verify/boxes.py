@@ -9,7 +9,9 @@ from prerl_jax.verify.spelling import LONGEST
 _BOX = re.compile(r"\\boxed\s*+(?:\{|(?![A-Za-z{]))")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_END = re.compile(r"[$\n]|\\\)|\\\]")
-_LIST = re.compile(r"[\s$]*+(?:[,;][\s$]*+(?:(?:and|or)\b[\s$]*+)?|(?:and|or)\b[\s$]*+|\\(?:text|mbox)\{ *(?:and|or) *\}[\s$]*+)")
+_LIST = re.compile(
+    r"[\s$]*+(?:[,;][\s$]*+(?:(?:and|or)\b[\s$]*+)?|(?:and|or)\b[\s$]*+|\\(?:text|mbox)\{ *(?:and|or) *\}[\s$]*+)"
+)
 _MOST = 64
 
 

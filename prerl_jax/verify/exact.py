@@ -53,7 +53,9 @@ class ExactMatch:
         """Raises ValueError if the ground truth is empty, or holds the marker or the text that ends an answer."""
         require_truth(problem)
         if self(problem, self.write(problem)).verdict != "right":
-            raise ValueError(f"the ground truth holds {self.marker!r} or {self.until!r}, so no response is right: {problem}")
+            raise ValueError(
+                f"the ground truth holds {self.marker!r} or {self.until!r}, so no response is right: {problem}"
+            )
 
     def write(self, problem: Problem) -> str:
         """The ground truth, after the marker if there is one."""

@@ -1,4 +1,4 @@
-r"""Takes the decoration off an answer: LaTeX wrappers, Markdown, math delimiters, units and other spellings of a sign."""
+r"""Takes the decoration off an answer: LaTeX wrappers, Markdown, math delimiters, and units."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ _SIGNS = {
     **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},  # full-width ASCII, as in ５
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\ufe63"), "-"),
     **dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000"), " "),
-    **{ord(sign): latex for sign, latex in {"π": r"\pi ", "∞": r"\infty ", "×": r"\times ", "·": r"\cdot "}.items()},
-    **{ord(sign): latex for sign, latex in {"≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "±": r"\pm "}.items()},
-    **{ord(sign): latex for sign, latex in {"½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"}.items()},
+    **{ord("\N{GREEK SMALL LETTER PI}"): r"\pi ", ord("\N{INFINITY}"): r"\infty ", ord("\N{UNION}"): r"\cup "},
+    **{
+        ord("\N{MULTIPLICATION SIGN}"): r"\times ",
+        ord("\N{MIDDLE DOT}"): r"\cdot ",
+        ord("\N{PLUS-MINUS SIGN}"): r"\pm ",
+    },
+    **{ord("\N{LESS-THAN OR EQUAL TO}"): r"\le ", ord("\N{GREATER-THAN OR EQUAL TO}"): r"\ge "},
+    **{ord("\N{VULGAR FRACTION ONE HALF}"): r"\frac{1}{2}", ord("\N{VULGAR FRACTION ONE QUARTER}"): r"\frac{1}{4}"},
+    ord("\N{VULGAR FRACTION THREE QUARTERS}"): r"\frac{3}{4}",
     **dict.fromkeys(map(ord, "\u2018\u2019"), "'"),
     ord("°"): r"^\circ",
 }

@@ -92,9 +92,7 @@ def _same(answer: str, gold: str, given: Any, wanted: Any) -> bool:
         return False
     if not _is_relation(given) and not given.free_symbols <= wanted.free_symbols:
         return False
-    same = _math_verify().verify(
-        wanted, given, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True
-    )
+    same = _math_verify().verify(wanted, given, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True)
     return bool(same)
 
 
@@ -187,7 +185,9 @@ def _is_work(node: Any, sympy: ModuleType) -> bool:
         return len(sympy.Add.make_args(sympy.Add(*node.args))) < len(node.args)
     if isinstance(node, sympy.Mul):
         factors = [part for part in node.args if part.is_Number and abs(part) != 1]
-        plain = all(part.is_Number or (part.is_Pow and part.args[0].is_Number and part.args[1] == -1) for part in node.args)
+        plain = all(
+            part.is_Number or (part.is_Pow and part.args[0].is_Number and part.args[1] == -1) for part in node.args
+        )
         percent = any(isinstance(part, sympy.UnevaluatedExpr) for part in node.args)
         return len(factors) > 1 or (not plain and not percent and sympy.Mul(*node.args).is_Rational is True)
     if isinstance(node, sympy.Pow):
