@@ -18,10 +18,10 @@ from prerl_jax.verify.symbolic import load, same_expression, time_limit, too_com
 
 @dataclasses.dataclass(frozen=True)
 class MathAnswer:
-    r"""Right if the last \boxed{...} has the value of the problem's answer, in any form that is worked out.
+    r"""Right if the last \boxed{...} has the value of the problem's answer, in a form that is worked out.
 
-    It accepts 0.25 for 1/4, 1,000 for 1000, \text{13} for 13, 2\sqrt{3} for \sqrt{12}, and several boxes in a row as one
-    list. It does not accept 2+3 or 10/2 for 5, or 6=5. docs/verifiers.md has the table.
+    It accepts 0.25 for 1/4, 1,000 for 1000, \text{13} for 13, 2\sqrt{3} for \sqrt{12}, and several boxes in a row as
+    one list. It does not accept 2+3 or 10/2 for 5, or 6=5. docs/verifiers.md has the table.
 
     It needs worker processes, because SymPy may need any time and memory. An answer of more than 256 characters, 12
     nested brackets or 31 commas, or with exponents of 5 digits and the like, is compared as a string only: it is right

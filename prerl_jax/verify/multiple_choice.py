@@ -109,7 +109,7 @@ def _plain(text: str) -> str:
 
 
 class _Patterns(NamedTuple):
-    """Patterns for one set of letters: `stated`, `whole` and `boxed` find a letter, `joined` and `marked` a further one."""
+    """Patterns for a set of letters: `stated`, `whole` and `boxed` find a letter, `joined` and `marked` another one."""
 
     stated: re.Pattern[str]
     whole: re.Pattern[str]
@@ -139,6 +139,7 @@ def _patterns(letters: str) -> _Patterns:
             rf"[.):]?\s*+(?:or\b|and\b|[,;/&+])\s*+(?:or\b|and\b)?\s*+(?:\(\s*+{any_case}\s*+\)|{word}{capital}\b)"
         ),
         marked=re.compile(
-            rf"(?<![A-Za-z0-9])\(\s*+{capital}\s*+\)|(?:^|(?<=[\n.,;:/)] )|(?<=[\n.,;:/)])|(?<=\bor )|(?<=\band )){capital}\s?[.:)](?=\s|\Z)"
+            rf"(?<![A-Za-z0-9])\(\s*+{capital}\s*+\)"
+            rf"|(?:^|(?<=[\n.,;:/)] )|(?<=[\n.,;:/)])|(?<=\bor )|(?<=\band )){capital}\s?[.:)](?=\s|\Z)"
         ),
     )

@@ -1,4 +1,4 @@
-r"""Reads a number as it is written in answers, exactly: 1,000, -\frac{1}{2}, 2\frac12, 50\%, 3.2 \times 10^{-5}, 101_2."""
+r"""Reads a number as answers write it, exactly: 1,000, -\frac{1}{2}, 2\frac12, 50\%, 3.2 \times 10^{-5}, 101_2."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _fraction(text: str) -> Number | None:
 def leading_number(text: str) -> Number | None:
     """The number at the start of a text that goes on with words, such as "18 eggs"; None if there is none.
 
-    None also if the sentence names a second, different number, or goes on with a sign of arithmetic: "18 or 19", "9 * 2".
+    None also if the sentence names a second, different number, or goes on with arithmetic: "18 or 19", "9 * 2".
     """
     line = next((line for line in respelled(text[:LONGEST]).split("\n") if line.strip()), "")
     if (number := read_number(line)) is not None:
