@@ -143,7 +143,8 @@ def test_accuracy_is_that_of_the_first_batch(runs):
     """Its prompts and samples are those of a step without resampling. Resampled batches do not count."""
     (_, again, *_), (_, once, *_) = runs[2][0], runs[0][0]
     assert again["train/sampled_batches"] > 1
-    for name in ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob"):
+    groups = ("solved_groups", "unsolved_groups")
+    for name in ("reward", "accuracy", "unknown", *groups, "length", "truncated", "sampler_logprob"):
         assert again[f"train/{name}"] == once[f"train/{name}"], name
     assert again["train/trained_fraction"] > once["train/trained_fraction"]
     assert again["train/flops"] > once["train/flops"]
