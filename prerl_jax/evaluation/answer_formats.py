@@ -29,16 +29,17 @@ class AnswerFormat:
 
     def asked_in(self, problem: Problem, prompt: str) -> bool:
         """Whether a prompt asks for it. A prompt that ends with it does not: the response continues after it."""
-        begun = re.search(rf"(?:{self.asked})[\s*:({{]*\Z", as_text(problem.prompt))
-        return not begun and re.search(self.asked, prompt) is not None
+        if not re.search(self.asked, prompt):
+            return False
+        return not re.search(rf"(?:{self.asked})[\s*:({{]*\Z", as_text(problem.prompt))
 
 
 FORMATS = (
     AnswerFormat(r"\\boxed", r"\boxed{{answer}}", "BoxedAnswer()"),
     AnswerFormat(r"####(?!\s*[A-Za-z#])", "#### {answer}", "GSM8KAnswer()"),  # no heading of the prompt
-    AnswerFormat("(?i)</answer>", "<answer>{answer}</answer>", 'ExactMatch(marker="<answer>", until="</answer>")'),
-    AnswerFormat(r"(?i)\banswer is:? *\(", "The answer is ({answer}).", "MultipleChoice()"),
-    AnswerFormat(r"(?i)\banswer is:? *(?:[\[{<$\"]|X\b)", "The answer is {answer}.", "MultipleChoice()"),
+    AnswerFormat("(?i:</answer>)", "<answer>{answer}</answer>", 'ExactMatch(marker="<answer>", until="</answer>")'),
+    AnswerFormat(r"\b(?i:answer is):? *\(", "The answer is ({answer}).", "MultipleChoice()"),
+    AnswerFormat(r"\b(?i:answer is):? *(?:[\[{<$\"]|X\b)", "The answer is {answer}.", "MultipleChoice()"),
     AnswerFormat(r"\bAnswer:", "Answer: {answer}", 'ExactMatch(marker="Answer:")'),
 )
 """The formats that are recognised in prompts."""
@@ -54,13 +55,13 @@ class Written:
         responses: texts, 1 or more, of which a verifier should accept one.
         because: says why the answer is written so.
         known: whether the format is known. If not, the response is the bare answer.
-        readers: verifiers that read the format; "" if it is none of `FORMATS`.
+        format: the format, if it is one of `FORMATS`.
     """
 
     responses: tuple[str, ...]
     because: str
     known: bool = True
-    readers: str = ""
+    format: AnswerFormat | None = None
 
 
 def write_answer(problem: Problem, prompt: str, verifier: Verifier) -> Written:
@@ -81,14 +82,14 @@ def write_answer(problem: Problem, prompt: str, verifier: Verifier) -> Written:
         )
     if asked := [one for one in FORMATS if one.asked_in(problem, prompt)]:
         texts = tuple(filled(one.text, bare) for one in asked)
-        return Written(texts, f"the prompts ask for {texts[0]!r}", readers=asked[0].verifier)
+        return Written(texts, f"the prompts ask for {texts[0]!r}", format=asked[0])
     for one in IN_ANSWERS:
         if re.search(one.asked, problem.answer):
             shown = filled(one.text, bare)
-            return Written((problem.answer,), f"the answers themselves have the form {shown!r}", readers=one.verifier)
+            return Written((problem.answer,), f"the answers themselves have the form {shown!r}", format=one)
     if isinstance(verifier, WritesAnswers) and (text := verifier.write(problem)) is not None:
         return Written((text,), "the verifier itself writes the answer so")
-    return Written((bare,), "nothing says in which format answers are written", known=False)
+    return Written((bare,), "nothing says in which format an answer is written", known=False)
 
 
 def bare_answer(answer: str) -> str:

@@ -167,11 +167,11 @@ def _report(
     if right:
         return [*notes, f"{where}: {len(wrong)} of the {of_them} are wrong; the first is {first}."]
     if not any(text.known for text in found.written):
-        how = "Name the format with the source's answer_format, and they are checked in it."
-        return [*notes, f"warning: {where}: it is unknown how the problems' own answers are written. {first}. {how}"]
+        how = "Set the source's answer_format, and the verifier is checked with answers in that format."
+        return [*notes, f"warning: {where}: no problem's own answer is accepted. The first is {first}. {how}"]
     text = (
         f"{where}: no problem's own answer is accepted: {verifier} calls all of the {of_them} wrong, and so it would "
-        f"every right response. The first is {first}. {_remedy(problems[wrong[0]], written, verifier, verify)}"
+        f"call every right response. The first is {first}. {_remedy(problems[wrong[0]], written, verifier, verify)}"
     )
     if found.tells_nothing:
         raise ValueError(text)
@@ -181,11 +181,11 @@ def _report(
 def _shown(found: Probed, problems: Sequence[Problem], number: int) -> str:
     """One of the answers, why it is written so, and what the verifier says, in one line."""
     written, judgement = found.written[number], found.judgements[number]
+    response, answer = written.responses[0], problems[number].answer
+    of = "" if response == answer else f" for the answer {_short(answer)}"
     extracted = "" if judgement.answer is None else f"; it extracts {_short(judgement.answer)}"
-    return (
-        f"{_short(written.responses[0])} for the answer {_short(problems[number].answer)}, since {written.because}: "
-        f"{judgement.verdict}, with reward {judgement.reward:g}{extracted}"
-    )
+    says = f"{judgement.verdict}, with reward {judgement.reward:g}{extracted}"
+    return f"{_short(response)}{of}, since {written.because}: {says}"
 
 
 def _remedy(problem: Problem, written: Written, verifier: Verifier, verify: Verify) -> str:
@@ -193,10 +193,11 @@ def _remedy(problem: Problem, written: Written, verifier: Verifier, verify: Veri
     texts = [filled(one.text, bare_answer(problem.answer)) for one in FORMATS]
     texts += [verifier.write(problem)] if isinstance(verifier, WritesAnswers) else []
     judgements = zip(texts, _verified(verify, [problem] * len(texts), texts), strict=True)
-    accepted = next((text for text, judgement in judgements if judgement.verdict == "right"), None)
-    reader = f"Use a verifier that reads this format, such as {written.readers}. " if written.readers else ""
-    other = "" if accepted is None else f"The verifier accepts {_short(accepted)}: let the prompts ask for that. "
-    return f"{other}{reader}If this is intended, set data.probe=False."
+    accepted = [text for text, judgement in judgements if judgement.verdict == "right"]
+    remedies = [f"let the prompts ask for {_short(text)}, which the verifier accepts" for text in accepted[:1]]
+    if written.format:
+        remedies.append(f"choose a verifier that reads {written.format.text!r}, such as {written.format.verifier}")
+    return f"What to do: {'; or '.join([*remedies, 'set data.probe=False if this is intended'])}."
 
 
 def _short(text: str) -> str:

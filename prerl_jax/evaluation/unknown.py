@@ -56,7 +56,7 @@ def require_known(
     raise UnknownVerdictsError(
         f"{unknown} of the {len(known)} verdicts {where} are unknown, and data.unknown_limit is {limit:g}: the "
         f"verifier missed its deadline on {late} responses, and on {unknown - late} it returned None or its process "
-        f"died. Nothing of it is trained on. The first is on {shown}. Run the verifier on it by itself. If it needs more time or memory, raise data.verify_timeout or "
-        "data.verify_memory; if the policy has learnt to make it hang, let it refuse such responses as wrong; if this "
-        "share is normal, raise data.unknown_limit."
+        f"died. Nothing of it is trained on. The first is on {shown}. Run the verifier on it by itself. If it needs "
+        "more time or memory, raise data.verify_timeout or data.verify_memory; if the policy has learnt to make it "
+        "hang, let it refuse such responses as wrong; if this share is normal, raise data.unknown_limit."
     )
