@@ -110,11 +110,15 @@ from prerl_jax.rollout.engine import Engine, EngineSpec, OnComplete, Sampled
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 from prerl_jax.rollout.static import StaticBatching
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
-from prerl_jax.verify.batch import Verifier
+from prerl_jax.verify.after_thinking import AfterThinking
+from prerl_jax.verify.batch import BatchVerifier, Verifier, VerifierTraits
 from prerl_jax.verify.boxed import BoxedAnswer
+from prerl_jax.verify.by_source import BySource
+from prerl_jax.verify.combined import CombinedReward, Weighted
 from prerl_jax.verify.exact import ExactMatch
-from prerl_jax.verify.function import FunctionVerifier
+from prerl_jax.verify.function import BatchFunctionVerifier, FunctionVerifier
 from prerl_jax.verify.gsm8k import GSM8KAnswer
+from prerl_jax.verify.judgement import Judgement
 from prerl_jax.verify.multiple_choice import MultipleChoice
 
 __all__ = [
@@ -127,18 +131,23 @@ __all__ = [
     "Additions",
     "AdvantageEstimator",
     "AdvantageTraits",
+    "AfterThinking",
     "AlignmentSpec",
     "Arm",
     "Batch",
+    "BatchFunctionVerifier",
     "BatchNormalized",
+    "BatchVerifier",
     "Below",
     "BinaryAdvantage",
     "BoxedAnswer",
     "Buckets",
+    "BySource",
     "ChainSum",
     "ChatTemplate",
     "CheckpointSpec",
     "ClippedPG",
+    "CombinedReward",
     "ConstantBaseline",
     "ContinuousBatching",
     "Cosine",
@@ -162,6 +171,7 @@ __all__ = [
     "Head",
     "InitialModel",
     "JsonlProblems",
+    "Judgement",
     "KLPenalty",
     "LeaveOneOut",
     "Linear",
@@ -217,8 +227,10 @@ __all__ = [
     "TruncatedIS",
     "ValueAdvantageEstimator",
     "Verifier",
+    "VerifierTraits",
     "Warmup",
     "Warn",
+    "Weighted",
     "WithEntropy",
     "WithKL",
     "adamw",

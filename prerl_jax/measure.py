@@ -48,6 +48,7 @@ from prerl_jax.trainer.alignment import alignment_phases
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.trainer.verifiers import open_verifiers
+from prerl_jax.verify import VerifierError
 
 LONGEST_MAP = 1500
 """The heat map of a response shows at most this many of its tokens."""
@@ -268,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
         config = config_of(args)
         settings = {"init_from": args.init_from, "groups": args.groups, "gradients": args.gradients}
         report = measure(config, args.out, **settings)
-    except (ValueError, OSError, ImportError, CheckpointError, MetricsError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError, MetricsError, VerifierError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{report['responses']} responses, {report['tokens']} tokens, accuracy {report['accuracy']:.3f}")

@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 from prerl_jax.data.problems import Problem, as_text
-from prerl_jax.verify import Verifier, WritesAnswers
+from prerl_jax.verify import Verifier, written
 from prerl_jax.verify.boxed import last_boxed
 
 AFTER_THOUGHT = "<think>\n</think>\n\n"
@@ -87,7 +87,7 @@ def write_answer(problem: Problem, prompt: str, verifier: Verifier) -> Written:
         if re.search(one.asked, problem.answer):
             shown = filled(one.text, bare)
             return Written((problem.answer,), f"the answers themselves have the form {shown!r}", format=one)
-    if isinstance(verifier, WritesAnswers) and (text := verifier.write(problem)) is not None:
+    if (text := written(verifier, problem)) is not None:
         return Written((text,), "the verifier itself writes the answer so")
     return Written((bare,), "nothing says in which format an answer is written", known=False)
 

@@ -15,8 +15,7 @@ from prerl_jax.data import Example
 from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.answer_formats import AFTER_THOUGHT, FORMATS, Written, bare_answer, filled, write_answer
 from prerl_jax.evaluation.verification import Verify
-from prerl_jax.verify import BatchVerifier, Judgement, Verifier, VerifierError, WritesAnswers
-from prerl_jax.verify.judgement import WrongAnswer
+from prerl_jax.verify import BatchVerifier, Delegates, Judgement, Verifier, written
 
 SECONDS = 30.0
 """After this time the probe of a source verifies no further answers."""
@@ -33,12 +32,12 @@ class Probed:
     """The verdicts on the own answers of a source's problems.
 
     Attributes:
-        written: the answers as responses, of the problems that were probed.
+        answers: the answers as responses, of the problems that were probed.
         judgements: the best judgement on each.
         empty: the judgement on an empty response to the first problem.
     """
 
-    written: tuple[Written, ...]
+    answers: tuple[Written, ...]
     judgements: tuple[Judgement, ...]
     empty: Judgement
 
@@ -72,7 +71,7 @@ def probe(
 
     Raises:
         ValueError: no problem's own answer of a source is accepted, or too many verdicts are unknown.
-        RuntimeError: the verifier raised an exception.
+        VerifierError: the verifier raised an exception, or returned what is no judgement.
     """
     by_source: dict[str, list[Example]] = {}
     for example in examples:
@@ -98,17 +97,24 @@ def require_truncated_is_worst(examples: Sequence[Example], verify: Verify, trun
 
 def probe_source(examples: Sequence[Example], verifier: Verifier, verify: Verify, decode: Callable) -> Probed:
     """Verifies the problems' own answers, until they or the time are over. Arguments as in `probe`."""
-    written: list[Written] = []
+    answers: list[Written] = []
     judgements: list[Judgement] = []
     end = time.monotonic() + SECONDS
-    for part in _parts(examples[:OF_BATCHES] if isinstance(verifier, BatchVerifier) else examples):
+    for part in _parts(examples[:OF_BATCHES] if _in_batches(verifier) else examples):
         problems, prompts = [example.problem for example in part], decode([list(example.tokens) for example in part])
         texts = [write_answer(problem, prompt, verifier) for problem, prompt in zip(problems, prompts, strict=True)]
-        written += texts
+        answers += texts
         judgements += _best(verify, problems, [text.responses for text in texts])
         if time.monotonic() > end:
             break
-    return Probed(tuple(written), tuple(judgements), _verified(verify, [examples[0].problem], [""])[0])
+    return Probed(tuple(answers), tuple(judgements), _verified(verify, [examples[0].problem], [""])[0])
+
+
+def _in_batches(verifier: Verifier) -> bool:
+    """Whether a `BatchVerifier` is asked, at the end of all that delegate to others."""
+    if isinstance(verifier, Delegates):
+        return any(_in_batches(asked) for asked in verifier.delegates())
+    return isinstance(verifier, BatchVerifier)
 
 
 def _parts(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
@@ -133,12 +139,7 @@ def _best(verify: Verify, problems: Sequence[Problem], responses: Sequence[tuple
 
 
 def _verified(verify: Verify, problems: Sequence[Problem], responses: Sequence[str]) -> list[Judgement]:
-    try:
-        return list(verify(problems, responses, [False] * len(responses)).judgements)
-    except (WrongAnswer, VerifierError):
-        raise
-    except Exception as error:  # of a user's function: the command line prints its traceback
-        raise RuntimeError(f"the verifier raised {type(error).__name__} before the first step: {error}") from error
+    return list(verify(problems, responses, [False] * len(responses)).judgements)
 
 
 def _report(
@@ -163,15 +164,15 @@ def _report(
         )
     if not wrong:
         return notes
-    first, written = _shown(found, problems, wrong[0]), found.written[wrong[0]]
+    first, answer = _shown(found, problems, wrong[0]), found.answers[wrong[0]]
     if right:
         return [*notes, f"{where}: {len(wrong)} of the {of_them} are wrong; the first is {first}."]
-    if not any(text.known for text in found.written):
+    if not any(one.known for one in found.answers):
         how = "Set the source's answer_format, and the verifier is checked with answers in that format."
         return [*notes, f"warning: {where}: no problem's own answer is accepted. The first is {first}. {how}"]
     text = (
         f"{where}: no problem's own answer is accepted: {verifier} calls all of the {of_them} wrong, and so it would "
-        f"call every right response. The first is {first}. {_remedy(problems[wrong[0]], written, verifier, verify)}"
+        f"call every right response. The first is {first}. {_remedy(problems[wrong[0]], answer, verifier, verify)}"
     )
     if found.tells_nothing:
         raise ValueError(text)
@@ -180,23 +181,23 @@ def _report(
 
 def _shown(found: Probed, problems: Sequence[Problem], number: int) -> str:
     """One of the answers, why it is written so, and what the verifier says, in one line."""
-    written, judgement = found.written[number], found.judgements[number]
-    response, answer = written.responses[0], problems[number].answer
+    written_as, judgement = found.answers[number], found.judgements[number]
+    response, answer = written_as.responses[0], problems[number].answer
     of = "" if response == answer else f" for the answer {_short(answer)}"
     extracted = "" if judgement.answer is None else f"; it extracts {_short(judgement.answer)}"
     says = f"{judgement.verdict}, with reward {judgement.reward:g}{extracted}"
-    return f"{_short(response)}{of}, since {written.because}: {says}"
+    return f"{_short(response)}{of}, since {written_as.because}: {says}"
 
 
-def _remedy(problem: Problem, written: Written, verifier: Verifier, verify: Verify) -> str:
+def _remedy(problem: Problem, answer: Written, verifier: Verifier, verify: Verify) -> str:
     """What to do where no answer is accepted; it names a format that the verifier accepts, if one is found."""
     texts = [filled(one.text, bare_answer(problem.answer)) for one in FORMATS]
-    texts += [verifier.write(problem)] if isinstance(verifier, WritesAnswers) else []
+    texts += [text for text in (written(verifier, problem),) if text is not None]
     judgements = zip(texts, _verified(verify, [problem] * len(texts), texts), strict=True)
     accepted = [text for text, judgement in judgements if judgement.verdict == "right"]
     remedies = [f"let the prompts ask for {_short(text)}, which the verifier accepts" for text in accepted[:1]]
-    if written.format:
-        remedies.append(f"choose a verifier that reads {written.format.text!r}, such as {written.format.verifier}")
+    if answer.format:
+        remedies.append(f"choose a verifier that reads {answer.format.text!r}, such as {answer.format.verifier}")
     return f"What to do: {'; or '.join([*remedies, 'set data.probe=False if this is intended'])}."
 
 

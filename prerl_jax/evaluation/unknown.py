@@ -51,6 +51,7 @@ def require_known(
         return
     mine = np.flatnonzero(~verified.known)
     first = f"{problems[mine[0]]}, the response {texts[mine[0]][:SHOWN]!r}" if mine.size else ""
+    first += "".join(f" ({death[:SHOWN]})" for death in verified.deaths[:1])
     late = int(np.sum(timed_out))
     shown = next(text for text in gather_text(first) if text)
     raise UnknownVerdictsError(

@@ -70,6 +70,7 @@ class Verification:
         self._problems, self._verify, self._decode, self._measure = problems, verify, decode, measure
         self._stop_tokens = stop_tokens
         self._judgements = [UNKNOWN] * rows
+        self._deaths: list[str] = []
         self._verdicts = Verdicts(
             texts=[""] * rows,
             truncated=np.zeros(rows, bool),
@@ -104,7 +105,8 @@ class Verification:
             self._thread.shutdown()
         finally:
             self.cancel()
-        return self._verdicts
+        verified = dataclasses.replace(self._verdicts.verified, deaths=tuple(self._deaths))
+        return dataclasses.replace(self._verdicts, verified=verified)
 
     def cancel(self) -> None:
         """Ends the thread without waiting for the call that it is in. No further call begins."""
@@ -125,6 +127,7 @@ class Verification:
             found.measured[rows] = self._measure(texts)
         for row, text, judgement in zip(rows, texts, verified.judgements, strict=True):
             found.texts[row], self._judgements[row] = text, judgement
+        self._deaths += verified.deaths
         found.truncated[rows], found.verified.timed_out[rows] = truncated, verified.timed_out
 
 

@@ -40,7 +40,7 @@ from prerl_jax.trainer.setup import Setup
 from prerl_jax.trainer.timing import StepClock, Work
 from prerl_jax.trainer.updates import align, prepare, update
 from prerl_jax.trainer.verifiers import Verifiers
-from prerl_jax.verify.judgement import WrongAnswer
+from prerl_jax.verify import VerifierError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def train(run: Run, state: TrainState) -> TrainState:
 
     Raises CheckpointError if a checkpoint cannot be written; the previous one stays intact. Raises RuntimeError, with
     the number of finished steps, if a step raises ValueError or OSError: the command line then prints a traceback.
-    Raises UnknownVerdictsError or WrongAnswer, without one, where the verifier's answers cannot be trained on.
+    Raises UnknownVerdictsError where too many verdicts are unknown, and VerifierError where the verifier fails.
     """
     phases, position = run.setup.phases, Position.of(state)
     try:
@@ -99,7 +99,7 @@ def train(run: Run, state: TrainState) -> TrainState:
                     state, position = train_step(run, state, position)
                     computed(state)
         run.checkpoints.wait()
-    except (UnknownVerdictsError, WrongAnswer) as error:
+    except (UnknownVerdictsError, VerifierError) as error:
         raise type(error)(f"the run stopped after step {position.step}: {error}") from error
     except (ValueError, OSError) as error:
         raise RuntimeError(f"the run failed after step {position.step}: {error}") from error

@@ -173,7 +173,9 @@ def test_majority_votes_and_formats_of_what_the_verifier_extracts(fields):
         answer = response.rpartition("#")[2]
         return right_or_wrong(answer == problem.answer, answer or None, bool(answer))
 
-    setup = set_up(dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(5, samples=6), **fields))
+    setup = set_up(
+        dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(5, samples=6), **fields)
+    )
     metrics = evaluated_with(setup, Scripted(setup), judged_by(judge))
     assert metrics["eval/avg@6"] == 0.5
     assert metrics["eval/maj@6"] == 1
@@ -189,8 +191,8 @@ def test_too_many_unknown_verdicts_end_an_evaluation():
         return UNKNOWN if problem is hard or response.endswith("#") else right_or_wrong(True)
 
     says = (
-        r"4 of the 8 verdicts of an evaluation are unknown, and data\.unknown_limit is 0\.4: .*deadline on 0 responses, "
-        r"and on 4 it returned None or its process died.*the response 'wait wait\\n#'.*raise data\.unknown_limit"
+        r"4 of the 8 verdicts of an evaluation are unknown, and data\.unknown_limit is 0\.4: .*deadline on 0 "
+        r"responses, and on 4 it returned None or its process died.*the response 'wait wait\\n#'.*raise data\.unknown_limit"
     )
     assert evaluated_with(setup, Scripted(setup), judged_by(judge))["eval/unknown"] == 0.5  # no more than the limit
     setup = set_up(dataclasses.replace(tiny_run.config(), data=dataclasses.replace(how["data"], unknown_limit=0.4)))
