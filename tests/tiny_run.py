@@ -87,11 +87,6 @@ class Later:
         return len(values) > self.count
 
 
-def too_much(problem, response):
-    """A verifier whose rewards are out of range."""
-    return 2.0
-
-
 class Died(BaseException):
     """An exception that no code of a run expects."""
 

@@ -192,7 +192,8 @@ def test_too_many_unknown_verdicts_end_an_evaluation():
 
     says = (
         r"4 of the 8 verdicts of an evaluation are unknown, and data\.unknown_limit is 0\.4: .*deadline on 0 "
-        r"responses, and on 4 it returned None or its process died.*the response 'wait wait\\n#'.*raise data\.unknown_limit"
+        r"responses, and on 4 it returned None or its process died.*the response 'wait wait\\n#'.*raise "
+        r"data\.unknown_limit"
     )
     assert evaluated_with(setup, Scripted(setup), judged_by(judge))["eval/unknown"] == 0.5  # no more than the limit
     setup = set_up(dataclasses.replace(tiny_run.config(), data=dataclasses.replace(how["data"], unknown_limit=0.4)))
