@@ -1,7 +1,7 @@
 """What shows that a run does not learn: conditions on the metrics of a step, each with a likely cause and a remedy.
 
-A run warns while a condition holds for several steps in a row (`Watch`). Its table names at the end what held in half
-of the steps of a phase or more (`lasting`), so short runs are covered too.
+A run warns while a condition holds for several steps in a row (`Watch`). Its table names at the end what held in most
+steps of a phase (`lasting`), so short runs are covered too.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Watch:
 
 
 def lasting(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The symptoms that held in half of the steps of a phase or more.
+    """The symptoms that held in more than half of the steps of a phase.
 
     Args:
         records: the lines of metrics.jsonl.
@@ -125,7 +125,7 @@ def lasting(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         members = [record for record in steps if record["phase"] == phase]
         for symptom in SYMPTOMS:
             held = [record for record in members if symptom.holds(record)]
-            if 2 * len(held) >= len(members):
+            if 2 * len(held) > len(members):
                 why = symptom.why(held[-1])
                 found.setdefault(phase, []).append(f"{symptom.what} in {len(held)} of {len(members)} steps: {why}")
     return found

@@ -18,6 +18,7 @@ clip_fraction ratio grad_norm update_norm learning_rate loss skipped tokens samp
 EVALUATED = "avg@2 pass@2 reflections length truncated thoughts/reflection thoughts/verification"
 ALIGNED = """objective logprob sampler_logprob_diff token token_weighted token/post_0-0.1 token/position_0 marginal_gap
 marginal_gap_per_response pre/entropy post/entropy pre/eos post/top3"""
+COMPLETED = "reward verdict extracted truncated".split()
 TIMES = "sample verify score prepare align train wait step tokens_per_second verifier_timeouts"
 
 
@@ -78,7 +79,7 @@ def test_completions_are_texts_with_their_rewards(finished):
     assert [record["step"] for record in records] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     verifier = tiny_run.config().data.verifier
     for record in records:
-        assert record.keys() == {"step", "phase", "prompt", "answer", "response", "reward", "truncated"}
+        assert set(record) == {"step", "phase", "prompt", "answer", "response", *COMPLETED}
         assert record["prompt"]
         assert record["answer"]
         right = not record["truncated"] and record["response"].endswith(f"{verifier.marker}{record['answer']}")
