@@ -35,12 +35,12 @@ class AnswerFormat:
 
 
 FORMATS = (
-    AnswerFormat(r"\\boxed", r"\boxed{{answer}}", "BoxedAnswer()"),
+    AnswerFormat(r"\\boxed", r"\boxed{{answer}}", "BoxedAnswer() or MathAnswer()"),
     AnswerFormat(r"####(?!\s*[A-Za-z#])", "#### {answer}", "GSM8KAnswer()"),  # no heading of the prompt
     AnswerFormat("(?i:</answer>)", "<answer>{answer}</answer>", 'ExactMatch(marker="<answer>", until="</answer>")'),
     AnswerFormat(r"\b(?i:answer is):? *\(", "The answer is ({answer}).", "MultipleChoice()"),
     AnswerFormat(r"\b(?i:answer is):? *(?:[\[{<$\"]|X\b)", "The answer is {answer}.", "MultipleChoice()"),
-    AnswerFormat(r"\bAnswer:", "Answer: {answer}", 'ExactMatch(marker="Answer:")'),
+    AnswerFormat(r"\bAnswer:", "Answer: {answer}", "AnswerLine()"),
 )
 """The formats that are recognised in prompts."""
 IN_ANSWERS = FORMATS[:2]
