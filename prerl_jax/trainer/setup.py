@@ -263,8 +263,9 @@ def _examples(
     if not problems:
         raise ValueError(f"data.{split} {source} has no problems.")
     data = config.data
+    verifier = (data.evaluation_verifier if split == "evaluation" else None) or data.verifier
     try:
-        problems, not_verifiable = usable(data.verifier, problems)
+        problems, not_verifiable = usable(verifier, problems)
     except ValueError as error:
         raise ValueError(f"data.{split}: {error}") from error
     dropped = (*dropped, *not_verifiable)
