@@ -127,7 +127,7 @@ class Decoder:
     def hidden(self, params: Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
         """Final normalised hidden states [B, T, D] of packed rows i32[B, T], causal within each segment."""
         x = self._embed(params, tokens)
-        x, _ = self._layers(params, x, positions, lambda *qkv: (self._attend(*qkv, segments), None))
+        x, _ = self._layers(params, x, positions, lambda q, k, v: (self._attend(q, k, v, segments), None))
         return self._norm(params, x)
 
     def decoding(self, params: Params) -> Params:

@@ -6,8 +6,10 @@ All errors in a config are found here, before anything is sampled or compiled.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,6 +35,7 @@ from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import known_ids, load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards, make_mesh
 from prerl_jax.runtime.state import abstract_critic, abstract_state
+from prerl_jax.trainer.prompts import PromptRecord, record
 from prerl_jax.trainer.stop_tokens import stop_tokens
 from prerl_jax.verify import check_all
 
@@ -106,6 +109,15 @@ class Setup:
     def tokens(self) -> TokenFormat:
         """How problems become token rows, and responses become text."""
         return TokenFormat(self.config.data.max_prompt_tokens, self.pad_token, self.stop_tokens, self.decode)
+
+    @functools.cached_property
+    def prompts(self) -> dict[str, PromptRecord]:
+        """What a checkpoint records of the prompts of data.train and of data.evaluation."""
+        return {"train": record(self.train, self.prompt_text), "evaluation": record(self.evaluation, self.prompt_text)}
+
+    def prompt_text(self, tokens: Sequence[int]) -> str:
+        """The tokens of a prompt as text, with special tokens."""
+        return self.tokenizer.decode(list(tokens))
 
     @property
     def evaluation_calls(self) -> CallShape:

@@ -53,16 +53,17 @@ def stop_tokens(config: TrainConfig, model: DecoderConfig, tokenizer: Any) -> St
     for source, ids in found.named.items():
         if max(ids, default=0) >= known:
             raise ValueError(
-                f"token {max(ids)}, which ends a response according to {source}, can never be sampled: "
-                f"{config.model.path} has {known} token ids, from 0. Name the right tokens with sampling.stop_tokens."
+                f"the stop token {max(ids)} ({source}) can never be sampled: {config.model.path} and its tokenizer have "
+                f"{known} token ids, from 0. Name the right tokens with sampling.stop_tokens."
             )
     return found if chosen is not None else _with_differences(found, tokenizer)
 
 
 def _named(config: TrainConfig, model: DecoderConfig, tokenizer: Any) -> StopTokens:
     """What the model's files name. Raises ValueError where they name nothing."""
-    template, notes = config.data.template, ()
+    template = config.data.template
     ends: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
     if tokenizer.chat_template:
         try:
             ends = (end_of_turn(tokenizer, dict(template.arguments) if isinstance(template, ChatTemplate) else {}),)
