@@ -53,8 +53,8 @@ def stop_tokens(config: TrainConfig, model: DecoderConfig, tokenizer: Any) -> St
     for source, ids in found.named.items():
         if max(ids, default=0) >= known:
             raise ValueError(
-                f"the stop token {max(ids)} ({source}) can never be sampled: {config.model.path} and its tokenizer have "
-                f"{known} token ids, from 0. Name the right tokens with sampling.stop_tokens."
+                f"the stop token {max(ids)} ({source}) can never be sampled: {config.model.path} and its tokenizer "
+                f"have {known} token ids, from 0. Name the right tokens with sampling.stop_tokens."
             )
     return found if chosen is not None else _with_differences(found, tokenizer)
 
