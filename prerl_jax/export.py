@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,12 +17,15 @@ from prerl_jax.models.hf import read_config, save_hf
 from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.runtime.checkpoints import restore_params
 from prerl_jax.runtime.step_files import CheckpointError
+from prerl_jax.trainer.stop_tokens import stop_tokens
 
 
 def export(
     workdir: str | Path, out: str | Path, step: int | None = None, dtype: str | None = None, overwrite: bool = False
 ) -> int:
     """Writes a step of a run as a folder that transformers loads (config, weights, tokenizer).
+
+    Its config and generation config name every token that ended a response in the run.
 
     Args:
       workdir: the folder of the run.
@@ -48,13 +52,16 @@ def export(
             "it is no model folder: remove it yourself" if overwrite else "pass --overwrite to replace a model there"
         )
         raise FileExistsError(f"{out} exists and is not an empty folder; name another one; {remedy}")
-    spec = load_config(workdir / "config.py").model
-    model = Decoder(read_config(spec.path), compute_dtype=spec.compute_dtype)
+    config = load_config(workdir / "config.py")
+    spec, tokenizer = config.model, load_tokenizer(config.model.path)
+    architecture = read_config(spec.path)
+    ends = stop_tokens(config, architecture, tokenizer).ids or architecture.eos_token_ids
+    model = Decoder(dataclasses.replace(architecture, eos_token_ids=ends), compute_dtype=spec.compute_dtype)
     restored = restore_params(str(workdir / "checkpoints"), model.abstract_params(), step)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
-        save_hf(new, model, restored.state, load_tokenizer(spec.path), dtype=dtype)
+        save_hf(new, model, restored.state, tokenizer, dtype=dtype)
         if replaces:
             out.replace(old)
         new.replace(out)

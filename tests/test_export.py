@@ -1,7 +1,9 @@
 """The command that turns a step of a run into a Hugging Face folder."""
 
 import dataclasses
+import json
 
+import chat_lab
 import jax
 import numpy as np
 import optax
@@ -55,6 +57,22 @@ def test_writes_the_newest_step_or_the_one_asked_for(workdir, tiny, tmp_path, ca
     np.testing.assert_array_equal(embedding(out), np.asarray(tiny[1]["embed"] + step))
     assert load_tokenizer(out)("1+2")["input_ids"] == make_tokenizer()("1+2")["input_ids"]
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("chosen", "ends"), [(None, (2, 22)), ((5, 22), (5, 22)), ((), (2,))])
+def test_the_folder_names_the_tokens_that_ended_a_response(tmp_path, chosen, ends):
+    """Those of the run: the config's where it names some; else the model's, the tokenizer's and the template's."""
+    base = chat_lab.small(tmp_path / "base", chat_lab.TEMPLATE)
+    config = chat_lab.of(load_config("lab"), base)
+    config = dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, stop_tokens=chosen))
+    (tmp_path / "config.py").write_text(render(config))
+    checkpoints = Checkpoints(str(tmp_path / "checkpoints"), keep_last=1, best=None)
+    checkpoints.save(1, init_state(load_model(base)[1], optax.sgd(1.0), jax.random.key(0)), {}, {}, boundary=False)
+    checkpoints.close()
+    export.export(tmp_path, tmp_path / "out")
+    for name in ("config.json", "generation_config.json"):
+        named = json.loads((tmp_path / "out" / name).read_text())["eos_token_id"]
+        assert tuple(named if isinstance(named, list) else [named]) == ends
 
 
 def test_dtype(workdir, tmp_path):

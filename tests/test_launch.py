@@ -108,9 +108,9 @@ def test_a_model_of_an_unknown_architecture(tmp_path, capsys):
 
 def test_a_model_without_a_stop_token(tmp_path, capsys):
     folder = shutil.copytree(BASE, tmp_path / "model")
-    for name in ("config.json", "generation_config.json"):
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text())
-        values.pop("eos_token_id", None)
+        values = {key: value for key, value in values.items() if not key.startswith("eos_token")}
         (folder / name).write_text(json.dumps(values))
     assert "sampling.stop_tokens" in refused(tmp_path, capsys, "--set", f"model.path={folder}")
 

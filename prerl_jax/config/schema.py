@@ -137,7 +137,8 @@ class SamplingSpec:
       cache_dtype: dtype of the KV cache while sampling, in evaluation too: None (model.compute_dtype), "bfloat16" or
         "int8". Below the compute dtype the sampled policy is near the trained one, and train/sampler_logprob_diff
         measures the difference.
-      stop_tokens: token ids that end a response; None takes those of the model's generation config.
+      stop_tokens: token ids that end a response; None takes those of the model's config and generation config, the
+        tokenizer's EOS and the token that ends a turn in its chat template.
 
     Raises:
       ValueError: a field is out of its range, or is not one of its choices.

@@ -45,6 +45,7 @@ class Decoder:
         `xla_cpu.unrolls` says so.
       unroll_decode: whether decoding is compiled layer by layer, each layer with its own weights. None: True on CPUs,
         where a loop over stacked weights copies them at every token. A loop compiles equally fast at any depth.
+      valid_ids: the number of real token ids, see `Head.valid_ids`; None for all of the vocabulary.
       mesh: devices to shard over, with axes of type Auto (see `prerl_jax.make_mesh`); None for one device.
       rules: maps logical axes to mesh axes.
 
@@ -60,6 +61,7 @@ class Decoder:
         attention: str = "auto",
         unroll: bool | None = None,
         unroll_decode: bool | None = None,
+        valid_ids: int | None = None,
         mesh: Mesh | None = None,
         rules: Rules = DEFAULT_RULES,
     ):
@@ -69,8 +71,7 @@ class Decoder:
             raise ValueError(f"attention must be one of {attentions.BACKENDS}, got {attention!r}.")
         require_auto_axes(mesh)
         self.config, self.compute_dtype, self.remat = config, jnp.dtype(compute_dtype), remat
-        self.mesh, self.rules = mesh, rules
-        self.attention, self.unroll = attention, unroll
+        self.mesh, self.rules, self.valid_ids, self.attention, self.unroll = mesh, rules, valid_ids, attention, unroll
         self._on_cpu = xla_cpu.on_cpu(mesh)
         self.unroll_decode = self._on_cpu if unroll_decode is None else unroll_decode
         self._freqs = rope.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
@@ -120,15 +121,13 @@ class Decoder:
         """The head: `h W` with W [D, V] in the compute dtype, the transposed embedding where it is tied."""
         weights = self._end(params, "embed").T if self.config.tied else self._end(params, "unembed")
         weights = weights.astype(self.compute_dtype)
-        return Head(self._constrain(weights, None, "vocab"))  # gathered once, or each chunk of logits moves the states
+        weights = self._constrain(weights, None, "vocab")  # gathered once, or each chunk of logits moves the states
+        return Head(weights, valid_ids=self.valid_ids)
 
     def hidden(self, params: Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
         """Final normalised hidden states [B, T, D] of packed rows i32[B, T], causal within each segment."""
-
-        def attend(q, k, v):
-            return self._attend(q, k, v, segments), None
-
-        x, _ = self._layers(params, self._embed(params, tokens), positions, attend)
+        x = self._embed(params, tokens)
+        x, _ = self._layers(params, x, positions, lambda q, k, v: (self._attend(q, k, v, segments), None))
         return self._norm(params, x)
 
     def decoding(self, params: Params) -> Params:

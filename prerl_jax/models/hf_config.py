@@ -25,7 +25,7 @@ def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) 
 
     Args:
       raw: config.json.
-      generation: generation_config.json; None where there is none. Its EOS ids are used where it has any.
+      generation: generation_config.json; None where there is none. The EOS ids are its own, then those of config.json.
 
     Raises ValueError that names a missing key, an unknown architecture, or a switch that the decoder does not support.
     """
@@ -58,7 +58,7 @@ def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) 
         mlp_bias=family == "llama" and _switch(c, "mlp_bias"),
         max_position_embeddings=_count(c, "max_position_embeddings"),
         bos_token_id=token("bos_token_id"),
-        eos_token_ids=_ids(generation.get("eos_token_id"), c.get("eos_token_id")),
+        eos_token_ids=_ids(generation.get("eos_token_id"), raw.get("eos_token_id")) or _ids(c.get("eos_token_id")),
         pad_token_id=token("pad_token_id"),
         dtype=str(c.get("dtype") or c.get("torch_dtype") or "float32"),
     )
@@ -87,13 +87,15 @@ def _positive(name: str, value: Any) -> float:
     return float(value)
 
 
-def _ids(*choices: int | list[int] | None) -> tuple[int, ...]:
-    """The first choice that is given, as a tuple."""
-    chosen = next((c for c in choices if c is not None), ())
-    ids = tuple(chosen) if isinstance(chosen, list | tuple) else (chosen,)
-    if not all(type(i) is int for i in ids):
-        raise ValueError(f"eos_token_id = {chosen!r}; it must be a token's number, or a list of them.")
-    return ids
+def _ids(*named: int | list[int] | None) -> tuple[int, ...]:
+    """All ids that are named, each once."""
+    found: dict[int, None] = {}
+    for choice in named:
+        ids = choice if isinstance(choice, list | tuple) else () if choice is None else (choice,)
+        if not all(type(i) is int and i >= 0 for i in ids):
+            raise ValueError(f"eos_token_id = {choice!r}; it must be a token's number, 0 or more, or a list of them.")
+        found |= dict.fromkeys(ids)
+    return tuple(found)
 
 
 def _known_family(raw: dict[str, Any]) -> str:

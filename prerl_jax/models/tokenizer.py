@@ -51,6 +51,19 @@ def load_tokenizer(path: str | Path) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True)
 
 
+def known_ids(vocab_size: int, tokenizer: Any) -> int:
+    """The number of token ids, from 0, that both a model and its tokenizer have.
+
+    Many models have a larger matrix than their tokenizer has tokens, padded to a round size. The ids above the
+    tokenizer's largest are in no text that it writes. Ids below the largest that name no token are counted as well.
+
+    Args:
+      vocab_size: V, the model's ids.
+      tokenizer: a Hugging Face tokenizer; its added tokens count.
+    """
+    return min(vocab_size, max(tokenizer.get_vocab().values()) + 1)
+
+
 def _from_gguf(path: Path) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast

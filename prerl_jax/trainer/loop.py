@@ -228,6 +228,7 @@ def save(run: Run, phase: Phase, state: TrainState, after: Position, numbers: Fu
         "phase": after.phase,
         "config": render(run.setup.config),
         "guards": run.guards.saved(),
+        "prompts": {split: dataclasses.asdict(record) for split, record in run.setup.prompts.items()},
     }
     needed = () if after.phase_begins else run.guards.needed(phase)
     run.checkpoints.save(after.step, state, extra, numbers.result(), boundary=after.phase_begins, needed=needed)

@@ -6,8 +6,10 @@ All errors in a config are found here, before anything is sampled or compiled.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,9 +32,11 @@ from prerl_jax.evaluation.sampling import TokenFormat
 from prerl_jax.models.critic import ValueDecoder
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, read_config
-from prerl_jax.models.tokenizer import load_tokenizer
+from prerl_jax.models.tokenizer import known_ids, load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards, make_mesh
 from prerl_jax.runtime.state import abstract_critic, abstract_state
+from prerl_jax.trainer.prompts import PromptRecord, record
+from prerl_jax.trainer.stop_tokens import stop_tokens
 from prerl_jax.verify import usable
 
 FEWEST_PARTS = 8
@@ -54,7 +58,8 @@ class Setup:
       pad_token: the id that fills prompts up.
       train: the training problems with their prompt tokens.
       evaluation: the held-out problems with their prompt tokens.
-      notes: how many problems were dropped or truncated, as lines for the log.
+      notes: lines for the log: which tokens end a response and which are masked where the model's files differ, and how
+        many problems were dropped or truncated.
     """
 
     config: TrainConfig
@@ -104,6 +109,15 @@ class Setup:
     def tokens(self) -> TokenFormat:
         """How problems become token rows, and responses become text."""
         return TokenFormat(self.config.data.max_prompt_tokens, self.pad_token, self.stop_tokens, self.decode)
+
+    @functools.cached_property
+    def prompts(self) -> dict[str, PromptRecord]:
+        """What a checkpoint records of the prompts of data.train and of data.evaluation."""
+        return {"train": record(self.train, self.prompt_text), "evaluation": record(self.evaluation, self.prompt_text)}
+
+    def prompt_text(self, tokens: Sequence[int]) -> str:
+        """The tokens of a prompt as text, with special tokens."""
+        return self.tokenizer.decode(list(tokens))
 
     @property
     def evaluation_calls(self) -> CallShape:
@@ -172,17 +186,19 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
     mesh = make_mesh(config.mesh, devices)
     validate(config, shards=batch_shards(mesh))
     spec = config.model
+    architecture, tokenizer = read_config(spec.path), load_tokenizer(spec.path)
+    known = known_ids(architecture.vocab_size, tokenizer)
     model = Decoder(
-        read_config(spec.path),
+        architecture,
         compute_dtype=spec.compute_dtype,
         remat=spec.remat,
         attention=spec.attention,
+        valid_ids=known if known < architecture.vocab_size else None,
         mesh=mesh,
         rules=spec.rules,
     )
     model.abstract_params()  # refuses a mesh that does not divide the model
-    tokenizer = load_tokenizer(spec.path)
-    stop_tokens = _stop_tokens(config, model)
+    stops = stop_tokens(config, architecture, tokenizer)
     _check_lengths(config, model)
     train, train_notes = _examples(config, config.data.train, tokenizer, "train")
     if len(train) < config.sampling.prompts_per_step:
@@ -193,30 +209,19 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
     evaluation, evaluation_notes = _examples(config, config.data.evaluation, tokenizer, "evaluation")
     pad = model.config.pad_token_id
     phases = resolve_prefix(config.phases, tokenizer)
-    _check_vocabulary(model, (*train, *evaluation), stop_tokens, phases)
+    _check_vocabulary(known, (*train, *evaluation), phases)
     return Setup(
         config=config,
         mesh=mesh,
         model=model,
         tokenizer=tokenizer,
         phases=phases,
-        stop_tokens=stop_tokens,
+        stop_tokens=stops.ids,
         pad_token=0 if pad is None else pad,
         train=train,
         evaluation=_first_of_each_source(evaluation, config.evaluation.limit),
-        notes=(*train_notes, *evaluation_notes),
+        notes=(*stops.notes, *_masked(known, architecture.vocab_size), *train_notes, *evaluation_notes),
     )
-
-
-def _stop_tokens(config: TrainConfig, model: Decoder) -> tuple[int, ...]:
-    if config.sampling.stop_tokens is not None:
-        return tuple(config.sampling.stop_tokens)
-    if not model.config.eos_token_ids:
-        raise ValueError(
-            f"{config.model.path} names no end-of-sequence token in its generation config, so no response would ever "
-            "end. Name one with sampling.stop_tokens, or set it to () if this is intended."
-        )
-    return tuple(model.config.eos_token_ids)
 
 
 def _first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> tuple[Example, ...]:
@@ -229,19 +234,25 @@ def _first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> t
     return tuple(kept)
 
 
-def _check_vocabulary(
-    model: Decoder, examples: tuple[Example, ...], stop_tokens: tuple[int, ...], phases: Phases
-) -> None:
+def _masked(known: int, vocab_size: int) -> list[str]:
+    """A line for the log where the tokenizer has fewer ids than the model."""
+    if known == vocab_size:
+        return []
+    return [
+        f"the model has {vocab_size} token ids and its tokenizer {known}: the {vocab_size - known} ids from {known} "
+        "have probability 0, in sampling and in every score"
+    ]
+
+
+def _check_vocabulary(known: int, examples: tuple[Example, ...], phases: Phases) -> None:
     """An id outside the embedding would silently be clamped to its last row."""
     spaces = [term.space for phase in phases for term in phase.all_terms]
     prefixes = [space.prefix for space in spaces if isinstance(space, PreTrainSpace | PromptDropout)]
-    ids = (
-        [max(example.tokens) for example in examples] + list(stop_tokens) + [p for p in prefixes if isinstance(p, int)]
-    )
-    if max(ids) >= model.config.vocab_size:
+    largest = max([max(example.tokens) for example in examples] + [p for p in prefixes if isinstance(p, int)])
+    if largest >= known:
         raise ValueError(
-            f"token id {max(ids)} of the prompts, stop tokens or prefix is outside the model's vocabulary of "
-            f"{model.config.vocab_size}; the tokenizer belongs to another model."
+            f"token id {largest} of the prompts or prefix is outside the model's vocabulary of {known}; the tokenizer "
+            "belongs to another model."
         )
 
 

@@ -24,20 +24,18 @@ from prerl_jax.analysis.summary import print_table, summary_rows
 from prerl_jax.analysis.symptoms import lasting
 from prerl_jax.config.io import difference, load_config, render
 from prerl_jax.config.schema import TrainConfig
-from prerl_jax.core.phases import locate, steps_left
-from prerl_jax.core.types import TrainState
+from prerl_jax.core.phases import steps_left
 from prerl_jax.data import Batches, make_batches
 from prerl_jax.evaluation.probe import probe, require_truncated_is_worst
 from prerl_jax.runtime.checkpoint_address import CheckpointAddress
-from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
+from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.distributed import require_same, require_shared, share_errors
 from prerl_jax.runtime.goodput import Goodput
 from prerl_jax.runtime.lock import locked_workdir
 from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, write_text
 from prerl_jax.runtime.profile import Profile
-from prerl_jax.runtime.state import at_phase, create_state
 from prerl_jax.runtime.step_files import DamagedError, committed_steps, read_record
-from prerl_jax.trainer.critic import with_critic
+from prerl_jax.trainer.beginning import Beginning, begin, begin_or_resume
 from prerl_jax.trainer.guards import GuardState
 from prerl_jax.trainer.init_from import read_source, write_source
 from prerl_jax.trainer.loop import Run, train
@@ -49,23 +47,6 @@ from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.trainer.verifiers import Verifiers, open_verifiers
 
 SHARED = "The workdir must be one shared folder, under the same path on all machines."
-
-
-@dataclasses.dataclass(frozen=True)
-class Beginning:
-    """Where a run starts or resumes.
-
-    Attributes:
-      state: the train state, on the mesh.
-      saved: what the trainer saved beside the arrays; None for a new run.
-      source: the checkpoint that the run began from, with its step; None for the config's model.
-      notes: lines for the log.
-    """
-
-    state: TrainState
-    saved: dict[str, Any] | None
-    source: CheckpointAddress | None
-    notes: tuple[str, ...]
 
 
 def run(
@@ -115,6 +96,8 @@ def run(
         tracer.check(0, steps_left(config.phases, 0, 0))
     with share_errors("setting the run up"):  # an error in the config is found before anything is written
         setup = set_up(config)
+        prompts = "\n".join(f"{record.first}\n{record.digest}" for record in setup.prompts.values())
+    require_same("their prompts", prompts, "They need the same data files, and one date in the chat template.")
     require_shared(workdir)
     spec = config.checkpoints
     with open_verifiers(config) as verifiers:
@@ -123,7 +106,7 @@ def run(
             _only_run_in(workdir, main),
             contextlib.closing(Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)) as checkpoints,
         ):
-            beginning = _begin_or_resume(setup, checkpoints, began or source)
+            beginning = begin_or_resume(setup, checkpoints, began or source, allow_config_change)
             beginning = dataclasses.replace(beginning, notes=(*probed, *beginning.notes))
             guards = _train(setup, beginning, checkpoints, verifiers, workdir, console, tracer)
     return _finish(workdir, console, main, guards)
@@ -172,7 +155,7 @@ def _train(
     total = step + steps_left(setup.phases, position.phase, position.phase_step)
     profile.check(step, total)
     guards = GuardState.of(None if beginning.saved is None else beginning.saved.get("guards"))
-    batches = _batches(setup, beginning.saved)
+    batches = _batches(setup, beginning)
     with share_errors(f"writing into {workdir}"):
         if main:
             write_text(workdir / "config.py", render(setup.config))
@@ -192,7 +175,7 @@ def _train(
                 checkpoints=checkpoints,
                 reporter=Reporter(setup, writer, progress, goodput),
                 profile=profile,
-                begin=lambda: _begin(setup, beginning.source)[0],
+                begin=lambda: begin(setup, beginning.source)[0],
             )
             train(work, state)
     finally:
@@ -224,64 +207,9 @@ def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
     return bool(lines)
 
 
-def _under_other_config(setup: Setup, saved: dict[str, Any]) -> bool:
-    """Whether a checkpoint was written under another config.
-
-    The workdir's config.py cannot tell. It is the new config as soon as a run starts that may change it, even if that
-    run is killed before its first checkpoint.
-    """
-    return saved["config"] != render(setup.config)
-
-
-def place_in_changed_phases(setup: Setup, state: TrainState, guards: GuardState) -> TrainState:
-    """Moves the state to the position of its step in changed phases, so that a run can resume with more or fewer steps.
-
-    A phase that a guard has ended stays ended. Raises ValueError where the new phases have fewer steps than were done.
-    """
-    ended = {name: end["steps"] for name, end in guards.ended.items()}
-    phases = [dataclasses.replace(phase, steps=ended.get(phase.name, phase.steps)) for phase in setup.phases]
-    total = sum(phase.steps for phase in phases)
-    if int(state.step) > total:
-        raise ValueError(
-            f"the workdir's newest checkpoint is of step {int(state.step)}, and the new config has {total} steps: give "
-            "its phases more steps, or begin another run with another --workdir."
-        )
-    return at_phase(state, setup.mesh, *locate(tuple(phases), int(state.step)))
-
-
-def _begin_or_resume(setup: Setup, checkpoints: Checkpoints, source: CheckpointAddress | None) -> Beginning:
-    """From the newest good checkpoint; without one, from the config's model or from `source`."""
-    if checkpoints.latest_step() is None:
-        state, source = _begin(setup, source)
-        saved, notes = None, []
-    else:
-        restored = checkpoints.restore(setup.abstract_state())
-        state, saved = restored.state, restored.extra
-        if _under_other_config(setup, saved):
-            state = place_in_changed_phases(setup, state, GuardState.of(saved.get("guards")))
-        notes = [f"resumed from the checkpoint at step {int(state.step)}"]
-    state, of_critic = with_critic(setup, state)
-    began = [] if source is None else [f"started from {source}"]
-    damaged = [f"skipped a damaged checkpoint, {reason}" for reason in checkpoints.skipped]
-    return Beginning(state, saved, source, (*began, *damaged, *notes, *of_critic))
-
-
-def _begin(setup: Setup, source: CheckpointAddress | None) -> tuple[TrainState, CheckpointAddress | None]:
-    """(the state that a run begins with, the source with the step that was found there)."""
-    tx, seed = setup.optimizer(setup.phases[0]), setup.config.seed
-    if source is None:
-        with share_errors("loading the model"):
-            params = setup.load_params()
-        return create_state(params, tx, setup.mesh, seed), None
-    loaded = restore_state(source.checkpoints, setup.abstract_state(), source.step)
-    fresh = create_state(loaded.state.params, tx, setup.mesh, seed)
-    state = dataclasses.replace(fresh, opt_state=loaded.state.opt_state, critic=loaded.state.critic)
-    return state, dataclasses.replace(source, step=loaded.step)
-
-
-def _batches(setup: Setup, saved: dict[str, Any] | None) -> Batches:
+def _batches(setup: Setup, beginning: Beginning) -> Batches:
     """The order of problems, at the checkpoint's position."""
-    config = setup.config
+    config, saved = setup.config, beginning.saved
     batches = make_batches(
         len(setup.train),
         batch=config.sampling.prompts_per_step,
@@ -291,7 +219,7 @@ def _batches(setup: Setup, saved: dict[str, Any] | None) -> Batches:
     )
     if saved is None:
         return batches
-    if not (_under_other_config(setup, saved) and _other_data(saved["data"], batches.get_state())):
+    if not (beginning.changed and _other_data(saved["data"], batches.get_state())):
         batches.set_state(saved["data"])
     return batches
 

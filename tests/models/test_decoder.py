@@ -1,11 +1,14 @@
 """The forms in which the decoder's layers are run compute the same."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
+import prerl_jax as pj
 from prerl_jax.models import rope, xla_cpu
 from prerl_jax.models.decoder import REMAT, Decoder
 from prerl_jax.models.layers import DecoderConfig
@@ -65,3 +68,43 @@ def test_a_mesh_of_explicit_axes_is_refused_with_the_remedy():
     auto = jax.make_mesh((2, 4, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
     assert Decoder(CONFIG, mesh=auto).mesh is auto
     assert Decoder(CONFIG, mesh=make_mesh(MeshSpec(data=2))).mesh.shape["fsdp"] == 4
+
+
+def test_ids_that_no_token_has_have_no_probability():
+    logits = Decoder(CONFIG, valid_ids=11).head(PARAMS).logits(jnp.ones((3, 16)))
+    assert (logits[:, 11:] == -jnp.inf).all()
+    toy.assert_same_bits(logits[:, :11], Decoder(CONFIG).head(PARAMS).logits(jnp.ones((3, 16)))[:, :11])
+
+
+@pytest.mark.slow
+def test_ids_that_no_token_has():
+    """Sampled and scored as with a vocabulary without them, though they are the likeliest; also with a gradient."""
+    known, rows = 11, 64
+    short = toy.random_params(Decoder(dataclasses.replace(CONFIG, vocab_size=known)))
+    padded = short | {"embed": jnp.concatenate([short["embed"], 9.0 * short["embed"][:5]])}
+    models = {
+        "short": (Decoder(dataclasses.replace(CONFIG, vocab_size=known)), short),
+        "padded": (Decoder(CONFIG, valid_ids=known), padded),
+    }
+    prompts = pj.Prompts(TOKENS[:, :3] % known, jnp.ones((2, 3), bool))
+
+    def of(model, params):
+        config = pj.SamplerConfig(8, stop_tokens=(3,))
+        rollouts = jax.jit(pj.make_sampler(model, config, rows))(params, prompts, jax.random.key(0))
+
+        def score(params):
+            sequences = pj.PostTrainSpace()(rollouts)
+            hidden = model.hidden(params, sequences.tokens, sequences.positions, sequences.segments)
+            logprobs, entropy = pj.token_logprobs(hidden, model.head(params), sequences.tokens)
+            logprobs, entropy = (jnp.where(sequences.mask, x, 0.0) for x in (logprobs, entropy))
+            return logprobs.sum() + entropy.sum(), logprobs[:, 3:]
+
+        gradient, logprobs = jax.jit(jax.grad(score, has_aux=True))(params)
+        return rollouts, logprobs, gradient
+
+    (one, _, wanted), (two, logprobs, gradient) = (of(*made) for made in models.values())
+    toy.assert_same_bits(one.response, two.response)
+    assert two.response.max() < known
+    toy.assert_close(logprobs, two.logprobs, atol=1e-4)
+    assert not np.asarray(gradient["embed"][known:]).any()
+    toy.assert_close(gradient | {"embed": gradient["embed"][:known]}, wanted, atol=1e-3)

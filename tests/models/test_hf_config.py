@@ -84,12 +84,26 @@ def test_switches(raw, expected):
         ({"eos_token_id": 3}, None, (3,)),
         ({"eos_token_id": [3, 4]}, {}, (3, 4)),
         ({"eos_token_id": 3}, {"eos_token_id": [5, 3]}, (5, 3)),
-        ({"eos_token_id": 3}, {"eos_token_id": 0}, (0,)),
+        ({"eos_token_id": 3}, {"eos_token_id": 0}, (0, 3)),
+        ({"eos_token_id": [3, 4, 3]}, {"eos_token_id": [4, 5]}, (4, 5, 3)),
         ({"eos_token_id": 3}, {"eos_token_id": None}, (3,)),
     ],
 )
 def test_eos_ids(config, generation, eos):
     assert parse_config(QWEN2 | config, generation).eos_token_ids == eos
+
+
+def test_the_default_eos_of_a_family_is_for_files_that_name_none():
+    assert parse_config(LLAMA).eos_token_ids == (2,)
+    assert parse_config(LLAMA, {"eos_token_id": [9, 8]}).eos_token_ids == (9, 8)
+    assert parse_config(LLAMA | {"eos_token_id": None}).eos_token_ids == ()
+
+
+@pytest.mark.parametrize("eos", ["</s>", "2", -1, [2, -1], [2, "</s>"], 2.0, True, [[2]], {"id": 2}])
+def test_eos_ids_that_are_none(eos):
+    for named in ((LLAMA | {"eos_token_id": eos}, None), (LLAMA, {"eos_token_id": eos})):
+        with pytest.raises(ValueError, match=r"eos_token_id = .* must be a token's number, 0 or more"):
+            parse_config(*named)
 
 
 @pytest.mark.parametrize(

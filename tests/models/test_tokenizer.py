@@ -10,7 +10,7 @@ import pytest
 from tiny_gguf import CONFIGS, random_params, write
 
 from prerl_jax.models.hf import load_model, save_hf
-from prerl_jax.models.tokenizer import load_tokenizer
+from prerl_jax.models.tokenizer import known_ids, load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +117,21 @@ def test_vocabularies_that_are_not_rebuilt(metadata, message, tmp_path):
         load_tokenizer(path)
 
 
+def test_the_ids_that_model_and_tokenizer_both_have():
+    """Added tokens count, and so do ids below the largest that name no token."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    def tokenizer(vocabulary):
+        words = models.WordLevel(vocabulary, unk_token="a")
+        return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
+
+    assert [known_ids(size, tokenizer({"a": 0, "b": 6})) for size in (5, 7, 8)] == [5, 7, 7]
+    added = tokenizer({"a": 0, "b": 1})
+    added.add_tokens(["c", "d"])
+    assert known_ids(64, added) == 4
+
+
 def test_a_folder_without_tokenizer(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json"):
         load_tokenizer(tmp_path)
@@ -147,7 +162,7 @@ import sys
 sys.modules["torch"] = None
 from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.hf import load_model, save_hf
-from prerl_jax.models.tokenizer import load_tokenizer
+from prerl_jax.models.tokenizer import known_ids, load_tokenizer
 assert "transformers" not in sys.modules
 model, params = load_model({str(path)!r})
 tokenizer = load_tokenizer({str(path)!r})

@@ -17,9 +17,10 @@ from prerl_jax.config.checks import validate
 from prerl_jax.config.io import load_config
 from prerl_jax.core.types import CriticState, TrainState
 from prerl_jax.runtime.checkpoints import Checkpoints
-from prerl_jax.trainer import start
+from prerl_jax.trainer import beginning, start
+from prerl_jax.trainer.beginning import place_in_changed_phases
 from prerl_jax.trainer.guards import GuardState, roll_back
-from prerl_jax.trainer.start import place_in_changed_phases, run
+from prerl_jax.trainer.start import run
 
 
 def tiny(*guards, second=(), **fields):
@@ -119,7 +120,7 @@ def test_back_to_the_beginning_and_an_end_before_the_last_step(tmp_path, setup, 
 
 def test_a_phase_that_was_ended_stays_ended_under_another_config(monkeypatch):
     """The first one after two of its five steps; the second had all of its three, and is given a fourth."""
-    monkeypatch.setattr(start, "at_phase", lambda state, mesh, index, done: (index, done))
+    monkeypatch.setattr(beginning, "at_phase", lambda state, mesh, index, done: (index, done))
     guards = GuardState(ended={"first": {"steps": 2, "reason": ""}})
     for second, step, place in ((3, 1, (0, 1)), (3, 2, (1, 0)), (3, 5, (2, 0)), (4, 5, (1, 3)), (4, 7, (2, 1))):
         phases = Phase("first", 5), Phase("second", second), Phase("third", 2)

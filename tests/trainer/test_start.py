@@ -2,15 +2,20 @@
 
 import contextlib
 import dataclasses
+import datetime
+from concurrent.futures import Future
 
+import chat_lab
 import pytest
 import tiny_run
 from tiny_run import Died
 
-from prerl_jax import ExactMatch, nsr
-from prerl_jax.config.io import render
+from prerl_jax import ExactMatch, JsonlProblems, nsr
 from prerl_jax.runtime import distributed
+from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.trainer import start
+from prerl_jax.trainer.loop import save
+from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.start import run
 from prerl_jax.verify import InProcessVerifier
 
@@ -26,8 +31,9 @@ def begin(tmp_path, monkeypatch):
             check(work)
             if saves:
                 state = dataclasses.replace(state, step=state.step + 1, phase_step=state.phase_step + 1)
-                extra = {"data": work.batches.get_state(), "config": render(config)}
-                work.checkpoints.save(1, state, extra, {}, boundary=False)
+                numbers: Future[dict] = Future()
+                numbers.set_result({})
+                save(work, work.setup.phases[0], state, Position(1, 0, 1), numbers)
             raise Died
 
         monkeypatch.setattr(start, "train", train)
@@ -167,3 +173,91 @@ def test_a_run_probes_its_verifiers_before_it_begins_and_under_another_config(be
     probed.clear()
     begin(dataclasses.replace(changed, data=dataclasses.replace(data, probe=False)), allow_config_change=True)
     assert probed == []
+
+
+@pytest.fixture
+def on_day(monkeypatch):
+    """Sets the date that chat templates see."""
+
+    def on_day(day):
+        class Clock(datetime.datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return cls(2024, 7, day)
+
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+
+    return on_day
+
+
+DATED = "{{ (date_string if date_string is defined else strftime_now('%d')) + '\n' }}" + chat_lab.TEMPLATE
+
+
+def test_a_resume_on_another_day_is_refused_if_the_prompts_have_the_date(begin, on_day, tmp_path):
+    config = chat_lab.of(tiny_run.config(), chat_lab.small(tmp_path / "model", DATED))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, max_prompt_tokens=16))
+    on_day(26)
+    begin(config, saves=True)
+    assert "resumed from the checkpoint at step 1" in begin(config)
+    on_day(27)
+    with pytest.raises(ValueError, match=r"cannot be resumed with other prompts") as refused:
+        run(config, tmp_path / "workdir", console=tiny_run.quiet())
+    told = str(refused.value)
+    for split, count in (("train", 64), ("evaluation", 4)):
+        assert (
+            f"data.{split} has other prompts than the checkpoint: {count} prompts then, {count} now; {count} of" in told
+        )
+    assert "The first that differs is that of problem 0:\n    then '26\\n" in told
+    assert "    now  '27\\n" in told
+    assert 'data.template=ChatTemplate(arguments=(("date_string", "26 Jul 2024"),))' in told
+    assert "--allow-config-change" in told
+    pinned = dataclasses.replace(config.data.template, arguments=(("date_string", "26"),))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, template=pinned))
+    assert "other prompts" not in begin(config, allow_config_change=True)
+    assert "resumed from the checkpoint at step 1" in begin(config)  # as the killed run before it
+
+
+def test_other_prompts_can_be_allowed(begin, tmp_path):
+    """With as many problems in the file, the run keeps its position in them; else their order begins anew."""
+    file, positions = tmp_path / "problems.jsonl", []
+
+    def problems(count, first):
+        lines = [f'{{"prompt": "{first + n}+1=", "answer": "{first + n + 1}"}}\n' for n in range(count)]
+        file.write_text("".join(lines))
+
+    config = tiny_run.config()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=JsonlProblems(path=str(file))))
+
+    def see(work):
+        positions.append(work.batches.position)
+
+    problems(8, 10)
+    begin(config, saves=True, check=lambda work: next(work.batches))
+    problems(8, 20)
+    with pytest.raises(ValueError, match=r"data\.train has other prompts .*\n.*'<s>10\+1='\n.*'<s>20\+1='"):
+        run(config, tmp_path / "workdir", console=tiny_run.quiet())
+    assert "data.train has other prompts" in begin(config, allow_config_change=True, check=see)
+    problems(9, 10)
+    with pytest.raises(ValueError, match=r"8 prompts then, 9 now; the first 8 agree"):
+        run(config, tmp_path / "workdir", console=tiny_run.quiet())
+    begin(config, allow_config_change=True, check=see)
+    assert positions == [1, 0]
+
+
+def test_a_checkpoint_without_a_record_of_its_prompts_resumes(begin, monkeypatch):
+    begin(saves=True)
+    restore = Checkpoints.restore
+
+    def older(self, abstract):
+        found = restore(self, abstract)
+        return dataclasses.replace(found, extra={k: v for k, v in found.extra.items() if k != "prompts"})
+
+    monkeypatch.setattr(Checkpoints, "restore", older)
+    assert "resumed from the checkpoint at step 1" in begin()
+
+
+def test_processes_with_different_prompts(tmp_path, monkeypatch):
+    """This process is the second of two, and the first has another date in its prompts."""
+    monkeypatch.setattr(distributed, "gather_text", lambda text: [text.replace("<s>", "<s>7", 1), text])
+    with pytest.raises(ValueError, match=r"differ in their prompts: <s>7.* on process 0, <s>.* on 1\. They need"):
+        run(tiny_run.config(), tmp_path / "workdir", console=tiny_run.quiet())

@@ -1,0 +1,88 @@
+"""What a checkpoint records of the prompts, and what it says of others. A token is the number of a character."""
+
+import dataclasses
+
+import pytest
+
+from prerl_jax.data import Example, Problem
+from prerl_jax.trainer import prompts
+from prerl_jax.trainer.prompts import difference, record
+
+
+def examples(*texts):
+    return [Example(Problem(text, "0"), tuple(map(ord, text))) for text in texts]
+
+
+def decode(tokens):
+    return "".join(map(chr, tokens))
+
+
+def compared(before, after):
+    """What is said of the prompts `after`, with the record of `before` as JSON has it."""
+    saved = prompts.PromptRecord(**dataclasses.asdict(record(before, decode)))
+    return difference(saved, record(after, decode), after, decode)
+
+
+THREE = examples("day 26: a", "day 26: bb", "day 26: c")
+
+
+def test_the_same_prompts():
+    assert compared(THREE, examples("day 26: a", "day 26: bb", "day 26: c")) is None
+    assert compared([], []) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [
+        (
+            examples("day 27: a", "day 27: bb", "day 27: c"),
+            "3 prompts then, 3 now; 3 of the first 3 differ. The first that differs is that of problem 0:\n"
+            "    then 'day 26: a'\n    now  'day 27: a'",
+        ),
+        (
+            examples("day 26: a", "day 26: bb", "day 26: d"),
+            "3 prompts then, 3 now; 1 of the first 3 differ. The first that differs is that of problem 2, which is "
+            "now\n    'day 26: d'",
+        ),
+        (THREE[:2], "3 prompts then, 2 now; the first 2 agree"),
+        ([*THREE, *THREE], "3 prompts then, 6 now; the first 3 agree"),
+        (
+            [THREE[0], THREE[2]],
+            "3 prompts then, 2 now; 1 of the first 2 differ. The first that differs is that of problem 1, which is "
+            "now\n    'day 26: c'",
+        ),
+        (
+            examples("day 26: ab", "day 26: b"),  # the same characters in other prompts
+            "3 prompts then, 2 now; 2 of the first 2 differ. The first that differs is that of problem 0:\n"
+            "    then 'day 26: a'\n    now  'day 26: ab'",
+        ),
+    ],
+)
+def test_the_first_difference(after, says):
+    assert compared(THREE, after) == says
+
+
+def test_long_prompts_are_shown_around_their_difference():
+    was, here = examples("x" * 500 + "1" + "y" * 500), examples("x" * 500 + "2" + "y" * 500)
+    assert f"then '{'x' * 60}1{'y' * 59}'\n    now  '{'x' * 60}2{'y' * 59}'" in compared(was, here)
+    was, here = examples("x" * 3000 + "1"), examples("x" * 3000 + "2")
+    assert compared(was, here).endswith(f"problem 0, which is now\n    '{'x' * 240}'")
+
+
+def test_of_very_many_prompts_the_digest_alone_is_kept(monkeypatch):
+    monkeypatch.setattr(prompts, "MOST", 2)
+    assert record(THREE, decode).each == ""
+    assert compared(THREE, list(THREE)) is None
+    other = examples("day 26: a", "day 26: bb", "day 26: d")
+    assert compared(THREE, other) == (
+        "3 prompts then, 3 now. Which of them differ is not recorded for more than 2 prompts"
+    )
+    assert "then 'day 26: a'\n    now  'day 27: a'" in compared(THREE, examples("day 27: a", "", ""))
+
+
+def test_a_record_is_small():
+    many = examples(*map(str, range(1000)))
+    kept = record(many, decode)
+    assert (kept.count, len(kept.hashes), len(set(kept.hashes))) == (1000, 1000, 1000)
+    assert len(kept.each) == 4 * -(-4000 // 3)
+    assert kept.first == "0"
