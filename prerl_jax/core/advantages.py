@@ -25,6 +25,7 @@ from typing import Any, TypeGuard
 
 import jax.numpy as jnp
 
+from prerl_jax.core.grouping import centred, deviation, groups, over_known, response_rewards
 from prerl_jax.core.traits import AdvantageTraits, check_traits
 from prerl_jax.core.types import AdvantageEstimator, Array, Rollouts, ValueAdvantageEstimator
 
@@ -59,7 +60,7 @@ class GroupRelative:
         rewards, known = groups(response_rewards(rollouts), group_size), groups(rollouts.known_mask, group_size)
         advantages = centred(rewards, known)
         if self.normalize_std:
-            advantages = advantages / _deviation(rewards, known)
+            advantages = advantages / deviation(rewards, known)
         return _selected(advantages.reshape(-1), self.keep, rollouts)
 
 
@@ -82,9 +83,13 @@ class LeaveOneOut:
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
         rewards, known = groups(response_rewards(rollouts), group_size), groups(rollouts.known_mask, group_size)
-        count = known.sum(axis=1, keepdims=True, dtype=jnp.float32)
-        advantages = centred(rewards, known) * count / jnp.maximum(count - 1, 1)
-        return _selected(advantages.reshape(-1), self.keep, rollouts)
+        differences = centred(rewards, known)
+
+        def of_others(where: Array | None) -> Array:
+            count = group_size if where is None else where.sum(axis=1, keepdims=True)
+            return differences * count / jnp.maximum(count - 1, 1)
+
+        return _selected(over_known(of_others, known).reshape(-1), self.keep, rollouts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +123,8 @@ class BatchNormalized:
         # Rewards centred by group already have mean 0. Subtracting their mean again would bring its rounding back.
         compared = (rewards, rollouts.known_mask)
         rows = [groups(x, group_size) if self.group_baseline else x[None] for x in compared]
-        differences = centred(*rows).reshape(1, -1)
-        advantages = differences / _deviation(differences, rollouts.known_mask[None])
-        return _selected(advantages.reshape(-1), self.keep, rollouts)
+        differences = centred(*rows).reshape(-1)
+        return _selected(differences / deviation(differences, rollouts.known_mask), self.keep, rollouts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,60 +217,6 @@ class DropTruncated:
         if not reads_values(self.advantage):
             raise ValueError(f"{self.advantage} reads no values of a critic, so it has no targets for one.")
         return self.advantage.targets(rollouts, values)
-
-
-def response_rewards(rollouts: Rollouts) -> Array:
-    """The reward of each response, f32[B]; rewards by token are summed."""
-    rewards = jnp.asarray(rollouts.rewards, jnp.float32)
-    return rewards if rewards.ndim == 1 else rewards.sum(axis=1)
-
-
-def centred(values: Array, known: Array) -> Array:
-    """f32[N, G] minus the mean of each row's known values, bool[N, G]; 0 where a value is not known.
-
-    Differences that are rounding alone become exactly 0. A row's first known value is subtracted before the mean is
-    taken, so equal values leave no rounding at any length. Values that are not known are not read.
-    """
-    shifted = jnp.where(known, values - first_known(values, known), 0.0)
-    difference = shifted - shifted.mean(axis=1, keepdims=True, where=known)
-    size = jnp.abs(values).max(axis=1, keepdims=True, where=known, initial=0.0)
-    rounding = 8 * jnp.finfo(values.dtype).eps * size
-    return jnp.where(known & ~(jnp.abs(difference) <= rounding), difference, 0.0)
-
-
-def first_known(values: Array, known: Array) -> Array:
-    """[N, 1], the first known value of each row [N, G], bool[N, G]; the row's first value if none is known."""
-    return jnp.take_along_axis(values, jnp.argmax(known, axis=1, keepdims=True), axis=1)
-
-
-def equal_groups(rollouts: Rollouts, group_size: int) -> Array:
-    """bool[B], True in groups whose known rewards are all equal, and in groups with fewer than two of them."""
-    rewards, known = by_group(response_rewards(rollouts), group_size), by_group(rollouts.known_mask, group_size)
-    equal = ((rewards == first_known(rewards, known)) | ~known).all(axis=1)
-    return jnp.repeat(equal, group_size)
-
-
-def groups(rewards: Array, group_size: int) -> Array:
-    """[B] -> [B / G, G]; ValueError for groups of one, and if the group size does not divide B."""
-    if group_size < 2:
-        raise ValueError(
-            f"A group-relative advantage compares the responses to one prompt; with group_size = {group_size} it is "
-            "always 0. Sample at least 2 responses a prompt (group_size >= 2)."
-        )
-    return by_group(rewards, group_size)
-
-
-def by_group(values: Array, group_size: int) -> Array:
-    """[B] -> [B / G, G]; ValueError if the group size does not divide B."""
-    if values.shape[0] % group_size:
-        raise ValueError(f"{values.shape[0]} rewards do not divide into groups of {group_size}.")
-    return values.reshape(-1, group_size)
-
-
-def _deviation(values: Array, known: Array) -> Array:
-    """f32[N, 1], the sample standard deviation (ddof=1) of each row's known values + 1e-6; 1 for fewer than two."""
-    deviation = jnp.std(values, axis=1, ddof=1, keepdims=True, where=known)
-    return jnp.where(known.sum(axis=1, keepdims=True) > 1, deviation + 1e-6, 1.0)
 
 
 def _selected(advantages: Array, keep: str, rollouts: Rollouts) -> tuple[Array, Array]:

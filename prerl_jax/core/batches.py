@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.advantages import by_group, equal_groups, reads_values
+from prerl_jax.core.advantages import reads_values
 from prerl_jax.core.critic import value_batch
 from prerl_jax.core.gae import missing_values
+from prerl_jax.core.grouping import by_group, equal_groups
 from prerl_jax.core.phases import Phase, Term
 from prerl_jax.core.reward_shaping import divergence_alone, reward_on_last_token
 from prerl_jax.core.spaces import missing_key, response_part

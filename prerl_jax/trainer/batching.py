@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prerl_jax.core.batches import make_layout, make_prepare, unknown_logprobs
+from prerl_jax.core.grouping import over_known
 from prerl_jax.core.objectives import Reinforce
 from prerl_jax.core.packing import pack, plan, unpack
 from prerl_jax.core.phases import Phase
@@ -241,8 +242,8 @@ def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
     any_known, any_right, any_wrong = (x.any(axis=1) for x in (by_group[0], by_group[1], by_group[0] & ~by_group[1]))
     lengths = rollouts.response_mask.sum(axis=1)
     return {
-        "train/reward": rollouts.rewards.mean(where=known),
-        "train/accuracy": right.mean(where=known),
+        "train/reward": over_known(lambda where: rollouts.rewards.mean(where=where), known),
+        "train/accuracy": over_known(lambda where: right.mean(where=where), known),
         "train/unknown": (~known).mean(),
         "train/solved_groups": (any_known & ~any_wrong).mean(),
         "train/unsolved_groups": (any_known & ~any_right).mean(),

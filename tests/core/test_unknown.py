@@ -9,8 +9,8 @@ import pytest
 import toy
 
 import prerl_jax as pj
-from prerl_jax.core.advantages import equal_groups
 from prerl_jax.core.gae import whiten
+from prerl_jax.core.grouping import equal_groups
 
 # Three groups of four: one of 1, 0, 0; one of a single known response; one of equal rewards. "?" is unknown.
 KNOWN = np.asarray([1, 0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1], bool)
@@ -206,4 +206,5 @@ def test_an_estimator_of_ones_own_trains_on_no_unknown_response():
         batch = pj.make_prepare(pj.Phase("p", 1, advantage=advantage), 4)(sampled(known=known))
         np.testing.assert_array_equal((batch.weights != 0).any(axis=1), trained)
         np.testing.assert_array_equal((batch.advantages != 0).any(axis=1), trained)
+        assert np.isfinite(np.asarray(batch.advantages)).all()
     np.testing.assert_allclose(batch.advantages[0, 3], 1 / 3, rtol=1e-6)
