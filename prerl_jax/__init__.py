@@ -111,6 +111,7 @@ from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 from prerl_jax.rollout.static import StaticBatching
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.verify.after_thinking import AfterThinking
+from prerl_jax.verify.answer_line import AnswerLine
 from prerl_jax.verify.batch import BatchVerifier, Verifier, VerifierTraits
 from prerl_jax.verify.boxed import BoxedAnswer
 from prerl_jax.verify.by_source import BySource
@@ -118,8 +119,11 @@ from prerl_jax.verify.combined import CombinedReward, Weighted
 from prerl_jax.verify.exact import ExactMatch
 from prerl_jax.verify.function import BatchFunctionVerifier, FunctionVerifier
 from prerl_jax.verify.gsm8k import GSM8KAnswer
+from prerl_jax.verify.integer import IntegerAnswer
 from prerl_jax.verify.judgement import Judgement
+from prerl_jax.verify.math_answer import MathAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
+from prerl_jax.verify.pattern import RegexAnswer
 
 __all__ = [
     "CISPO",
@@ -133,6 +137,7 @@ __all__ = [
     "AdvantageTraits",
     "AfterThinking",
     "AlignmentSpec",
+    "AnswerLine",
     "Arm",
     "Batch",
     "BatchFunctionVerifier",
@@ -170,6 +175,7 @@ __all__ = [
     "Guard",
     "Head",
     "InitialModel",
+    "IntegerAnswer",
     "JsonlProblems",
     "Judgement",
     "KLPenalty",
@@ -177,6 +183,7 @@ __all__ = [
     "Linear",
     "LogprobFloor",
     "LossAggregation",
+    "MathAnswer",
     "MeshSpec",
     "Message",
     "Model",
@@ -198,6 +205,7 @@ __all__ = [
     "ProblemSource",
     "PromptDropout",
     "Prompts",
+    "RegexAnswer",
     "Reinforce",
     "RewardShaping",
     "RewardShapingTraits",

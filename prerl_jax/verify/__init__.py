@@ -1,6 +1,7 @@
 """Rewards: one file for each kind of answer. A verifier maps (problem, response text) to a judgement or a reward."""
 
 from prerl_jax.verify.after_thinking import AfterThinking
+from prerl_jax.verify.answer_line import AnswerLine
 from prerl_jax.verify.batch import (
     BatchVerifier,
     ChecksProblems,
@@ -20,15 +21,19 @@ from prerl_jax.verify.exact import ExactMatch
 from prerl_jax.verify.function import BatchFunctionVerifier, FunctionVerifier
 from prerl_jax.verify.gsm8k import GSM8KAnswer
 from prerl_jax.verify.in_process import InProcessVerifier
+from prerl_jax.verify.integer import IntegerAnswer
 from prerl_jax.verify.judgement import UNKNOWN, Judgement, Verdict, Verified, right_or_wrong
+from prerl_jax.verify.math_answer import MathAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
 from prerl_jax.verify.opening import open_verifier
+from prerl_jax.verify.pattern import RegexAnswer
 from prerl_jax.verify.usable import usable
 from prerl_jax.verify.workers import VerifierPool
 
 __all__ = [
     "UNKNOWN",
     "AfterThinking",
+    "AnswerLine",
     "BatchFunctionVerifier",
     "BatchVerifier",
     "BoxedAnswer",
@@ -40,9 +45,12 @@ __all__ = [
     "FunctionVerifier",
     "GSM8KAnswer",
     "InProcessVerifier",
+    "IntegerAnswer",
     "Judgement",
+    "MathAnswer",
     "MultipleChoice",
     "NoVerifierError",
+    "RegexAnswer",
     "SingleVerifier",
     "Verdict",
     "Verified",
