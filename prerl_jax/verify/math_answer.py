@@ -34,7 +34,7 @@ class MathAnswer:
     """
 
     seconds: float = 2.0
-    traits = VerifierTraits(needs_workers=True)
+    traits = VerifierTraits(needs_workers=True, imports=("math_verify", "sympy"))
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("math_verify") is None:
