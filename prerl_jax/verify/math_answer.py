@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import threading
+from collections.abc import Callable
 
 from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import VerifierTraits
@@ -13,7 +14,7 @@ from prerl_jax.verify.boxes import last_answers
 from prerl_jax.verify.judgement import Judgement, right_or_wrong
 from prerl_jax.verify.math_forms import same_answer, same_spelling, tidy
 from prerl_jax.verify.numbers import read_number
-from prerl_jax.verify.symbolic import load, same_expression, time_limit, too_complex
+from prerl_jax.verify.symbolic import load, same_expression, time_limit, too_complex, warm_up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class MathAnswer:
     Raises ValueError if math-verify is not installed, or for no time.
     """
 
-    seconds: float = 2.0
+    seconds: float = 5.0
     traits = VerifierTraits(needs_workers=True)
 
     def __post_init__(self) -> None:
@@ -41,6 +42,9 @@ class MathAnswer:
             raise ValueError("MathAnswer needs the package math-verify: pip install 'prerl_jax[math]'.")
         if not self.seconds > 0:
             raise ValueError(f"MathAnswer.seconds must be above 0, got {self.seconds}.")
+
+    def __reduce__(self) -> tuple[Callable[[float], MathAnswer], tuple[float]]:
+        return _loaded, (self.seconds,)  # so a worker imports math-verify at its start, not at its first response
 
     def __call__(self, problem: Problem, response: str) -> Judgement | None:
         """The judgement of one response; None, unknown, if its time is up. It never raises on a response.
@@ -50,18 +54,18 @@ class MathAnswer:
             RuntimeError: it is not called in the main thread of a process, as in a worker; it needs an alarm there.
         """
         require_answer(problem)
-        answers = tuple(dict.fromkeys(tidy(answer) for answer in last_answers(response)))
-        if not answers:
+        answer = boxed_answer(response)
+        if not answer:
             return right_or_wrong(False, format_ok=False)
-        answer, gold = ", ".join(answers), tidy(problem.answer)
         number = read_number(answer)
-        right = self._same(answer, gold)
+        right = self._same(answer, tidy(problem.answer))
         return None if right is None else right_or_wrong(right, str(number) if number else answer, format_ok=True)
 
     def check(self, problem: Problem) -> None:
         """Raises ValueError if the ground truth is empty, or a word that stands for a missing answer ("proof")."""
         require_answer(problem)
-        if not last_answers(self.write(problem)):
+        answer = boxed_answer(self.write(problem))
+        if not answer or not same_spelling(answer, tidy(problem.answer)):
             raise ValueError(f"the ground truth cannot be written in a box: {problem}")
 
     def write(self, problem: Problem) -> str:
@@ -80,3 +84,13 @@ class MathAnswer:
         with time_limit(self.seconds):
             same = same_answer(answer, gold, same_expression)
         return same
+
+
+def boxed_answer(response: str) -> str:
+    """The answer in the last boxes, as a list if there are several; "" if there is none."""
+    return ", ".join(dict.fromkeys(tidy(answer) for answer in last_answers(response)))
+
+
+def _loaded(seconds: float) -> MathAnswer:
+    warm_up()
+    return MathAnswer(seconds)

@@ -139,6 +139,12 @@ def load() -> None:
     _math_verify()
 
 
+def warm_up() -> None:
+    """Compares something of each kind, since SymPy imports much of itself at first use, which takes seconds."""
+    for answer, gold in (("(x+1)^2", "x^2+2x+1"), ("x>2", r"(2,\infty)"), (r"\sqrt{12}", r"2\sqrt{3}")):
+        same_expression(answer, gold)
+
+
 @functools.lru_cache(maxsize=256)
 def _parse(text: str) -> Any:
     """The SymPy expression, not evaluated; None if the text is none."""
