@@ -34,8 +34,13 @@ class MathAnswer:
     Raises ValueError if math-verify is not installed, or for no time.
     """
 
+<<<<<<< HEAD
     seconds: float = 5.0
     traits = VerifierTraits(needs_workers=True)
+=======
+    seconds: float = 2.0
+    traits = VerifierTraits(needs_workers=True, imports=("math_verify", "sympy"))
+>>>>>>> verify
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("math_verify") is None:
