@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import threading
-from collections.abc import Callable
 
 from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import VerifierTraits
@@ -14,7 +13,7 @@ from prerl_jax.verify.boxes import last_answers
 from prerl_jax.verify.judgement import Judgement, right_or_wrong
 from prerl_jax.verify.math_forms import same_answer, same_spelling, tidy
 from prerl_jax.verify.numbers import read_number
-from prerl_jax.verify.symbolic import load, same_expression, time_limit, too_complex, warm_up
+from prerl_jax.verify.symbolic import load, same_expression, time_limit, too_complex
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,22 +33,14 @@ class MathAnswer:
     Raises ValueError if math-verify is not installed, or for no time.
     """
 
-<<<<<<< HEAD
     seconds: float = 5.0
-    traits = VerifierTraits(needs_workers=True)
-=======
-    seconds: float = 2.0
     traits = VerifierTraits(needs_workers=True, imports=("math_verify", "sympy"))
->>>>>>> verify
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("math_verify") is None:
             raise ValueError("MathAnswer needs the package math-verify: pip install 'prerl_jax[math]'.")
         if not self.seconds > 0:
             raise ValueError(f"MathAnswer.seconds must be above 0, got {self.seconds}.")
-
-    def __reduce__(self) -> tuple[Callable[[float], MathAnswer], tuple[float]]:
-        return _loaded, (self.seconds,)  # so a worker imports math-verify at its start, not at its first response
 
     def __call__(self, problem: Problem, response: str) -> Judgement | None:
         """The judgement of one response; None, unknown, if its time is up. It never raises on a response.
@@ -94,8 +85,3 @@ class MathAnswer:
 def boxed_answer(response: str) -> str:
     """The answer in the last boxes, as a list if there are several; "" if there is none."""
     return ", ".join(dict.fromkeys(tidy(answer) for answer in last_answers(response)))
-
-
-def _loaded(seconds: float) -> MathAnswer:
-    warm_up()
-    return MathAnswer(seconds)
