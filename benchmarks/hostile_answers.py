@@ -1,6 +1,6 @@
 r"""Answers that are made to hang, to crash or to fool a verifier, through its workers: what one must survive in a run.
 
-    python benchmarks/hostile_answers.py [--verifier "MathAnswer()"] [--answers 10000] [--workers 2] [--timeout 2]
+    python benchmarks/hostile_answers.py [--verifier "MathAnswer()"] [--answers 10000] [--workers 2]
 
 The answers are of many kinds, drawn with a seed: deep braces, numbers of 100,000 digits, towers of powers, factorials,
 large matrices and sets, strange Unicode, megabytes of one character, code, and bait for regular expressions. Each is a
@@ -282,7 +282,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--verifier", type=parse, default=best, help=f"an expression (default: {best})")
     p.add_argument("--answers", type=int, default=10_000, help="how many (default: 10000)")
     p.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
-    p.add_argument("--timeout", type=float, default=2.0, help="seconds for one answer (default: 2)")
+    p.add_argument("--timeout", type=float, default=10.0, help="seconds for one answer (default: 10)")
     p.add_argument("--memory", type=float, default=1.0, help="GiB that a worker may allocate (default: 1)")
     p.add_argument("--seed", type=int, default=0, help="of the answers (default: 0)")
     p.add_argument("--quick", action="store_true", help="200 answers")

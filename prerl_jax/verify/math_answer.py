@@ -33,8 +33,8 @@ class MathAnswer:
     Raises ValueError if math-verify is not installed, or for no time.
     """
 
-    seconds: float = 2.0
-    traits = VerifierTraits(needs_workers=True)
+    seconds: float = 5.0
+    traits = VerifierTraits(needs_workers=True, imports=("math_verify", "sympy"))
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("math_verify") is None:
@@ -50,18 +50,18 @@ class MathAnswer:
             RuntimeError: it is not called in the main thread of a process, as in a worker; it needs an alarm there.
         """
         require_answer(problem)
-        answers = tuple(dict.fromkeys(tidy(answer) for answer in last_answers(response)))
-        if not answers:
+        answer = boxed_answer(response)
+        if not answer:
             return right_or_wrong(False, format_ok=False)
-        answer, gold = ", ".join(answers), tidy(problem.answer)
         number = read_number(answer)
-        right = self._same(answer, gold)
+        right = self._same(answer, tidy(problem.answer))
         return None if right is None else right_or_wrong(right, str(number) if number else answer, format_ok=True)
 
     def check(self, problem: Problem) -> None:
         """Raises ValueError if the ground truth is empty, or a word that stands for a missing answer ("proof")."""
         require_answer(problem)
-        if not last_answers(self.write(problem)):
+        answer = boxed_answer(self.write(problem))
+        if not answer or not same_spelling(answer, tidy(problem.answer)):
             raise ValueError(f"the ground truth cannot be written in a box: {problem}")
 
     def write(self, problem: Problem) -> str:
@@ -80,3 +80,8 @@ class MathAnswer:
         with time_limit(self.seconds):
             same = same_answer(answer, gold, same_expression)
         return same
+
+
+def boxed_answer(response: str) -> str:
+    """The answer in the last boxes, as a list if there are several; "" if there is none."""
+    return ", ".join(dict.fromkeys(tidy(answer) for answer in last_answers(response)))
