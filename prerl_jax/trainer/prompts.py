@@ -54,7 +54,7 @@ class PromptRecord:
 
 
 def record(examples: Sequence[Example], decode: Decode) -> PromptRecord:
-    """The record of the prompts of examples. It takes about 5 microseconds a prompt."""
+    """The record of the prompts of examples. It takes about 6 microseconds a prompt of 170 tokens."""
     whole, each = hashlib.sha256(), []
     for example in examples:
         digest = hashlib.sha256(struct.pack(f"<{len(example.tokens)}i", *example.tokens)).digest()[:DIGEST_BYTES]
