@@ -22,22 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from prerl_jax.analysis.marked_text import mark, own_words
+from prerl_jax.analysis.openings import Spans, find_openings
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 
 Thoughts = tuple[Thought, ...]
 """Kinds of thoughts."""
-
-_QUOTED = re.compile(
-    "|".join(
-        (
-            r"\u201c[^\u201c\u201d\n]{1,200}\u201d",  # typographic quotation marks, double and single
-            r"\u2018[^\u2018\u2019\n]{1,200}\u2019(?!\w)",
-            r"\"[^\"\n]{1,200}\"",
-            r"(?<!\w)'[^'\n]{1,200}'(?!\w)",
-            r"`[^`\n]{1,200}`",
-        )
-    )
-)
 
 
 def count_matches(pattern: str, texts: Sequence[str]) -> np.ndarray:
@@ -70,10 +60,9 @@ def count_thoughts(texts: Sequence[str], thoughts: Thoughts = THOUGHTS) -> dict[
     Raises:
       ValueError: a pattern is not a regular expression, or it matches the empty text.
     """
-    spoken = [_own_words(text) for text in texts]
-    return {
-        thought.name: np.array([len(_found(thought, text)) for text in spoken], dtype=np.int64) for thought in thoughts
-    }
+    counts = [[len(spans) for spans in _spans(text, thoughts)] for text in texts]
+    table = np.array(counts, dtype=np.int64).reshape(len(texts), len(thoughts))
+    return {thought.name: table[:, kind] for kind, thought in enumerate(thoughts)}
 
 
 def find_thoughts(text: str, thoughts: Thoughts = THOUGHTS) -> list[tuple[str, int, int]]:
@@ -89,9 +78,8 @@ def find_thoughts(text: str, thoughts: Thoughts = THOUGHTS) -> list[tuple[str, i
     Raises:
       ValueError: a pattern is not a regular expression, or it matches the empty text.
     """
-    spoken = _own_words(text)
-    spans = [(thought.name, *match.span()) for thought in thoughts for match in _found(thought, spoken)]
-    return sorted(spans, key=lambda span: span[1:])
+    found = zip(thoughts, _spans(text, thoughts), strict=True)
+    return sorted(((thought.name, *span) for thought, spans in found for span in spans), key=lambda span: span[1:])
 
 
 def thoughts_by_step(
@@ -161,14 +149,20 @@ def thoughts_before_and_after(
     return {name: Change(*(float(c[name].mean()) for c in counts)) for name in counts[0]}
 
 
-def _found(thought: Thought, spoken: str) -> list[re.Match[str]]:
-    return list(_at_word_edges(thought.patterns, re.IGNORECASE | re.MULTILINE).finditer(spoken))
+def _spans(text: str, thoughts: Thoughts) -> list[Spans]:
+    """For each kind, where its thoughts are in the text."""
+    words = own_words(text)
+    spans = [_matches(thought.patterns, words) for thought in thoughts]
+    if any(thought.openings for thought in thoughts):
+        opened = find_openings(mark(words), tuple(thought.openings for thought in thoughts))
+        spans = [found + more for found, more in zip(spans, opened, strict=True)]
+    return spans
 
 
-def _own_words(text: str) -> str:
-    """The text with quoted parts blanked out; all other characters keep their positions."""
-    text = _QUOTED.sub(lambda match: match[0][0] + "\0" * (len(match[0]) - 2) + match[0][-1], text)
-    return text.replace("\u2019", "'")
+def _matches(patterns: tuple[str, ...], words: str) -> Spans:
+    if not patterns:
+        return []
+    return [match.span() for match in _at_word_edges(patterns, re.IGNORECASE | re.MULTILINE).finditer(words)]
 
 
 @functools.cache
