@@ -28,11 +28,11 @@ _QUOTED = re.compile(
 )
 _AFTER = (
     *((end, CLAUSE) for end in ("... ", "\u2026 ", "e.g. ", "i.e. ")),
-    *((end + closing + " ", SENTENCE) for end in ".!?" for closing in ("", '"', ")", "*", "**", "$")),
-    *((end + " ", CLAUSE) for end in (*",:;)-*\u2014\u2013", " but")),
-    *((f"\\{command}{{", SENTENCE) for command in ("textbf", "textit", "emph")),
+    *((end, SENTENCE) for end in ("\n", ". ", "! ", "? ", r"\textbf{", r"\textit{", r"\emph{")),
+    *((end, CLAUSE) for end in (", ", ": ", "; ", ") ", "- ", "* ", "\u2014 ", "\u2013 ", " but ")),
 )
-_TAG = re.compile(r"(</?[a-z]+)>")
+"""A mark takes the place of the last character of each of these."""
+_CLOSED = re.compile(r"([.!?][\")\]*_$]{1,3}|</?[a-z]+)[ >]")  # the end of a sentence and what closes it, or a tag
 _NAME = re.compile(rf"[ {CLAUSE}](?=[A-Z][a-z])")
 
 
@@ -44,12 +44,13 @@ def own_words(text: str) -> str:
 def mark(words: str) -> str:
     """The text, as `own_words` returns it, in lower case and with its beginnings marked.
 
-    A line break is a mark of a sentence, too. One is put before the text, so position i becomes i + 1.
+    A mark is put before the text, too, so position i becomes i + 1.
     """
+    words = _CLOSED.sub(rf"\1{SENTENCE}", words)
     for end, sign in _AFTER:
         words = words.replace(end, end[:-1] + sign)
-    words = _NAME.sub(CAPITAL, _TAG.sub(rf"\1{SENTENCE}", words))
-    return "\n" + words.replace("\u0130", "I").lower()  # lower() makes two characters of this letter alone
+    words = _NAME.sub(CAPITAL, words)
+    return SENTENCE + words.replace("\u0130", "I").lower()  # lower() makes two characters of this letter alone
 
 
 def _blank(quotation: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
 """Phrases that are a thought where a sentence or a clause begins with them, and how they are found in marked text.
 
-Regular expressions that look for a beginning and then for one of many phrases are slow, because they try every character
-of a text. `find_openings` looks at the beginnings only, and tries only the phrases that begin with the word there.
+A regular expression that looks for a beginning and then for one of many phrases is slow, because it tries every
+character of a text. A `Finder` looks at beginnings only, and there at the phrases only that begin with the next word.
 """
 
 from __future__ import annotations
@@ -10,21 +10,33 @@ import dataclasses
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prerl_jax.analysis.marked_text import CAPITAL, CLAUSE, SENTENCE
 
 Spans = list[tuple[int, int]]
 """(start, end) of matches in a text."""
 
-PLACES = {"sentence": "\n" + SENTENCE, "clause": CLAUSE + CAPITAL + "(\u2014\u2013", "anywhere": ""}
-"""Where an opening may be, from the strictest place on: the marks of that place and of all places before it."""
-JUNK = r"[ \t\r\x1c-\x1f\"'*_#>\[$-]{0,8}(?:\(?\w[.)]\s)?"
-"""What may stand between a mark and its first word: emphasis, bullets, "(a) "."""
-LEADING = (
-    r"(?:(?:but|and|oh|no|so|ah|ok|okay|alright|well|yes|yeah|uh|um|now|or|then|also|because|since|please),?\s+){0,2}"
+_MARKS = {"sentence": SENTENCE, "clause": CLAUSE + CAPITAL + "(\u2014\u2013"}
+PLACES = {
+    "sentence": ("sentence",),
+    "clause": ("sentence", "clause"),
+    "anywhere": ("sentence", "clause", "anywhere", "speaker"),
+    "speaker": ("speaker",),
+}
+"""Where an opening of each place counts: what may begin a clause may begin a sentence, too."""
+
+_JUNK = r"[ \t\r\x1d\x1e\"'*_#>\[$-]*+(?:\(?\w[.)]\s)?"  # emphasis, bullets, "(a) "
+_LEADING = (
+    r"(?:(?:but|and|oh|no|so|ah|ok|okay|alright|well|yes|yeah|uh|um|now|or|then|also|because|since|finally|please|maybe"
+    r"|perhaps|anyway),?[ \x1d\x1e]+){0,2}"
 )
-"""Words that may stand before the thought."""
+_ALSO = (
+    r"will|can|could|should|must|might|may|have|had|need\s+to|have\s+to|want\s+to|like\s+to|got\s+to|better|try\s+to"
+    r"|try\s+and|now|just|quickly|also|then|next|carefully|really|always|simply|instead|probably|definitely|accidentally"
+    r"|actually|seem\s+to|did|briefly|still|only"
+)
+_SPEAKER = rf"(let(?='s\b|\s+me\b|\s+us\b)|lets|i|we)(?:'ll|'ve|'d|'s|\s+me|\s+us)?(?:\s+(?:{_ALSO})){{0,4}}\s+"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +44,10 @@ class Opening:
     """Phrases that are a thought where they stand at the beginning of a sentence or of a clause.
 
     Attributes:
-      place: "sentence", "clause" (which a sentence also begins), or "anywhere".
-      phrases: regular expressions for marked text (lower case). Each begins with a word of plain letters, and a space in
-        it matches any white space.
+      place: "sentence", "clause" (or a sentence), "anywhere", or "speaker": after the speaker, as in "let me", "we",
+        "I should now" or "I may have".
+      phrases: regular expressions for marked text (lower case). Each begins with a word of the letters a to z. A space
+        matches any white space.
       then: a regular expression that follows each phrase.
 
     Raises:
@@ -53,73 +66,85 @@ class Opening:
 
 
 Openings = tuple[Opening, ...]
-_Table = dict[str | None, dict[str, list[tuple[int, tuple[str, ...]]]]]
+_Rests = Sequence[tuple[int, re.Pattern[str]]]
+"""Kinds, and what must follow the first word of their phrases."""
+_Tried = Mapping[str, _Rests]
+"""By the first word."""
 
 
-def find_openings(marked: str, kinds: tuple[Openings, ...]) -> list[Spans]:
-    """Finds the openings of several kinds in a text.
+@dataclasses.dataclass(frozen=True)
+class Finder:
+    """Finds the openings of several kinds; `finder` makes one.
 
-    Args:
-      marked: a text as `marked_text.mark` returns it.
-      kinds: the openings of each kind.
+    Attributes:
+      beginning: matches every beginning. Its groups are the mark (None in the middle of a clause), the speaker (None if
+        there is none), and a word.
+      tried: for each mark, what is tried after the first word.
+      spoken: what is tried after the first word that follows the speaker.
+      kinds: the number of kinds.
+    """
 
-    Returns:
-      For each kind, where the first of its openings in each sentence is, in the positions of the unmarked text.
+    beginning: re.Pattern[str]
+    tried: Mapping[str | None, _Tried]
+    spoken: _Tried
+    kinds: int
+
+    def find(self, marked: str) -> list[Spans]:
+        """For each kind, where the first of its openings in each sentence is, in the positions of the unmarked text.
+
+        Args:
+          marked: a text as `marked_text.mark` returns it.
+        """
+        found: list[Spans] = [[] for _ in range(self.kinds)]
+        counted: set[int] = set()  # the kinds that this sentence has already
+
+        def try_(rests: _Rests, start: int, after: int) -> None:
+            for kind, rest in rests:
+                if kind not in counted and (match := rest.match(marked, after)):
+                    counted.add(kind)
+                    found[kind].append((start - 1, match.end() - 1))
+
+        for match in self.beginning.finditer(marked):
+            mark, speaker, word = match.groups()
+            if mark == SENTENCE:
+                counted.clear()
+            if speaker:
+                try_(self.spoken.get(word, ()), match.start(2), match.end(3))
+                try_(self.tried[mark].get(speaker, ()), match.start(2), match.end(2))
+            elif rests := self.tried[mark].get(word):
+                try_(rests, match.start(3), match.end(3))
+        return found
+
+
+@functools.cache
+def finder(kinds: tuple[Openings, ...]) -> Finder:
+    """Finds these openings, those of each kind.
 
     Raises:
       ValueError: an opening is not a regular expression.
     """
-    beginning, table = _index(kinds)
-    found: list[Spans] = [[] for _ in kinds]
-    last = [0] * len(kinds)
-    for match in beginning.finditer(marked):
-        first = match.lastindex or 0
-        for kind, rests in table[match[1]].get(match[first], ()):
-            if hit := _rest(rests).match(marked, match.end()):
-                start = match.start(first)
-                if not found[kind] or _sentence_ends(marked, last[kind], start):
-                    found[kind].append((start - 1, hit.end() - 1))
-                last[kind] = start
-    return found
-
-
-def require_valid(openings: Openings) -> None:
-    """Raises ValueError where one of them is not a regular expression."""
-    for rests in {rests for words in _index((openings,))[1].values() for found in words.values() for _, rests in found}:
-        _rest(rests)
-
-
-def _sentence_ends(marked: str, start: int, end: int) -> bool:
-    return any(marked.find(sign, start, end) >= 0 for sign in PLACES["sentence"])
-
-
-@functools.cache
-def _index(kinds: tuple[Openings, ...]) -> tuple[re.Pattern[str], _Table]:
-    """An expression for all beginnings, and {its group 1, the mark: {its last group, the word: what may follow}}."""
-    rests: dict[str, dict[str, dict[int, list[str]]]] = {p: defaultdict(lambda: defaultdict(list)) for p in PLACES}
+    rests: dict[str, dict[str, dict[int, list[str]]]] = {
+        place: defaultdict(lambda: defaultdict(list)) for place in PLACES
+    }
     for kind, openings in enumerate(kinds):
         for opening in openings:
             for phrase in opening.phrases:
-                word = re.match("[a-z]+", phrase)[0]  # type: ignore[index]  # __post_init__ has seen to it
-                for place in _within(opening.place):
+                word = re.match("[a-z]+", phrase)[0]  # type: ignore[index]  # a phrase begins with a word
+                for place in PLACES[opening.place]:
                     rests[place][word][kind].append(f"(?:{phrase[len(word) :]})(?:{opening.then})")
-    table: _Table = {}
-    for place, words in rests.items():
-        tried = {word: [(kind, tuple(rest)) for kind, rest in kinds.items()] for word, kinds in words.items()}
-        table |= dict.fromkeys(PLACES[place] or (None,), tried)
-    marks = re.escape("".join(PLACES.values()))
-    anywhere = "|".join(rests["anywhere"]) or "(?!)"
-    return re.compile(rf"([{marks}]){JUNK}{LEADING}([a-z]+)| ((?:{anywhere})(?![a-z]))"), table
-
-
-def _within(place: str) -> Sequence[str]:
-    """The place, and the stricter ones."""
-    return list(PLACES)[: list(PLACES).index(place) + 1]
+    tried: dict[str, _Tried] = {
+        place: {word: [(kind, _rest(tuple(ends))) for kind, ends in found.items()] for word, found in words.items()}
+        for place, words in rests.items()
+    }
+    anywhere = "|".join(("let", "lets", "i", "we", *rests["anywhere"]))
+    start = rf"(?:([{''.join(_MARKS.values())}])(?!{SENTENCE}){_JUNK}{_LEADING}| (?=(?:{anywhere})(?![a-z])))"
+    by_mark = {mark: tried[place] for place, marks in _MARKS.items() for mark in marks} | {None: tried["anywhere"]}
+    return Finder(re.compile(rf"{start}(?:{_SPEAKER})?([a-z]*)"), by_mark, tried["speaker"], len(kinds))
 
 
 @functools.cache
 def _rest(rests: tuple[str, ...]) -> re.Pattern[str]:
-    """Matches what follows the first word of an opening. It ends at the edge of a word."""
+    """Matches what follows the first word of an opening, up to the edge of a word."""
     joined = re.sub(r"\[[^\]]*\]| ", lambda m: r"\s+" if m[0] == " " else m[0], "|".join(rests))
     try:
         return re.compile(rf"(?:{joined})(?<!\w\B)")

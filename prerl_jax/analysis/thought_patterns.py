@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 
 from prerl_jax.analysis.openings import Opening, Openings
-from prerl_jax.analysis.thought_words import CALCULATE, FORMULA, MATHS, NO_STORY, do, will
+from prerl_jax.analysis.thought_words import CALCULATE, FORMULA, MATHS, NO_STORY, do
 
 Strings = tuple[str, ...]
 METRICS = "eval/thoughts/"
@@ -58,7 +58,7 @@ _THINK = (
     r"(?:solve|solving|think|thinking|look|looking|see|seeing|do|doing|check|checking|approach|find|compute|count|counting"
     r"|view|verify|tackle|express|calculate|derive|prove|phrase|put|write|get|attack|evaluate|reason|confirm|show)"
 )
-_OTHER = ("another", "different", "alternative", "second", "other", "cleaner", "nicer", "simpler", "smarter", "quicker")
+_OTHER = ("another", "different", "alternative", "other", "second", "cleaner", "nicer", "simpler", "smarter", "quicker")
 _OTHERS = "|".join(_OTHER)
 TRANSITION = (
     Opening("clause", ("alternatively", "on the other hand", "conversely", "by contrast"), NO_STORY),
@@ -68,7 +68,7 @@ TRANSITION = (
         "sentence",
         ("rather than", "instead of"),
         r" (?:\w+ )?(?:computing|calculating|counting|solving|expanding|multiplying|adding|guessing|listing|enumerating"
-        r"|integrating|working|doing|going)(?!.{0,60}\b(?:he|she|they|his|her)\b)",
+        r"|integrating|working|doing|going)(?![^\x1c]{0,60}\b(?:he|she|they|his|her)\b)",
     ),
     Opening("clause", (r"what (?:if|about) (?:we|i|using|trying|treating|working)\b",), NO_STORY),
     *do(
@@ -77,21 +77,14 @@ TRANSITION = (
         r"|differently|tack|approach(?:es)?|gears)",
     ),
     Opening("anywhere", _OTHER, rf" {_APPROACH}(?! of (?:payment|transport|travel))"),
-    Opening("anywhere", _OTHER, rf" (?:way|angle|idea|thought|option)(?:[,:]| (?:to|of) {_THINK}| is to)"),
+    Opening(
+        "anywhere", _OTHER[:4] + _OTHER[5:], rf" (?:way|angle|idea|thought|option)(?:[,:]| (?:to|of) {_THINK}| is to)"
+    ),
     *do(tuple(_THINK[3:-1].split("|")), r" (?:\w+ ){0,3}?(?:in (?:a different|another) way|differently)"),
     Opening("clause", ("in (?:a different|another) way(?=[:,])",)),
 )
 
-_SLIPPED = (
-    r"(?:(?:may|might|must|could|think i|think we|seem to|probably|definitely|have|just|accidentally|also|did) ){0,3}"
-)
 _THIS = r"(?:that|this|it|my (?:\w+ )?answer|the (?:answer|result)|my reasoning)"
-
-
-def _slip(verbs: str, then: str = "") -> Openings:
-    """What the speaker has done wrong."""
-    return (Opening("anywhere", (rf"i(?:'ve)? {_SLIPPED}(?:{verbs})", rf"we(?:'ve)? {_SLIPPED}(?:{verbs})"), then),)
-
 
 REFLECTION = (
     Opening(
@@ -100,7 +93,7 @@ REFLECTION = (
         r"(?! (?:for|until|till|here|there|times?|lists?|staff|in|at|on|outside|inside|by|your|his|her|their)\b)"
         r"(?! (?!a (?:minute|second|sec|moment)\b)(?:[\w-]+ ){0,3}?(?:second|minute|min|hour|day|week|month|year)s?\b)",
     ),
-    Opening("clause", (r"hold (?:on|up)(?= a (?:second|sec|minute|moment)\b|\s*[^\w\s]|\s*$|\n)",)),
+    Opening("clause", (r"hold (?:on|up)(?= a (?:second|sec|minute|moment)\b|\s*[^\w\s]|\s*$|\x1c)",)),
     Opening("clause", ("hm", "hmm", "hmmm", "hmmmm", "hmmmmm", "oops", "whoops", "argh", "ugh", "uh[- ]oh")),
     Opening("clause", ("my bad", "my mistake", "not so fast")),
     Opening("clause", ("actually(?:,|(?= (?:i|we|no|let|that|this|it|wait)\\b))",), NO_STORY),
@@ -124,25 +117,44 @@ REFLECTION = (
             "be (?:more )?careful",
         )
     ),
-    *_slip(
-        "made|make",
+    Opening(
+        "speaker",
+        (r"made", r"make"),
         rf" (?:an?|some) (?:\w+ )?(?:mistake|error|slip)s?(?! (?:in|on|with|at) (?:his|her|the (?!{MATHS}\b)))",
     ),
-    *_slip(
-        "misread|misunderstood|misinterpreted", rf"(?= (?:the|that|this|my) (?:\w+ )?{MATHS}\b|[^\w\s]| (?:it|as)\b)"
+    Opening(
+        "speaker",
+        (r"misread", r"misunderstood", r"misinterpreted"),
+        rf"(?= (?:the|that|this|my) (?:\w+ )?{MATHS}\b|[^\w\s]| (?:it|as)\b)",
     ),
-    *_slip(
-        r"overlook|overlooked|miscounted|miscalculated|(?:double|over|under)[- ]?count(?:ed|ing)?|mixed up|swapped|messed up"
-        r"|botched|slipped|got (?:that|it|this) (?:wrong|backwards)",
+    Opening(
+        "speaker",
+        (
+            r"overlook",
+            r"overlooked",
+            r"miscounted",
+            r"miscalculated",
+            "double[- ]count(?:ed)?",
+            "overcount(?:ed)?",
+            "undercount(?:ed)?",
+            r"mixed up",
+            r"swapped",
+            r"messed up",
+            r"botched",
+            r"slipped",
+            r"got (?:that|it|this) (?:wrong|backwards)",
+        ),
         rf"(?! (?:his|her|the (?!(?:\w+ )?{MATHS}\b)))",
     ),
-    *_slip(
-        "drop|dropped|lost|missed|skipped",
+    Opening(
+        "speaker",
+        (r"drop", r"dropped", r"lost", r"missed", r"skipped"),
         r" (?:an?|the|one) (?:\w+ )?(?:sign|minus|factor|term|digit|zero|carry|case|step|condition|constraint|negative"
         r"|possibility|root|solution)s?",
     ),
-    *_slip(
-        "forgot|forgotten|neglected",
+    Opening(
+        "speaker",
+        (r"forgot", r"forgotten", r"neglected"),
         rf" (?:about |to (?:\w+ )?)?(?:carry|account|halve|the (?:\w+ )?{MATHS}|(?:add|include|count|divide|multiply|subtract"
         rf"|convert|square|take|apply|use|distribute|flip|check|consider)(?= (?:by|back|(?:the|that|this|a|an|both|all|one|in)"
         rf" (?:\w+ )?{MATHS}|it)\b| {FORMULA}|[^\w\s]))",
@@ -150,14 +162,14 @@ REFLECTION = (
     Opening(
         "clause",
         ("is", "was", "isn't"),
-        rf" {_THIS}(?: \w+)? (?:right|correct|true|possible|consistent|okay|plausible|enough|valid)(?=[^.!?\n]{{0,40}}\?)",
+        rf" {_THIS}(?: \w+)? (?:right|correct|true|possible|consistent|okay|plausible|enough|valid)(?! (?:to|angle|triangle|of|for) )(?=[^.!?\x1c]{{0,40}}\?)",
     ),
     Opening(
         "clause",
         ("does", "do", "did", "am", "are", "have"),
         rf" (?:{_THIS}|i|we) (?:\w+ )?(?:make sense|miss(?:ed|ing)?|sure|certain|forget|forgot|forgotten|forgetting|right"
         r"|over-?count\w*|double-?count\w*|overlook\w*|considered|sound right|look right|allowed|misread)"
-        r"(?=[^.!?\n]{0,80}\?)",
+        r"(?=[^.!?\x1c]{0,80}\?)",
     ),
     Opening(
         "clause",
@@ -168,7 +180,7 @@ REFLECTION = (
         "clause",
         ("that", "this", "it", "which", "the (?:answer|result)"),
         r"(?:'s| is| seems| looks| feels| sounds) (?:\w+ )?(?:too (?:big|large|small|high|low|easy|good|simple)|odd|strange"
-        r"|weird|off|suspicious|fishy)(?=[.?!,;:]| (?:though|to me|because|since|given)\b|\s*$|\n)",
+        r"|weird|off|suspicious|fishy)(?=[.?!,;:]| (?:though|to me|because|since|given)\b|\s*$|\x1c)",
     ),
     Opening(
         "anywhere",
@@ -191,7 +203,7 @@ _NEED = (
 )
 SUBGOAL = (
     Opening(
-        "anywhere", (r"step (?:\d+|one|two|three|four|five)",), r"(?:(?=[:.,)*\u2014])|(?= ?[-\u2013\u2014(\n]|$))"
+        "anywhere", (r"step (?:\d+|one|two|three|four|five)",), r"(?:(?=[:.,)*\u2014])|(?= ?[-\u2013\u2014(\x1c]|$))"
     ),
     Opening("sentence", (r"step (?:\d+|one|two|three|four|five)(?! (?:and|is|we|was|gives|shows)\b)",)),
     Opening(
@@ -200,12 +212,8 @@ SUBGOAL = (
         + ("to (?:begin|start)(?: with)?",),
         rf",? (?:we|i|we'll|i'll|let|let's|lets|{CALCULATE}|to {CALCULATE})\b{NO_STORY}",
     ),
-    *will(("start by", "begin by", "begin with", "start with")),
-    Opening(
-        "anywhere",
-        ("let(?:'s| me| us)", "we(?:'ll| will| can| should| must)?", "i(?:'ll| will| can| should| must)?"),
-        rf" (?:first|begin by|start by) (?:{CALCULATE}|\w+ing)",
-    ),
+    Opening("speaker", ("start by", "begin by", "begin with", "start with")),
+    Opening("speaker", ("first",), rf" (?:{CALCULATE}|\w+ing)"),
     Opening(
         "sentence",
         ("start", "begin", "starting", "beginning"),
@@ -243,8 +251,8 @@ _VALUES = r"(?:\$?[a-z]\s*=\s*-?\d|(?:small|a few|some|different|several|various
 _EACH = ("consider", "examine", "check", "try", "list", "enumerate", "go through", "look at", "test", "run through")
 _EACH += ("work through", "handle", "treat", "cover")
 ENUMERATION = (
-    Opening("anywhere", (rf"case {_NUMBER}(?=\s*[:.)*\u2014]|\s[(\u2013\u2014-])",)),
-    Opening("sentence", (rf"case {_NUMBER},?(?! (?:of|weighs|is labelled|holds|contains|costs|has)\b)(?=[\s,])",)),
+    Opening("anywhere", (rf"case {_NUMBER}(?=\s*[:)\u2014])",)),
+    Opening("sentence", (rf"case {_NUMBER},?(?! (?:of|weighs|is labelled|holds|contains|costs|has)\b)(?=\W)",)),
     *do(_EACH, rf" (?:\w+ ){{0,4}}?(?:{_CASES}|case (?:where|when|that|of|for|[a-z] ?[=<>]))(?! of\b)"),
     *do(_EACH, r" (?:\w+ ){0,4}?(?:one by one|in turn|one at a time|individually)"),
     Opening(
@@ -259,7 +267,8 @@ ENUMERATION = (
     ),
     Opening("anywhere", ("enumerate", "enumerating", "brute[- ]forc(?:e|ing)", "trial and error")),
     Opening("clause", ("by (?:exhaustion|brute force|enumeration|cases)",)),
-    *will(
+    Opening(
+        "speaker",
         ("list", "tabulate", "write out", "write down"),
         r" (?:out )?(?:all|each|every|them|the|some|both|these|those|pairs|possible|what)",
     ),
@@ -269,14 +278,14 @@ ENUMERATION = (
     ),
     Opening("sentence", ("listing",), " (?:out )?(?:all|each|every|the|them|these)"),
     Opening("clause", ("try", "trying", "test", "testing", "taking", "setting"), rf" {_VALUES}"),
-    *will(("try", "test"), rf" (?:out )?{_VALUES}"),
+    Opening("speaker", ("try", "test"), rf" (?:out )?{_VALUES}"),
     Opening("sentence", ("for", "if", "when", "with"), r" \$?[a-z]\s*=\s*-?\d+\$?(?=[,:])"),
 )
 
 _CHECKED = (
-    r"(?! (?:in|out|off)\b)(?=\s*(?:[^\w\s]|$|\n)|,? (?:(?:that|this|it|if|whether|again|by|with|how|each|both|against|all|once"
-    r"|everything|using|quickly|small|some|what|these|those|we|i|there|for (?!his|her|my|a)\w+|(?:(?:the|my|our|your|its) )?"
-    rf"(?:[\w-]+ ){{0,2}}?{MATHS})\b|{FORMULA}))"
+    r"(?! (?:in|out|off)\b)(?!:\s*\$\d)(?=\s*(?:[^\w\s$]|$|\x1c)|,? (?:that|this|it|if|whether|again|by|with|how|against"
+    r"|everything|once|using|quickly|some|what|these|those|we|i|there|both (?:sides|answers|equations)|for (?!his|her|my|a)\w+"
+    rf"|(?:the|my|our|your|its|each|all) (?:[\w-]+ ){{0,2}}?{MATHS}|[a-z]\s?[=<>+])\b)"
 )
 _CHECK = (
     "check",
@@ -293,7 +302,8 @@ _CHECK = (
 _CHECK += ("double[- ]check", "doublecheck", "double[- ]verify", "cross[- ]check", "sanity[- ]check")
 VERIFICATION = (
     *do(_CHECK, _CHECKED + NO_STORY),
-    *will(("see (?:if|whether)",)),
+    Opening("speaker", _CHECK, rf" (?:{FORMULA}|(?:[\w-]+ )?{MATHS}\b)"),
+    Opening("speaker", ("see (?:if|whether)",)),
     Opening(
         "clause",
         (r"to (?:(?:double|cross)[- ]?check|verify|check|confirm|make sure)",),
@@ -312,12 +322,12 @@ VERIFICATION = (
     Opening(
         "clause",
         ("this", "that", "it", "which", "everything", "the answer", "all"),
-        r" (?:checks out|adds up|matches|agrees)(?=[^\w\s]| (?:with|to)\b|\s*$|\n)",
+        r" (?:checks out|adds up|matches|agrees)(?=[^\w\s]| (?:with|to)\b|\s*$|\x1c)",
     ),
     Opening(
         "clause",
         ("does", "do"),
-        r" (?:this|that|it|they|the \w+) (?:check out|satisfy|agree with|match|add up|hold|work)(?=[^.!\n]{0,60}\?)",
+        r" (?:this|that|it|they|the \w+) (?:check out|satisfy|agree with|match|add up|hold|work)(?=[^.!\x1c]{0,60}\?)",
     ),
 )
 
@@ -361,12 +371,12 @@ BACKTRACKING = (
     Opening("clause", ("back to (?:square one|the drawing board|the start)",)),
     *do(
         ("correct", "fix", "undo", "discard", "abandon", "drop", "give up on"),
-        rf" (?:this|that|it|my|the)(?=[^\w\s]|\s*$|\n| (?:\w+ )?(?:{MATHS}|approach|idea|method|mistake|attempt|error|line)\b)",
+        rf" (?:this|that|it|my|the)(?=[^\w\s]|\s*$|\x1c| (?:\w+ )?(?:{MATHS}|approach|idea|method|mistake|attempt|error|line)\b)",
     ),
     Opening(
         "clause",
         ("scrap", "scratch", "strike", "forget", "ignore"),
-        r" (?:that|this)(?=[^\w\s]| (?:idea|approach|last|attempt)\b|\s*$|\n)",
+        r" (?:that|this)(?=[^\w\s]| (?:idea|approach|last|attempt)\b|\s*$|\x1c)",
     ),
     Opening("clause", ("never mind(?! the)", "nevermind", "backtracking")),
     Opening(

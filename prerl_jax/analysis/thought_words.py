@@ -55,29 +55,7 @@ CALCULATE = (
 )
 """What one does in a calculation."""
 
-_ADVERB = (
-    r"(?:(?:now|just|quickly|also|then|first|next|carefully|actually|always|really|instead|try to|try and|simply) )?"
-)
-_WILL = (
-    r"(?:'ll| will|'d better| can| could| should| must| need to| have to|'ve got to| want to|'d like to| might| may)"
-)
-
-
-def will(verbs: tuple[str, ...], then: str = "") -> Openings:
-    """What the speaker is about to do: "let me VERB", "we should now VERB"."""
-    verb = rf"{_ADVERB}(?:{'|'.join(verbs)})"
-    return (
-        Opening(
-            "anywhere", (f"let(?:'s| me| us) {verb}", f"lets {verb}", f"i{_WILL} {verb}", f"we{_WILL} {verb}"), then
-        ),
-    )
-
 
 def do(verbs: tuple[str, ...], then: str = "") -> Openings:
-    """As `will`, and what the speaker does ("we VERB"), and an order at the beginning of a sentence ("VERB")."""
-    verb = rf"{_ADVERB}(?:{'|'.join(verbs)})"
-    return (
-        *will(verbs, then),
-        Opening("anywhere", (f"i {verb}", f"we {verb}"), then),
-        Opening("sentence", verbs, then),
-    )
+    """What the speaker does or is about to do ("we VERB", "let me VERB"), and orders ("VERB ...")."""
+    return (Opening("speaker", verbs, then), Opening("sentence", verbs, then))

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from prerl_jax.analysis.marked_text import mark, own_words
-from prerl_jax.analysis.openings import Spans, find_openings
+from prerl_jax.analysis.openings import Spans, finder
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 
 Thoughts = tuple[Thought, ...]
 """Kinds of thoughts."""
+_INSIDE_WORD = re.compile(r"\B\w")
 
 
 def count_matches(pattern: str, texts: Sequence[str]) -> np.ndarray:
@@ -43,8 +44,8 @@ def count_matches(pattern: str, texts: Sequence[str]) -> np.ndarray:
     Raises:
       ValueError: the pattern is not a regular expression, or it matches the empty text.
     """
-    matcher = _at_word_edges((pattern,))
-    return np.array([sum(1 for _ in matcher.finditer(text)) for text in texts], dtype=np.int64)
+    matcher = _to_word_edge((pattern,))
+    return np.array([len(_whole_words(matcher, text)) for text in texts], dtype=np.int64)
 
 
 def count_thoughts(texts: Sequence[str], thoughts: Thoughts = THOUGHTS) -> dict[str, np.ndarray]:
@@ -154,7 +155,7 @@ def _spans(text: str, thoughts: Thoughts) -> list[Spans]:
     words = own_words(text)
     spans = [_matches(thought.patterns, words) for thought in thoughts]
     if any(thought.openings for thought in thoughts):
-        opened = find_openings(mark(words), tuple(thought.openings for thought in thoughts))
+        opened = finder(tuple(thought.openings for thought in thoughts)).find(mark(words))
         spans = [found + more for found, more in zip(spans, opened, strict=True)]
     return spans
 
@@ -162,12 +163,27 @@ def _spans(text: str, thoughts: Thoughts) -> list[Spans]:
 def _matches(patterns: tuple[str, ...], words: str) -> Spans:
     if not patterns:
         return []
-    return [match.span() for match in _at_word_edges(patterns, re.IGNORECASE | re.MULTILINE).finditer(words)]
+    return _whole_words(_to_word_edge(patterns, re.IGNORECASE | re.MULTILINE), words)
+
+
+def _whole_words(matcher: re.Pattern[str], text: str) -> Spans:
+    """The matches that begin at the edge of a word. A regular expression that looks for this edge itself is slow."""
+    spans: Spans = []
+    at = 0
+    while at is not None:
+        matches, at = matcher.finditer(text, at), None
+        for match in matches:
+            start = match.start()
+            if start and _INSIDE_WORD.match(text, start):
+                at = start + 1
+                break
+            spans.append(match.span())
+    return spans
 
 
 @functools.cache
-def _at_word_edges(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]:
-    """One compiled pattern that matches any of the patterns. A single pattern may begin with global flags."""
+def _to_word_edge(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]:
+    """One compiled pattern that matches any of the patterns up to the edge of a word. A single one may begin with flags."""
     flagged = re.match(r"\(\?[aimsux]+\)", patterns[0]) if len(patterns) == 1 else None
     inline = flagged[0] if flagged else ""
     for pattern in patterns:
@@ -179,7 +195,7 @@ def _at_word_edges(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]
             raise ValueError(f"the regular expression {pattern!r} matches the empty text, so it would match everywhere")
     joined = patterns[0][len(inline) :] if len(patterns) == 1 else "|".join(f"(?:{pattern})" for pattern in patterns)
     try:
-        # \B beside a word character means that a word continues. Neither end of the match may cut a word.
-        return re.compile(rf"{inline}(?!\B\w)(?:{joined})(?<!\w\B)", flags)
+        # \B beside a word character means that a word continues.
+        return re.compile(rf"{inline}(?:{joined})(?<!\w\B)", flags)
     except re.error as error:  # groups or flags of several patterns that conflict
         raise ValueError(f"{patterns} do not make one regular expression: {error}") from error
