@@ -29,7 +29,7 @@ _QUOTED = re.compile(
 _AFTER = (
     *((end, CLAUSE) for end in ("... ", "\u2026 ", "e.g. ", "i.e. ")),
     *((end, SENTENCE) for end in ("\n", ". ", "! ", "? ", r"\textbf{", r"\textit{", r"\emph{")),
-    *((end, CLAUSE) for end in (", ", ": ", "; ", ") ", "- ", "* ", "\u2014 ", "\u2013 ", " but ")),
+    *((end, CLAUSE) for end in (", ", ": ", "; ", ") ", "- ", "* ", "\u2014 ", "\u2013 ", " but ", "mm ", "ait ")),
 )
 """A mark takes the place of the last character of each of these."""
 _CLOSED = re.compile(r"([.!?][\")\]*_$]{1,3}|</?[a-z]+)[ >]")  # the end of a sentence and what closes it, or a tag

@@ -17,6 +17,7 @@ from prerl_jax.analysis.marked_text import CAPITAL, CLAUSE, SENTENCE
 Spans = list[tuple[int, int]]
 """(start, end) of matches in a text."""
 
+SEPARATOR = " / "
 _MARKS = {"sentence": SENTENCE, "clause": CLAUSE + CAPITAL + "(\u2014\u2013"}
 PLACES = {
     "sentence": ("sentence",),
@@ -28,7 +29,7 @@ PLACES = {
 
 _JUNK = r"[ \t\r\x1d\x1e\"'*_#>\[$-]*+(?:\(?\w[.)]\s)?"  # emphasis, bullets, "(a) "
 _LEADING = (
-    r"(?:(?:but|and|oh|no|so|ah|ok|okay|alright|well|yes|yeah|uh|um|now|or|then|also|because|since|finally|please|maybe"
+    r"(?:(?:but|and|oh|no(?! (?:good|luck|dice))|so|ah|ok|okay|alright|well|yes|yeah|now|or|then|also|because|since|finally|please|maybe"
     r"|perhaps|anyway),?[ \x1d\x1e]+){0,2}"
 )
 _ALSO = (
@@ -46,22 +47,24 @@ class Opening:
     Attributes:
       place: "sentence", "clause" (or a sentence), "anywhere", or "speaker": after the speaker, as in "let me", "we",
         "I should now" or "I may have".
-      phrases: regular expressions for marked text (lower case). Each begins with a word of the letters a to z. A space
-        matches any white space.
+      phrases: regular expressions for marked text (lower case), separated by " / ". Each begins with a word of the letters
+        a to z. A space matches any white space.
       then: a regular expression that follows each phrase.
 
     Raises:
-      ValueError: there is no such place, no phrase, or a phrase that does not begin with a word.
+      ValueError: there is no such place, or a phrase does not begin with a word.
     """
 
     place: str
-    phrases: tuple[str, ...]
+    phrases: str
     then: str = ""
 
     def __post_init__(self) -> None:
-        if self.place not in PLACES or not self.phrases:
-            raise ValueError(f"{self} needs at least one phrase, and one of the places {', '.join(PLACES)}.")
-        if wrong := [phrase for phrase in self.phrases if not re.match(r"[a-z]+(?![a-z]|[*+?{|])", phrase)]:
+        if self.place not in PLACES:
+            raise ValueError(f"{self} is at none of the places {', '.join(PLACES)}.")
+        if wrong := [
+            phrase for phrase in self.phrases.split(SEPARATOR) if not re.match(r"[a-z]+(?![a-z]|[*+?{|])", phrase)
+        ]:
             raise ValueError(f"the phrases {wrong} do not begin with a word of the letters a to z, in lower case.")
 
 
@@ -128,7 +131,7 @@ def finder(kinds: tuple[Openings, ...]) -> Finder:
     }
     for kind, openings in enumerate(kinds):
         for opening in openings:
-            for phrase in opening.phrases:
+            for phrase in opening.phrases.split(SEPARATOR):
                 word = re.match("[a-z]+", phrase)[0]  # type: ignore[index]  # a phrase begins with a word
                 for place in PLACES[opening.place]:
                     rests[place][word][kind].append(f"(?:{phrase[len(word) :]})(?:{opening.then})")

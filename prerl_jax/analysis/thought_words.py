@@ -5,8 +5,12 @@ All are parts of regular expressions for the phrases of `openings.py`.
 
 from __future__ import annotations
 
-from prerl_jax.analysis.marked_text import CAPITAL
+from prerl_jax.analysis.marked_text import CAPITAL, SENTENCE
 from prerl_jax.analysis.openings import Opening, Openings
+
+HERE = SENTENCE
+"""In a class of characters: the end of the sentence, where the mark of the next one is."""
+END = rf"(?:{SENTENCE}|$)"
 
 _CALCULATED = (
     r"need|use|bas|exceed|proceed|succeed|indeed|deriv|obtain|assum|comput|calculat|defin|count|factor|squar|multipli"
@@ -56,6 +60,6 @@ CALCULATE = (
 """What one does in a calculation."""
 
 
-def do(verbs: tuple[str, ...], then: str = "") -> Openings:
+def do(verbs: str, then: str = "") -> Openings:
     """What the speaker does or is about to do ("we VERB", "let me VERB"), and orders ("VERB ...")."""
     return (Opening("speaker", verbs, then), Opening("sentence", verbs, then))
