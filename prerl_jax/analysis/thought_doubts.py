@@ -5,7 +5,7 @@ from __future__ import annotations
 from prerl_jax.analysis.openings import Opening
 from prerl_jax.analysis.thought_words import CALCULATE, END, FORMULA, HERE, MATHS, NO_STORY, do
 
-_APPROACH = r"(?:approach|method|strategy|technique|line of attack|tack|avenue|formulation|proof|perspective|argument)"
+_APPROACH = r"(?:approach|method|strategy|technique|line of attack|tack|avenue|formulation|proof|perspective|argument|substitution|view|viewpoint)"
 _THINK = (
     "solve / solving / think / thinking / look / looking / see / seeing / do / doing / check / approach / find / compute / count"
     " / counting / view / verify / tackle / express / calculate / derive / prove / phrase / put / write / get / attack"
@@ -33,6 +33,7 @@ TRANSITION = (
         rf"|integrating|working|doing|going)(?![^{HERE}]{{0,60}}\b(?:he|she|they|his|her)\b)",
     ),
     Opening("clause", r"what (?:if|about) (?:we|i|using|trying|treating|working)\b", NO_STORY),
+    Opening("clause", "what about / how about", rf" [^.!?{HERE}]{{1,60}}\?"),
     *do(
         "try / consider / use / think about / look at / take / attempt / switch / change",
         rf" (?:\w+ ){{0,2}}?(?:something (?:else|different)|(?:(?:a|an|the) )?{_OTHERS} (?:way|idea|angle|{_APPROACH})"
@@ -49,7 +50,7 @@ TRANSITION = (
     Opening(
         "anywhere",
         f"another / different / alternative / other / {_BETTER}",
-        rf" (?:way|idea|option)(?:[,:]| (?:to|of) {_THINKING}| is to| would be)",
+        rf" (?:way|idea|option)(?:[,:?]| (?:to|of) {_THINKING}| is to| would be)",
     ),
     Opening(
         "clause",
@@ -99,7 +100,9 @@ REFLECTION = (
     Opening("clause", r"actually(?:,|(?= (?:i|we|no|let|that|this|it|wait)\b))", NO_STORY),
     Opening("clause", r"sorry,? (?:i (?:meant|mean)|that should|it should|no|wrong)\b"),
     Opening(
-        "clause", "on / upon", rf" (?:second thoughts?|(?:closer|further) (?:inspection|reflection|look)){NO_STORY}"
+        "clause",
+        "on / upon",
+        rf" (?:second thoughts?|(?:closer|further) (?:inspection|reflection|look)|reflection(?=,)){NO_STORY}",
     ),
     *do(
         "rethink / re-think / reconsider / re-consider / reexamine / re-examine / reevaluate / re-evaluate / reassess"
@@ -111,7 +114,13 @@ REFLECTION = (
         rf"(?= (?:it|that|this|carefully)\b|[^\w\s]| (?:the|this|that|my) (?:\w+ )?{MATHS}\b)",
     ),
     *do("take (?:another|a second|a closer) look", r"(?! at (?:his|her|their|a)\b)"),
-    *do("take a step back / think (?:about (?:it|this|that) )?(?:again|more carefully|harder) / be (?:more )?careful"),
+    *do("take a step back  / think (?:about (?:it|this|that) )?(?:again|more carefully|harder)"),
+    Opening("speaker", "be (?:more |very )?careful"),
+    Opening(
+        "speaker",
+        "added / counted / subtracted / included / used / multiplied / divided / squared / applied",
+        rf" [^.!?{HERE}]{{1,40}}? (?:twice|incorrectly|wrongly|by mistake|too many times|the wrong way)",
+    ),
     Opening(
         "speaker",
         "made / make",
@@ -191,6 +200,8 @@ REFLECTION = (
     Opening("anywhere", "i was (?:wrong|mistaken) / i doubt"),
 )
 
+_SCRAP = "scrap / scratch / strike / forget / ignore / erase"
+_SCRAPPED = rf"(?=[^\w\s]| (?:and|idea|approach|last|attempt)\b|\s*{END})"
 _ASIDE = "that / this / it / which"
 _FAILS = (
     r"(?:is not|isn't|fails|failed|doesn't|does not|won't|will not|didn't|did not|can't|cannot|breaks down|is wrong|was wrong"
@@ -226,6 +237,12 @@ BACKTRACKING = (
         "this / that / my / our / the",
         rf" (?:(?!of)\w+ )?(?:approach|line|idea|guess|attempt|assumption|ansatz|conjecture) {_FAILS}",
     ),
+    Opening("clause", _ASIDE, rf" (?:fails|failed|breaks down|falls apart|is no use)(?! (?:the|his|her)\b)"),
+    Opening(
+        "clause",
+        "this / that / my / our",
+        r" \w+ (?:is|was|turned out to be|looks like) an? (?:dead end|red herring|wrong turn)",
+    ),
     Opening("clause", "this / that / my / our", rf" (?:\w+ )?(?:method|path|strategy|route) {_FAILS}"),
     Opening(
         "anywhere",
@@ -259,10 +276,8 @@ BACKTRACKING = (
     *do(
         "throw / toss / set / put / leave", rf" (?:this|that|it|the \w+) (?:out|away|aside)(?=[^\w\s]| and\b|\s*{END})"
     ),
-    Opening(
-        "clause",
-        "scrap / scratch / strike / forget / ignore / erase",
-        rf" (?:that|this)(?=[^\w\s]| (?:idea|approach|last|attempt)\b|\s*{END})",
-    ),
+    Opening("clause", _SCRAP, rf" (?:that|this){_SCRAPPED}"),
+    Opening("speaker", _SCRAP, rf" (?:that|this|it|the \w+){_SCRAPPED}"),
+    Opening("speaker", "undo / step back and undo / retract / revert", " (?:that|this|it|the|my)"),
     Opening("clause", "never mind(?! the) / nevermind / backtracking"),
 )

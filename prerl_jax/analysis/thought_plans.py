@@ -5,7 +5,10 @@ from __future__ import annotations
 from prerl_jax.analysis.openings import Opening
 from prerl_jax.analysis.thought_words import CALCULATE, END, FORMULA, HERE, MATHS, NO_STORY, do
 
-_AIM = r"(?:find|compute|calculate|determine|figure out|work out|show|prove|solve|get|establish|maximise|minimise)"
+_AIM = (
+    r"(?:find|compute|calculate|determine|figure out|work out|show|prove|solve|get|establish|maximise|minimise|isolate"
+    r"|eliminate|express|simplify|rewrite|evaluate|bound)"
+)
 _QUANTITY = rf"(?:(?:the|how|all|what|which|each|both|x|y|whether|that|for|who|our|its)\b|{FORMULA})"
 _NEED = (
     r"(?:'ll| will|'re|'m| are| am)?(?: (?:now|then|first|next|just|only|still|also))?"
@@ -28,7 +31,10 @@ SUBGOAL = (
         "to (?:find|compute|determine|calculate|get|solve|work out|figure out)",
         rf" [^,.!?{HERE}]{{1,60}}, (?:we|i|let|first|{CALCULATE})\b{NO_STORY}",
     ),
-    Opening("speaker", "start by / begin by / begin with / start with / set out to / aim (?:to|for) / set the goal"),
+    Opening(
+        "speaker",
+        "start by / begin by / begin with / start with / set out to / aim (?:to|for) / set the goal / set up / define the variables / introduce (?:a|some|the) (?:variable|notation)",
+    ),
     Opening("speaker", "first", rf" (?:need|want|{CALCULATE}|(?!thing)[a-z]+ing)"),
     Opening(
         "speaker",
@@ -45,7 +51,7 @@ SUBGOAL = (
         "clause",
         "the / my / our",
         r" (?:first|second|next|final|last|remaining|key|main|crucial) (?:step|thing|task|job|goal|move|sub-?problem)"
-        r"(?: (?!is)\w+)? (?:is|will be|would be) (?:to|now)",
+        r"(?: (?!is)\w+){0,2} (?:is|will be|would be) (?:to|now)",
     ),
     Opening(
         "clause",
@@ -112,7 +118,7 @@ ENUMERATION = (
     Opening("sentence", "the / in the", r" (?:first|second|third|other|last|remaining) case(?=[,:]| is\b)"),
     *do(_EACH, rf" (?:\w+ ){{0,4}}?(?:{_CASES}|case (?:where|when|that|of|for|[a-z] ?[=<>]))(?! of\b)"),
     *do(_EACH, r" (?!(?:my|his|her|their|our)\b)(?:\w+ ){0,4}?(?:one by one|in turn|one at a time|individually)"),
-    *do(_EACH, f" {_EVERY}(?! of\\b)"),
+    *do(_EACH, rf" {_EVERY}(?! of (?:the|his|her|our|my)\b)"),
     Opening(
         "clause",
         "considering / checking / trying / listing / testing / going through / running through",
@@ -129,6 +135,11 @@ ENUMERATION = (
     ),
     Opening("anywhere", "case[- ]by[- ]case"),
     Opening("clause", "by (?:exhaustion|brute force|enumeration|cases)"),
+    Opening(
+        "speaker",
+        "proceed / argue / work / go / split / break / divide / distinguish",
+        r" (?:\w+ ){0,2}?(?:(?:by|into|between) )?(?:\w+ )?cases",
+    ),
     Opening(
         "speaker",
         "list / tabulate / write out / write down / write",
@@ -202,6 +213,11 @@ VERIFICATION = (
     Opening("clause", "as a (?:(?:quick|final|sanity) )?(?:check|test) / as (?:a )?verification / for verification"),
     Opening("clause", "a quick check / quick check / one last check", " (?:of|on|that|confirms|shows)"),
     Opening("anywhere", "sanity[- ]check"),
+    Opening(
+        "clause",
+        "the / our / this",
+        r" (?:answer|solution|result|identity|claim|formula) (?:is|checks out|has been|is indeed)(?: \w+)? (?:verified|confirmed|consistent)",
+    ),
     Opening(
         "anywhere",
         "plug / plugging / plugged / substitute / substituting",

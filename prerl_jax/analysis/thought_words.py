@@ -22,6 +22,7 @@ _DEED = (
     r"|walk|drive|buy|sell|bake|pour|eat|put on|get (?:on|off|to|home)"
     r"|sells|buys|pays|offers|charges|opens|closes|bakes|eats|drives|walks|travels|works|earns|spends|saves|picks|drops"
     r"|wins|loses|reads|goes|rides|runs|swims|cuts|pours|sends|grows|visits|rains|plays"
+    r"|on (?:mon|tues|wednes|thurs|fri|satur|sun)day|yesterday|last (?:week|month|year|night)"
     r"|(?:is|are|was|were) (?:late|closed|open|full|empty|sold|gone|sick|tired|hungry|broken|cheaper|given|able|too))"
 )
 _PEOPLE = (
@@ -47,7 +48,7 @@ MATHS = (
     r"|dimensions?|requirements?|definitions?|numbers?|percentages?|fractions?|lemma|theorem|hypothesis|substitution)"
 )
 """What a calculation is about."""
-FORMULA = r"(?:[\d$\\(|-]|[a-z]\s?[=(<>+*/^-])"
+FORMULA = r"(?=[\d$\\(|-]|[a-z]\s?[=(<>+*/^-])"
 """The beginning of a number or of a formula."""
 CALCULATE = (
     r"(?:find|compute|calculate|determine|solve|simplify|add|subtract|multiply|divide|convert|count|factor|factorise"
