@@ -183,10 +183,13 @@ REFLECTION = (
     ),
     Opening(
         "clause",
-        f"that / this / it / which / the (?:answer|result) / my (?:answer|sum|result|total)",
-        r"(?:'s| is| seems| looks| feels| sounds) (?:\w+ )?(?:too (?:big|large|small|high|low|easy|good|simple)|odd|strange"
-        rf"|weird|off|suspicious|fishy)(?=[.?!,;:]| (?:though|to me|because|since|given)\b|\s*{END})",
+        "that / this / it / which / the / my",
+        r"(?: (?:answer|result))?(?:'s| is| seems| looks| feels| sounds) (?:\w+ )?(?:too (?:big|large|small|high|low|easy|good"
+        r"|simple)|strange|weird|off|suspicious|fishy)(?=[.?!,;:]| (?:though|to me|because|since|given)\b|\s*"
+        rf"{END})",
     ),
+    Opening("clause", "that", r"(?:'s| seems| looks) (?:\w+ )?odd(?=[.,:!])"),
+    Opening("clause", "my", r" (?:sum|total|count) (?:is|was|seems|must be) (?:off|wrong)"),
     Opening("clause", "that / this / which", " contradicts (?:what|my|our|the (?:earlier|previous|first))"),
     Opening(
         "anywhere",
@@ -242,6 +245,12 @@ BACKTRACKING = (
         "clause",
         "this / that / my / our",
         r" \w+ (?:is|was|turned out to be|looks like) an? (?:dead end|red herring|wrong turn)",
+    ),
+    Opening(
+        "clause",
+        "my / our / that / this",
+        rf" (?:(?:previous|earlier|first|last|initial) )?(?:computation|calculation|answer|result|reasoning|argument|claim)"
+        r" (?:is|was|must be|seems) (?:wrong|incorrect|flawed|invalid|off)",
     ),
     Opening("clause", "this / that / my / our", rf" (?:\w+ )?(?:method|path|strategy|route) {_FAILS}"),
     Opening(

@@ -23,7 +23,7 @@ SUBGOAL = (
         "sentence",
         "first / firstly / second / secondly / third / thirdly / next / then / finally / first of all / next up / to begin"
         " / to start / to begin with / to start with / before (?:anything else|that|doing this) / to do (?:this|that|so)",
-        rf",? (?:we|i|we'll|i'll|let|let's|lets|{CALCULATE}|to {CALCULATE})\b{NO_STORY}",
+        rf",? (?:(?:we|i){NO_STORY}|we'll|i'll|let|let's|lets|{CALCULATE}|to {CALCULATE})\b",
     ),
     Opening("sentence", "first things first"),
     Opening(
@@ -76,7 +76,7 @@ SUBGOAL = (
     Opening(
         "anywhere",
         "break / breaking / split / splitting",
-        rf" (?:this|it|that|things|the (?:\w+ )?{MATHS})(?: \w+)? (?:down|up|into)",
+        rf" (?:(?:down|up) (?:this|it|the (?:\w+ )?{MATHS})|(?:this|it|that|things|the (?:\w+ )?{MATHS})(?: \w+)? (?:down|up|into))",
     ),
     Opening(
         "anywhere",
@@ -112,9 +112,11 @@ ENUMERATION = (
     Opening("anywhere", "case", rf" {_NUMBER}(?=\s*[:)\u2014])"),
     Opening(
         "sentence",
-        "case / in case",
+        "case",
         rf" {_NUMBER},?(?! (?:of|weighs|is labelled|holds|contains|costs|has)\b)(?=\W)",
     ),
+    Opening("speaker", "two / three / four / five / several", r" (?:\w+ )?(?:cases|possibilities|scenarios)(?! of\b)"),
+    Opening("sentence", "in case", rf" {_NUMBER}[,:]"),
     Opening("sentence", "the / in the", r" (?:first|second|third|other|last|remaining) case(?=[,:]| is\b)"),
     *do(_EACH, rf" (?:\w+ ){{0,4}}?(?:{_CASES}|case (?:where|when|that|of|for|[a-z] ?[=<>]))(?! of\b)"),
     *do(_EACH, r" (?!(?:my|his|her|their|our)\b)(?:\w+ ){0,4}?(?:one by one|in turn|one at a time|individually)"),

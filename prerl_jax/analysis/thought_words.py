@@ -17,7 +17,7 @@ _CALCULATED = (
     r"|subtract|divid|add|miss|overlook|ignor|ask|simplifi|swap|conver|expand|requir|expect|includ|doubl"
 )
 _DEED = (
-    rf"(?:(?!(?:{_CALCULATED})\w*ed\b)\w+ed|went|drove|bought|sold|gave|took|ate|ran|paid|spent|left|kept|won|began|lost"
+    rf"(?:(?!(?:{_CALCULATED})\w*ed\b)\w{{3,}}ed|went|drove|bought|sold|gave|took|ate|ran|paid|spent|left|kept|won|began|lost"
     r"|met|rode|swam|flew|built|sent|drank|slept|threw|caught|fed|brought|told|said|grew|hid|wore|felt|had to"
     r"|walk|drive|buy|sell|bake|pour|eat|put on|get (?:on|off|to|home)"
     r"|sells|buys|pays|offers|charges|opens|closes|bakes|eats|drives|walks|travels|works|earns|spends|saves|picks|drops"
@@ -33,15 +33,15 @@ _FORMAL = (
     r"(?:we|if|let|this|that|the|since|it|note|step|case|use|using|for|when|so|what|by|add|find|fermat|euler|bayes)"
 )
 NO_STORY = (
-    rf"(?!,?{CAPITAL}(?!{_FORMAL}\b)[a-z]{{2}}|,? (?:{_PEOPLE}|(?:(?:the|a|an|my|our|each|every|some|both|half|all|most|i|we"
-    rf"|it|you|one) (?:[a-z-]+ ){{0,3}}?)?{_DEED})\b)"
+    rf"(?!,?{CAPITAL}(?!{_FORMAL}\b)[a-z]{{2}}|,? (?:(?:\d+ )?{_PEOPLE}|(?:(?:the|a|an|my|our|each|every|some|both|half|all|most|i|we"
+    rf"|it|you|one|\d+) (?:[a-z-]+ ){{0,3}}?)?{_DEED})\b)"
 )
 """Follows what may open a thought: no person and no deed comes next, as in "However, he" or "First, the baker sold"."""
 
 MATHS = (
     r"(?:answers?|work|results?|solutions?|calculations?|computations?|arithmetic|reasoning|maths?|steps?|conditions?"
     r"|equations?|constraints?|cases?|sums?|values?|units?|formulas?|identity|claims?|discriminant|remainders?|totals?"
-    r"|problem|question|statement|prompt|wording|products?|factors?|roots?|algebra|signs?|logic|counts?|counting"
+    r"|problem|question|words?|statement|prompt|wording|products?|factors?|roots?|algebra|signs?|logic|counts?|counting"
     r"|divisibility|limits?|digits?|terms?|denominators?|numerators?|exponents?|expressions?|inequality|function|integral"
     r"|derivative|proof|argument|bounds?|ratios?|differences?|perimeter|endpoints?|boundary|assumptions?|parity|figures?"
     r"|candidates?|probability|average|polynomial|matrix|pattern|output|original|vertices|coefficients?|angles?|magnitude"
