@@ -29,7 +29,7 @@ PLACES = {
 
 _JUNK = r"[ \t\r\x1d\x1e\"'*_#>\[$-]*+(?:\(?\w[.)]\s)?"  # emphasis, bullets, "(a) "
 _LEADING = (
-    r"(?:(?:but|and|oh|no(?! (?:good|luck|dice))|so|ah|ok|okay|alright|well|yes|yeah|now|or|then|also|because|since|please|maybe"
+    r"(?:(?:but|and|oh|no(?! (?:good|luck|dice))|so|ah|ok|okay|alright|well|yes|yeah|now|also|because|since|please|maybe"
     r"|perhaps|anyway),?[ \x1d\x1e]+){0,2}"
 )
 _ALSO = (

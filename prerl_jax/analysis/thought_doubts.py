@@ -45,7 +45,11 @@ TRANSITION = (
         " / set / treat / integrate / expand / focus / start",
         rf" [^.!?{HERE}]{{1,60}}? instead(?=[^\w\s]|{END})",
     ),
-    Opening("anywhere", f"{_OTHER} / {_BETTER}", rf" {_APPROACH}(?! of (?:payment|transport|travel))"),
+    Opening(
+        "anywhere",
+        f"{_OTHER} / {_BETTER}",
+        rf" {_APPROACH}(?! of (?:payment|transport|travel)| to the (?!(?:\w+ )?{MATHS}\b))",
+    ),
     Opening("anywhere", f"{_BETTER} / alternative", " (?:solution|trick|derivation)"),
     Opening(
         "anywhere",
@@ -68,11 +72,11 @@ TRANSITION = (
         rf"(?: (?:we|i|you|one|perhaps we|maybe we))? (?:could|can|might) (?:(?:also|instead|alternatively) {_THINKING}"
         r"|(?:go about|attack) )",
     ),
-    Opening("clause", "or (?:we|one) (?:could|can|might) / on the flip side", NO_STORY),
+    Opening("clause", "or (?:we|one) (?:could|can|might) / or, (?:using|by) / on the flip side", NO_STORY),
     *do("pivot / switch gears / shift gears / change tack"),
     *do(
         "look / view / think / attack / approach / see / come at",
-        r" (?:\w+ ){0,3}?from (?:another|a different|the other) (?:angle|perspective|side|viewpoint)",
+        r" (?:\w+ ){0,3}?from (?:another|a different|the other) (?:angle|perspective|side|viewpoint|direction|end)",
     ),
     *do(_THINK, r" (?:\w+ ){0,3}?(?:in (?:a different|another) way|differently)"),
     Opening("clause", "in (?:a different|another) way(?=[:,])"),
@@ -96,6 +100,11 @@ REFLECTION = (
         "clause",
         r"my bad / my mistake / not so fast / hold your horses / oh dear / no,? no\b / come to think of it / careful[,:!]",
     ),
+    Opening(
+        "clause", "not (?:so |quite |really |entirely )?sure / unsure", r"(?=[^\w\s]| (?:about|if|whether|how|why)\b)"
+    ),
+    Opening("speaker", "pause / stop", rf"(?=[^\w\s]|{END}| (?:here|and|for a (?:second|moment|minute))\b)"),
+    Opening("clause", "is / are", rf" (?:this|that|it|they|these) (?:really|actually) [^.!?{HERE}]{{1,60}}\?"),
     Opening("clause", "strange / odd / weird / curious", "(?=[.,!:])"),
     Opening("clause", r"actually(?:,|(?= (?:i|we|no|let|that|this|it|wait)\b))", NO_STORY),
     Opening("clause", r"sorry,? (?:i (?:meant|mean)|that should|it should|no|wrong)\b"),
@@ -194,7 +203,7 @@ REFLECTION = (
     Opening(
         "anywhere",
         "i(?:'m| am)",
-        r" (?:(?:not|so|really|quite|entirely|getting|probably) ){0,2}(?:sure|convinced|certain|unsure|confused|doubtful"
+        r" (?:(?:not|so|really|quite|entirely|getting|probably|still|a bit|a little|slightly) ){0,2}(?:sure|convinced|certain|unsure|confused|doubtful"
         r"|overcomplicating|overthinking)(?! (?:which|that he|that she))",
     ),
     Opening(

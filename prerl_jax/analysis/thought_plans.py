@@ -21,11 +21,12 @@ SUBGOAL = (
     Opening("sentence", "part / stage / phase", r" (?:\d|one|two|three|i|ii|iii|a|b)\s?:"),
     Opening(
         "sentence",
-        "first / firstly / second / secondly / third / thirdly / next / then / finally / first of all / next up / to begin"
+        "first / firstly / second / secondly / third / thirdly / next / finally / first of all / next up / to begin"
         " / to start / to begin with / to start with / before (?:anything else|that|doing this) / to do (?:this|that|so)",
         rf",? (?:(?:we|i){NO_STORY}|we'll|i'll|let|let's|lets|{CALCULATE}|to {CALCULATE})\b",
     ),
     Opening("sentence", "first things first"),
+    Opening("sentence", "then", rf",? (?:we (?:find|compute|calculate|determine|solve)|{CALCULATE})\b"),
     Opening(
         "sentence",
         "to (?:find|compute|determine|calculate|get|solve|work out|figure out)",
@@ -56,7 +57,7 @@ SUBGOAL = (
     Opening(
         "clause",
         "the / our / my",
-        rf"(?: \w+)? {_GOAL}(?: here| now)? is (?::|now|to (?:\w+ )?(?:{CALCULATE}|maximi[sz]e|minimi[sz]e|reach|get))",
+        rf"(?: \w+)? {_GOAL}(?: here| now)? is (?::|now|to (?:\w+ )?(?:{CALCULATE}|maximi[sz]e|minimi[sz]e|reach|get|work (?:backwards?|out|with)))",
     ),
     Opening("clause", "plan / roadmap / outline / strategy / goal / subgoal / subgoals / sub-goals?", r"\s?:"),
     Opening("clause", "the / my / our", rf" {_GOAL}\s?:"),
@@ -92,7 +93,7 @@ SUBGOAL = (
     ),
 )
 
-_NUMBER = r"(?:\d+|one|two|three|four|five|six|\(?[ivx]+\)?|[a-e])"
+_NUMBER = r"(?:\(?(?:\d+|[ivx]+|[a-e])\)?|one|two|three|four|five|six)"
 _CASES = r"(?:cases|possibilities|combinations|scenarios|outcomes)"
 _OPTIONS = rf"(?:{_CASES}|divisors|factors|multiples|values|options|candidates|choices)"
 _EVERY = (
@@ -119,7 +120,7 @@ ENUMERATION = (
     Opening("sentence", "in case", rf" {_NUMBER}[,:]"),
     Opening("sentence", "the / in the", r" (?:first|second|third|other|last|remaining) case(?=[,:]| is\b)"),
     *do(_EACH, rf" (?:\w+ ){{0,4}}?(?:{_CASES}|case (?:where|when|that|of|for|[a-z] ?[=<>]))(?! of\b)"),
-    *do(_EACH, r" (?!(?:my|his|her|their|our)\b)(?:\w+ ){0,4}?(?:one by one|in turn|one at a time|individually)"),
+    *do(_EACH, r" (?!(?:my|his|her|their|our)\b)[^.!?\x1c]{0,40}?(?:one by one|in turn|one at a time|individually)"),
     *do(_EACH, rf" {_EVERY}(?! of (?:the|his|her|our|my)\b)"),
     Opening(
         "clause",
@@ -212,7 +213,10 @@ VERIFICATION = (
         ),
         _CHECKED + NO_STORY,
     ),
-    Opening("clause", "as a (?:(?:quick|final|sanity) )?(?:check|test) / as (?:a )?verification / for verification"),
+    Opening(
+        "clause",
+        "for a (?:(?:quick|final|sanity) )?check / as a (?:(?:quick|final|sanity) )?(?:check|test) / as (?:a )?verification / for verification",
+    ),
     Opening("clause", "a quick check / quick check / one last check", " (?:of|on|that|confirms|shows)"),
     Opening("anywhere", "sanity[- ]check"),
     Opening(

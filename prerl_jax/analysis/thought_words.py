@@ -18,7 +18,7 @@ _CALCULATED = (
 )
 _DEED = (
     rf"(?:(?!(?:{_CALCULATED})\w*ed\b)\w{{3,}}ed|went|drove|bought|sold|gave|took|ate|ran|paid|spent|left|kept|won|began|lost"
-    r"|met|rode|swam|flew|built|sent|drank|slept|threw|caught|fed|brought|told|said|grew|hid|wore|felt|had to"
+    r"|met|rode|swam|flew|built|sent|drank|slept|threw|caught|fed|brought|said|grew|hid|wore|felt|had to"
     r"|walk|drive|buy|sell|bake|pour|eat|put on|get (?:on|off|to|home)"
     r"|sells|buys|pays|offers|charges|opens|closes|bakes|eats|drives|walks|travels|works|earns|spends|saves|picks|drops"
     r"|wins|loses|reads|goes|rides|runs|swims|cuts|pours|sends|grows|visits|rains|plays"
@@ -45,7 +45,8 @@ MATHS = (
     r"|divisibility|limits?|digits?|terms?|denominators?|numerators?|exponents?|expressions?|inequality|function|integral"
     r"|derivative|proof|argument|bounds?|ratios?|differences?|perimeter|endpoints?|boundary|assumptions?|parity|figures?"
     r"|candidates?|probability|average|polynomial|matrix|pattern|output|original|vertices|coefficients?|angles?|magnitude"
-    r"|dimensions?|requirements?|definitions?|numbers?|percentages?|fractions?|lemma|theorem|hypothesis|substitution)"
+    r"|dimensions?|requirements?|definitions?|numbers?|percentages?|fractions?|lemma|theorem|hypothesis|substitution"
+    r"|multiplication|division|addition|subtraction|decimals?|area|volume|parts?)"
 )
 """What a calculation is about."""
 FORMULA = r"(?=[\d$\\(|-]|[a-z]\s?[=(<>+*/^-])"
@@ -54,7 +55,7 @@ CALCULATE = (
     r"(?:find|compute|calculate|determine|solve|simplify|add|subtract|multiply|divide|convert|count|factor|factorise"
     r"|expand|rewrite|express|set (?:up|the|each|both|it|x|y|f)|write|note|notice|observe|identify|define|isolate|evaluate"
     r"|substitute|plug|work out|figure out|use|apply|look at|consider|recall|check|draw|list|square|sum|estimate|understand"
-    r"|suppose|assume|differentiate|integrate|prove|show|establish|translate|reduce|combine|collect|distribute|label"
+    r"|differentiate|integrate|prove|show|establish|translate|reduce|combine|collect|distribute|label"
     r"|denote|test|handle|treat|derive|pin down|get the (?:total|value|cost|number)|deal with|model|bound|normalise"
     r"|take the (?:log|derivative|square|sum|difference|product|limit|gradient|determinant))"
 )
