@@ -27,7 +27,7 @@ PLACES = {
 }
 """Where an opening of each place counts: what may begin a clause may begin a sentence, too."""
 
-_JUNK = r"[ \t\r\x1d\x1e\"'*_#>\[$-]*+(?:\(?\w[.)]\s)?"  # emphasis, bullets, "(a) "
+_JUNK = r"[ \t\r\x1d\x1e\"'*_#>\[$-]*+(?:\(?\w\)[ \x1d])?"  # emphasis, bullets, "(a) "
 _LEADING = (
     r"(?:(?:but|and|oh|no(?! (?:good|luck|dice))|so|ah|ok|okay|alright|well|yes|yeah|now|also|because|since|please|maybe"
     r"|perhaps|anyway),?[ \x1d\x1e]+){0,2}"
@@ -47,8 +47,8 @@ class Opening:
     Attributes:
       place: "sentence", "clause" (or a sentence), "anywhere", or "speaker": after the speaker, as in "let me", "we",
         "I should now" or "I may have".
-      phrases: regular expressions for marked text (lower case), separated by " / ". Each begins with a word of the letters
-        a to z. A space matches any white space.
+      phrases: regular expressions for marked text (lower case), separated by " / ". Each begins with a word of the
+        letters a to z. A space matches any white space.
       then: a regular expression that follows each phrase.
 
     Raises:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from prerl_jax.analysis.openings import Opening
 from prerl_jax.analysis.thought_words import CALCULATE, END, FORMULA, HERE, MATHS, NO_STORY, do
 
-_APPROACH = r"(?:approach|method|strategy|technique|line of attack|tack|avenue|formulation|proof|perspective|argument|substitution|view|viewpoint)"
+_APPROACH = (
+    r"(?:approach|method|strategy|technique|line of attack|tack|avenue|formulation|proof|perspective|argument|substitution"
+    r"|view|viewpoint)"
+)
 _THINK = (
-    "solve / solving / think / thinking / look / looking / see / seeing / do / doing / check / approach / find / compute / count"
+    "solve / solving / think / thinking / look / looking / see / seeing / do / doing / check / approach / find"
+    " / compute / count"
     " / counting / view / verify / tackle / express / calculate / derive / prove / phrase / put / write / get / attack"
     " / evaluate / reason / confirm / show"
 )
@@ -41,7 +45,8 @@ TRANSITION = (
     ),
     Opening(
         "speaker",
-        "try / use / count / complete / compute / consider / work / look / think / solve / apply / go / do / take / write / find"
+        "try / use / count / complete / compute / consider / work / look / think / solve / apply / go / do / take"
+        " / write / find"
         " / set / treat / integrate / expand / focus / start",
         rf" [^.!?{HERE}]{{1,60}}? instead(?=[^\w\s]|{END})",
     ),
@@ -64,7 +69,8 @@ TRANSITION = (
     Opening(
         "clause",
         "it",
-        rf"(?:'s| is| may be| might be| would be) (?:\w+ )?(?:easier|simpler|better|quicker|cleaner|nicer) to {CALCULATE}",
+        rf"(?:'s| is| may be| might be| would be) (?:\w+ )?(?:easier|simpler|better|quicker|cleaner"
+        rf"|nicer) to {CALCULATE}",
     ),
     Opening(
         "clause",
@@ -98,7 +104,8 @@ REFLECTION = (
     ),
     Opening(
         "clause",
-        r"my bad / my mistake / not so fast / hold your horses / oh dear / no,? no\b / come to think of it / careful[,:!]",
+        r"my bad / my mistake / not so fast / hold your horses / oh dear / no,? no\b / come to think of it"
+        r" / careful[,:!]",
     ),
     Opening(
         "clause", "not (?:so |quite |really |entirely )?sure / unsure", r"(?=[^\w\s]| (?:about|if|whether|how|why)\b)"
@@ -123,7 +130,7 @@ REFLECTION = (
         rf"(?= (?:it|that|this|carefully)\b|[^\w\s]| (?:the|this|that|my) (?:\w+ )?{MATHS}\b)",
     ),
     *do("take (?:another|a second|a closer) look", r"(?! at (?:his|her|their|a)\b)"),
-    *do("take a step back  / think (?:about (?:it|this|that) )?(?:again|more carefully|harder)"),
+    *do("take a step back / think (?:about (?:it|this|that) )?(?:again|more carefully|harder)"),
     Opening("speaker", "be (?:more |very )?careful"),
     Opening(
         "speaker",
@@ -137,13 +144,15 @@ REFLECTION = (
     ),
     Opening(
         "speaker",
-        "misread / misunderstood / misinterpreted / misapplied / misremembered / mistook / miswrote / mixed up / keep mixing"
+        "misread / misunderstood / misinterpreted / misapplied / misremembered / mistook / miswrote / mixed up"
+        " / keep mixing"
         " / confused / confusing",
         rf"(?= (?:the|that|this|my) (?:\w+ )?{MATHS}\b|[^\w\s]| (?:it|as|up|sine|x|a and)\b|{END})",
     ),
     Opening(
         "speaker",
-        "overlook / overlooked / miscounted / miscalculated / double[- ]count(?:ed)? / overcount(?:ed)? / undercount(?:ed)?"
+        "overlook / overlooked / miscounted / miscalculated / double[- ]count(?:ed)? / overcount(?:ed)?"
+        " / undercount(?:ed)?"
         " / swapped / messed up / botched / slipped / got (?:that|it|this) (?:wrong|backwards)",
         rf"(?! (?:his|her|the (?!(?:\w+ )?{MATHS}\b)))",
     ),
@@ -162,8 +171,10 @@ REFLECTION = (
     Opening(
         "speaker",
         "forgot / forgotten / neglected",
-        rf" (?:about |to (?:\w+ )?)?(?:carry|account|halve|the (?:\w+ )?{MATHS}|(?:add|include|count|divide|multiply|subtract"
-        r"|convert|square|take|apply|use|distribute|flip|check|consider)(?= (?:by|back|(?:the|that|this|a|an|both|all|one|in)"
+        rf" (?:about |to (?:\w+ )?)?(?:carry|account|halve|the (?:\w+ )?{MATHS}|(?:add|include|count|divide"
+        rf"|multiply|subtract"
+        r"|convert|square|take|apply|use|distribute|flip|check|consider)(?= (?:by|back|(?:the|that|this|a|an|both"
+        r"|all|one|in)"
         rf" (?:\w+ )?{MATHS}|it)\b| {FORMULA}|[^\w\s]))",
     ),
     Opening(
@@ -176,12 +187,14 @@ REFLECTION = (
         "clause", "is / are", rf" (?:\S+ ){{1,3}}?(?:allowed|counted|guaranteed|included)\b(?=[^.!?{HERE}]{{0,40}}\?)"
     ),
     Opening("clause", "should / shouldn't", rf" (?:it|that|this|the (?:\w+ )?{MATHS}) be(?=[^.!?{HERE}]{{0,60}}\?)"),
-    Opening("clause", "where", rf" did (?:i|we|it|this) go wrong"),
+    Opening("clause", "where", r" did (?:i|we|it|this) go wrong"),
     Opening(
         "clause",
         "does / do / did / am / are / have",
-        rf" (?:{_THIS}|i|we) (?:\w+ )?(?:make sense|miss(?:ed|ing)?|sure|certain|forget|forgot|forgotten|forgetting|right"
-        r"|over-?count\w*|double-?count\w*|overlook\w*|consider|considered|sound right|look right|misread|use|apply|account"
+        rf" (?:{_THIS}|i|we) (?:\w+ )?(?:make sense|miss(?:ed|ing)?|sure|certain|forget|forgot|forgotten|forgetting"
+        rf"|right"
+        r"|over-?count\w*|double-?count\w*|overlook\w*|consider|considered|sound right|look right|misread|use|apply"
+        r"|account"
         rf"|include|handle|assume|divide|subtract|add|multiply|actually)(?=[^.!?{HERE}]{{0,80}}\?)",
     ),
     Opening(
@@ -193,7 +206,8 @@ REFLECTION = (
     Opening(
         "clause",
         "that / this / it / which / the / my",
-        r"(?: (?:answer|result))?(?:'s| is| seems| looks| feels| sounds) (?:\w+ )?(?:too (?:big|large|small|high|low|easy|good"
+        r"(?: (?:answer|result))?(?:'s| is| seems| looks| feels| sounds) (?:\w+ )?(?:too (?:big|large|small|high"
+        r"|low|easy|good"
         r"|simple)|strange|weird|off|suspicious|fishy)(?=[.?!,;:]| (?:though|to me|because|since|given)\b|\s*"
         rf"{END})",
     ),
@@ -203,7 +217,8 @@ REFLECTION = (
     Opening(
         "anywhere",
         "i(?:'m| am)",
-        r" (?:(?:not|so|really|quite|entirely|getting|probably|still|a bit|a little|slightly) ){0,2}(?:sure|convinced|certain|unsure|confused|doubtful"
+        r" (?:(?:not|so|really|quite|entirely|getting|probably|still|a bit|a little|slightly) ){0,2}(?:sure"
+        r"|convinced|certain|unsure|confused|doubtful"
         r"|overcomplicating|overthinking)(?! (?:which|that he|that she))",
     ),
     Opening(
@@ -216,32 +231,38 @@ _SCRAP = "scrap / scratch / strike / forget / ignore / erase"
 _SCRAPPED = rf"(?=[^\w\s]| (?:and|idea|approach|last|attempt)\b|\s*{END})"
 _ASIDE = "that / this / it / which"
 _FAILS = (
-    r"(?:is not|isn't|fails|failed|doesn't|does not|won't|will not|didn't|did not|can't|cannot|breaks down|is wrong|was wrong"
+    r"(?:is not|isn't|fails|failed|doesn't|does not|won't|will not|didn't|did not|can't|cannot|breaks down|is wrong"
+    r"|was wrong"
     r"|is flawed|was too|was flawed|turned out|is hopeless|is going nowhere|leads nowhere|is too)"
 )
 BACKTRACKING = (
     Opening(
         "clause",
         _ASIDE,
-        r"(?:'s| is| was| seems| looks)(?: (?:all|clearly|also|obviously|definitely|just))? (?:not (?:right|correct|true|possible"
-        r"|it|what we (?:want|need)|going to work|working|helpful)|wrong|incorrect|false|invalid|inconsistent|no good|a mistake"
+        r"(?:'s| is| was| seems| looks)(?: (?:all|clearly|also|obviously|definitely|just))? (?:not (?:right|correct"
+        r"|true|possible"
+        r"|it|what we (?:want|need)|going to work|working|helpful)|wrong|incorrect|false|invalid|inconsistent"
+        r"|no good|a mistake"
         r"|an error|impossible|nonsense|absurd)(?! (?:to|for|with|of|on (?:his|her|the)|by)\b)",
     ),
     Opening(
         "clause",
         _ASIDE,
-        r" (?:isn't|wasn't|can't be|cannot be|couldn't be|doesn't (?:look|seem|sound)) (?:right|correct|true|possible|working)",
+        r" (?:isn't|wasn't|can't be|cannot be|couldn't be|doesn't (?:look|seem|sound)) (?:right|correct|true"
+        r"|possible|working)",
     ),
     Opening(
         "clause",
         _ASIDE,
         r" (?:doesn't|does not|didn't|did not|won't|will not|can't) (?:work|hold|help|make sense|add up)(?=[^\w\s]"
-        rf"|\s*{END}| (?:because|since|as|here|either|when|if|unless|with|though|for (?:all|every|n|x|negative|us)|us|much|out)\b)",
+        rf"|\s*{END}| (?:because|since|as|here|either|when|if|unless|with|though|for (?:all|every|n|x|negative|us)"
+        rf"|us|much|out)\b)",
     ),
     Opening(
         "clause",
         f"{_ASIDE} / all this",
-        r"(?:'s| is| was| turned out to be| looks like| leads to| leads us to)(?: \w+)? (?:red herring|dead end|wrong turn"
+        r"(?:'s| is| was| turned out to be| looks like| leads to| leads us to)(?: \w+)? (?:red herring|dead end"
+        r"|wrong turn"
         r"|blind alley|false start)",
     ),
     Opening(
@@ -249,7 +270,7 @@ BACKTRACKING = (
         "this / that / my / our / the",
         rf" (?:(?!of)\w+ )?(?:approach|line|idea|guess|attempt|assumption|ansatz|conjecture) {_FAILS}",
     ),
-    Opening("clause", _ASIDE, rf" (?:fails|failed|breaks down|falls apart|is no use)(?! (?:the|his|her)\b)"),
+    Opening("clause", _ASIDE, r" (?:fails|failed|breaks down|falls apart|is no use)(?! (?:the|his|her)\b)"),
     Opening(
         "clause",
         "this / that / my / our",
@@ -258,7 +279,8 @@ BACKTRACKING = (
     Opening(
         "clause",
         "my / our / that / this",
-        rf" (?:(?:previous|earlier|first|last|initial) )?(?:computation|calculation|answer|result|reasoning|argument|claim)"
+        r" (?:(?:previous|earlier|first|last|initial) )?(?:computation|calculation|answer|result|reasoning|argument"
+        r"|claim)"
         r" (?:is|was|must be|seems) (?:wrong|incorrect|flawed|invalid|off)",
     ),
     Opening("clause", "this / that / my / our", rf" (?:\w+ )?(?:method|path|strategy|route) {_FAILS}"),
@@ -271,7 +293,8 @@ BACKTRACKING = (
     Opening("speaker", "hit / reached", " an? (?:\w+ )?(?:wall|dead end|snag|roadblock|impasse)"),
     Opening("anywhere", "i(?:'m| am) stuck / we(?:'re| are) stuck", rf"(?=[^\w\s]|{END})"),
     *do(
-        "start (?:over|again|afresh|anew|fresh|from scratch|from the (?:beginning|top)) / begin (?:anew|again) / restart / backtrack / rewind",
+        "start (?:over|again|afresh|anew|fresh|from scratch|from the (?:beginning|top)) / begin (?:anew|again)"
+        " / restart / backtrack / rewind",
         NO_STORY,
     ),
     *do("try again", rf"(?=[^\w\s]| (?:with|from|using|but)\b|\s*{END})"),
@@ -281,16 +304,24 @@ BACKTRACKING = (
     ),
     *do(
         "go back / going back / step back",
-        rf"(?= and (?:re|check|fix|correct|look|try)|[^\w\s]| to (?:(?:the|our|my|that) )?(?:\w+ )?(?:{MATHS}|start|beginning"
+        rf"(?= and (?:re|check|fix|correct|look|try)|[^\w\s]| to (?:(?:the|our|my|that) )?(?:\w+ )?(?:{MATHS}|start"
+        rf"|beginning"
         r"|drawing board|where we|square one)\b| to step)",
     ),
     Opening("clause", "go back", rf" to (?:(?:the|our|my) )?(?:\w+ )?(?:{MATHS}|square one|where we)"),
     Opening("clause", "back to (?:square one|the drawing board|the start)"),
     *do(
-        "correct / fix / undo / discard / abandon / drop / ditch / give up on / take",
-        rf" (?:this|that|it|my|the)(?: back)?(?=[^\w\s]|\s*{END}| (?:\w+ )?(?:{MATHS}|approach|idea|method|mistake|attempt|error"
-        r"|line|guess)\b)",
+        "correct / fix / undo",
+        rf" (?:that|this|it|my|the (?:\w+ )?(?:mistake|error|calculation|equation"
+        rf"|step))(?=\W|{END})",
     ),
+    *do(
+        "discard / abandon / drop / ditch / give up on",
+        rf" (?:this|that|it|the (?:\w+ )?(?:approach|idea|attempt"
+        rf"|guess|line))(?=[^\w\s]| (?:\w+ )?(?:approach|idea|attempt|guess|line|assumption|method|path|and)\b"
+        rf"|{END})",
+    ),
+    Opening("speaker", "take", " (?:that|this|it) back"),
     *do(
         "throw / toss / set / put / leave", rf" (?:this|that|it|the \w+) (?:out|away|aside)(?=[^\w\s]| and\b|\s*{END})"
     ),

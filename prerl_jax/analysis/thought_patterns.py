@@ -34,7 +34,7 @@ class Thought:
     Attributes:
       name: the name of the kind; its metric is `eval/thoughts/NAME`.
       patterns: regular expressions; each match of one of them in a text is one thought.
-      openings: phrases that begin a sentence or a clause (`openings.py`); those in one sentence are one thought together.
+      openings: phrases that begin a sentence or a clause (`openings.py`). Those in one sentence are one thought.
 
     Raises:
       ValueError: the name is empty, or there is neither a pattern nor an opening.

@@ -22,7 +22,8 @@ SUBGOAL = (
     Opening(
         "sentence",
         "first / firstly / second / secondly / third / thirdly / next / finally / first of all / next up / to begin"
-        " / to start / to begin with / to start with / before (?:anything else|that|doing this) / to do (?:this|that|so)",
+        " / to start / to begin with / to start with / before (?:anything else|that|doing this)"
+        " / to do (?:this|that|so)",
         rf",? (?:(?:we|i){NO_STORY}|we'll|i'll|let|let's|lets|{CALCULATE}|to {CALCULATE})\b",
     ),
     Opening("sentence", "first things first"),
@@ -34,7 +35,8 @@ SUBGOAL = (
     ),
     Opening(
         "speaker",
-        "start by / begin by / begin with / start with / set out to / aim (?:to|for) / set the goal / set up / define the variables / introduce (?:a|some|the) (?:variable|notation)",
+        "start by / begin by / begin with / start with / set out to / aim (?:to|for) / set the goal / set up"
+        " / define the variables / introduce (?:a|some|the) (?:variable|notation)",
     ),
     Opening("speaker", "first", rf" (?:need|want|{CALCULATE}|(?!thing)[a-z]+ing)"),
     Opening(
@@ -45,7 +47,8 @@ SUBGOAL = (
     Opening(
         "sentence",
         "start / begin / starting / beginning",
-        rf" (?:by|with) (?:the (?:\w+ )?{MATHS}\b|(?:find|comput|calculat|determin|solv|not|factor|isolat|writ|expand|sett"
+        rf" (?:by|with) (?:the (?:\w+ )?{MATHS}\b|(?:find|comput|calculat|determin|solv|not|factor|isolat|writ"
+        rf"|expand|sett"
         r"|list|count|work|convert)ing)",
     ),
     Opening(
@@ -57,7 +60,8 @@ SUBGOAL = (
     Opening(
         "clause",
         "the / our / my",
-        rf"(?: \w+)? {_GOAL}(?: here| now)? is (?::|now|to (?:\w+ )?(?:{CALCULATE}|maximi[sz]e|minimi[sz]e|reach|get|work (?:backwards?|out|with)))",
+        rf"(?: \w+)? {_GOAL}(?: here| now)? is (?::|now|to (?:\w+ )?(?:{CALCULATE}|maximi[sz]e|minimi[sz]e|reach"
+        rf"|get|work (?:backwards?|out|with)))",
     ),
     Opening("clause", "plan / roadmap / outline / strategy / goal / subgoal / subgoals / sub-goals?", r"\s?:"),
     Opening("clause", "the / my / our", rf" {_GOAL}\s?:"),
@@ -69,7 +73,7 @@ SUBGOAL = (
     Opening(
         "clause",
         "this / it / the (?:problem|question|task|proof) / our task / everything",
-        rf" (?:reduces|boils down|comes down) to",
+        r" (?:reduces|boils down|comes down) to",
     ),
     Opening(
         "clause", "it (?:remains|suffices|is enough) to / all that remains is to / what remains is to", f" {CALCULATE}"
@@ -77,7 +81,8 @@ SUBGOAL = (
     Opening(
         "anywhere",
         "break / breaking / split / splitting",
-        rf" (?:(?:down|up) (?:this|it|the (?:\w+ )?{MATHS})|(?:this|it|that|things|the (?:\w+ )?{MATHS})(?: \w+)? (?:down|up|into))",
+        rf" (?:(?:down|up) (?:this|it|the (?:\w+ )?{MATHS})|(?:this|it|that|things"
+        rf"|the (?:\w+ )?{MATHS})(?: \w+)? (?:down|up|into))",
     ),
     Opening(
         "anywhere",
@@ -97,7 +102,8 @@ _NUMBER = r"(?:\(?(?:\d+|[ivx]+|[a-e])\)?|one|two|three|four|five|six)"
 _CASES = r"(?:cases|possibilities|combinations|scenarios|outcomes)"
 _OPTIONS = rf"(?:{_CASES}|divisors|factors|multiples|values|options|candidates|choices)"
 _EVERY = (
-    r"(?:every|each|all)(?: (?:the|of|possible|remaining|other)){0,2} (?:\w+ )?(?:value|option|possibility|choice|number"
+    r"(?:every|each|all)(?: (?:the|of|possible|remaining|other)){0,2} (?:\w+ )?(?:value|option|possibility|choice"
+    r"|number"
     r"|divisor|integer|pair|combination|candidate|digit|prime|factor|case|possibilitie|scenario)s?"
 )
 _VALUES = (
@@ -105,7 +111,8 @@ _VALUES = (
     r"|numbers|examples))"
 )
 _EACH = (
-    "consider / examine / check / try / list / enumerate / go through / look at / test / run through / work through / handle"
+    "consider / examine / check / try / list / enumerate / go through / look at / test / run through"
+    " / work through / handle"
     " / treat / cover / go over / loop over / loop through / iterate over / iterate through / scan / tabulate"
 )
 _PARITY = r"(?: is (?:even|odd|positive|negative|zero|prime|not)\b|\s?[<>\u2264\u2265]|\s?=\s?-?\d)"
@@ -130,7 +137,8 @@ ENUMERATION = (
     Opening(
         "clause",
         "there are",
-        rf" (?:(?:only|exactly|just) )?(?:\w+ ){{1,2}}?(?:cases|possibilities|scenarios)(?=\s*[:.,;]| to (?:consider|check)\b"
+        r" (?:(?:only|exactly|just) )?(?:\w+ ){1,2}?(?:cases|possibilities|scenarios)(?=\s*[:.,;]"
+        r"| to (?:consider|check)\b"
         r"| here\b| for (?:the|x|n|k|each)\b)",
     ),
     Opening(
@@ -146,12 +154,14 @@ ENUMERATION = (
     Opening(
         "speaker",
         "list / tabulate / write out / write down / write",
-        r" (?:out |down )?(?:all|each|every|them|some|both|these|those|pairs|possible|the (?:possible|first|factors|pairs)"
+        r" (?:out |down )?(?:all|each|every|them|some|both|these|those|pairs|possible|the (?:possible|first|factors"
+        r"|pairs)"
         r"|what)(?! (?:in terms|as)\b)",
     ),
     *do(
         "list / tabulate / write out",
-        r" (?:out )?(?:all|each|every|the (?:possible|factors|divisors|multiples|pairs|primes|first|squares))(?! (?:his|her|my)\b)",
+        r" (?:out )?(?:all|each|every|the (?:possible|factors|divisors|multiples|pairs|primes|first"
+        r"|squares))(?! (?:his|her|my)\b)",
     ),
     Opening("sentence", "listing", " (?:out )?(?:all|each|every|the|them|these)"),
     Opening("clause", "try / trying / test / testing / taking / setting", rf" {_VALUES}"),
@@ -167,12 +177,14 @@ ENUMERATION = (
 )
 
 _CHECKED = (
-    rf"(?! (?:in|out|off)\b)(?!:\s*\$\d)(?=\s*(?:[^\w\s$]|{END})|,? (?:that|this|it|if|whether|again|by|with|how|against"
+    rf"(?! (?:in|out|off)\b)(?!:\s*\$\d)(?=\s*(?:[^\w\s$]|{END})|,? (?:that|this|it|if|whether|again|by|with|how"
+    rf"|against"
     r"|everything|once|using|quickly|some|what|these|those|we|i|there|both (?:sides|answers|equations)"
     rf"|for (?!his|her|my|a)\w+|(?:the|my|our|your|its|each|all) (?:[\w-]+ ){{0,2}}?{MATHS}|[a-z]\s?[=<>+])\b)"
 )
 _CHECK = (
-    "check / recheck / re-check / verify / re-verify / confirm / validate / make sure / make certain / ensure / doublecheck"
+    "check / recheck / re-check / verify / re-verify / confirm / validate / make sure / make certain / ensure"
+    " / doublecheck"
     " / double[- ](?:check|verify) / cross[- ]check / sanity[- ]check"
 )
 _AGAIN = r"(?:again|once more|one more time|a second time)"
@@ -193,7 +205,8 @@ VERIFICATION = (
     ),
     *do(
         "test",
-        rf" (?:this|that|it|the (?:formula|result|answer|claim)|our \w+|my \w+)(?=[^\w\s]| (?:with|on|by|for|against|in|out)\b|{END})",
+        rf" (?:this|that|it|the (?:formula|result|answer|claim)|our \w+|my \w+)(?=[^\w\s]| (?:with|on|by|for"
+        rf"|against|in|out)\b|{END})",
     ),
     Opening(
         "clause",
@@ -208,21 +221,21 @@ VERIFICATION = (
     ),
     Opening(
         "clause",
-        "checking / verifying / confirming / rechecking / (?#)double[- ]checking / cross[- ]checking".replace(
-            "(?#)", ""
-        ),
+        "checking / verifying / confirming / rechecking / double[- ]checking / cross[- ]checking",
         _CHECKED + NO_STORY,
     ),
     Opening(
         "clause",
-        "for a (?:(?:quick|final|sanity) )?check / as a (?:(?:quick|final|sanity) )?(?:check|test) / as (?:a )?verification / for verification",
+        "for a (?:(?:quick|final|sanity) )?check / as a (?:(?:quick|final|sanity) )?(?:check|test)"
+        " / as (?:a )?verification / for verification",
     ),
     Opening("clause", "a quick check / quick check / one last check", " (?:of|on|that|confirms|shows)"),
     Opening("anywhere", "sanity[- ]check"),
     Opening(
         "clause",
         "the / our / this",
-        r" (?:answer|solution|result|identity|claim|formula) (?:is|checks out|has been|is indeed)(?: \w+)? (?:verified|confirmed|consistent)",
+        r" (?:answer|solution|result|identity|claim|formula) (?:is|checks out|has been"
+        r"|is indeed)(?: \w+)? (?:verified|confirmed|consistent)",
     ),
     Opening(
         "anywhere",
@@ -243,7 +256,8 @@ VERIFICATION = (
     Opening(
         "clause",
         "does / do",
-        rf" (?:this|that|it|they|the \w+|\S+) (?:check out|satisfy|agree with|match|add up|hold|work|fit)(?=[^.!{HERE}]{{0,60}}\?)",
+        rf" (?:this|that|it|they|the \w+|\S+) (?:check out|satisfy|agree with|match|add up|hold|work"
+        rf"|fit)(?=[^.!{HERE}]{{0,60}}\?)",
     ),
     Opening(
         "clause",

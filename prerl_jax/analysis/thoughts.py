@@ -183,7 +183,7 @@ def _whole_words(matcher: re.Pattern[str], text: str) -> Spans:
 
 @functools.cache
 def _to_word_edge(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]:
-    """One compiled pattern that matches any of the patterns up to the edge of a word. A single one may begin with flags."""
+    """One expression that matches any of the patterns up to the edge of a word. A single one may begin with flags."""
     flagged = re.match(r"\(\?[aimsux]+\)", patterns[0]) if len(patterns) == 1 else None
     inline = flagged[0] if flagged else ""
     for pattern in patterns:
