@@ -29,10 +29,12 @@ _QUOTED = re.compile(
 _AFTER = (
     *((end, CLAUSE) for end in ("... ", "\u2026 ", "e.g. ", "i.e. ")),
     *((end, SENTENCE) for end in ("\n", ". ", "! ", "? ", r"\textbf{", r"\textit{", r"\emph{")),
-    *((end, CLAUSE) for end in (", ", ": ", "; ", ") ", "- ", "* ", "\u2014 ", "\u2013 ", " but ", "mm ", "ait ")),
+    *((end, CLAUSE) for end in (", ", ": ", "; ", ") ", "- ", "* ", "\u2014 ", "\u2013 ", " but ")),
+    *((end, CLAUSE) for end in ("mm ", "ait ")),  # "hmm", "wait"
 )
 """A mark takes the place of the last character of each of these."""
-_CLOSED = re.compile(r"([.!?][\")\]*_$]{1,3}|</?[a-z]+)[ >]")  # the end of a sentence and what closes it, or a tag
+_CLOSED = re.compile(r"([.!?][\")\]*_$]{1,3}) ")
+_TAG = re.compile(r"(</?[a-z]+)>")
 _NAME = re.compile(rf"[ {CLAUSE}](?=[A-Z][a-z])")
 
 
@@ -46,7 +48,7 @@ def mark(words: str) -> str:
 
     A mark is put before the text, too, so position i becomes i + 1.
     """
-    words = _CLOSED.sub(rf"\1{SENTENCE}", words)
+    words = _TAG.sub(rf"\1{SENTENCE}", _CLOSED.sub(rf"\1{SENTENCE}", words))
     for end, sign in _AFTER:
         words = words.replace(end, end[:-1] + sign)
     words = _NAME.sub(CAPITAL, words)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from prerl_jax.analysis.marked_text import CAPITAL, CLAUSE, SENTENCE
 
@@ -29,8 +30,8 @@ PLACES = {
 
 _JUNK = r"[ \t\r\x1d\x1e\"'*_#>\[$-]*+(?:\(?\w\)[ \x1d])?"  # emphasis, bullets, "(a) "
 _LEADING = (
-    r"(?:(?:but|and|oh|no(?! (?:good|luck|dice))|so|ah|ok|okay|alright|well|yes|yeah|now|also|because|since|please|maybe"
-    r"|perhaps|anyway),?[ \x1d\x1e]+){0,2}"
+    r"(?:(?:but|and|oh|no(?! (?:good|luck|dice))|so|ah|ok|okay|alright|well|yes|yeah|now|also|because|since|please"
+    r"|maybe|perhaps|anyway),?[ \x1d\x1e]+){0,2}"
 )
 _ALSO = (
     r"will|can|could|should|must|might|may|have|had|need\s+to|have\s+to|want\s+to|like\s+to|got\s+to|better|try\s+to"
@@ -69,10 +70,27 @@ class Opening:
 
 
 Openings = tuple[Opening, ...]
-_Rests = Sequence[tuple[int, re.Pattern[str]]]
-"""Kinds, and what must follow the first word of their phrases."""
-_Tried = Mapping[str, _Rests]
-"""By the first word."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """What may follow a word that begins phrases of some kinds. Expressions are compiled when they are first needed.
+
+    Attributes:
+      rests: (number of the kind, the rests of its phrases) for each of these kinds.
+    """
+
+    rests: tuple[tuple[int, tuple[str, ...]], ...]
+
+    @functools.cached_property
+    def any(self) -> re.Pattern[str]:
+        """Matches the rest of a phrase of any kind."""
+        return _compiled([rest for _, rests in self.rests for rest in rests])
+
+    @functools.cached_property
+    def each(self) -> list[tuple[int, re.Pattern[str]]]:
+        """(number of the kind, what matches the rest of its phrases) for each of these kinds."""
+        return [(kind, _compiled(rests)) for kind, rests in self.rests]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +98,16 @@ class Finder:
     """Finds the openings of several kinds; `finder` makes one.
 
     Attributes:
-      beginning: matches every beginning. Its groups are the mark (None in the middle of a clause), the speaker (None if
-        there is none), and a word.
-      tried: for each mark, what is tried after the first word.
+      beginning: matches every beginning. Its groups are the mark (a space in the middle of a clause), the speaker (None
+        if there is none), and a word.
+      first: for each mark, what is tried after the first word.
       spoken: what is tried after the first word that follows the speaker.
       kinds: the number of kinds.
     """
 
     beginning: re.Pattern[str]
-    tried: Mapping[str | None, _Tried]
-    spoken: _Tried
+    first: Mapping[str, Mapping[str, Tried]]
+    spoken: Mapping[str, Tried]
     kinds: int
 
     def find(self, marked: str) -> list[Spans]:
@@ -101,55 +119,68 @@ class Finder:
         found: list[Spans] = [[] for _ in range(self.kinds)]
         counted: set[int] = set()  # the kinds that this sentence has already
 
-        def try_(rests: _Rests, start: int, after: int) -> None:
-            for kind, rest in rests:
-                if kind not in counted and (match := rest.match(marked, after)):
-                    counted.add(kind)
-                    found[kind].append((start - 1, match.end() - 1))
+        def count(tried: Tried | None, start: int, after: int) -> None:
+            if tried and (len(tried.rests) == 1 or tried.any.match(marked, after)):
+                for kind, rest in tried.each:
+                    if kind not in counted and (match := rest.match(marked, after)):
+                        counted.add(kind)
+                        found[kind].append((start - 1, match.end() - 1))
 
         for match in self.beginning.finditer(marked):
             mark, speaker, word = match.groups()
             if mark == SENTENCE:
                 counted.clear()
             if speaker:
-                try_(self.spoken.get(word, ()), match.start(2), match.end(3))
-                try_(self.tried[mark].get(speaker, ()), match.start(2), match.end(2))
-            elif rests := self.tried[mark].get(word):
-                try_(rests, match.start(3), match.end(3))
+                count(self.spoken.get(word), match.start(2), match.end())
+                count(self.first[mark].get(speaker), match.start(2), match.end(2))
+            elif tried := self.first[mark].get(word):
+                count(tried, match.start(3), match.end())
         return found
 
+    def require_valid(self) -> None:
+        """Raises ValueError where an opening is not a regular expression."""
+        for words in (*self.first.values(), self.spoken):
+            for tried in words.values():
+                _ = tried.any
 
-@functools.cache
+
 def finder(kinds: tuple[Openings, ...]) -> Finder:
-    """Finds these openings, those of each kind.
-
-    Raises:
-      ValueError: an opening is not a regular expression.
-    """
-    rests: dict[str, dict[str, dict[int, list[str]]]] = {
-        place: defaultdict(lambda: defaultdict(list)) for place in PLACES
-    }
+    """Finds these openings, those of each kind."""
+    rests: dict[str, dict[str, dict[int, list[str]]]] = {p: defaultdict(lambda: defaultdict(list)) for p in PLACES}
     for kind, openings in enumerate(kinds):
         for opening in openings:
             for phrase in opening.phrases.split(SEPARATOR):
                 word = re.match("[a-z]+", phrase)[0]  # type: ignore[index]  # a phrase begins with a word
                 for place in PLACES[opening.place]:
                     rests[place][word][kind].append(f"(?:{phrase[len(word) :]})(?:{opening.then})")
-    tried: dict[str, _Tried] = {
-        place: {word: [(kind, _rest(tuple(ends))) for kind, ends in found.items()] for word, found in words.items()}
+    tried = {
+        place: {
+            word: Tried(tuple((kind, tuple(ends)) for kind, ends in found.items())) for word, found in words.items()
+        }
         for place, words in rests.items()
     }
-    anywhere = "|".join(("let", "lets", "i", "we", *rests["anywhere"]))
-    start = rf"(?:([{''.join(_MARKS.values())}])(?!{SENTENCE}){_JUNK}{_LEADING}| (?=(?:{anywhere})(?![a-z])))"
-    by_mark = {mark: tried[place] for place, marks in _MARKS.items() for mark in marks} | {None: tried["anywhere"]}
-    return Finder(re.compile(rf"{start}(?:{_SPEAKER})?([a-z]*)"), by_mark, tried["speaker"], len(kinds))
+    marks = "".join(_MARKS.values())
+    first = {mark: tried[place] for place, some in _MARKS.items() for mark in some} | {" ": tried["anywhere"]}
+    anywhere = _one_of({"let", "lets", "i", "we", *tried["anywhere"]})
+    # The class of characters comes first, so that regular expressions skip all other characters fast.
+    start = rf"([{marks} ])(?!{SENTENCE})(?:(?<= )(?={anywhere}(?![a-z]))|(?<! ){_JUNK}{_LEADING})"
+    return Finder(re.compile(rf"{start}(?:{_SPEAKER})?([a-z]*)"), first, tried["speaker"], len(kinds))
 
 
-@functools.cache
-def _rest(rests: tuple[str, ...]) -> re.Pattern[str]:
-    """Matches what follows the first word of an opening, up to the edge of a word."""
-    joined = re.sub(r"\[[^\]]*\]| ", lambda m: r"\s+" if m[0] == " " else m[0], "|".join(rests))
+def _one_of(words: Iterable[str]) -> str:
+    """Matches one of the words. Words with the same first letter are tried together, which is faster."""
+    letters = itertools.groupby(sorted(words), key=lambda word: word[0])
+    return _any_of(letter + _any_of(word[1:] for word in group) for letter, group in letters)
+
+
+def _any_of(patterns: Iterable[str]) -> str:
+    return f"(?:{'|'.join(patterns)})"
+
+
+def _compiled(rests: Iterable[str]) -> re.Pattern[str]:
+    """Matches one of these, up to the edge of a word."""
+    joined = re.sub(r"\[[^\]]*\]| ", lambda m: r"\s+" if m[0] == " " else m[0], _any_of(rests))
     try:
-        return re.compile(rf"(?:{joined})(?<!\w\B)")
+        return re.compile(rf"{joined}(?<!\w\B)")
     except re.error as error:
         raise ValueError(f"the openings with {rests} are not regular expressions: {error}") from error

@@ -19,8 +19,9 @@ from __future__ import annotations
 import dataclasses
 
 from prerl_jax.analysis.openings import Openings
-from prerl_jax.analysis.thought_doubts import BACKTRACKING, REFLECTION, TRANSITION
-from prerl_jax.analysis.thought_plans import ENUMERATION, SUBGOAL, VERIFICATION
+from prerl_jax.analysis.thought_doubts import REFLECTION, VERIFICATION
+from prerl_jax.analysis.thought_plans import ENUMERATION, SUBGOAL
+from prerl_jax.analysis.thought_turns import BACKTRACKING, TRANSITION
 
 Strings = tuple[str, ...]
 METRICS = "eval/thoughts/"

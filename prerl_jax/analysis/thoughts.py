@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from prerl_jax.analysis.marked_text import mark, own_words
-from prerl_jax.analysis.openings import Spans, finder
+from prerl_jax.analysis.openings import Finder, Spans, finder
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 
 Thoughts = tuple[Thought, ...]
@@ -155,9 +155,17 @@ def _spans(text: str, thoughts: Thoughts) -> list[Spans]:
     words = own_words(text)
     spans = [_matches(thought.patterns, words) for thought in thoughts]
     if any(thought.openings for thought in thoughts):
-        opened = finder(tuple(thought.openings for thought in thoughts)).find(mark(words))
+        opened = _finder(thoughts).find(mark(words))
         spans = [found + more for found, more in zip(spans, opened, strict=True)]
     return spans
+
+
+@functools.cache
+def _finder(thoughts: Thoughts) -> Finder:
+    made = finder(tuple(thought.openings for thought in thoughts))
+    if thoughts != THOUGHTS:  # the tests see to ours
+        made.require_valid()
+    return made
 
 
 def _matches(patterns: tuple[str, ...], words: str) -> Spans:
@@ -174,7 +182,7 @@ def _whole_words(matcher: re.Pattern[str], text: str) -> Spans:
         matches, at = matcher.finditer(text, at), None
         for match in matches:
             start = match.start()
-            if start and _INSIDE_WORD.match(text, start):
+            if start and not text[start - 1].isspace() and _INSIDE_WORD.match(text, start):
                 at = start + 1
                 break
             spans.append(match.span())
