@@ -26,14 +26,14 @@ BASE = [
 ]
 
 EXTRAS = {
-    "test": ["pytest>=9.0.0", "pytest-xdist>=3.8.0"],
+    "test": ["pytest>=9.0.0", "pytest-xdist>=3.8.0", "math-verify>=0.9.0"],
     "dev": ["ruff>=0.17.0", "mypy>=2.4.0", "pyright[nodejs]>=1.1.414"],
     # PyTorch, for the tests that compare with transformers; without it they are skipped. Nothing runs on it.
     "parity": ["torch>=2.13.0", "accelerate>=1.15.0"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "cuda": ["jax[cuda13]>=0.10.2"],
-    # For a FunctionVerifier that calls math_verify; the package's own verifiers need nothing.
-    "verify": ["math-verify>=0.9.0"],
+    # For MathAnswer; the other verifiers need nothing.
+    "math": ["math-verify>=0.9.0"],
 }
 
 

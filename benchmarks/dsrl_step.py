@@ -54,6 +54,7 @@ from prerl_jax.trainer.reporting import Reporter
 from prerl_jax.trainer.rollouts import RolloutWorker
 from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.trainer.timing import StepClock
+from prerl_jax.trainer.verifiers import Verifiers
 from prerl_jax.verify import InProcessVerifier
 
 RATE, DECAY, CLIP, GROUP = 1e-6, 0.01, 1.0, 8
@@ -80,11 +81,12 @@ def lab(prompts: int, steps: int, kind: str) -> TrainConfig:
 def begin(setup: Setup, folder: Path, writer: MetricsWriter, checkpoints: Checkpoints) -> tuple[Run, TrainState]:
     """(a run that writes into a folder, its first state)."""
     config, tx = setup.config, setup.optimizer(setup.phases[0])
+    verifier = InProcessVerifier(config.data.verifier)
     state = create_state(setup.load_params(), tx, setup.mesh, config.seed)
     run = Run(
         programs=Programs(setup),
         batches=make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed),
-        verifier=InProcessVerifier(config.data.verifier),
+        verifiers=Verifiers(verifier, verifier),
         references=References(setup, folder / "checkpoints"),
         guards=GuardState(),
         checkpoints=checkpoints,

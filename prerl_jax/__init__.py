@@ -110,12 +110,20 @@ from prerl_jax.rollout.engine import Engine, EngineSpec, OnComplete, Sampled
 from prerl_jax.rollout.sampler import SamplerConfig, make_sampler
 from prerl_jax.rollout.static import StaticBatching
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
-from prerl_jax.verify.batch import Verifier
+from prerl_jax.verify.after_thinking import AfterThinking
+from prerl_jax.verify.answer_line import AnswerLine
+from prerl_jax.verify.batch import BatchVerifier, Verifier, VerifierTraits
 from prerl_jax.verify.boxed import BoxedAnswer
+from prerl_jax.verify.by_source import BySource
+from prerl_jax.verify.combined import CombinedReward, Weighted
 from prerl_jax.verify.exact import ExactMatch
-from prerl_jax.verify.function import FunctionVerifier
+from prerl_jax.verify.function import BatchFunctionVerifier, FunctionVerifier
 from prerl_jax.verify.gsm8k import GSM8KAnswer
+from prerl_jax.verify.integer import IntegerAnswer
+from prerl_jax.verify.judgement import Judgement
+from prerl_jax.verify.math_answer import MathAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
+from prerl_jax.verify.pattern import RegexAnswer
 
 __all__ = [
     "CISPO",
@@ -127,18 +135,24 @@ __all__ = [
     "Additions",
     "AdvantageEstimator",
     "AdvantageTraits",
+    "AfterThinking",
     "AlignmentSpec",
+    "AnswerLine",
     "Arm",
     "Batch",
+    "BatchFunctionVerifier",
     "BatchNormalized",
+    "BatchVerifier",
     "Below",
     "BinaryAdvantage",
     "BoxedAnswer",
     "Buckets",
+    "BySource",
     "ChainSum",
     "ChatTemplate",
     "CheckpointSpec",
     "ClippedPG",
+    "CombinedReward",
     "ConstantBaseline",
     "ContinuousBatching",
     "Cosine",
@@ -161,12 +175,15 @@ __all__ = [
     "Guard",
     "Head",
     "InitialModel",
+    "IntegerAnswer",
     "JsonlProblems",
+    "Judgement",
     "KLPenalty",
     "LeaveOneOut",
     "Linear",
     "LogprobFloor",
     "LossAggregation",
+    "MathAnswer",
     "MeshSpec",
     "Message",
     "Model",
@@ -188,6 +205,7 @@ __all__ = [
     "ProblemSource",
     "PromptDropout",
     "Prompts",
+    "RegexAnswer",
     "Reinforce",
     "RewardShaping",
     "RewardShapingTraits",
@@ -217,8 +235,10 @@ __all__ = [
     "TruncatedIS",
     "ValueAdvantageEstimator",
     "Verifier",
+    "VerifierTraits",
     "Warmup",
     "Warn",
+    "Weighted",
     "WithEntropy",
     "WithKL",
     "adamw",

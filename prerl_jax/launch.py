@@ -65,12 +65,21 @@ def main(argv: list[str] | None = None) -> int:
         from prerl_jax.runtime.metrics import MetricsError
         from prerl_jax.runtime.step_files import CheckpointError
         from prerl_jax.trainer.start import run
+        from prerl_jax.verify import VerifierError
     except (ValueError, OSError, ImportError, StartUpError) as error:
         return _fail(error)
     try:
         more = {"allow_config_change": args.allow_config_change, "profile": args.profile}
         run(config, workdir, init_from=args.init_from, **more)
-    except (ValueError, OSError, ImportError, CheckpointError, MetricsError, OtherProcessError) as error:
+    except (
+        ValueError,
+        OSError,
+        ImportError,
+        CheckpointError,
+        MetricsError,
+        OtherProcessError,
+        VerifierError,
+    ) as error:
         return _fail(error)
     return 0
 

@@ -47,7 +47,8 @@ from prerl_jax.runtime.step_files import CheckpointError
 from prerl_jax.trainer.alignment import alignment_phases
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
-from prerl_jax.verify import InProcessVerifier
+from prerl_jax.trainer.verifiers import open_verifiers
+from prerl_jax.verify import VerifierError
 
 LONGEST_MAP = 1500
 """The heat map of a response shows at most this many of its tokens."""
@@ -60,7 +61,7 @@ class Measured:
     """Verified responses and their prompts, on the host.
 
     Attributes:
-      responses: rollouts of B rows, their texts and timeouts.
+      responses: rollouts of B rows, their texts and judgements.
       prompts: the prompt of each row as text.
     """
 
@@ -69,8 +70,13 @@ class Measured:
 
     @property
     def right(self) -> np.ndarray:
-        """bool[B]: whether a response is right, that is, has reward 1 or more."""
-        return np.asarray(self.responses.rollouts.rewards >= 1)
+        """bool[B]: whether a response is right."""
+        return np.asarray(self.responses.rollouts.right)
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """bool[B]: whether a response is wrong. One on which the verdict is unknown is neither."""
+        return np.asarray(self.responses.rollouts.known) & ~self.right
 
 
 def measure(
@@ -143,12 +149,12 @@ def _restored(setup: Setup, init_from: str) -> Params:
 def _sample(setup: Setup, params: Params, phase: Phase, groups: int) -> Measured:
     """Samples and verifies groups for the first training problems, as a training step does."""
     group_size, examples = setup.config.sampling.group_size, setup.train[:groups]
-    verifier = InProcessVerifier(setup.config.data.verifier)
     problems = problems_of(examples, group_size)
-    verification = Verification(problems, verifier, setup.decode, setup.stop_tokens)
     prompts = padded_prompts(examples, setup.tokens, np.arange(groups, dtype=np.int32))
     engine, key = Programs(setup).engine(phase), jax.random.PRNGKey(setup.config.seed)
-    responses = verify(sample(engine, params, prompts, key, verification), "of the measurement")
+    with open_verifiers(setup.config) as verifiers:
+        verification = Verification(problems, verifiers.training, setup.decode, setup.stop_tokens)
+        responses = verify(sample(engine, params, prompts, key, verification), "of the measurement")
     return Measured(responses, setup.decode([list(example.tokens) for example in examples for _ in range(group_size)]))
 
 
@@ -197,14 +203,15 @@ def _gradients(setup: Setup, pre: Phase, post: Phase):
 
 def _summary(sampled: Measured, alignment: TokenAlignment) -> dict[str, Any]:
     """Counts of the responses, and the means over the tokens of right and of wrong responses."""
-    mask, right = alignment.mask, sampled.right
+    mask, right, wrong = alignment.mask, sampled.right, sampled.wrong
     found: dict[str, Any] = {
         "responses": len(right),
         "tokens": int(mask.sum()),
-        "accuracy": float(right.mean()),
+        "accuracy": float(right.sum() / max(1, (right | wrong).sum())),
+        "unknown": float((~(right | wrong)).mean()),
         "truncated": float(np.mean(np.asarray(sampled.responses.rollouts.truncated))),
     }
-    for name, rows in (("right", right), ("wrong", ~right)):
+    for name, rows in (("right", right), ("wrong", wrong)):
         chosen = mask & rows[:, None]
         for field in ("cosine", "marginal_gap", "logprobs_pre", "logprobs_post"):
             found[f"{field}_{name}"] = float(getattr(alignment, field)[chosen].mean()) if chosen.any() else None
@@ -221,7 +228,7 @@ def _write(out: Path, setup: Setup, sampled: Measured, alignment: TokenAlignment
     arrays = {field.name: getattr(alignment, field.name) for field in dataclasses.fields(alignment)}
     rollouts = sampled.responses.rollouts
     np.savez_compressed(out / "tokens.npz", response=rollouts.response, rewards=rollouts.rewards, **arrays)
-    for name, rows in (("right", sampled.right), ("wrong", ~sampled.right)):
+    for name, rows in (("right", sampled.right), ("wrong", sampled.wrong)):
         picture = out / f"gap_{name}.png"
         picture.unlink(missing_ok=True)
         scored = alignment.mask[:, :LONGEST_MAP].sum(axis=1) * rows
@@ -262,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
         config = config_of(args)
         settings = {"init_from": args.init_from, "groups": args.groups, "gradients": args.gradients}
         report = measure(config, args.out, **settings)
-    except (ValueError, OSError, ImportError, CheckpointError, MetricsError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError, MetricsError, VerifierError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{report['responses']} responses, {report['tokens']} tokens, accuracy {report['accuracy']:.3f}")

@@ -38,6 +38,7 @@ from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.reporting import Reporter
 from prerl_jax.trainer.setup import set_up
+from prerl_jax.trainer.verifiers import Verifiers
 from prerl_jax.verify import InProcessVerifier
 
 xla_cpu.UNROLLED_LAYERS = 0  # compiled in less time, and as on TPUs
@@ -84,11 +85,6 @@ class Later:
 
     def __call__(self, values):
         return len(values) > self.count
-
-
-def too_much(problem, response):
-    """A verifier whose rewards are out of range."""
-    return 2.0
 
 
 class Died(BaseException):
@@ -158,12 +154,12 @@ class NoCheckpoints:
 
 def begin(config: TrainConfig, devices: list[jax.Device] | None = None) -> tuple[Run, TrainState, Lines]:
     """(a run without a workdir, its first state, the lines that it will report)."""
-    setup, lines = set_up(config, devices), Lines()
+    setup, lines, verifier = set_up(config, devices), Lines(), InProcessVerifier(config.data.verifier)
     state = create_state(setup.load_params(), setup.optimizer(setup.phases[0]), setup.mesh, config.seed)
     run = Run(
         programs=Programs(setup),
         batches=make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed),
-        verifier=InProcessVerifier(config.data.verifier),
+        verifiers=Verifiers(verifier, verifier),
         references=References(setup),
         guards=GuardState(),
         checkpoints=NoCheckpoints(),

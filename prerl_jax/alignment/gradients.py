@@ -25,7 +25,7 @@ from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.microbatches import accumulate
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.scoring import states
-from prerl_jax.core.train_step import Metrics, masked, token_loss, token_means, trained_tokens
+from prerl_jax.core.train_step import Metrics, token_loss, token_means, visible
 from prerl_jax.core.types import Array, Model, Params, Rollouts
 from prerl_jax.core.xla_cpu import after
 
@@ -139,11 +139,10 @@ def _make_gradients(model: Model, phase: Phase, chunk: int | None) -> Callable:
 
     def gradients(params: Params, rows) -> tuple[tuple[Params, ...], Metrics]:
         batch, means = rows
-        trained = trained_tokens(batch, objective)
-        data = ((masked(batch, trained), trained), means)
+        data = (visible(batch, objective), means)
         (hidden, head), pull = jax.vjp(lambda p: states(model, p, batch.sequences), params)
         metrics, cotangents = cotangents_of(hidden, head, batch.sequences.tokens, data, 1 if means is None else 2)
-        return tuple(pull(c)[0] for c in cotangents), metrics | {"tokens": trained.sum(dtype=jnp.float32)}
+        return tuple(pull(c)[0] for c in cotangents), metrics | {"tokens": data[0][1].sum(dtype=jnp.float32)}
 
     return gradients
 

@@ -27,6 +27,9 @@ CELLS = (
     ("tokens/s", "time/tokens_per_second", 0),
 )
 """(label, metric, decimals) of the metrics that are shown."""
+UNKNOWN = ("train/unknown", "eval/unknown")
+"""The shares of unknown verdicts, which are shown where they are above MOST_UNKNOWN."""
+MOST_UNKNOWN = 0.01
 
 
 class Progress:
@@ -75,8 +78,8 @@ class Progress:
           step: how many steps are done.
           phase: the name of the phase; "base" for the evaluation before training.
           metrics: metric name -> value. `train/accuracy`, `train/reward`, `train/length`, `time/tokens_per_second` and
-            `eval/avg@k` are shown if present. `time/compile` is subtracted in the estimate of the time left. Other
-            metrics are ignored.
+            `eval/avg@k` are shown if present, and the shares of unknown verdicts above 1 %. `time/compile` is
+            subtracted in the estimate of the time left. Other metrics are ignored.
         """
         if not self._console:
             return
@@ -117,6 +120,7 @@ class Progress:
         parts.append(f"left {_duration(left):>8}")
         if average := largest_k("avg", metrics):
             parts.append(f"{average} {_number(metrics[average], 3)}")
+        parts += [f"{name} {metrics[name]:.1%}" for name in _many_unknown(metrics)]
         return "  ".join(parts)
 
 
@@ -187,7 +191,12 @@ def _cells(metrics: Mapping[str, Any]) -> Text:
     if average := largest_k("avg", metrics):
         cells.append((average, average, 3))
     parts = [Text.assemble((f"{name} ", "dim"), _number(metrics[metric], digits)) for name, metric, digits in cells]
+    parts += [Text(f"{name} {metrics[name]:.1%}", "yellow") for name in _many_unknown(metrics)]
     return Text("   ").join(parts)
+
+
+def _many_unknown(metrics: Mapping[str, Any]) -> list[str]:
+    return [name for name in UNKNOWN if metrics.get(name, 0.0) > MOST_UNKNOWN]
 
 
 def _number(value: Any, digits: int) -> str:

@@ -26,7 +26,7 @@ def summary_rows(
     Args:
       records: the lines of metrics.jsonl.
       ended: phase -> the reason for which a guard has ended it.
-      warned: phase -> the warnings of guards.
+      warned: phase -> warnings, of guards and of what shows that it did not learn.
 
     Returns:
       One row for the base model and one for each phase with an evaluation, in the order of their steps. A row holds the
@@ -55,7 +55,9 @@ def summary_rows(
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Prints the rows as a table, and what guards did below it. Missing values are shown as "-".
+    """Prints the rows as a table, and below it what ended phases and what was warned of.
+
+    Missing values are shown as "-".
 
     A second table shows the thoughts per response, for the kinds that occur at all. If the problems have several
     sources, a third table shows the accuracy on each source.

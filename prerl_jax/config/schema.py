@@ -8,6 +8,7 @@ here. Each spec checks its own fields when it is built; `config.checks.validate`
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from prerl_jax.config.fields import require_at_least, require_one_of, require_probability, require_seed
 from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, EvaluationSpec
@@ -68,14 +69,23 @@ class DataSpec:
       train: the training problems. Every epoch shuffles them anew.
       evaluation: the held-out problems, in their own order.
       template: makes the text of a prompt from a problem.
-      verifier: (problem, response text) -> reward in [0, 1]. A truncated response gets 0 and is not verified.
+      verifier: (problem, response text) -> a reward, a `Judgement`, or None where it does not know. Rewards outside
+        [0, 1] are accepted if no phase needs to know which responses are right, as NSR and PSR do.
       max_prompt_tokens: 1 or more. Prompts are padded to this many tokens.
       too_long: what happens to a longer prompt: "drop" leaves the problem out and reports it, "truncate_left" keeps the
         last tokens.
       verify_workers: processes that verify, on every machine, 0 or more. 0 verifies in the trainer's process, without a
         time limit.
       verify_timeout: seconds that a worker has for one response, above 0. A worker that takes longer is killed; the
-        response gets 0, and time/verifier_timeouts counts it.
+        verdict is unknown, and time/verifier_timeouts counts it.
+      verify_memory: GiB that a worker may allocate, above 0. The verdict is unknown where it needs more.
+      evaluation_verifier: the verifier of the held-out problems; None takes `verifier`. A number of it that is 1 or
+        more means right.
+      truncated_reward: the reward of a truncated response, finite. It is wrong, and it is not verified. With rewards of
+        -1 and 1, set it to -1: else a truncated response is worth more than a wrong one.
+      unknown_limit: at least 0 and below 1. A step or an evaluation with a larger share of unknown verdicts ends the
+        run.
+      probe: whether a run checks before its first step that its verifiers accept the problems' own answers.
 
     Raises:
       ValueError: a field is out of its range, or is not one of its choices.
@@ -89,12 +99,22 @@ class DataSpec:
     too_long: str = "drop"
     verify_workers: int = 0
     verify_timeout: float = 10.0
+    verify_memory: float = 4.0
+    evaluation_verifier: Verifier | None = None
+    truncated_reward: float = 0.0
+    unknown_limit: float = 0.5
+    probe: bool = True
 
     def __post_init__(self) -> None:
         require_at_least(1, "data.", max_prompt_tokens=self.max_prompt_tokens)
         require_at_least(0, "data.", verify_workers=self.verify_workers)
-        if not 0 < self.verify_timeout < float("inf"):
-            raise ValueError(f"data.verify_timeout is {self.verify_timeout}; it must be above 0, and finite.")
+        for field in ("verify_timeout", "verify_memory"):
+            if not 0 < getattr(self, field) < float("inf"):
+                raise ValueError(f"data.{field} is {getattr(self, field)}; it must be above 0, and finite.")
+        if not math.isfinite(self.truncated_reward):
+            raise ValueError(f"data.truncated_reward is {self.truncated_reward}; it must be finite.")
+        if not 0 <= self.unknown_limit < 1:
+            raise ValueError(f"data.unknown_limit is {self.unknown_limit}; it must be at least 0 and below 1.")
         require_one_of("data.too_long", self.too_long, TOO_LONG)
 
 
@@ -105,8 +125,8 @@ class SamplingSpec:
     Attributes:
       prompts_per_step: problems per step, over all processes, 1 or more.
       group_size: responses per problem, 1 or more.
-      max_new_tokens: most tokens of a response, 1 or more. A longer response is truncated: it gets reward 0 and no stop
-        token.
+      max_new_tokens: most tokens of a response, 1 or more. A longer response is truncated: it is wrong, gets
+        data.truncated_reward, and has no stop token.
       top_k: samples among the k most likely tokens; None samples among all. With a number, the sampled policy is not
         the policy whose log-probabilities are trained.
       top_p: samples within this probability mass, in (0, 1]; None samples from all of it. As with `top_k`, a number

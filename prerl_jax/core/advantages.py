@@ -7,12 +7,15 @@ With r the rewards, and means over the group of response i:
     BatchNormalized   A_i = (c_i - mean(c)) / (std(c, ddof=1) + 1e-6) over the batch,   REINFORCE++, 2501.03262
                       c_i = r_i, or r_i - mean(r) with the group baseline
     ConstantBaseline  A_i = r_i - baseline                                              REINFORCE
-    BinaryAdvantage   A_i = positive if r_i is right, -negative if it is wrong          RLVR-Decomposed, 2506.01347
+    BinaryAdvantage   A_i = positive if the verdict is "right", -negative if "wrong"    RLVR-Decomposed, 2506.01347
 
 GAE, which reads a critic's values, is in `gae`. Every estimator is called with `(rollouts, group_size, values=None)`
-and returns (advantages, keep bool[B]). It selects responses by the sign of their advantage (BinaryAdvantage by the
-reward, which gives the same), and the selection changes no advantage. If all rewards of a mean are equal, the
-advantages are exactly 0, whatever the rounding. A reward that is NaN makes every advantage that it enters NaN.
+and returns (advantages, keep bool[B]). It selects responses by the sign of their advantage, and the selection changes
+no advantage. If all rewards of a mean are equal, the advantages are exactly 0, whatever the rounding. A reward that is
+NaN makes every advantage that it enters NaN.
+
+A response with an unknown verdict has advantage 0 and is not kept. Its reward is not read: means and standard
+deviations are over the known responses. Where fewer than two of them are compared, the advantage is exactly 0.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class GroupRelative:
 
     normalize_std: bool = True
     keep: str = "all"
-    traits = AdvantageTraits(compares_group=True)
+    traits = AdvantageTraits(compares_group=True, reads_known=True)
 
     def __post_init__(self):
         _check_keep(self)
@@ -53,35 +56,35 @@ class GroupRelative:
             raise ValueError(f"GroupRelative's first argument is normalize_std; write keep={self.normalize_std!r}.")
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
-        grouped = groups(response_rewards(rollouts), group_size)
-        advantages = centred(grouped)
+        rewards, known = groups(response_rewards(rollouts), group_size), groups(rollouts.known_mask, group_size)
+        advantages = centred(rewards, known)
         if self.normalize_std:
-            advantages = advantages / (jnp.std(grouped, axis=1, ddof=1, keepdims=True) + 1e-6)
-        advantages = advantages.reshape(-1)
-        return advantages, kept(advantages, self.keep)
+            advantages = advantages / _deviation(rewards, known)
+        return _selected(advantages.reshape(-1), self.keep, rollouts)
 
 
 @dataclasses.dataclass(frozen=True)
 class LeaveOneOut:
     """The reward minus the mean reward of the group's other responses, as in RLOO (arXiv 2402.14740).
 
-    This is G / (G - 1) times the difference to the mean of all G. A call returns advantages f32[B] and keep bool[B]. It
-    raises ValueError as GroupRelative does.
+    With n known responses in the group, this is n / (n - 1) times the difference to the mean of all n. A call returns
+    advantages f32[B] and keep bool[B]. It raises ValueError as GroupRelative does.
 
     Attributes:
       keep: "all", "negative" or "positive", by the sign of the advantage.
     """
 
     keep: str = "all"
-    traits = AdvantageTraits(compares_group=True)
+    traits = AdvantageTraits(compares_group=True, reads_known=True)
 
     def __post_init__(self):
         _check_keep(self)
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
-        advantages = centred(groups(response_rewards(rollouts), group_size)).reshape(-1)
-        advantages = advantages * group_size / (group_size - 1)
-        return advantages, kept(advantages, self.keep)
+        rewards, known = groups(response_rewards(rollouts), group_size), groups(rollouts.known_mask, group_size)
+        count = known.sum(axis=1, keepdims=True, dtype=jnp.float32)
+        advantages = centred(rewards, known) * count / jnp.maximum(count - 1, 1)
+        return _selected(advantages.reshape(-1), self.keep, rollouts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,16 +109,18 @@ class BatchNormalized:
     @property
     def traits(self) -> AdvantageTraits:
         """What it declares, see AdvantageTraits."""
-        return AdvantageTraits(compares_group=self.group_baseline)
+        return AdvantageTraits(compares_group=self.group_baseline, reads_known=True)
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
         rewards = response_rewards(rollouts)
         if rewards.shape[0] < 2:
             raise ValueError("BatchNormalized compares the responses of a batch, and this batch has only one.")
         # Rewards centred by group already have mean 0. Subtracting their mean again would bring its rounding back.
-        centred_rewards = centred(groups(rewards, group_size) if self.group_baseline else rewards[None]).reshape(-1)
-        advantages = centred_rewards / (jnp.std(centred_rewards, ddof=1) + 1e-6)
-        return advantages, kept(advantages, self.keep)
+        compared = (rewards, rollouts.known_mask)
+        rows = [groups(x, group_size) if self.group_baseline else x[None] for x in compared]
+        differences = centred(*rows).reshape(1, -1)
+        advantages = differences / _deviation(differences, rollouts.known_mask[None])
+        return _selected(advantages.reshape(-1), self.keep, rollouts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,29 +136,27 @@ class ConstantBaseline:
 
     baseline: float = 0.0
     keep: str = "all"
-    traits = AdvantageTraits()
+    traits = AdvantageTraits(reads_known=True)
 
     def __post_init__(self):
         _check_keep(self)
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
-        advantages = response_rewards(rollouts) - self.baseline
-        return advantages, kept(advantages, self.keep)
+        return _selected(response_rewards(rollouts) - self.baseline, self.keep, rollouts)
 
 
 @dataclasses.dataclass(frozen=True)
 class BinaryAdvantage:
     """One advantage for right responses and one for wrong ones, without a baseline (arXiv 2506.01347).
 
-    Groups whose responses are all right or all wrong are trained on, too. PSR is BinaryAdvantage(keep="positive"), NSR
-    is BinaryAdvantage(keep="negative"), W-REINFORCE is BinaryAdvantage(positive=0.1). A call returns advantages f32[B]
-    and keep bool[B].
+    It reads the verdict (`Rollouts.right_mask`), whatever the reward is. Groups whose responses are all right or all
+    wrong are trained on, too. PSR is BinaryAdvantage(keep="positive"), NSR is BinaryAdvantage(keep="negative"),
+    W-REINFORCE is BinaryAdvantage(positive=0.1). A call returns advantages f32[B] and keep bool[B].
 
     Attributes:
       positive: the advantage of a right response, above 0.
       negative: minus the advantage of a wrong response, above 0.
       keep: "all", "negative" (wrong responses) or "positive" (right responses).
-      right: a response is right if its reward is at least this.
 
     Raises:
       ValueError: an advantage is not above 0, or `keep` is not one of its choices.
@@ -162,8 +165,7 @@ class BinaryAdvantage:
     positive: float = 1.0
     negative: float = 1.0
     keep: str = "all"
-    right: float = 1.0
-    traits = AdvantageTraits(needs_verdict=True)
+    traits = AdvantageTraits(needs_verdict=True, reads_known=True)
 
     def __post_init__(self):
         _check_keep(self)
@@ -175,9 +177,8 @@ class BinaryAdvantage:
 
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
         rewards = response_rewards(rollouts)
-        advantages = jnp.where(rewards >= self.right, self.positive, -self.negative)
-        advantages = jnp.where(jnp.isnan(rewards), rewards, advantages)
-        return advantages, kept(advantages, self.keep)
+        advantages = jnp.where(rollouts.right_mask, self.positive, -self.negative)
+        return _selected(jnp.where(jnp.isnan(rewards), rewards, advantages), self.keep, rollouts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,36 +221,60 @@ def response_rewards(rollouts: Rollouts) -> Array:
     return rewards if rewards.ndim == 1 else rewards.sum(axis=1)
 
 
-def centred(values: Array) -> Array:
-    """f32[N, G] minus the mean of each row; differences that are rounding alone become exactly 0.
+def centred(values: Array, known: Array) -> Array:
+    """f32[N, G] minus the mean of each row's known values, bool[N, G]; 0 where a value is not known.
 
-    The row's first value is subtracted before the mean is taken, so equal values leave no rounding at any length.
+    Differences that are rounding alone become exactly 0. A row's first known value is subtracted before the mean is
+    taken, so equal values leave no rounding at any length. Values that are not known are not read.
     """
-    shifted = values - values[:, :1]
-    difference = shifted - shifted.mean(axis=1, keepdims=True)
-    rounding = 8 * jnp.finfo(values.dtype).eps * jnp.abs(values).max(axis=1, keepdims=True)
-    return jnp.where(jnp.abs(difference) <= rounding, 0.0, difference)
+    shifted = jnp.where(known, values - first_known(values, known), 0.0)
+    difference = shifted - shifted.mean(axis=1, keepdims=True, where=known)
+    size = jnp.abs(values).max(axis=1, keepdims=True, where=known, initial=0.0)
+    rounding = 8 * jnp.finfo(values.dtype).eps * size
+    return jnp.where(known & ~(jnp.abs(difference) <= rounding), difference, 0.0)
+
+
+def first_known(values: Array, known: Array) -> Array:
+    """[N, 1], the first known value of each row [N, G], bool[N, G]; the row's first value if none is known."""
+    return jnp.take_along_axis(values, jnp.argmax(known, axis=1, keepdims=True), axis=1)
+
+
+def equal_groups(rollouts: Rollouts, group_size: int) -> Array:
+    """bool[B], True in groups whose known rewards are all equal, and in groups with fewer than two of them."""
+    rewards, known = by_group(response_rewards(rollouts), group_size), by_group(rollouts.known_mask, group_size)
+    equal = ((rewards == first_known(rewards, known)) | ~known).all(axis=1)
+    return jnp.repeat(equal, group_size)
 
 
 def groups(rewards: Array, group_size: int) -> Array:
-    """f32[B] -> f32[B / G, G]; ValueError for groups of one, and if the group size does not divide B."""
+    """[B] -> [B / G, G]; ValueError for groups of one, and if the group size does not divide B."""
     if group_size < 2:
         raise ValueError(
             f"A group-relative advantage compares the responses to one prompt; with group_size = {group_size} it is "
             "always 0. Sample at least 2 responses a prompt (group_size >= 2)."
         )
-    if rewards.shape[0] % group_size:
-        raise ValueError(f"{rewards.shape[0]} rewards do not divide into groups of {group_size}.")
-    return rewards.reshape(-1, group_size)
+    return by_group(rewards, group_size)
 
 
-def kept(advantages: Array, keep: str) -> Array:
-    """bool[B]: the responses that `keep` selects by the sign of their advantage f32[B]."""
-    if keep == "negative":
-        return advantages < 0
-    if keep == "positive":
-        return advantages > 0
-    return jnp.ones_like(advantages, bool)
+def by_group(values: Array, group_size: int) -> Array:
+    """[B] -> [B / G, G]; ValueError if the group size does not divide B."""
+    if values.shape[0] % group_size:
+        raise ValueError(f"{values.shape[0]} rewards do not divide into groups of {group_size}.")
+    return values.reshape(-1, group_size)
+
+
+def _deviation(values: Array, known: Array) -> Array:
+    """f32[N, 1], the sample standard deviation (ddof=1) of each row's known values + 1e-6; 1 for fewer than two."""
+    deviation = jnp.std(values, axis=1, ddof=1, keepdims=True, where=known)
+    return jnp.where(known.sum(axis=1, keepdims=True) > 1, deviation + 1e-6, 1.0)
+
+
+def _selected(advantages: Array, keep: str, rollouts: Rollouts) -> tuple[Array, Array]:
+    """(advantages f32[B], 0 where the verdict is unknown; bool[B]: the known responses that `keep` selects)."""
+    known = rollouts.known_mask
+    advantages = jnp.where(known, advantages, 0.0)
+    chosen = {"all": known, "negative": advantages < 0, "positive": advantages > 0}
+    return advantages, chosen[keep]
 
 
 def reads_values(advantage: AdvantageEstimator) -> TypeGuard[ValueAdvantageEstimator]:

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from prerl_jax.core.advantages import reads_values
+from prerl_jax.core.advantages import by_group, equal_groups, reads_values
 from prerl_jax.core.critic import value_batch
 from prerl_jax.core.gae import missing_values
 from prerl_jax.core.phases import Phase, Term
+from prerl_jax.core.reward_shaping import divergence_alone, reward_on_last_token
 from prerl_jax.core.spaces import missing_key, response_part
-from prerl_jax.core.types import Array, Batch, Rollouts, Sequences, Space
+from prerl_jax.core.types import AdvantageEstimator, Array, Batch, RewardShaping, Rollouts, Sequences, Space
 
 
 class Prepare(Protocol):
@@ -36,7 +37,8 @@ class Prepare(Protocol):
     ) -> Batch:
         """A batch with one row for each term and rollout, the rows of the first term first.
 
-        Some phases need one of the keywords; a ValueError names what is missing.
+        A response with an unknown verdict has advantage 0 and weight 0, whatever the estimator is, and its reward is
+        not read. Some phases need one of the keywords; a ValueError names what is missing.
 
         Args:
           rollouts: B verified rollouts.
@@ -74,6 +76,7 @@ def make_prepare(phase: Phase, group_size: int, *, response_length: int | None =
         rows: Array | None = None,
     ) -> Batch:
         _check_shapes(rollouts)
+        rollouts = dataclasses.replace(rollouts, rewards=jnp.where(rollouts.known_mask, rollouts.rewards, 0.0))
         length = response_length or rollouts.response.shape[1]
         given = {"old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs}
         _check_logprobs(phase, given)
@@ -81,10 +84,10 @@ def make_prepare(phase: Phase, group_size: int, *, response_length: int | None =
         for number, term in enumerate(phase.all_terms):
             sequences = _laid_out(term.space, rollouts, key, number)
             scored = {n: _rows_of_term(x, number, sequences) for n, x in given.items() if x is not None}
-            shaped = _shaped(phase, rollouts, length, scored)
+            shaped = _shaped(phase, rollouts, group_size, length, scored)
             if reads_values(term.advantage) and values is None:
                 raise missing_values(term.advantage)
-            advantages, keep = term.advantage(shaped, group_size, values)
+            advantages, keep = _of_known(term.advantage, shaped, group_size, values)
             coefficient = _coefficient(term, phase_step)
             if phase.updates == 1:
                 scored.pop("old_logprobs", None)
@@ -160,17 +163,52 @@ def _rows_of_term(values: Array, number: int, sequences: Sequences) -> Array:
     return values[number * rows : (number + 1) * rows, :length]
 
 
-def _shaped(phase: Phase, rollouts: Rollouts, length: int, scored: dict[str, Array]) -> Rollouts:
-    """The rollouts with shaped rewards, from which advantages are computed."""
-    if phase.reward_shaping is None:
+def _shaped(phase: Phase, rollouts: Rollouts, group_size: int, length: int, scored: dict[str, Array]) -> Rollouts:
+    """The rollouts with shaped rewards, from which advantages are computed.
+
+    With `max_resamples`, groups of equal rewards are those that found no replacement. Only a divergence from the
+    reference makes a difference between their responses.
+    """
+    shaping = phase.reward_shaping
+    if shaping is None:
         return rollouts
+    rewards = _shaped_rewards(shaping, rollouts, length, scored)
+    if phase.max_resamples:
+        plain = _shaped_rewards(divergence_alone(shaping), rollouts, length, scored)
+        if plain.ndim < rewards.ndim:
+            plain = reward_on_last_token(plain, rollouts.trained_mask)
+        equal = equal_groups(rollouts, group_size)
+        rewards = jnp.where(equal[:, None] if rewards.ndim == 2 else equal, plain, rewards)
+    return dataclasses.replace(rollouts, rewards=rewards)
+
+
+def _shaped_rewards(shaping: RewardShaping | None, rollouts: Rollouts, length: int, scored: dict[str, Array]) -> Array:
+    """f32[B], or f32[B, R] by token: the rewards after one shaping."""
+    if shaping is None:
+        return rollouts.rewards
     extra = {}
-    if phase.reward_shaping.traits.needs_reference:
+    if shaping.traits.needs_reference:
         if "ref_logprobs" not in scored:
-            raise ValueError(f"{phase.reward_shaping} compares with a reference: pass prepare(..., ref_logprobs=x).")
+            raise ValueError(f"{shaping} compares with a reference: pass prepare(..., ref_logprobs=x).")
         wide = rollouts.response.shape[1]
         extra = {"logprobs": scored["old_logprobs"][:, -wide:], "reference": scored["ref_logprobs"][:, -wide:]}
-    return dataclasses.replace(rollouts, rewards=phase.reward_shaping(rollouts, length, **extra))
+    return shaping(rollouts, length, **extra)
+
+
+def _of_known(
+    advantage: AdvantageEstimator, rollouts: Rollouts, group_size: int, values: Array | None
+) -> tuple[Array, Array]:
+    """The estimator's advantages and selection, without responses whose verdict is unknown.
+
+    The means of an estimator that does not read `known` count such a response, so its whole group is left out.
+    """
+    advantages, keep = advantage(rollouts, group_size, values)
+    if rollouts.known is None:
+        return advantages, keep
+    known = rollouts.known_mask
+    if not advantage.traits.reads_known:
+        known = jnp.repeat(by_group(known, group_size).all(axis=1), group_size)
+    return jnp.where(known[:, None] if advantages.ndim == 2 else known, advantages, 0.0), keep & known
 
 
 def _take(rows: Array | None, tree: Any) -> Any:

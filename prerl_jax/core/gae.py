@@ -20,8 +20,9 @@ class GAE:
     """Generalised advantage estimation from a critic's values, by token (arXiv 1506.02438); PPO uses it.
 
     Rewards f32[B] count at the last trained token of their response, rewards f32[B, R] at their own token. Tokens that
-    `rollouts.loss_mask` excludes are skipped: the next value is that of the next trained token. A call returns
-    advantages f32[B, R] and keep bool[B], all True; it raises ValueError without values.
+    `rollouts.loss_mask` excludes are skipped: the next value is that of the next trained token. A response with an
+    unknown verdict has no trained token: its advantages and targets are 0. A call returns advantages f32[B, R] and keep
+    bool[B], True where the verdict is known; it raises ValueError without values.
 
     Attributes:
       gamma: discount, in [0, 1].
@@ -36,7 +37,7 @@ class GAE:
     gamma: float = 1.0
     lam: float = 0.95
     normalize: bool = True
-    traits = AdvantageTraits(needs_values=True)
+    traits = AdvantageTraits(needs_values=True, reads_known=True)
 
     def __post_init__(self):
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
@@ -45,9 +46,10 @@ class GAE:
     def __call__(self, rollouts: Rollouts, group_size: int, values: Array | None = None) -> tuple[Array, Array]:
         if values is None:
             raise missing_values(self)
-        mask = rollouts.trained_mask
+        known = rollouts.known_mask
         advantages, _ = self.estimate(rollouts, values)
-        return whiten(advantages, mask) if self.normalize else advantages, jnp.ones(mask.shape[0], bool)
+        mask = rollouts.trained_mask & known[:, None]
+        return whiten(advantages, mask) if self.normalize else advantages, known
 
     def targets(self, rollouts: Rollouts, values: Array) -> Array:
         """The critic's targets f32[B, R]: the advantages before whitening, plus the values."""
@@ -55,7 +57,7 @@ class GAE:
 
     def estimate(self, rollouts: Rollouts, values: Array) -> tuple[Array, Array]:
         """(advantages f32[B, R] before whitening, the critic's targets f32[B, R]) of values f32[B, R]."""
-        rewards, mask = rollouts.rewards, rollouts.trained_mask
+        rewards, mask = rollouts.rewards, rollouts.trained_mask & rollouts.known_mask[:, None]
         rewards = reward_on_last_token(rewards, mask) if rewards.ndim == 1 else rewards
         if rollouts.loss_mask is None:
             return gae(rewards, values, mask, self.gamma, self.lam)

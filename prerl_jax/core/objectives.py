@@ -90,9 +90,9 @@ def clipped_loss(
 class GSPO:
     """The clipped policy gradient with one ratio per sequence, s = exp(mean of log rho) (GSPO, arXiv 2507.18071).
 
-    The mean is over the sequence's trained tokens. Each token's ratio has the value s and the gradient s grad log pi
-    (GSPO-token), so advantages by token work too. With one advantage per sequence and SequenceMeanTokenMean, loss and
-    gradient are those of GSPO.
+    The mean is over all scored tokens of the sequence (`Sequences.mask`), whatever their advantages and weights are.
+    Each token's ratio has the value s and the gradient s grad log pi (GSPO-token), so advantages by token work too.
+    With one advantage per sequence and SequenceMeanTokenMean, loss and gradient are those of GSPO.
 
     A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
 
@@ -112,9 +112,8 @@ class GSPO:
     def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
         current = jax.lax.stop_gradient(logprobs)
         log_rho = jnp.zeros_like(current) if batch.old_logprobs is None else current - batch.old_logprobs
-        trained = batch.sequences.mask & (batch.weights != 0)
-        mean = jnp.clip(segment_mean(log_rho, batch.sequences.segments, trained), -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-        ratio = jnp.exp(mean + (logprobs - current))
+        mean = segment_mean(log_rho, batch.sequences.segments, batch.sequences.mask)
+        ratio = jnp.exp(jnp.clip(mean, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT) + (logprobs - current))
         loss, metrics = clipped_loss(batch.advantages, ratio, self.clip_low, self.clip_high)
         return loss, metrics | {"kl_old": -log_rho}
 
@@ -149,10 +148,13 @@ class CISPO:
 class Reinforce:
     """The plain policy gradient, -A log pi (Williams, 1992).
 
+    It has no ratio that corrects for a policy that has moved since sampling, so a phase with several updates a step
+    refuses it.
+
     A call takes log-probabilities f32[B, T], a batch and entropies f32[B, T], and returns losses f32[B, T].
     """
 
-    traits = ObjectiveTraits(elementwise=True, skips_zero_advantage=True)
+    traits = ObjectiveTraits(elementwise=True, skips_zero_advantage=True, on_policy=True)
 
     def __call__(self, logprobs: Array, batch: Batch, entropy: Array) -> tuple[Array, dict[str, Array]]:
         return -batch.advantages * logprobs, {"ratio": jnp.exp(log_ratio(logprobs, batch))}

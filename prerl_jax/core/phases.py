@@ -89,9 +89,10 @@ class Phase:
       epochs: the number of times that each rollout is trained on, at least 1.
       minibatches: the number of minibatches of an epoch, with one update each, at least 1. Whole groups are assigned to
         minibatches at random, anew in every epoch. With several updates a step, the old log-probabilities are computed
-        before the first update.
+        before the first update, and an objective that is right on policy alone, such as Reinforce(), is refused.
       max_resamples: the most further batches of prompts that a step samples to replace groups whose rewards are all
-        equal (dynamic sampling, DAPO, arXiv 2503.14476). Groups that find no replacement stay. 0: none is sampled.
+        equal (dynamic sampling, DAPO, arXiv 2503.14476). Groups that find no replacement stay, with advantages of 0,
+        whatever an OverlongPenalty takes away; a KLPenalty still counts there. 0: none is sampled.
       guards: conditions on metrics that are checked after every step, and may end the phase.
     """
 
@@ -115,6 +116,7 @@ class Phase:
     def __post_init__(self):
         self._check_numbers()
         check_traits(self.objective, ObjectiveTraits)
+        self._check_on_policy()
         if self.reward_shaping is not None:
             check_traits(self.reward_shaping, RewardShapingTraits)
         if self.terms:
@@ -138,6 +140,15 @@ class Phase:
             )
         if self.max_resamples < 0:
             raise ValueError(f"Phase {self.name!r} has max_resamples={self.max_resamples}; it must be 0 or more.")
+
+    def _check_on_policy(self) -> None:
+        if self.updates > 1 and self.objective.traits.on_policy:
+            raise ValueError(
+                f"Phase {self.name!r} has epochs={self.epochs} and minibatches={self.minibatches}, so {self.updates} "
+                f"updates a step, and its objective {self.objective} has no ratio pi / pi_old: after the first update "
+                "the responses are no longer those of the current policy, and the gradient would be wrong. Set "
+                "epochs=1 and minibatches=1, or use an objective with a ratio, such as ClippedPG() or CISPO()."
+            )
 
     def _check_own_parts_unset(self) -> None:
         """With terms, the phase's own space, advantage and aggregation would not be used."""
@@ -170,9 +181,9 @@ class Phase:
             )
         if self.reward_shaping is not None and term.advantage.traits.needs_verdict:
             raise ValueError(
-                f"Phase {self.name!r} shapes rewards by {self.reward_shaping}, and {term.advantage} reads a reward as "
-                "right or wrong: a right response could count as wrong. Leave the reward shaping out, or use another "
-                "advantage estimator."
+                f"Phase {self.name!r} shapes rewards by {self.reward_shaping}, and {term.advantage} reads whether a "
+                "response is right or wrong, and not its reward: the shaping would have no effect, or make a right "
+                "response wrong. Leave the reward shaping out, or use another advantage estimator."
             )
 
     @property

@@ -2,6 +2,9 @@
 
 OverlongPenalty   r - penalty * clip((|y| - (limit - buffer)) / buffer, 0, 1),  |y| in tokens    (DAPO, 2503.14476)
 KLPenalty         r on the last token - beta * D(pi_old, pi_ref) on every token          (InstructGPT, 2203.02155)
+
+In a phase with `max_resamples`, a group of equal verifier rewards that found no replacement has no lesson in it. There
+only a divergence from a reference counts (see `divergence_alone`); without one the group's advantages are exactly 0.
 """
 
 from __future__ import annotations
@@ -20,6 +23,12 @@ from prerl_jax.core.types import Array, RewardShaping, Rollouts
 class OverlongPenalty:
     """Lowers the reward of a response that reaches into its last `buffer` tokens, linearly (DAPO, arXiv 2503.14476).
 
+    DAPO's rewards are 1 and -1, and its penalty is at most 1: half of the difference between right and wrong. The
+    rewards of this package's verifiers are 1 and 0, so the penalty is at most 0.5 by default, and after normalisation
+    by the group's standard deviation the advantages are DAPO's. With rewards of 1 and -1, set penalty=1.0. In general,
+    set half of the difference between the rewards of a right and of a wrong response; at the whole difference, a right
+    response of full length counts as wrong.
+
     A call returns the rewards f32[B]. It raises ValueError if the limit is beyond the maximum response length.
 
     Attributes:
@@ -33,7 +42,7 @@ class OverlongPenalty:
 
     buffer: int
     limit: int | None = None
-    penalty: float = 1.0
+    penalty: float = 0.5
     traits = RewardShapingTraits()
 
     def __post_init__(self):
@@ -103,6 +112,13 @@ class KLPenalty:
             raise ValueError("KLPenalty needs logprobs and reference, f32[B, R] each, of the response tokens.")
         rewards = rollouts.rewards if self.reward_shaping is None else self.reward_shaping(rollouts, response_length)
         return reward_with_kl(rewards, rollouts.trained_mask, logprobs, reference, self.beta, self.estimator)
+
+
+def divergence_alone(shaping: RewardShaping) -> RewardShaping | None:
+    """What is left of a shaping in a group of equal rewards: its divergence from a reference; None if it has none."""
+    if not shaping.traits.needs_reference:
+        return None
+    return dataclasses.replace(shaping, reward_shaping=None) if isinstance(shaping, KLPenalty) else shaping
 
 
 def reward_with_kl(

@@ -19,6 +19,7 @@ from prerl_jax.core.fused import Terms, fused_loss
 from prerl_jax.core.kl import divergence
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.microbatches import accumulate
+from prerl_jax.core.objectives import segment_mean
 from prerl_jax.core.optimizer import rate_at
 from prerl_jax.core.params import merge_params
 from prerl_jax.core.scoring import states
@@ -64,9 +65,10 @@ def make_loss(
 
     A token is trained if its weight is not 0 and, for an objective that is 0 where the advantage is 0, its advantage is
     not 0. Metrics are summed over the trained tokens, and `sums["tokens"]` counts them, so the sums of parts of a batch
-    add up; `token_means` gives the means. The objective sees zeros at every token that is not trained. So a NaN
-    at such a token does not reach the loss or its gradient. For an objective that is declared `elementwise`
-    the loss is computed together with its gradient, see `fused_loss`.
+    add up; `token_means` gives the means. The objective sees zeros at every token that is not trained, so a NaN at such
+    a token does not reach the loss or its gradient; but one that is not `elementwise` sees the log-probabilities of all
+    scored tokens of a sequence with a trained token. For an objective that is declared `elementwise` the loss is
+    computed together with its gradient, see `fused_loss`.
 
     Args:
       model: the policy.
@@ -84,28 +86,28 @@ def make_loss(
     with_entropy = objective.traits.needs_entropy
 
     def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
-        trained = trained_tokens(batch, objective)
-        data, tokens = (masked(batch, trained), trained), batch.sequences.tokens
+        data, tokens = visible(batch, objective), batch.sequences.tokens
         hidden, head = states(model, params, batch.sequences)
         if objective.traits.elementwise:
             total, sums = fused_loss(terms, hidden, head, tokens, data, entropy=with_entropy, **settings)
         else:
             (per_token,), metrics = terms(*token_logprobs(hidden, head, tokens, **settings), data)
             total, sums = jnp.sum(per_token), {name: jnp.sum(value) for name, value in metrics.items()}
-        return total, jax.lax.stop_gradient(sums | {"tokens": trained.sum(dtype=jnp.float32)})
+        return total, jax.lax.stop_gradient(sums | {"tokens": data[1].sum(dtype=jnp.float32)})
 
     return loss
 
 
 def token_loss(objective: Objective) -> Terms:
-    """The weighted loss and the metrics of each token, 0 where it is not trained, of data (masked batch, trained)."""
+    """The weighted loss and the metrics of each token, 0 where it is not trained; the data are those of `visible`."""
     check_traits(objective, ObjectiveTraits)
 
     def terms(logprobs: Array, entropy: Array, data: tuple[Batch, Array]) -> tuple[tuple[Array], Metrics]:
         batch, trained = data
-        logprobs, entropy = jnp.where(trained, logprobs, 0.0), jnp.where(trained, entropy, 0.0)
-        seen = entropy if objective.traits.needs_entropy else jax.lax.stop_gradient(entropy)
-        per_token, metrics = objective(logprobs, batch, seen)
+        seen = seen_tokens(batch, trained, objective)
+        logprobs, entropy = jnp.where(seen, logprobs, 0.0), jnp.where(seen, entropy, 0.0)
+        given = entropy if objective.traits.needs_entropy else jax.lax.stop_gradient(entropy)
+        per_token, metrics = objective(logprobs, batch, given)
         metrics = metrics | {"logprob": logprobs, "entropy": entropy}
         if batch.sampler_logprobs is not None:
             known = trained & ~jnp.isnan(batch.sampler_logprobs)
@@ -141,12 +143,28 @@ def trained_tokens(batch: Batch, objective: Objective) -> Array:
     return trained & (batch.advantages != 0) if objective.traits.skips_zero_advantage else trained
 
 
-def masked(batch: Batch, trained: Array) -> Batch:
-    """The batch with zeros at the tokens that are not trained: 0 * NaN would be NaN, in the gradient too."""
-    names = ("weights", "advantages", "old_logprobs", "ref_logprobs", "sampler_logprobs")
-    values = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
-    clean: dict[str, Any] = {name: jnp.where(trained, value, 0.0) for name, value in values.items()}
-    return dataclasses.replace(batch, **clean)
+def seen_tokens(batch: Batch, trained: Array, objective: Objective) -> Array:
+    """bool[B, T]: the tokens whose log-probabilities the objective sees, see ObjectiveTraits.elementwise."""
+    if objective.traits.elementwise:
+        return trained
+    sequences = batch.sequences
+    share = segment_mean(trained.astype(jnp.float32), sequences.segments, sequences.mask)
+    return sequences.mask & (share > 0)
+
+
+def visible(batch: Batch, objective: Objective) -> tuple[Batch, Array]:
+    """(the batch as the objective sees it, its trained tokens bool[B, T]).
+
+    Tokens that are not trained have weight and advantage 0, and tokens that are not seen have log-probabilities 0:
+    0 * NaN would be NaN, in the gradient too.
+    """
+    trained = trained_tokens(batch, objective)
+    seen = seen_tokens(batch, trained, objective)
+    names = ("old_logprobs", "ref_logprobs", "sampler_logprobs")
+    where = dict.fromkeys(("weights", "advantages"), trained) | dict.fromkeys(names, seen)
+    values = {name: (mask, value) for name, mask in where.items() if (value := getattr(batch, name)) is not None}
+    clean: dict[str, Any] = {name: jnp.where(mask, value, 0.0) for name, (mask, value) in values.items()}
+    return dataclasses.replace(batch, **clean), trained
 
 
 def make_train_step(

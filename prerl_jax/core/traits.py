@@ -32,12 +32,16 @@ class AdvantageTraits:
     Attributes:
       compares_group: it compares the responses of a group, so a group of one response is refused.
       needs_values: it reads a critic's values, and has the method `targets` (see ValueAdvantageEstimator).
-      needs_verdict: it reads a reward as right or wrong, so rewards must not be shaped.
+      needs_verdict: it reads whether a response is right or wrong (`Rollouts.right_mask`), so rewards must not be
+        shaped.
+      reads_known: it leaves responses with an unknown verdict (`Rollouts.known_mask`) out of its means. Without it, the
+        whole group of such a response is left out of the update.
     """
 
     compares_group: bool = False
     needs_values: bool = False
     needs_verdict: bool = False
+    reads_known: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +61,15 @@ class ObjectiveTraits:
 
     Attributes:
       elementwise: the loss of a token depends on that token's entries alone; the loss is then computed together with
-        its gradient, without an array [B, T, V].
+        its gradient, without an array [B, T, V]. An objective that is not elementwise sees the log-probabilities of all
+        scored tokens of a sequence that has a trained token; an elementwise one sees those of the trained tokens alone.
       skips_zero_advantage: the loss is 0 where the advantage is 0; rows with no other token are then left out.
       needs_entropy: the gradient flows through the argument `entropy`; without it `entropy` is a constant.
       needs_reference: it reads `batch.ref_logprobs`.
       needs_sampler_logprobs: it reads `batch.sampler_logprobs`.
       uses_ratio: it reads the ratio of the policy to the policy that sampled.
+      on_policy: its gradient is right only while the policy is the one that sampled, so a phase with several updates a
+        step refuses it.
     """
 
     elementwise: bool = False
@@ -71,6 +78,7 @@ class ObjectiveTraits:
     needs_reference: bool = False
     needs_sampler_logprobs: bool = False
     uses_ratio: bool = False
+    on_policy: bool = False
 
 
 def check_traits(part: Any, kind: Any) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from prerl_jax.core.head import Head
@@ -57,7 +58,8 @@ class Rollouts:
       truncated: bool[B], True where a response reached the length limit without a stop token. None: unknown.
       loss_mask: bool[B, R], False on response tokens that are read but not trained on, such as the output of a tool.
         None: every token of the response is trained on.
-      known: bool[B], True where the verdict on a response is known. None: all verdicts are known.
+      known: bool[B], True where the verdict on a response is known. None: all verdicts are known. The reward of a
+        response with an unknown verdict is never read, and the response is never trained on.
       right: bool[B], True where the verdict on a response is "right". None: it is right if its reward is at least 1.
     """
 
@@ -76,6 +78,17 @@ class Rollouts:
     def trained_mask(self) -> Array:
         """bool[B, R], True on the response tokens that are trained on: `response_mask` and `loss_mask`."""
         return self.response_mask if self.loss_mask is None else self.response_mask & self.loss_mask
+
+    @property
+    def known_mask(self) -> Array:
+        """bool[B], True where the verdict is known: `known`, or True everywhere."""
+        return jnp.ones(self.rewards.shape[0], bool) if self.known is None else jnp.asarray(self.known)
+
+    @property
+    def right_mask(self) -> Array:
+        """bool[B], True where the verdict is known and "right": `right`, or a reward of at least 1."""
+        rewards = self.rewards if self.rewards.ndim == 1 else self.rewards.sum(axis=1)
+        return self.known_mask & (rewards >= 1 if self.right is None else self.right)
 
 
 @pytree

@@ -24,6 +24,7 @@ from prerl_jax.data.problems import SPLITS, Problem, split_of
 CHARACTERS = "0123456789+=#\n wait"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 ANSWER, REFLECTION = "#", "wait"
+ANSWER_FORMAT = ANSWER + "{answer}"
 EVALUATION_ONE_IN = 8
 """One question in eight belongs to evaluation."""
 
@@ -75,7 +76,9 @@ class Additions:
         while len(found) < self.count:
             a, b = (int(x) for x in rng.integers(low, high, 2))
             if _split(question(a, b)) == self.split:
-                found.setdefault(question(a, b), Problem(question(a, b), str(a + b), "lab"))
+                found.setdefault(
+                    question(a, b), Problem(question(a, b), str(a + b), "lab", answer_format=ANSWER_FORMAT)
+                )
         return tuple(found.values()), ()
 
 

@@ -33,10 +33,19 @@ class ParquetProblems:
             are concatenated.
         deduplicate: keep only the first row of each prompt. Published evaluation files repeat a problem for each
             sample, but an evaluation here samples k responses to each problem anyway.
+        answer_format: how the prompts ask for the answer, with "{answer}" in its place, as in "#### {answer}"; ""
+            leaves it open. A run checks before its first step that its verifier accepts answers in this format.
+
+    Raises:
+        ValueError: `answer_format` does not contain "{answer}".
     """
 
     path: str | tuple[str, ...]
     deduplicate: bool = False
+    answer_format: str = ""
+
+    def __post_init__(self) -> None:
+        _check_format(self.answer_format)
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
         """Reads the files.
@@ -49,7 +58,7 @@ class ParquetProblems:
             ValueError: a file is not parquet, lacks a column, has a malformed row or no valid problem, or no file is
                 named.
         """
-        return _collect(self.path, _parquet_rows, self.deduplicate)
+        return _collect(self.path, _parquet_rows, self.deduplicate, self.answer_format)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +72,19 @@ class JsonlProblems:
         path: a file, or "package:NAME/relative" for a file of an installed package, or a tuple of those, whose problems
             are concatenated.
         deduplicate: keep only the first line of each prompt.
+        answer_format: how the prompts ask for the answer, with "{answer}" in its place, as in "#### {answer}"; ""
+            leaves it open. A run checks before its first step that its verifier accepts answers in this format.
+
+    Raises:
+        ValueError: `answer_format` does not contain "{answer}".
     """
 
     path: str | tuple[str, ...]
     deduplicate: bool = False
+    answer_format: str = ""
+
+    def __post_init__(self) -> None:
+        _check_format(self.answer_format)
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
         """Reads the files.
@@ -78,7 +96,15 @@ class JsonlProblems:
             FileNotFoundError: there is no such file.
             ValueError: a line is malformed (with its number), a file has no valid problem, or no file is named.
         """
-        return _collect(self.path, _jsonl_rows, self.deduplicate)
+        return _collect(self.path, _jsonl_rows, self.deduplicate, self.answer_format)
+
+
+def _check_format(answer_format: str) -> None:
+    if answer_format and "{answer}" not in answer_format:
+        raise ValueError(
+            f'answer_format is {answer_format!r}, without "{{answer}}", which stands in the place of the answer; write '
+            'for instance "#### {answer}".'
+        )
 
 
 def _existing(path: str) -> Path:
@@ -89,7 +115,10 @@ def _existing(path: str) -> Path:
 
 
 def _collect(
-    path: str | tuple[str, ...], rows: Callable[[Path], Iterable[tuple[str, Problem]]], deduplicate: bool
+    path: str | tuple[str, ...],
+    rows: Callable[[Path], Iterable[tuple[str, Problem]]],
+    deduplicate: bool,
+    answer_format: str,
 ) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
     paths = (path,) if isinstance(path, str) else path
     if not paths:
@@ -107,7 +136,7 @@ def _collect(
                 dropped.append(f"{where}: an earlier row has the same prompt")
             else:
                 seen.add(problem.prompt)
-                problems.append(problem)
+                problems.append(dataclasses.replace(problem, answer_format=answer_format))
         if len(problems) == before:
             first = f", the first: {dropped[out]}" if len(dropped) > out else ""
             raise ValueError(f"{one} has no valid problem ({len(dropped) - out} rows dropped{first})")

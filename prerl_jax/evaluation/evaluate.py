@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from prerl_jax.analysis.passk import evaluation_metrics, metrics_by_source
+from prerl_jax.analysis.passk import Outcomes, evaluation_metrics, metrics_by_source
 from prerl_jax.analysis.thoughts import count_matches, count_thoughts
 from prerl_jax.config.measuring import EvaluationSpec
 from prerl_jax.core.types import Params
@@ -26,9 +27,11 @@ from prerl_jax.evaluation.sampling import (
     problems_of,
     sample,
 )
+from prerl_jax.evaluation.unknown import require_known
 from prerl_jax.evaluation.verification import Verification, Verify
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.runtime.mesh import gather_rows, replicate
+from prerl_jax.verify import Verified
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,7 @@ def evaluate(
     tokens: TokenFormat,
     mesh: Mesh,
     verify: Verify,
+    unknown_limit: float,
 ) -> dict[str, float]:
     """The `eval/` metrics of a policy, and the number of verifier timeouts; the same on every process.
 
@@ -92,8 +96,10 @@ def evaluate(
       tokens: how prompts are padded and responses become text.
       mesh: the devices.
       verify: verifies responses.
+      unknown_limit: the largest share of unknown verdicts, in [0, 1).
 
-    Raises ValueError where the policy's logits are not finite, and what the verifier raises.
+    Raises ValueError where the policy's logits are not finite, UnknownVerdictsError where more verdicts are unknown,
+    and what the verifier raises.
     """
     rounds = spec.samples // shape.group_size
     calls = _calls(len(examples) * rounds, shape.prompts)
@@ -110,11 +116,20 @@ def evaluate(
             lengths.append(np.asarray(rollouts.response_mask).sum(axis=1))
             broken.append(not_finite(rollouts))
         verdicts = await_verdicts(verification, np.concatenate(broken), "of an evaluation")
-    columns = [verdicts.rewards, np.concatenate(lengths), verdicts.truncated, verdicts.timed_out]
-    local = np.concatenate([np.stack(columns, axis=1), verdicts.measured], axis=1, dtype=np.float32)
-    rows = gather_rows(local.reshape(1, len(calls), -1, local.shape[1])).swapaxes(0, 1).reshape(-1, local.shape[1])
-    table = rows[: len(examples) * spec.samples].reshape(len(examples), spec.samples, -1)
-    return _metrics(np.moveaxis(table, 2, 0), examples, spec)
+    verified, sizes = verdicts.verified, (len(calls), len(examples), spec.samples)
+    outcomes = _outcomes(verified, sizes)
+    columns = [verified.timed_out, _format(verified), np.concatenate(lengths), verdicts.truncated]
+    others = _gathered(np.column_stack([*columns, verdicts.measured]).astype(np.float32), sizes)
+    require_known(
+        outcomes.known.ravel(),
+        others[0].ravel(),
+        unknown_limit,
+        "of an evaluation",
+        problems=problems,
+        texts=verdicts.texts,
+        verified=verified,
+    )
+    return _metrics(outcomes, others, examples, spec)
 
 
 def _calls(count: int, prompts: int) -> np.ndarray:
@@ -127,11 +142,54 @@ def _calls(count: int, prompts: int) -> np.ndarray:
     return calls[:, jax.process_index()] % count
 
 
-def _metrics(columns: np.ndarray, examples: Sequence[Example], spec: EvaluationSpec) -> dict[str, float]:
-    """The metrics of f32[columns, problems, samples]."""
-    rewards, lengths, truncated, timed_out, reflections, *thoughts = columns
-    metrics = evaluation_metrics(rewards, lengths, truncated, reflections)
-    metrics |= metrics_by_source(rewards, [example.problem.source for example in examples])
+def _gathered(local: np.ndarray, sizes: tuple[int, int, int]) -> np.ndarray:
+    """This process's rows [B, columns] as the table [columns, problems, samples] of all processes.
+
+    `sizes` is (calls, problems, samples). Responses that only fill up the last call are left out.
+    """
+    calls, problems, samples = sizes
+    rows = gather_rows(local.reshape(1, calls, -1, local.shape[1])).swapaxes(0, 1).reshape(-1, local.shape[1])
+    return np.moveaxis(rows[: problems * samples].reshape(problems, samples, -1), 2, 0)
+
+
+def _outcomes(verified: Verified, sizes: tuple[int, int, int]) -> Outcomes:
+    """The verdicts of all processes on each problem; `sizes` as in `_gathered`."""
+    verdicts = np.column_stack([verified.right, verified.known, verified.rewards]).astype(np.float32)
+    right, known, rewards = _gathered(verdicts, sizes)
+    low, high = _gathered(_answers(verified), sizes).astype(np.uint64)
+    return Outcomes(right.astype(bool), known.astype(bool), rewards, low | high << np.uint64(32))
+
+
+def _answers(verified: Verified) -> np.ndarray:
+    """u32[B, 2]: 64 bits of a hash of each response's answer, and 0 where it has none. Texts cannot be gathered."""
+    found = np.zeros((len(verified.judgements), 8), np.uint8)
+    for row, judgement in enumerate(verified.judgements):
+        if judgement.answer is not None:
+            digest = hashlib.blake2b(judgement.answer.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            found[row] = np.frombuffer(digest, np.uint8)
+    return found.view(np.uint32)
+
+
+def _format(verified: Verified) -> np.ndarray:
+    """f32[B]: 1 where the response has the format that the verifier asks for, 0 where not, -1 where it does not say."""
+    said = [judgement.format_ok for judgement in verified.judgements]
+    return np.array([-1.0 if ok is None else float(ok) for ok in said], np.float32)
+
+
+def _metrics(
+    outcomes: Outcomes, columns: np.ndarray, examples: Sequence[Example], spec: EvaluationSpec
+) -> dict[str, float]:
+    """The metrics of the verdicts, and of the other columns f32[columns, problems, samples].
+
+    `eval/format_failures` is a share of the responses on whose format the verifier says something. Truncated responses
+    are not verified, and not among them.
+    """
+    timed_out, format_ok, lengths, truncated, reflections, *thoughts = columns
+    metrics = evaluation_metrics(outcomes, lengths, truncated, reflections)
+    metrics |= metrics_by_source(outcomes, [example.problem.source for example in examples])
+    said = (format_ok >= 0) & (truncated == 0)
+    if said.any():
+        metrics["eval/format_failures"] = float((format_ok[said] == 0).mean())
     for thought, counts in zip(spec.thoughts, thoughts, strict=True):
         metrics[thought.metric] = float(counts.mean())
     return metrics | {"time/verifier_timeouts_of_evaluation": float(timed_out.sum())}

@@ -17,6 +17,7 @@ from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.verification import Decode, Verdicts, Verification
 from prerl_jax.rollout.engine import Engine, Sampled
 from prerl_jax.runtime.distributed import share_errors
+from prerl_jax.verify import Verified
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +55,14 @@ class VerifiedResponses:
     """Responses with their verdicts, on the host of the process that sampled them.
 
     Attributes:
-      rollouts: numpy arrays; `rewards` and `truncated` are filled in.
+      rollouts: numpy arrays; `rewards`, `right`, `known` and `truncated` are filled in.
       texts: the responses as text, one for each row.
-      timed_out: bool[B], True where the verifier was stopped at its deadline.
+      verified: what the verifier says of each row.
     """
 
     rollouts: Rollouts
     texts: list[str]
-    timed_out: np.ndarray
+    verified: Verified
 
 
 def padded_prompts(examples: Sequence[Example], tokens: TokenFormat, ids: np.ndarray) -> Prompts:
@@ -117,8 +118,11 @@ def verify(pending: PendingResponses, where: str, check: Callable[[], None] = la
     """
     rollouts = pending.sampled.rollouts
     verdicts = await_verdicts(pending.verification, not_finite(rollouts), where, check)
-    on_host: dict[str, Any] = {"rewards": verdicts.rewards, "truncated": verdicts.truncated}
-    return VerifiedResponses(dataclasses.replace(rollouts, **on_host), verdicts.texts, verdicts.timed_out)
+    verified = verdicts.verified
+    on_host: dict[str, Any] = {name: getattr(verified, name) for name in ("rewards", "right", "known")}
+    on_host["truncated"] = verdicts.truncated
+    rollouts = dataclasses.replace(rollouts, **on_host)
+    return VerifiedResponses(rollouts, verdicts.texts, verified)
 
 
 def await_verdicts(

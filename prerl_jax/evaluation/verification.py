@@ -16,10 +16,10 @@ import numpy as np
 
 from prerl_jax.data.problems import Problem
 from prerl_jax.runtime.profile import annotate
-from prerl_jax.verify import Verified
+from prerl_jax.verify import UNKNOWN, Verified
 
 Verify = Callable[[Sequence[Problem], Sequence[str], Sequence[bool]], Verified]
-"""(problems, responses as text, truncated) -> rewards and timeouts; see `verify.open_verifier`."""
+"""(problems, responses as text, truncated) -> judgements and timeouts; see `verify.open_verifier`."""
 Decode = Callable[[list[list[int]]], list[str]]
 """Token ids of several responses -> their texts."""
 Measure = Callable[[Sequence[str]], np.ndarray]
@@ -33,15 +33,13 @@ class Verdicts:
     Attributes:
       texts: the responses as text.
       truncated: bool[B], True where the response reached the length limit without a stop token.
-      rewards: f32[B].
-      timed_out: bool[B], True where the verifier was stopped at its deadline.
+      verified: what the verifier says of each response.
       measured: f32[B, N], the results of the `measure` function.
     """
 
     texts: list[str]
     truncated: np.ndarray
-    rewards: np.ndarray
-    timed_out: np.ndarray
+    verified: Verified
     measured: np.ndarray
 
 
@@ -71,11 +69,12 @@ class Verification:
         rows = len(problems)
         self._problems, self._verify, self._decode, self._measure = problems, verify, decode, measure
         self._stop_tokens = stop_tokens
+        self._judgements = [UNKNOWN] * rows
+        self._deaths: list[str] = []
         self._verdicts = Verdicts(
             texts=[""] * rows,
             truncated=np.zeros(rows, bool),
-            rewards=np.zeros(rows, np.float32),
-            timed_out=np.zeros(rows, bool),
+            verified=Verified(self._judgements, np.zeros(rows, bool)),
             measured=np.zeros((rows, measure([]).shape[1]), np.float32),
         )
         self._lock = threading.Lock()
@@ -106,7 +105,8 @@ class Verification:
             self._thread.shutdown()
         finally:
             self.cancel()
-        return self._verdicts
+        verified = dataclasses.replace(self._verdicts.verified, deaths=tuple(self._deaths))
+        return dataclasses.replace(self._verdicts, verified=verified)
 
     def cancel(self) -> None:
         """Ends the thread without waiting for the call that it is in. No further call begins."""
@@ -125,10 +125,10 @@ class Verification:
             truncated = is_truncated(responses, lengths, self._stop_tokens)
             verified = self._verify([self._problems[row] for row in rows], texts, truncated.tolist())
             found.measured[rows] = self._measure(texts)
-        for row, text in zip(rows, texts, strict=True):
-            found.texts[row] = text
-        found.truncated[rows] = truncated
-        found.rewards[rows], found.timed_out[rows] = verified.rewards, verified.timed_out
+        for row, text, judgement in zip(rows, texts, verified.judgements, strict=True):
+            found.texts[row], self._judgements[row] = text, judgement
+        self._deaths += verified.deaths
+        found.truncated[rows], found.verified.timed_out[rows] = truncated, verified.timed_out
 
 
 def is_truncated(responses: np.ndarray, lengths: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:

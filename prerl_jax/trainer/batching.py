@@ -231,14 +231,21 @@ def minibatch(key: Array, update: Array, minibatches: int, prompts: int, group_s
 
 
 def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
-    """Means over the global batch of rewards and lengths; f32[] each. Reward 1 or more counts as correct."""
-    right = (rollouts.rewards >= 1).reshape(-1, group_size)
+    """Statistics of the global batch, f32[] each.
+
+    Rewards and accuracy are means over the responses with a known verdict, NaN if there is none. A group is solved if
+    all its known responses are right, unsolved if all are wrong, and neither if none is known.
+    """
+    known, right = rollouts.known_mask, rollouts.right_mask
+    by_group = (known.reshape(-1, group_size), right.reshape(-1, group_size))
+    any_known, any_right, any_wrong = (x.any(axis=1) for x in (by_group[0], by_group[1], by_group[0] & ~by_group[1]))
     lengths = rollouts.response_mask.sum(axis=1)
     return {
-        "train/reward": rollouts.rewards.mean(),
-        "train/accuracy": right.mean(),
-        "train/solved_groups": right.all(axis=1).mean(),
-        "train/unsolved_groups": (~right.any(axis=1)).mean(),
+        "train/reward": rollouts.rewards.mean(where=known),
+        "train/accuracy": right.mean(where=known),
+        "train/unknown": (~known).mean(),
+        "train/solved_groups": (any_known & ~any_wrong).mean(),
+        "train/unsolved_groups": (any_known & ~any_right).mean(),
         "train/length": lengths.mean(),
         "train/truncated": jnp.asarray(rollouts.truncated).mean(),
         "train/sampler_logprob": rollouts.logprobs.sum() / jnp.maximum(lengths.sum(), 1),

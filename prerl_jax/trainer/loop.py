@@ -25,7 +25,7 @@ from prerl_jax.core.phases import Phase, steps_left
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches
 from prerl_jax.evaluation.evaluate import evaluate
-from prerl_jax.evaluation.verification import Verify
+from prerl_jax.evaluation.unknown import UnknownVerdictsError
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.distributed import share_errors
 from prerl_jax.runtime.profile import Profile
@@ -39,6 +39,8 @@ from prerl_jax.trainer.rollouts import RolloutWorker
 from prerl_jax.trainer.setup import Setup
 from prerl_jax.trainer.timing import StepClock, Work
 from prerl_jax.trainer.updates import align, prepare, update
+from prerl_jax.trainer.verifiers import Verifiers
+from prerl_jax.verify import VerifierError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Run:
     Attributes:
       programs: the compiled programs, and the run's setup.
       batches: yields the problems of each step. Checkpoints save its position.
-      verifier: verifies responses.
+      verifiers: verify the responses of steps and of evaluations.
       references: loads reference policies.
       guards: the state of the guards. Checkpoints save it.
       checkpoints: writes and reads checkpoints.
@@ -59,7 +61,7 @@ class Run:
 
     programs: Programs
     batches: Batches
-    verifier: Verify
+    verifiers: Verifiers
     references: References
     guards: GuardState
     checkpoints: Checkpoints
@@ -75,7 +77,7 @@ class Run:
     @property
     def worker(self) -> RolloutWorker:
         """Samples and verifies the rollouts of a step."""
-        return RolloutWorker(self.programs, self.batches, self.verifier, self.reporter.check)
+        return RolloutWorker(self.programs, self.batches, self.verifiers.training, self.reporter.check)
 
 
 def train(run: Run, state: TrainState) -> TrainState:
@@ -83,6 +85,7 @@ def train(run: Run, state: TrainState) -> TrainState:
 
     Raises CheckpointError if a checkpoint cannot be written; the previous one stays intact. Raises RuntimeError, with
     the number of finished steps, if a step raises ValueError or OSError: the command line then prints a traceback.
+    Raises UnknownVerdictsError where too many verdicts are unknown, and VerifierError where the verifier fails.
     """
     phases, position = run.setup.phases, Position.of(state)
     try:
@@ -96,6 +99,8 @@ def train(run: Run, state: TrainState) -> TrainState:
                     state, position = train_step(run, state, position)
                     computed(state)
         run.checkpoints.wait()
+    except (UnknownVerdictsError, VerifierError) as error:
+        raise type(error)(f"the run stopped after step {position.step}: {error}") from error
     except (ValueError, OSError) as error:
         raise RuntimeError(f"the run failed after step {position.step}: {error}") from error
     return state
@@ -167,7 +172,8 @@ def evaluate_policy(run: Run, state: TrainState) -> Evaluation:
         setup.evaluation_calls,
         tokens=setup.tokens,
         mesh=setup.mesh,
-        verify=run.verifier,
+        verify=run.verifiers.evaluation,
+        unknown_limit=setup.config.data.unknown_limit,
     )
     ended = time.perf_counter()
     return Evaluation(metrics | {"time/evaluate": ended - start}, ended)

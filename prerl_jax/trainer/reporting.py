@@ -13,6 +13,7 @@ from concurrent.futures import Future
 import jax
 
 from prerl_jax.analysis.console import Progress
+from prerl_jax.analysis.symptoms import Watch
 from prerl_jax.core.train_step import Metrics
 from prerl_jax.runtime.background import Background
 from prerl_jax.runtime.compilation import Compilations
@@ -78,19 +79,6 @@ class StepReport:
         return as_numbers(jax.device_get(self.metrics | self.alignment))
 
 
-def why_no_update(numbers: dict[str, float]) -> str | None:
-    """Why a step changed no parameter, from its metrics; None if it changed the policy or the critic."""
-    if not numbers["train/skipped"] or numbers["train/update_norm"] or numbers.get("train/critic_update_norm"):
-        return None
-    if numbers["train/tokens"]:
-        return "the loss or its gradient is not finite"
-    return (
-        "the phase trains on none of the responses "
-        f"(groups all right: {numbers['train/solved_groups']:.0%}, groups all wrong: "
-        f"{numbers['train/unsolved_groups']:.0%}, responses truncated: {numbers['train/truncated']:.0%})"
-    )
-
-
 class Reporter:
     """Writes the lines of a run and shows its progress. Use it as a context manager: on exit it waits for the thread.
 
@@ -105,6 +93,7 @@ class Reporter:
         self._setup, self._writer, self._progress, self._goodput = setup, writer, progress, goodput
         self._background = Background("metrics")
         self._compilations = Compilations()
+        self._watch = Watch()
         self._peak: float | None = None
         self._free = 0.0
 
@@ -166,8 +155,9 @@ class Reporter:
         count = self._setup.config.completions_per_step
         self._writer.completions(report.step, completions(report.batch, self._setup.train, report.phase, count))
         self._line(report.step, report.phase, numbers)
-        if reason := why_no_update(numbers):
-            self.message(f"step {report.step}: no update, because {reason}")
+        self._watch, warnings = self._watch.after(report.step, report.phase, numbers)
+        for warning in warnings:
+            self.message(f"warning: {warning}")
         return numbers
 
     def _line(self, step: int, phase: str, metrics: dict[str, float]) -> None:

@@ -1,15 +1,17 @@
 """The rollouts of a step: sampled, verified, and sampled again if the phase has `max_resamples`.
 
-A group whose rewards are all equal has advantage zero. A phase with `max_resamples` samples further batches of prompts
-with the same policy, and replaces such groups by mixed ones, which are groups with different rewards (dynamic sampling,
-DAPO, arXiv 2503.14476). Mixed groups are used in sampling order. If there are too few of them, the remaining groups are
-not replaced. The prompts of a resample have ids of their own, so its randomness is a function of (seed, step, resample,
-prompt, sample). Groups are replaced across all processes, so the result does not depend on the number of processes.
+A group whose known rewards are all equal has advantage zero. A phase with `max_resamples` samples further batches of
+prompts with the same policy, and replaces such groups by mixed ones, which are groups with different known rewards
+(dynamic sampling, DAPO, arXiv 2503.14476). Mixed groups are used in sampling order. If there are too few of them, the
+remaining groups are not replaced. The prompts of a resample have ids of their own, so its randomness is a function of
+(seed, step, resample, prompt, sample). Groups are replaced across all processes, so the result does not depend on the
+number of processes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,12 +25,15 @@ from prerl_jax.data.problems import as_text
 from prerl_jax.evaluation.sampling import PendingResponses, VerifiedResponses, padded_prompts, problems_of
 from prerl_jax.evaluation.sampling import sample as sample_responses
 from prerl_jax.evaluation.sampling import verify as verify_responses
+from prerl_jax.evaluation.unknown import require_known
 from prerl_jax.evaluation.verification import Decode, Verification, Verify, as_texts
+from prerl_jax.runtime.distributed import gather_text
 from prerl_jax.runtime.mesh import gather_rows, global_rows
 from prerl_jax.runtime.profile import annotate
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
 from prerl_jax.trainer.timing import StepClock
+from prerl_jax.verify import Judgement, Verified
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +55,7 @@ class RolloutBatch:
 
     Attributes:
       problems: i32[prompts], the numbers of the problems in the training data.
-      responses: rollouts, texts and timeouts, `group_size` rows for each problem.
+      responses: rollouts, texts and judgements, `group_size` rows for each problem.
     """
 
     problems: np.ndarray
@@ -62,9 +67,10 @@ class RolloutBatch:
         return self.responses.rollouts
 
     def mixed(self, group_size: int) -> np.ndarray:
-        """bool[prompts of all processes], True where the rewards of a group differ."""
-        rewards = np.asarray(self.responses.rollouts.rewards).reshape(-1, group_size)
-        return gather_rows((rewards != rewards[:, :1]).any(axis=1))
+        """bool[prompts of all processes], True where the known rewards of a group differ."""
+        rewards, known = (np.asarray(x).reshape(-1, group_size) for x in (self.rollouts.rewards, self.rollouts.known))
+        low, high = np.where(known, rewards, np.inf).min(axis=1), np.where(known, rewards, -np.inf).max(axis=1)
+        return gather_rows(low < high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +129,24 @@ class RolloutWorker:
         return PendingRollouts(problems, responses)
 
     def verify(self, pending: PendingRollouts, step: int) -> RolloutBatch:
-        """Waits for the verdicts; `step` is named in an error."""
-        return RolloutBatch(pending.problems, verify_responses(pending.responses, f"of step {step}", self.check))
+        """Waits for the verdicts; `step` is named in an error.
+
+        Raises UnknownVerdictsError where too many are unknown.
+        """
+        where = f"of step {step}"
+        batch = RolloutBatch(pending.problems, verify_responses(pending.responses, where, self.check))
+        verified = batch.responses.verified
+        known, timed_out = gather_rows(np.stack([verified.known, verified.timed_out], axis=1)).T
+        require_known(
+            known,
+            timed_out,
+            self.setup.config.data.unknown_limit,
+            where,
+            problems=problems_of([self.setup.train[i] for i in batch.problems], self.setup.config.sampling.group_size),
+            texts=batch.responses.texts,
+            verified=verified,
+        )
+        return batch
 
     def resample(
         self, first: RolloutBatch, params: Params, phase: Phase, key: Array, clock: StepClock, step: int
@@ -144,7 +166,7 @@ class RolloutWorker:
             batch = replace_groups(batches, places, sources, group_size, self.setup.decode)
             counts = {"train/sampled_batches": len(batches), "train/mixed_groups": mixed[0].sum() + len(places)}
             metrics |= {name: np.float32(count) for name, count in counts.items()}
-        timed_out = gather_rows(np.concatenate([b.responses.timed_out for b in batches]))
+        timed_out = gather_rows(np.concatenate([b.responses.verified.timed_out for b in batches]))
         sampled = tuple(b.rollouts for b in batches)
         return StepRollouts(batch, sampled, int(timed_out.sum()), metrics)
 
@@ -153,7 +175,7 @@ def replacements(mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Chooses the groups of the first batch to replace, and their replacements.
 
     Args:
-      mixed: bool[batches, prompts], True where the rewards of a group differ.
+      mixed: bool[batches, prompts], True where the known rewards of a group differ.
 
     Returns: (groups of the first batch i64[n]; their replacements i64[n], where group g of batch b has the number
       b * prompts + g).
@@ -176,14 +198,16 @@ def replace_groups(
       decode: turns token ids into text.
     """
     first = batches[0]
-    problems, texts, timed_out = first.problems.copy(), list(first.responses.texts), first.responses.timed_out.copy()
+    problems, texts = first.problems.copy(), list(first.responses.texts)
+    judgements, timed_out = list(first.responses.verified.judgements), first.responses.verified.timed_out.copy()
     rollouts = jax.tree.map(np.array, first.rollouts)
     local = len(problems)
     start, total = local * jax.process_index(), local * jax.process_count()
     for number, batch in enumerate(batches[1:], 1):
         all_problems = gather_rows(batch.problems)
         all_rollouts = jax.tree.map(gather_rows, batch.rollouts)
-        all_timed_out = gather_rows(batch.responses.timed_out)
+        all_timed_out = gather_rows(batch.responses.verified.timed_out)
+        all_judgements = _gather_judgements(batch.responses.verified.judgements)
         for place, source in zip(places - start, sources - number * total, strict=True):
             if not (0 <= place < local and 0 <= source < total):
                 continue
@@ -191,10 +215,16 @@ def replace_groups(
             mine, theirs = (slice(n * group_size, (n + 1) * group_size) for n in (place, source))
             for array, other in zip(jax.tree.leaves(rollouts), jax.tree.leaves(all_rollouts), strict=True):
                 array[mine] = other[theirs]
-            timed_out[mine] = all_timed_out[theirs]
+            timed_out[mine], judgements[mine] = all_timed_out[theirs], all_judgements[theirs]
             lengths = rollouts.response_mask[mine].sum(axis=1)
             texts[mine] = as_texts(rollouts.response[mine], lengths, decode)
-    return RolloutBatch(problems, VerifiedResponses(rollouts, texts, timed_out))
+    return RolloutBatch(problems, VerifiedResponses(rollouts, texts, Verified(judgements, timed_out)))
+
+
+def _gather_judgements(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """The judgements of all processes, in the order of the processes."""
+    texts = gather_text(json.dumps([dataclasses.astuple(judgement) for judgement in judgements]))
+    return [Judgement(*fields) for text in texts for fields in json.loads(text)]
 
 
 def completions(batch: RolloutBatch, examples: Sequence[Example], phase: str, count: int) -> list[dict[str, Any]]:
@@ -205,6 +235,9 @@ def completions(batch: RolloutBatch, examples: Sequence[Example], phase: str, co
       examples: the training data.
       phase: the name of the phase.
       count: how many rows at most.
+
+    Returns: the rows. "verdict" is "right", "wrong" or "unknown", "reward" is None where it is unknown, and "extracted"
+      is the answer that the verifier found in the response, None where it names none.
     """
     responses = batch.responses
     group_size = len(responses.texts) // len(batch.problems)
@@ -217,8 +250,11 @@ def completions(batch: RolloutBatch, examples: Sequence[Example], phase: str, co
             "prompt": as_text(problems[row].prompt),
             "answer": problems[row].answer,
             "response": responses.texts[row],
-            "reward": float(responses.rollouts.rewards[row]),
+            "reward": None if judgement.verdict == "unknown" else judgement.reward,
+            "verdict": judgement.verdict,
+            "extracted": judgement.answer,
             "truncated": bool(truncated[row]),
         }
         for row in (i * len(problems) // count for i in range(count))
+        for judgement in (responses.verified.judgements[row],)
     ]

@@ -33,7 +33,7 @@ from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards, make_mesh
 from prerl_jax.runtime.state import abstract_critic, abstract_state
-from prerl_jax.verify import check_all
+from prerl_jax.verify import usable
 
 FEWEST_PARTS = 8
 """The train step splits a batch into at least this many microbatches, if its rows divide evenly. It skips empty ones,
@@ -263,10 +263,12 @@ def _examples(
     if not problems:
         raise ValueError(f"data.{split} {source} has no problems.")
     data = config.data
+    verifier = (data.evaluation_verifier if split == "evaluation" else None) or data.verifier
     try:
-        check_all(data.verifier, problems)
+        problems, not_verifiable = usable(verifier, problems)
     except ValueError as error:
         raise ValueError(f"data.{split}: {error}") from error
+    dropped = (*dropped, *not_verifiable)
     examples, report = encode(problems, tokenizer, data.template, data.max_prompt_tokens, data.too_long)
     notes = [f"{split} data: {report}"]
     if dropped:

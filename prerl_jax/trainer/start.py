@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from rich.console import Console
 from prerl_jax.analysis.console import Progress
 from prerl_jax.analysis.curves import draw
 from prerl_jax.analysis.summary import print_table, summary_rows
+from prerl_jax.analysis.symptoms import lasting
 from prerl_jax.config.io import difference, load_config, render
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.phases import locate, steps_left
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches, make_batches
-from prerl_jax.evaluation.verification import Verify
+from prerl_jax.evaluation.probe import probe, require_truncated_is_worst
 from prerl_jax.runtime.checkpoint_address import CheckpointAddress
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_state
 from prerl_jax.runtime.distributed import require_same, require_shared, share_errors
@@ -44,7 +46,7 @@ from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.reporting import Reporter
 from prerl_jax.trainer.setup import Setup, set_up
-from prerl_jax.verify import open_verifier
+from prerl_jax.trainer.verifiers import Verifiers, open_verifiers
 
 SHARED = "The workdir must be one shared folder, under the same path on all machines."
 
@@ -88,7 +90,8 @@ def run(
 
     Raises:
       ValueError: the config does not fit the devices, the model, the data or the workdir, or the processes differ in
-        it; another run is writing into the workdir.
+        it; the verifier accepts no problem's own answer; its answers cannot be trained on, or too many verdicts are
+        unknown; another run is writing into the workdir.
       OtherProcessError: another process has raised an error.
       CheckpointError: a checkpoint cannot be read or written.
     """
@@ -113,15 +116,33 @@ def run(
     with share_errors("setting the run up"):  # an error in the config is found before anything is written
         setup = set_up(config)
     require_shared(workdir)
-    spec, data = config.checkpoints, config.data
-    with (
-        _only_run_in(workdir, main),
-        contextlib.closing(Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)) as checkpoints,
-        open_verifier(data.verifier, data.verify_workers, data.verify_timeout) as verifier,
-    ):
-        beginning = _begin_or_resume(setup, checkpoints, began or source)
-        guards = _train(setup, beginning, checkpoints, verifier, workdir, console, tracer)
+    spec = config.checkpoints
+    with open_verifiers(config) as verifiers:
+        probed = _probed(setup, verifiers, main) if newest is None or changed else ()
+        with (
+            _only_run_in(workdir, main),
+            contextlib.closing(Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)) as checkpoints,
+        ):
+            beginning = _begin_or_resume(setup, checkpoints, began or source)
+            beginning = dataclasses.replace(beginning, notes=(*probed, *beginning.notes))
+            guards = _train(setup, beginning, checkpoints, verifiers, workdir, console, tracer)
     return _finish(workdir, console, main, guards)
+
+
+def _probed(setup: Setup, verifiers: Verifiers, main: bool) -> tuple[str, ...]:
+    """The notes of the probe, on process 0; an error in it is raised on all processes."""
+    data = setup.config.data
+    with share_errors("the check that the verifier accepts the problems' own answers"):
+        if not (main and data.probe):
+            return ()
+        require_truncated_is_worst(setup.train, verifiers.training, data.truncated_reward)
+        other = data.evaluation_verifier or data.verifier
+        asked = (("train", data.verifier, verifiers.training), ("evaluation", other, verifiers.evaluation))
+        notes = (
+            probe(getattr(setup, split), split, verifier, verify, setup.decode, data.unknown_limit)
+            for split, verifier, verify in asked
+        )
+        return tuple(itertools.chain.from_iterable(notes))
 
 
 @contextlib.contextmanager
@@ -138,7 +159,7 @@ def _train(
     setup: Setup,
     beginning: Beginning,
     checkpoints: Checkpoints,
-    verifier: Verify,
+    verifiers: Verifiers,
     workdir: Path,
     console: Console,
     profile: Profile,
@@ -165,7 +186,7 @@ def _train(
             work = Run(
                 programs=Programs(setup),
                 batches=batches,
-                verifier=verifier,
+                verifiers=verifiers,
                 references=References(setup, workdir / "checkpoints", beginning.source),
                 guards=guards,
                 checkpoints=checkpoints,
@@ -283,9 +304,9 @@ def _other_data(position: dict[str, Any], fresh: dict[str, Any]) -> bool:
 def _finish(workdir: Path, console: Console, main: bool, guards: GuardState) -> list[dict[str, Any]]:
     """Writes summary.json and curves.png, and prints the table and the paths of the files."""
     records = read_metrics(workdir)
-    rows = summary_rows(
-        records, ended={name: end["reason"] for name, end in guards.ended.items()}, warned=guards.warned
-    )
+    symptoms = lasting(records)
+    warned = {name: [*guards.warned.get(name, ()), *symptoms.get(name, ())] for name in {**guards.warned, **symptoms}}
+    rows = summary_rows(records, ended={name: end["reason"] for name, end in guards.ended.items()}, warned=warned)
     if main:
         write_json(workdir / "summary.json", rows)
         draw(records, workdir / "curves.png")

@@ -1,33 +1,68 @@
-"""Rewards: one file for each kind of answer. A verifier maps (problem, response text) to a number in [0, 1]."""
+"""Rewards: one file for each kind of answer. A verifier maps (problem, response text) to a judgement or a reward."""
 
-from prerl_jax.verify.batch import BatchVerifier, ChecksProblems, Verifier, WritesAnswers, check_all, verify_all
+from prerl_jax.verify.after_thinking import AfterThinking
+from prerl_jax.verify.answer_line import AnswerLine
+from prerl_jax.verify.batch import (
+    BatchVerifier,
+    ChecksProblems,
+    Delegates,
+    SingleVerifier,
+    Verifier,
+    VerifierError,
+    VerifierTraits,
+    WritesAnswers,
+    traits_of,
+    written,
+)
 from prerl_jax.verify.boxed import BoxedAnswer
+from prerl_jax.verify.by_source import BySource, NoVerifierError
+from prerl_jax.verify.combined import CombinedReward, Weighted
 from prerl_jax.verify.exact import ExactMatch
-from prerl_jax.verify.function import FunctionVerifier
+from prerl_jax.verify.function import BatchFunctionVerifier, FunctionVerifier
 from prerl_jax.verify.gsm8k import GSM8KAnswer
+from prerl_jax.verify.in_process import InProcessVerifier
+from prerl_jax.verify.integer import IntegerAnswer
 from prerl_jax.verify.judgement import UNKNOWN, Judgement, Verdict, Verified, right_or_wrong
+from prerl_jax.verify.math_answer import MathAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
-from prerl_jax.verify.workers import InProcessVerifier, VerifierError, VerifierPool, open_verifier
+from prerl_jax.verify.opening import open_verifier
+from prerl_jax.verify.pattern import RegexAnswer
+from prerl_jax.verify.usable import usable
+from prerl_jax.verify.workers import VerifierPool
 
 __all__ = [
     "UNKNOWN",
+    "AfterThinking",
+    "AnswerLine",
+    "BatchFunctionVerifier",
     "BatchVerifier",
     "BoxedAnswer",
+    "BySource",
     "ChecksProblems",
+    "CombinedReward",
+    "Delegates",
     "ExactMatch",
     "FunctionVerifier",
     "GSM8KAnswer",
     "InProcessVerifier",
+    "IntegerAnswer",
     "Judgement",
+    "MathAnswer",
     "MultipleChoice",
+    "NoVerifierError",
+    "RegexAnswer",
+    "SingleVerifier",
     "Verdict",
     "Verified",
     "Verifier",
     "VerifierError",
     "VerifierPool",
+    "VerifierTraits",
+    "Weighted",
     "WritesAnswers",
-    "check_all",
     "open_verifier",
     "right_or_wrong",
-    "verify_all",
+    "traits_of",
+    "usable",
+    "written",
 ]

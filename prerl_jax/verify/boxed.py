@@ -13,6 +13,10 @@ import re
 
 from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import require_truth
+from prerl_jax.verify.judgement import Judgement, right_or_wrong
+
+NO_ANSWER = ("proof", "notfound")
+"""What NuminaMath writes where a problem has no answer to compare with."""
 
 _RESPELLED = (
     ("\n", ""),
@@ -34,21 +38,37 @@ _SLASH = re.compile(r"(0|-?[1-9][0-9]*)/(0|-?[1-9][0-9]*)")
 
 @dataclasses.dataclass(frozen=True)
 class BoxedAnswer:
-    r"""1.0 if the last \boxed{...} of the response equals the problem's answer after normalisation, else 0.0."""
+    r"""Right if the last \boxed{...} of the response equals the problem's answer after normalisation."""
 
-    def __call__(self, problem: Problem, response: str) -> float:
-        """The reward of one response; never raises on a response.
+    def __call__(self, problem: Problem, response: str) -> Judgement:
+        """The judgement of one response; never raises on a response.
 
         Raises:
             ValueError: the problem's ground truth is empty, so that an empty box would be right.
         """
-        self.check(problem)
+        require_truth(problem)
         answer = last_boxed(response)
-        return float(answer is not None and equivalent(answer, problem.answer))
+        if answer is None:
+            return right_or_wrong(False, format_ok=False)
+        return right_or_wrong(equivalent(answer, problem.answer), normal_form(answer), bool(answer.strip()))
 
     def check(self, problem: Problem) -> None:
-        """Raises ValueError if the ground truth is empty."""
-        require_truth(problem)
+        """Raises ValueError if no box is right: see `require_answer`, and for a truth with a brace too many."""
+        require_answer(problem)
+        if self(problem, self.write(problem)).verdict != "right":
+            raise ValueError(f"the ground truth cannot be written in a box: {problem}")
+
+    def write(self, problem: Problem) -> str:
+        """The ground truth in a box; after "\\boxed " if its braces do not match."""
+        box = rf"\boxed{{{problem.answer}}}"
+        return box if last_boxed(box) == problem.answer else rf"$\boxed {problem.answer}$"
+
+
+def require_answer(problem: Problem) -> None:
+    """Raises ValueError if a mathematical problem has no answer: an empty one, or a word of `NO_ANSWER`."""
+    require_truth(problem)
+    if problem.answer.strip().casefold() in NO_ANSWER:
+        raise ValueError(f"the ground truth is {problem.answer!r}, which stands for a missing answer: {problem}")
 
 
 def last_boxed(text: str) -> str | None:
@@ -79,6 +99,14 @@ def equivalent(answer: str, truth: str) -> bool:
         return answer == truth
     # A truth that consists of nothing but markup, such as a lone unit, must not make the empty box right.
     return left == right and (left != "" or answer == truth)
+
+
+def normal_form(answer: str) -> str:
+    """`normalize`, or the answer as it is, if it is malformed."""
+    try:
+        return normalize(answer)
+    except ValueError:
+        return answer
 
 
 def normalize(text: str) -> str:

@@ -15,6 +15,12 @@ Verdict = Literal["right", "wrong", "unknown"]
 """Unknown means that nobody knows whether the response is right: a verifier missed its deadline, its process died, or
 it returned None. A response with an unknown verdict is never trained on."""
 VERDICTS = ("right", "wrong", "unknown")
+LONGEST_ANSWER = 1000
+"""The characters of an answer that are kept."""
+
+
+class WrongAnswer(ValueError):
+    """A verifier returned something that is no judgement of a response."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Judgement:
         reward: any finite number. It is not read where the verdict is unknown.
         verdict: "right", "wrong" or "unknown".
         answer: the answer that the verifier has found in the response, in the form in which it compares answers. None:
-            it found none, or the verifier does not say.
+            it found none, or the verifier does not say. A run keeps its first 1,000 characters.
         format_ok: whether the response holds an answer in the format that the verifier asks for. None: the verifier
             does not say.
 
@@ -43,12 +49,19 @@ class Judgement:
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
             raise ValueError(f"Judgement.verdict must be one of {VERDICTS}, got {self.verdict!r}.")
-        if not math.isfinite(self.reward):
-            raise ValueError(f"Judgement.reward must be a finite number, got {self.reward}.")
+        if isinstance(self.reward, str) or not math.isfinite(self.reward):
+            raise ValueError(f"Judgement.reward must be a finite number, got {self.reward!r}.")
+        if not isinstance(self.answer, str | None):
+            raise ValueError(f"Judgement.answer must be text or None, got {str(self.answer)[:80]!r}.")
 
 
 UNKNOWN = Judgement(0.0, "unknown")
 """The judgement of a response on which there is no verdict."""
+
+
+def truncated_judgement(reward: float = 0.0) -> Judgement:
+    """The judgement of a response that reached the length limit without a stop token."""
+    return Judgement(reward, "wrong", format_ok=False)
 
 
 def right_or_wrong(right: bool, answer: str | None = None, format_ok: bool | None = None) -> Judgement:
@@ -69,26 +82,29 @@ def judged(value: Any, verifier: Any, problem: Problem, any_reward: bool = False
         any_reward: whether numbers outside [0, 1] are accepted.
 
     Raises:
-        ValueError: it is something else, or a number that is not finite, or one outside [0, 1] that is not accepted.
+        WrongAnswer: it is something else, or a number that is not finite, or one outside [0, 1] that is not accepted.
     """
-    if isinstance(value, Judgement):
-        return value
+    if isinstance(value, Judgement):  # as plain values, whatever numbers and texts the verifier works with
+        answer = None if value.answer is None else str(value.answer[:LONGEST_ANSWER])
+        return Judgement(float(value.reward), value.verdict, answer, value.format_ok)
     if value is None:
         return UNKNOWN
-    if isinstance(value, str | bytes):
-        raise ValueError(f"{verifier} returned the text {value[:80]!r}, and not a number or a Judgement, for {problem}")
     try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{verifier} returned {str(value)[:80]!r}, and not a number or a Judgement, for {problem}"
-        ) from error
+        number = None if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    where = f"for {str(problem)[:10_000]}"
+    if number is None:
+        kind = type(value).__name__
+        raise WrongAnswer(
+            f"{verifier} returned a {kind}, {str(value)[:80]!r}, and not a number or a Judgement, {where}"
+        )
     if not math.isfinite(number):
-        raise ValueError(f"{verifier} returned {number}, which is not finite, for {problem}")
+        raise WrongAnswer(f"{verifier} returned {number}, which is not finite, {where}")
     if not (0 <= number <= 1 or any_reward):
-        raise ValueError(
-            f"{verifier} returned {number}, which is not in [0, 1], for {problem}. This run needs to know which "
-            "responses are right: let the verifier return Judgement(reward, 'right' or 'wrong')."
+        raise WrongAnswer(
+            f"{verifier} returned {number}, which is not in [0, 1], {where}. This run needs to know which responses "
+            "are right: let the verifier return Judgement(reward, 'right' or 'wrong')."
         )
     return Judgement(number, "right" if number >= 1 else "wrong")
 
@@ -100,10 +116,13 @@ class Verified:
     Attributes:
         judgements: B, in the order of the responses. A truncated response is wrong, and was not verified.
         timed_out: bool[B], True where verification missed its deadline. The verdict is unknown there.
+        deaths: for each worker process that ended while it verified, one line that says how. The verdicts on its
+            responses are unknown.
     """
 
     judgements: Sequence[Judgement]
     timed_out: np.ndarray
+    deaths: tuple[str, ...] = ()
 
     @property
     def rewards(self) -> np.ndarray:

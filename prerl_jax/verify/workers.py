@@ -1,149 +1,160 @@
-"""Verification in worker processes, with a hard deadline for every response.
+"""Verification in worker processes, with a hard deadline and a limit on memory.
 
-A user's function may hang on a response of a policy: in an endless loop, in a regular expression with catastrophic
-backtracking, or in C code that never returns to Python. So it runs in worker processes, one response at a time. A
-worker that misses its deadline is killed with all the processes that it started, and is replaced; its response gets
-reward 0 and is counted. An exception of the function, or a worker that dies by itself, ends the run: a reward that is
-silently 0 would train the model on it.
+A verifier may hang on a response of a policy: in an endless loop, in a regular expression with catastrophic
+backtracking, or in C code that never returns to Python. It may take all the memory, or crash. So it runs in worker
+processes, one response at a time, or one batch at a time. What happens to a response is one of three things.
 
-Workers are spawned, not forked, since a fork of a process with JAX's threads may hang. They import the verifier's
-module again and never use an accelerator. A deadline starts when a ready worker receives a response.
+- The worker answers in time: the verdict is right, wrong or unknown, as the verifier says.
+- The worker misses its deadline, dies, or runs out of its memory: the verdict is unknown. The worker is killed with all
+  that it has started and is replaced, and the others go on.
+- The verifier raises an exception, or returns what is no judgement: the run ends. A reward that is silently 0 would
+  train the model on it.
+
+A worker is a keeper and its child, see `worker_process`. Keepers are spawned, not forked, since a fork of a process
+with JAX's threads may hang. Workers never use an accelerator. What they print is thrown away, and their input is empty.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
+import pickle
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import TRUNCATED, Verifier, require_same_length, verify_all
-from prerl_jax.verify.judgement import UNKNOWN, Judgement, Verified, judged
+from prerl_jax.verify.batch import Verifier, VerifierError, batches, on, require_same_length, traits_of
+from prerl_jax.verify.in_process import CLOSED
+from prerl_jax.verify.judgement import UNKNOWN, Judgement, Verified, truncated_judgement
+from prerl_jax.verify.worker_process import Reply, WorkerSpec, keep
 
 START_UP = 300.0
-"""Seconds in which a worker must have imported the verifier."""
-CLOSED = "this verifier has been closed."
-
-
-class VerifierError(RuntimeError):
-    """A verifier failed in its worker. The message has its traceback, or how its process ended."""
-
-
-class InProcessVerifier:
-    """Verifies in this process, without a deadline: for verifiers whose time is linear in the length of the response.
-
-    A run calls it on a thread, one call at a time. A verifier that needs the main thread, such as by `signal.alarm`,
-    needs a `VerifierPool`, whose workers call it there.
-    """
-
-    def __init__(self, verifier: Verifier):
-        self._verifier, self._closed = verifier, False
-
-    def __call__(self, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> Verified:
-        """The verdicts on B responses, see `verify_all`.
-
-        Raises ValueError if it is closed, also in the middle of a call.
-        """
-        judgements = verify_all(self._verifier, problems, responses, truncated, self._check_open)
-        return Verified(judgements, np.zeros(len(judgements), bool))
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ValueError(CLOSED)
-
-    def close(self) -> None:
-        """Ends a call on another thread after its current response."""
-        self._closed = True
+"""Seconds in which a worker must be ready."""
+GRACE = 360.0
+"""Seconds after a deadline in which a keeper must have killed a child, started another one, and answered."""
 
 
 class _Worker:
-    """One process and its work.
+    """A worker, as the pool sees it.
 
     Attributes:
-      connection: the pipe to the process.
-      process: the process.
-      pid: its id.
-      row: the response that it verifies; None for none.
-      deadline: `time.monotonic` when it must have answered; None while it waits for work.
+      connection: the pipe to its keeper.
+      pid: the keeper's process id.
+      ready: whether its child has imported the verifier.
+      rows: the responses that it verifies; empty for none.
+      deadline: `time.monotonic` when its keeper must have answered; None while it waits for work.
+      lost: whether its keeper has died, or has missed the deadline.
     """
 
-    def __init__(self, verifier: Verifier, timeout: float):
+    def __init__(self, spec: WorkerSpec):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._timeout = timeout
-        self.row: int | None = None
+        self._timeout = spec.timeout
+        self.ready, self.lost = False, False
+        self.rows: list[int] = []
         self.deadline: float | None = time.monotonic() + START_UP
-        arguments = theirs, verifier, timeout
-        self.process = context.Process(target=_serve, args=arguments, name="verifier", daemon=True)
+        self._process = context.Process(target=keep, args=(theirs, spec), name="verifier", daemon=True)
         with _without_accelerator():
-            self.process.start()
+            self._process.start()
         theirs.close()
-        assert self.process.pid is not None  # it has been started
-        self.pid: int = self.process.pid
+        assert self._process.pid is not None  # it has been started
+        self.pid: int = self._process.pid
 
-    def verify(self, row: int, problem: Problem, response: str) -> None:
-        """Sends it a response. Raises OSError if the process has died."""
-        self.connection.send((problem, response))
-        self.row, self.deadline = row, time.monotonic() + self._timeout
+    def verify(self, rows: list[int], problems: Sequence[Problem], responses: Sequence[str]) -> None:
+        """Sends it these responses. Raises OSError if the keeper has died."""
+        request = [problems[row] for row in rows], [responses[row] for row in rows]
+        self.connection.send_bytes(pickle.dumps(request))
+        self.rows, self.deadline = rows, time.monotonic() + self._timeout + GRACE
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return float("inf") if self.deadline is None else self.deadline - time.monotonic()
+
+    def reply(self) -> Reply:
+        """What the keeper has sent. If it has died, or missed its deadline, the worker is lost."""
+        try:
+            if self.connection.poll():
+                reply: Reply = self.connection.recv()
+                return reply
+        except (EOFError, OSError):
+            self.lost = True
+            self._process.join(10)
+            return "died", f"ended with exit code {self._process.exitcode}"
+        self.lost = True
+        return "late", None
 
     def kill(self) -> None:
-        """Ends the process and all that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
+        """Ends it and all that it has started."""
+        self.connection.close()  # the keeper sees it, and ends its child
+        if self.ready:
+            self._process.join(20)
+        self._process.kill()
+        self._process.join()
 
 
 class VerifierPool:
     """Verifies in worker processes with a deadline. Several threads may call it; their calls take turns.
 
     Args:
-      verifier: verifies one response; it must be picklable.
+      verifier: verifies responses; it must be picklable.
       workers: processes, 1 or more.
-      timeout: seconds for one response, above 0.
+      timeout: seconds for one response, or for one batch of a `BatchVerifier`, above 0.
+      memory: GiB of private memory that each process of a worker may allocate beyond what it has at its start, above 0.
+        Only Linux enforces it (RLIMIT_DATA).
+      any_reward: whether rewards outside [0, 1] are accepted from a verifier that states no verdict, see `judged`.
+      truncated_reward: the reward of a truncated response.
 
-    Raises ValueError for no worker, no time, or a verifier that cannot be pickled.
+    Raises ValueError for no worker, no time, no memory, or a verifier that cannot be pickled.
     """
 
-    def __init__(self, verifier: Verifier, workers: int, timeout: float):
-        if workers < 1 or not timeout > 0:
-            raise ValueError(f"VerifierPool needs 1 worker or more and a timeout above 0, got {workers} and {timeout}.")
-        self._verifier, self._timeout = verifier, timeout
-        self._turn, self._changing = threading.Lock(), threading.Lock()
-        self._workers: list[_Worker] = []
+    def __init__(
+        self,
+        verifier: Verifier,
+        workers: int,
+        timeout: float,
+        *,
+        memory: float = 4.0,
+        any_reward: bool = False,
+        truncated_reward: float = 0.0,
+    ):
+        if workers < 1 or not 0 < timeout < float("inf") or not 0 < memory < float("inf"):
+            raise ValueError(
+                "VerifierPool needs 1 worker or more, and a finite timeout and memory above 0; "
+                f"got {workers}, {timeout} and {memory}."
+            )
         try:
-            for _ in range(workers):
-                self._workers.append(_Worker(verifier, timeout))
-        except (AttributeError, TypeError, ValueError, ImportError) as error:  # what pickle raises
-            self.close()
+            pickled = pickle.dumps(verifier)
+        except Exception as error:
             raise ValueError(
                 f"{verifier} cannot be sent to another process ({error}); make it a frozen dataclass of plain values "
                 "in a module that Python can import, or set data.verify_workers=0."
             ) from error
+        self._verifier = verifier
+        self._spec = WorkerSpec(pickled, traits_of(verifier).imports, timeout, memory, any_reward)
+        self._truncated = truncated_judgement(truncated_reward)
+        self._turn, self._changing = threading.Lock(), threading.Lock()
+        self._workers = [_Worker(self._spec) for _ in range(workers)]
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers; empty once it is closed."""
+        """The process ids of the workers' keepers; empty once it is closed."""
         return [worker.pid for worker in self._workers]
 
     def __call__(self, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> Verified:
-        """The verdicts on B responses. A truncated one gets 0 whatever it contains, and is not verified.
+        """The verdicts on B responses. A truncated one is wrong whatever it contains, and is not verified.
 
         Raises:
           ValueError: lengths differ, or the pool is closed.
-          VerifierError: the verifier raised an exception, returned no number in [0, 1], or ended its process. The pool
-            is closed then.
+          VerifierError: the verifier could not be imported, raised an exception, or returned what is no judgement. The
+            pool is closed then.
         """
         require_same_length(problems, responses, truncated)
         with self._turn:
@@ -155,86 +166,98 @@ class VerifierPool:
                 raise
 
     def _verify(self, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> Verified:
-        judgements = [TRUNCATED if cut else UNKNOWN for cut in truncated]
-        timed_out = np.zeros(len(problems), bool)
-        waiting = deque(row for row in range(len(problems)) if not truncated[row])
-        while waiting or any(worker.row is not None for worker in self._workers):
+        judgements = [self._truncated if cut else UNKNOWN for cut in truncated]
+        to_verify = batches(self._verifier, problems, [row for row, cut in enumerate(truncated) if not cut])
+        call = _Call(problems, responses, deque(to_verify), judgements, np.zeros(len(problems), bool))
+        while call.waiting or any(worker.rows for worker in self._workers):
             self._check_open()
-            for index, worker in enumerate(self._workers):
-                if worker.deadline is None and waiting:
-                    row = waiting.popleft()
-                    try:
-                        worker.verify(row, problems[row], responses[row])
-                    except OSError:  # it died while it waited: not because of this response
-                        waiting.appendleft(row)
-                        self._replace(index)
-            for worker in self._answered():
-                answered, judgement = worker.row, self._answer(worker, problems)
-                worker.row = worker.deadline = None
-                if answered is not None:
-                    judgements[answered] = judgement
-            for index, worker in enumerate(self._workers):
-                if worker.deadline is not None and time.monotonic() >= worker.deadline:
-                    if worker.row is None:
-                        raise VerifierError(f"a worker has not imported {self._verifier} after {START_UP:.0f} s.")
-                    timed_out[worker.row] = True
-                    self._replace(index)
+            self._send(call)
+            for worker in _answered(self._workers):
+                self._receive(worker, call)
         self._check_open()
-        return Verified(judgements, timed_out)
+        return Verified(call.judgements, call.timed_out, tuple(call.deaths))
+
+    def _send(self, call: _Call) -> None:
+        """Gives work to the workers that wait for it."""
+        for worker in list(self._workers):
+            if worker.deadline is None and call.waiting:
+                rows = call.waiting.popleft()
+                try:
+                    worker.verify(rows, call.problems, call.responses)
+                except OSError:  # it died while it waited: not because of these responses, unless it happens again
+                    self._replace(worker)
+                    if rows[0] not in call.sent_in_vain:
+                        call.sent_in_vain.add(rows[0])
+                        call.waiting.appendleft(rows)
+
+    def _receive(self, worker: _Worker, call: _Call) -> None:
+        """Takes a worker's reply, and replaces a worker whose keeper has died, or does not answer."""
+        (kind, value), rows = worker.reply(), worker.rows
+        if kind == "failed":
+            raise VerifierError(value)
+        if kind != "ready" and not worker.ready:
+            how = value or f"has not imported its verifier after {START_UP:.0f} s"
+            raise VerifierError(f"a worker of {self._verifier} {how}.")
+        worker.ready, worker.rows, worker.deadline = True, [], None
+        if kind == "judged":
+            for row, judgement in zip(rows, value, strict=True):
+                call.judgements[row] = judgement
+        elif kind == "late":
+            call.timed_out[rows] = True
+        elif kind == "died":
+            call.deaths.append(f"a worker {value}{on([call.problems[row] for row in rows])}")
+        if worker.lost:
+            self._replace(worker)
 
     def _check_open(self) -> None:
         if not self._workers:
             raise ValueError(CLOSED)
 
-    def _answered(self) -> list[_Worker]:
-        """The workers that have answered or died. Waits until there is one, or until the next deadline."""
-        busy = {worker.connection: worker for worker in self._workers if worker.deadline is not None}
-        left = min(deadline for worker in busy.values() if (deadline := worker.deadline) is not None) - time.monotonic()
-        ready = multiprocessing.connection.wait(list(busy), timeout=max(0.0, left))
-        return [worker for connection, worker in busy.items() if connection in ready]
-
-    def _answer(self, worker: _Worker, problems: Sequence[Problem]) -> Judgement:
-        """The judgement that a worker sent; UNKNOWN for its first message, which says that it is ready."""
-        where = "at its start" if worker.row is None else f"on {problems[worker.row]}"
-        try:
-            kind, value = worker.connection.recv()
-        except (EOFError, OSError):
-            worker.process.join(10)
-            code = worker.process.exitcode
-            raise VerifierError(f"a process of {self._verifier} ended {where}, with exit code {code}.") from None
-        if kind == "raised":
-            raise VerifierError(f"{self._verifier} failed {where}:\n{value}")
-        return value
-
-    def _replace(self, index: int) -> None:
+    def _replace(self, worker: _Worker) -> None:
         with self._changing:
             self._check_open()
-            self._workers[index].kill()
-            self._workers[index] = _Worker(self._verifier, self._timeout)
+            worker.kill()
+            self._workers[self._workers.index(worker)] = _Worker(self._spec)
 
     def close(self) -> None:
         """Ends the workers. A call on another thread ends with an error."""
         with self._changing:
-            while self._workers:
-                self._workers.pop().kill()
+            workers, self._workers = self._workers, []
+            for worker in workers:
+                worker.connection.close()
+            for worker in workers:
+                worker.kill()
 
 
-@contextlib.contextmanager
-def open_verifier(
-    verifier: Verifier, workers: int = 0, timeout: float = 10.0
-) -> Iterator[VerifierPool | InProcessVerifier]:
-    """A verifier of batches, closed at the end: (problems, responses, truncated) -> `Verified`.
+@dataclasses.dataclass
+class _Call:
+    """A call of the pool.
 
-    Args:
-      verifier: verifies one response.
-      workers: processes; 0 verifies in this process, without a deadline.
-      timeout: seconds that a worker has for one response.
+    Attributes:
+      problems: B.
+      responses: B.
+      waiting: the batches of rows that no worker has got yet.
+      judgements: B, as far as they are known.
+      timed_out: bool[B].
+      deaths: how workers ended.
+      sent_in_vain: the first rows of batches that have been sent to a dead worker.
     """
-    verify = VerifierPool(verifier, workers, timeout) if workers else InProcessVerifier(verifier)
-    try:
-        yield verify
-    finally:
-        verify.close()
+
+    problems: Sequence[Problem]
+    responses: Sequence[str]
+    waiting: deque[list[int]]
+    judgements: list[Judgement]
+    timed_out: np.ndarray
+    deaths: list[str] = dataclasses.field(default_factory=list)
+    sent_in_vain: set[int] = dataclasses.field(default_factory=set)
+
+
+def _answered(workers: Sequence[_Worker]) -> list[_Worker]:
+    """The workers that have answered, died, or missed their deadlines. Waits until there is one."""
+    busy = {worker.connection: worker for worker in workers if worker.deadline is not None}
+    left = min(worker.left for worker in busy.values())
+    ready = multiprocessing.connection.wait(list(busy), timeout=max(0.0, left))
+    return [worker for connection, worker in busy.items() if connection in ready or worker.left <= 0]
 
 
 @contextlib.contextmanager
@@ -249,22 +272,3 @@ def _without_accelerator() -> Iterator[None]:
             del os.environ["JAX_PLATFORMS"]
         else:
             os.environ["JAX_PLATFORMS"] = before
-
-
-def _serve(connection: Any, verifier: Verifier, timeout: float) -> None:
-    """A worker's main function: answers until the pool is gone."""
-    os.setsid()  # it can be killed with what it starts, and Ctrl-C reaches the trainer alone
-    connection.send(("ready", UNKNOWN))
-    while True:
-        try:
-            problem, response = connection.recv()
-        except EOFError:
-            return
-        signal.setitimer(signal.ITIMER_REAL, 2 * timeout + 10)  # ends the worker if the trainer is killed meanwhile
-        answer: tuple[str, Judgement | str]
-        try:
-            answer = "judged", judged(verifier(problem, response), verifier, problem)
-        except Exception:
-            answer = "raised", traceback.format_exc()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        connection.send(answer)

@@ -297,7 +297,7 @@ def test_an_override_sets_one_field(override, get, value):
         ("sampling.stop_tokens=5", r"expected tuple\[int, \.\.\.\] \| None, got int 5"),
         ("sampling.stop_tokens=(1, 2.5)", r"got tuple \(1, 2\.5\)"),
         ("sampling=GSM8KAnswer()", r"expected SamplingSpec, got GSM8KAnswer"),
-        ("data.verifier=TokenMean", r"expected Verifier, got type"),
+        ("data.verifier=TokenMean", r"expected SingleVerifier \| BatchVerifier, got type"),
         ("data.train=BoxedAnswer()", r"expected ProblemSource, got BoxedAnswer"),
         ("phases.0=TokenMean()", r"expected Phase, got TokenMean"),
         ("phases=(TokenMean(),)", r"expected tuple\[.*Phase, \.\.\.\], got tuple"),

@@ -124,7 +124,7 @@ ESTIMATORS = [
     (pj.BinaryAdvantage(keep="negative"), [1] + [-1] * 7, [0] + [1] * 7),  # the group that is all wrong counts
     (pj.BinaryAdvantage(keep="positive"), [1] + [-1] * 7, [1] + [0] * 7),
     (pj.BinaryAdvantage(positive=0.1), [0.1] + [-1] * 7, [1] * 8),
-    (pj.BinaryAdvantage(negative=2.0, right=0.0), [1] * 8, [1] * 8),
+    (pj.BinaryAdvantage(negative=2.0), [1] + [-2] * 7, [1] * 8),
 ]
 
 

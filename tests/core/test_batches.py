@@ -15,7 +15,7 @@ import prerl_jax as pj
 class KnownAlone:
     """The reward, of responses whose verdict is known."""
 
-    traits = pj.AdvantageTraits()
+    traits = pj.AdvantageTraits(reads_known=True)
 
     def __call__(self, rollouts, group_size, values=None):
         return jnp.where(rollouts.known, rollouts.rewards, 0.0), rollouts.known

@@ -101,11 +101,11 @@ def test_cispo_clips_the_weight_and_leaves_every_token_its_gradient(low):
 
 
 # One packed row: a segment of three tokens after one of prompt, one of two, one of one, padding. Mean log-ratios are
-# log 1.5, -log 2 and 0; one prompt token and one token without a weight stand in between, whose ratios do not count.
+# log 1.5, -log 2 and 0; a token of the prompt and one that is not scored stand in between, whose ratios do not count.
 SEGMENTS = [1, 1, 1, 1, 2, 2, 2, 3, 0]
-MASK = [0, 1, 1, 1, 1, 1, 1, 1, 0]
+MASK = [0, 1, 1, 1, 1, 1, 0, 1, 0]
 LOG_RATIOS = np.log([9, 1.5**2, 1.5, 1, 0.25, 1, 100, 1, 7]).astype(np.float32)
-TRAINED = np.asarray([0, 1, 1, 1, 1, 1, 0, 1, 0], bool)
+TRAINED = np.asarray(MASK, bool)
 MEANS = np.asarray([1.5, 1.5, 1.5, 1.5, 0.5, 0.5, 0.5, 1, 1])
 GSPO_TABLE = [
     # advantages of the three segments; loss and derivative of their tokens at low 0.2, high 0.3
@@ -131,6 +131,16 @@ def test_gspo_has_one_ratio_a_segment(advantages, losses, slopes):
         np.testing.assert_allclose(found[TRAINED], np.asarray([0, *expected])[SEGMENTS][TRAINED], rtol=1e-6, atol=1e-6)
     clipped = [bool(a) and m != 1 and (a > 0) == (m > 1) for a, m in zip(advantages, (1.5, 0.5, 1), strict=True)]
     np.testing.assert_array_equal(metrics["clip_fraction"][TRAINED], np.asarray([0, *clipped])[SEGMENTS][TRAINED])
+
+
+def test_gspos_ratio_is_over_tokens_without_an_advantage_or_a_weight_too():
+    """The last token of three alone has a weight, and one of two an advantage: each ratio is still the sequence's."""
+    batch = packed_batch((1.0, 1.0, 1.0))
+    one_each = np.isin(np.arange(9), (3, 5, 7))
+    weights, advantages = batch.weights * one_each, batch.advantages.at[0, 4].set(0.0)
+    sparse = dataclasses.replace(batch, weights=weights, advantages=advantages)
+    _, _, metrics = loss_and_gradient(pj.GSPO(0.9, 0.9), -1 + LOG_RATIOS, sparse)
+    np.testing.assert_allclose(metrics["ratio"][TRAINED], MEANS[TRAINED], rtol=1e-6)
 
 
 def test_gspo_with_one_advantage_a_sequence_is_the_gradient_of_its_sequence_ratio():

@@ -89,8 +89,40 @@ def test_combinations_that_make_no_sense_are_refused():
         dataclasses.replace(mixed, advantage=pj.LeaveOneOut(), aggregation=pj.TokenMean(0.5))
     assert pj.Phase("p", 1, objective=corrected).all_terms == pj.grpo(steps=1)[0].all_terms
     for advantage in (pj.BinaryAdvantage(), pj.DropTruncated(pj.BinaryAdvantage())):
-        with pytest.raises(ValueError, match=r"shapes rewards by OverlongPenalty.*reads a reward as right or wrong"):
+        with pytest.raises(ValueError, match=r"shapes rewards by OverlongPenalty.*reads whether a response is right"):
             pj.Phase("p", 1, advantage=advantage, reward_shaping=pj.OverlongPenalty(4))
     for coefficient in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=r"Term.coefficient is"):
             pj.Term(pj.PostTrainSpace(), coefficient=coefficient)
+
+
+@pytest.mark.parametrize("updates", [{"epochs": 2}, {"minibatches": 2}])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pj.Reinforce(),
+        pj.WithKL(pj.WithEntropy(pj.Reinforce(), 0.1), 0.1),
+        pj.LogprobFloor(pj.TruncatedIS(pj.Reinforce()), -5.0),
+    ],
+)
+def test_reinforce_with_several_updates_a_step_is_refused(objective, updates):
+    """Minibatches as well as epochs: from the second update on, another policy has sampled the responses."""
+    for phase in (*pj.rloo(steps=1), *pj.reinforce(steps=1)):
+        with pytest.raises(ValueError, match=r"2 updates a step.*no ratio.*epochs=1 and minibatches=1, .*ClippedPG"):
+            dataclasses.replace(phase, objective=objective, **updates)
+    assert pj.Phase("p", 1, objective=objective).updates == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+    """A supervised loss of one's own, which does not care who has sampled."""
+
+    traits = pj.ObjectiveTraits(elementwise=True)
+
+    def __call__(self, logprobs, batch, entropy):
+        return -logprobs, {}
+
+
+def test_several_updates_of_other_objectives_are_not_refused():
+    for objective in (pj.ClippedPG(), pj.GSPO(), pj.CISPO(), Imitation()):
+        assert pj.Phase("p", 1, objective=objective, epochs=2, minibatches=2).updates == 4

@@ -16,11 +16,11 @@ RIGHT = dataclasses.replace(
     rewards=jnp.ones(7),
 )
 PENALTIES = [
-    (pj.OverlongPenalty(4), [0, 0, 0, 0.25, 0.5, 0.75, 1]),
-    (pj.OverlongPenalty(4, penalty=0.5), [0, 0, 0, 0.125, 0.25, 0.375, 0.5]),
-    (pj.OverlongPenalty(1), [0, 0, 0, 0, 0, 0, 1]),
-    (pj.OverlongPenalty(2, limit=8), [0, 0, 0, 0.5, 1, 1, 1]),
-    (pj.OverlongPenalty(10), [0, 0.1, 0.6, 0.7, 0.8, 0.9, 1]),
+    (pj.OverlongPenalty(4), [0, 0, 0, 0.125, 0.25, 0.375, 0.5]),
+    (pj.OverlongPenalty(4, penalty=1.0), [0, 0, 0, 0.25, 0.5, 0.75, 1]),
+    (pj.OverlongPenalty(1), [0, 0, 0, 0, 0, 0, 0.5]),
+    (pj.OverlongPenalty(2, limit=8, penalty=1.0), [0, 0, 0, 0.5, 1, 1, 1]),
+    (pj.OverlongPenalty(10, penalty=1.0), [0, 0.1, 0.6, 0.7, 0.8, 0.9, 1]),
 ]
 
 
@@ -59,7 +59,7 @@ def test_the_filter_works_on_advantages_by_token():
     np.testing.assert_array_equal(advantages, pj.GAE()(rollouts, 4, values)[0])
     np.testing.assert_array_equal(keep, ~rollouts.truncated)
     np.testing.assert_array_equal(estimator.targets(rollouts, values), pj.GAE().targets(rollouts, values))
-    assert estimator.traits == pj.AdvantageTraits(needs_values=True)
+    assert estimator.traits == pj.GAE().traits
     with pytest.raises(ValueError, match="needs a critic's values"):
         estimator(rollouts, 4)
 
@@ -79,7 +79,7 @@ TWO = dataclasses.replace(
         (pj.KLPenalty(0.1), [[-0.05, 1, 0], [0.8, 0, 0]]),
         (pj.KLPenalty(0.1, "k2"), [[-0.0125, 1, 0], [0.8, 0, 0]]),
         (pj.KLPenalty(0.0), [[0, 1, 0], [1, 0, 0]]),
-        (pj.KLPenalty(0.1, reward_shaping=pj.OverlongPenalty(2)), [[-0.05, 0.5, 0], [0.8, 0, 0]]),
+        (pj.KLPenalty(0.1, reward_shaping=pj.OverlongPenalty(2)), [[-0.05, 0.75, 0], [0.8, 0, 0]]),
     ],
 )
 def test_kl_penalty(shaping, expected):
@@ -126,3 +126,77 @@ def test_a_penalty_counts_on_trained_tokens_alone():
 def test_kl_penalties_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         pj.KLPenalty(**settings)
+
+
+def group(rewards, lengths):
+    """One group with these rewards and lengths, of responses of at most 7 tokens."""
+    rollouts = toy.rollouts(prompts=1, group_size=4, response=7)
+    mask = jnp.arange(7) < jnp.asarray(lengths)[:, None]
+    return dataclasses.replace(rollouts, response_mask=mask, rewards=jnp.asarray(rewards, jnp.float32))
+
+
+def advantages_of(phase, rollouts, **given):
+    """[4, 7], of the response tokens."""
+    return pj.make_prepare(phase, 4)(rollouts, **given).advantages[:, 3:]
+
+
+def test_the_advantages_of_dapo_are_the_papers():
+    """Rewards of 1 and 0 have half the penalty of 1 and -1, and so the same advantages: none of a right one is below 0.
+
+    Shaped rewards are 1, 0.5, 0, 0: their mean is 0.375, their deviation (0.6875 / 3) ** 0.5 = 0.4787.
+    """
+    (dapo,) = pj.dapo(steps=1, overlong_buffer=3)
+    rollouts = group([1, 1, 0, 0], [4, 7, 3, 3])
+    found = advantages_of(dapo, rollouts)[:, 0]
+    np.testing.assert_allclose(found, np.asarray([0.625, 0.125, -0.375, -0.375]) / (0.6875 / 3) ** 0.5, rtol=1e-5)
+    np.testing.assert_allclose(found, [1.31, 0.26, -0.78, -0.78], atol=0.005)
+    signs = dataclasses.replace(dapo, reward_shaping=pj.OverlongPenalty(3, penalty=1.0))
+    np.testing.assert_allclose(advantages_of(signs, group([1, 1, -1, -1], [4, 7, 3, 3]))[:, 0], found, rtol=1e-5)
+
+
+LEFT_OVER = [
+    # rewards, lengths, known; groups of equal rewards after the last resampling draw
+    ([0, 0, 0, 0], [7, 7, 6, 3], [1, 1, 1, 1]),
+    ([1, 1, 1, 1], [7, 5, 6, 3], [1, 1, 1, 1]),
+    ([0, 1, 0, 0], [7, 7, 6, 3], [1, 0, 1, 1]),  # by the known rewards
+]
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize(("rewards", "lengths", "known"), LEFT_OVER)
+def test_a_group_of_equal_rewards_that_found_no_replacement_has_no_advantage(rewards, lengths, known, filtered):
+    (dapo,) = pj.dapo(steps=1, overlong_buffer=3, filter_truncated=filtered)
+    rollouts = group(rewards, lengths)
+    rollouts = dataclasses.replace(rollouts, known=jnp.asarray(known, bool), truncated=rollouts.response_mask[:, 6])
+    np.testing.assert_array_equal(advantages_of(dapo, rollouts), np.zeros((4, 7)))
+    once = dataclasses.replace(dapo, max_resamples=0)
+    assert (advantages_of(once, rollouts) != 0).any(), "without resampling, length is a lesson of its own"
+
+
+def test_in_such_a_group_a_divergence_counts_and_the_penalty_within_it_does_not():
+    rollouts, mixed = group([0, 0, 0, 0], [7, 7, 6, 3]), group([1, 0, 0, 0], [7, 7, 6, 3])
+    far = jnp.zeros((4, 10)).at[0, 3].set(-0.4)
+    given = {"old_logprobs": jnp.zeros((4, 10)), "ref_logprobs": far}
+    both = pj.KLPenalty(0.5, reward_shaping=pj.OverlongPenalty(3))
+    phase = pj.Phase("p", 1, advantage=pj.GroupRelative(False), reward_shaping=both, max_resamples=1)
+    found = advantages_of(phase, rollouts, **given)
+    np.testing.assert_allclose(found[:, 0], [-0.15, 0.05, 0.05, 0.05], rtol=1e-5)  # -0.2, 0, 0, 0
+    shaped = np.asarray([1 - 0.5 - 0.2, -0.5, -1 / 3, 0])
+    np.testing.assert_allclose(advantages_of(phase, mixed, **given)[:, 0], shaped - shaped.mean(), rtol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByToken:
+    """A penalty of one's own on every token of a response."""
+
+    traits = pj.RewardShapingTraits()
+
+    def __call__(self, rollouts, response_length):
+        return jnp.where(rollouts.response_mask, rollouts.rewards[:, None] - 0.1, 0.0)
+
+
+def test_nor_does_a_penalty_by_token():
+    phase = pj.Phase("p", 1, reward_shaping=ByToken(), max_resamples=1)
+    rollouts = group([0, 0, 0, 0], [7, 7, 6, 3])
+    np.testing.assert_array_equal(advantages_of(phase, rollouts), np.zeros((4, 7)))
+    assert (advantages_of(dataclasses.replace(phase, max_resamples=0), rollouts) != 0).any()

@@ -39,8 +39,8 @@ def test_golds_are_exact_and_boxing_them_is_rewarded():
     for problem in problems:
         exact = eval(problem.metadata["expression"])
         assert problem.answer == str(exact)
-        assert BoxedAnswer()(problem, f"\\boxed{{{exact}}}") == 1.0
-        assert BoxedAnswer()(problem, f"\\boxed{{{exact + 1}}}") == 0.0
+        assert BoxedAnswer()(problem, f"\\boxed{{{exact}}}").reward == 1.0
+        assert BoxedAnswer()(problem, f"\\boxed{{{exact + 1}}}").reward == 0.0
 
 
 def test_examples_are_right_and_of_the_question_s_kind():

@@ -41,7 +41,7 @@ def test_dropped_rows_are_named_by_their_number():
 
 def test_every_gold_of_the_sample_scores_one_in_its_box():
     problems, _ = ParquetProblems(str(DATA / "math_sample.parquet")).load()
-    assert {BoxedAnswer()(problem, f"so \\boxed{{{problem.answer}}}.") for problem in problems} == {1.0}
+    assert {BoxedAnswer()(problem, f"so \\boxed{{{problem.answer}}}.").reward for problem in problems} == {1.0}
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the paper's problem sets are not beside this checkout")
@@ -50,7 +50,7 @@ class TestPublishedFiles:
         problems, dropped = ParquetProblems(str(SHARED / "math_train.parquet")).load()
         assert dropped == tuple(f"row {row}: empty ground truth" for row in (5341, 5343, 6627, 7301))
         assert len(problems) == 7496
-        scores = [BoxedAnswer()(problem, f"so \\boxed{{{problem.answer}}}.") for problem in problems]
+        scores = [BoxedAnswer()(problem, f"so \\boxed{{{problem.answer}}}.").reward for problem in problems]
         assert scores == [1.0] * 7496
 
     @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from prerl_jax.evaluation.verification import Verification
 from prerl_jax.trainer.loop import evaluate_policy, train_step
 from prerl_jax.trainer.position import Position
 from prerl_jax.trainer.timing import StepClock
-from prerl_jax.verify import InProcessVerifier, Verified
+from prerl_jax.verify import UNKNOWN, InProcessVerifier, Judgement, Verified
 
 
 def decode(rows):
@@ -36,7 +36,8 @@ class Judge:
         assert self.go.acquire(timeout=60)
         if "bad" in problems:
             raise ValueError(f"cannot judge {problems}")
-        return Verified(np.array([problem / 8 for problem in problems], np.float32), np.array(problems) == 4)
+        late = np.array(problems) == 4
+        return Verified([UNKNOWN if p == 4 else Judgement(p / 8, "wrong", f"<{p}>") for p in problems], late)
 
 
 def verification_of(judge, problems, *measure):
@@ -65,8 +66,10 @@ def test_rows_that_complete_while_others_are_verified_are_verified_together():
     assert judge.asked == [[(3, "339", False)], [(4, "9", False), (2, "222", True), (1, "19", False)]]
     assert found.texts == ["19", "222", "339", "9"]
     assert found.truncated.tolist() == [False, True, False, False]
-    assert found.rewards.tolist() == [1 / 8, 2 / 8, 3 / 8, 4 / 8]
-    assert found.timed_out.tolist() == [False, False, False, True]
+    assert found.verified.rewards.tolist() == [1 / 8, 2 / 8, 3 / 8, 0]
+    assert [judgement.answer for judgement in found.verified.judgements] == ["<1>", "<2>", "<3>", None]
+    assert found.verified.known.tolist() == [True, True, True, False]
+    assert found.verified.timed_out.tolist() == [False, False, False, True]
     assert not any(thread.name.startswith("verification") for thread in threading.enumerate())
 
 

@@ -1,6 +1,7 @@
 """Dynamic sampling: which groups are replaced by which, on one process and on two, and runs with resamples."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -11,10 +12,13 @@ from tiny_run import Died, dies_at, lines, state_at, timeless
 
 import prerl_jax as pj
 from prerl_jax.config import AlignmentSpec
+from prerl_jax.data import Example
+from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.sampling import VerifiedResponses
 from prerl_jax.trainer import rollouts as rollouts_module
-from prerl_jax.trainer.rollouts import RolloutBatch, replace_groups, replacements
+from prerl_jax.trainer.rollouts import RolloutBatch, completions, replace_groups, replacements
 from prerl_jax.trainer.start import run
+from prerl_jax.verify import UNKNOWN, Judgement, Verified, right_or_wrong
 
 
 @pytest.mark.parametrize(
@@ -39,12 +43,14 @@ def sampled_batch(number, process=None):
     tokens = np.repeat(rows[:, None], 3, axis=1).astype(np.int32)
     full = np.ones((8, 3), bool)
     rollouts = pj.Rollouts(tokens, full, tokens, full, rows.astype(np.float32), tokens.astype(np.float32), full[:, 0])
+    verified = Verified([Judgement(float(row), "wrong", f"answer {row}") for row in rows], full[:, 0].copy())
     problems, texts = np.arange(4, dtype=np.int32) + 10 * number, [str([int(r)] * 3) for r in rows]
     if process is None:
-        return RolloutBatch(problems, VerifiedResponses(rollouts, texts, full[:, 0].copy()))
+        return RolloutBatch(problems, VerifiedResponses(rollouts, texts, verified))
     half = slice(4 * process, 4 * process + 4)
     mine = jax.tree.map(lambda x: x[half], rollouts)
-    return RolloutBatch(problems[half.start // 2 :][:2], VerifiedResponses(mine, texts[half], full[half, 0].copy()))
+    verified = Verified(verified.judgements[half], full[half, 0].copy())
+    return RolloutBatch(problems[half.start // 2 :][:2], VerifiedResponses(mine, texts[half], verified))
 
 
 def decode(rows):
@@ -71,16 +77,61 @@ def test_two_processes_put_together_what_one_does(monkeypatch):
         }
         monkeypatch.setattr(rollouts_module.jax, "process_index", lambda process=process: process)
         monkeypatch.setattr(rollouts_module, "gather_rows", lambda rows, both=both: both[id(rows)])
+        told = iter([1, 2])
+        monkeypatch.setattr(rollouts_module, "gather_text", lambda text, told=told: text_of_both(next(told)))
         halves.append(replace_groups(mine, places, sources, 2, decode))
     first, second = halves
     assert [*first.problems, *second.problems] == whole.problems.tolist()
     assert first.responses.texts + second.responses.texts == whole.responses.texts
+    judgements = [*first.responses.verified.judgements, *second.responses.verified.judgements]
+    assert judgements == list(whole.responses.verified.judgements)
+    assert [judgement.answer for judgement in judgements] == [f"answer {int(r)}" for r in rewards]
     both = jax.tree.map(lambda a, b: np.concatenate([a, b]), first.responses.rollouts, second.responses.rollouts)
     toy.assert_same_bits(both, whole.responses.rollouts)
 
 
+def text_of_both(number):
+    """What two processes send of the judgements of a batch."""
+    halves = [sampled_batch(number, process).responses.verified.judgements for process in range(2)]
+    return [json.dumps([dataclasses.astuple(judgement) for judgement in half]) for half in halves]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "mixed"),
+    [
+        ("right wrong", True),
+        ("right right", False),
+        ("right unknown", False),
+        ("unknown unknown", False),
+        ("right unknown wrong", True),
+        ("wrong unknown wrong", False),
+    ],
+)
+def test_unknown_verdicts_make_no_group_mixed(verdicts, mixed):
+    """Though the array of rewards has a 0 where the verdict is unknown."""
+    judgements = [UNKNOWN if v == "unknown" else right_or_wrong(v == "right") for v in verdicts.split()]
+    verified, count = Verified(judgements, np.zeros(len(judgements), bool)), len(judgements)
+    tokens = np.zeros((count, 1), np.int32)
+    rollouts = pj.Rollouts(tokens, tokens, tokens, tokens, verified.rewards, tokens, known=verified.known)
+    batch = RolloutBatch(np.zeros(1, np.int32), VerifiedResponses(rollouts, [""] * count, verified))
+    assert batch.mixed(count).tolist() == [mixed]
+
+
+def test_completions_have_the_verdict_and_the_extracted_answer():
+    batch = sampled_batch(0)
+    judgements = [right_or_wrong(True, "7", True), UNKNOWN, *batch.responses.verified.judgements[2:]]
+    responses = dataclasses.replace(batch.responses, verified=Verified(judgements, batch.responses.verified.timed_out))
+    examples = [Example(Problem("1+6=", "7"), (1,))] * 4
+    rows = completions(dataclasses.replace(batch, responses=responses), examples, "rl", 8)
+    assert [(row["reward"], row["verdict"], row["extracted"]) for row in rows[:3]] == [
+        (1.0, "right", "7"),
+        (None, "unknown", None),
+        (2.0, "wrong", "answer 2"),
+    ]
+
+
 def arrays(batch):
-    return [batch.problems, batch.responses.timed_out, *jax.tree.leaves(batch.responses.rollouts)]
+    return [batch.problems, batch.responses.verified.timed_out, *jax.tree.leaves(batch.responses.rollouts)]
 
 
 def tiny(max_resamples):
@@ -143,7 +194,8 @@ def test_accuracy_is_that_of_the_first_batch(runs):
     """Its prompts and samples are those of a step without resampling. Resampled batches do not count."""
     (_, again, *_), (_, once, *_) = runs[2][0], runs[0][0]
     assert again["train/sampled_batches"] > 1
-    for name in ("reward", "accuracy", "solved_groups", "unsolved_groups", "length", "truncated", "sampler_logprob"):
+    groups = ("solved_groups", "unsolved_groups")
+    for name in ("reward", "accuracy", "unknown", *groups, "length", "truncated", "sampler_logprob"):
         assert again[f"train/{name}"] == once[f"train/{name}"], name
     assert again["train/trained_fraction"] > once["train/trained_fraction"]
     assert again["train/flops"] > once["train/flops"]

@@ -12,12 +12,12 @@ from prerl_jax.config import AlignmentSpec
 from prerl_jax.config.io import load_config
 from prerl_jax.trainer.start import run
 
-EVERY_STEP = """reward accuracy solved_groups unsolved_groups kept_fraction trained_fraction length truncated logprob
-entropy
-clip_fraction ratio grad_norm update_norm learning_rate loss skipped tokens sampler_logprob flops"""
+EVERY_STEP = """reward accuracy unknown solved_groups unsolved_groups kept_fraction trained_fraction length truncated
+logprob entropy clip_fraction ratio grad_norm update_norm learning_rate loss skipped tokens sampler_logprob flops"""
 EVALUATED = "avg@2 pass@2 reflections length truncated thoughts/reflection thoughts/verification"
 ALIGNED = """objective logprob sampler_logprob_diff token token_weighted token/post_0-0.1 token/position_0 marginal_gap
 marginal_gap_per_response pre/entropy post/entropy pre/eos post/top3"""
+COMPLETED = ("reward", "verdict", "extracted", "truncated")
 TIMES = "sample verify score prepare align train wait step tokens_per_second verifier_timeouts"
 
 
@@ -78,7 +78,7 @@ def test_completions_are_texts_with_their_rewards(finished):
     assert [record["step"] for record in records] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     verifier = tiny_run.config().data.verifier
     for record in records:
-        assert record.keys() == {"step", "phase", "prompt", "answer", "response", "reward", "truncated"}
+        assert set(record) == {"step", "phase", "prompt", "answer", "response", *COMPLETED}
         assert record["prompt"]
         assert record["answer"]
         right = not record["truncated"] and record["response"].endswith(f"{verifier.marker}{record['answer']}")
@@ -108,11 +108,15 @@ def test_a_users_engine_samples_and_the_same_config_gives_the_same_numbers(finis
     assert load_config(tmp_path / "config.py") == config
 
 
-def test_what_fails_in_a_run_keeps_its_traceback(tmp_path):
-    """Only errors in the config are one line. This one is in a user's function."""
-    own = 'data.verifier=FunctionVerifier("tiny_run:too_much")'
-    with pytest.raises(RuntimeError, match=r"the run failed after step 0: .*2\.0, which is not in \[0, 1\]"):
-        launch.main(["--config", tiny_run.COMMAND[-1], "--workdir", str(tmp_path), "--set", own])
+def test_what_fails_in_a_run_keeps_its_traceback(tmp_path, monkeypatch):
+    """Only errors in the config, and those of verifiers, are one line."""
+
+    def fail(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("prerl_jax.trainer.loop.evaluate_policy", fail)
+    with pytest.raises(RuntimeError, match=r"the run failed after step 0: a bug"):
+        launch.main(["--config", tiny_run.COMMAND[-1], "--workdir", str(tmp_path)])
     assert lines(tmp_path) == []
 
 

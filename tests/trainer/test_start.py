@@ -7,10 +7,12 @@ import pytest
 import tiny_run
 from tiny_run import Died
 
+from prerl_jax import ExactMatch, nsr
 from prerl_jax.config.io import render
 from prerl_jax.runtime import distributed
 from prerl_jax.trainer import start
 from prerl_jax.trainer.start import run
+from prerl_jax.verify import InProcessVerifier
 
 
 @pytest.fixture
@@ -119,15 +121,49 @@ def test_processes_that_do_not_agree(tmp_path, monkeypatch, other, says):
 
 
 def test_verification_is_what_the_config_asks_for(begin, monkeypatch):
+    """NSR needs to know what is right in training. An evaluation takes any rewards."""
     asked = []
 
     @contextlib.contextmanager
-    def open_verifier(*arguments):
-        asked.append(arguments)
-        yield "a pool"
+    def open_verifier(verifier, *arguments, **more):
+        asked.append((verifier, *arguments, *more.values()))
+        yield InProcessVerifier(verifier)
 
-    monkeypatch.setattr(start, "open_verifier", open_verifier)
-    config = tiny_run.config()
-    data = dataclasses.replace(config.data, verify_workers=3, verify_timeout=2.0)
-    begin(dataclasses.replace(config, data=data), check=lambda work: asked.append(work.verifier))
-    assert asked == [(data.verifier, 3, 2.0), "a pool"]
+    monkeypatch.setattr("prerl_jax.trainer.verifiers.open_verifier", open_verifier)
+    config, other = tiny_run.config(), ExactMatch(marker="#", ignore_case=True)
+    limits = {"verify_workers": 3, "verify_timeout": 2.0, "verify_memory": 1.5, "truncated_reward": -1.0}
+    data = dataclasses.replace(config.data, **limits)
+    opened = (3, 2.0, True, 1.5, -1.0)
+    begin(dataclasses.replace(config, data=data), check=lambda work: asked.append(work.verifiers))
+    (verifier, *how), verifiers = asked
+    assert (verifier, tuple(how)) == (data.verifier, opened)
+    assert verifiers.training is verifiers.evaluation
+
+    asked.clear()
+    data = dataclasses.replace(data, evaluation_verifier=other)
+    begin(dataclasses.replace(config, data=data, phases=nsr(steps=2)), check=lambda work: asked.append(work.verifiers))
+    *calls, verifiers = asked
+    assert calls == [(data.verifier, 3, 2.0, False, 1.5, -1.0), (other, *opened)]
+    assert verifiers.training is not verifiers.evaluation
+
+
+def test_a_run_probes_its_verifiers_before_it_begins_and_under_another_config(begin, monkeypatch):
+    probed = []
+
+    def probe(examples, split, verifier, *_):
+        probed.append((len(examples), split, verifier))
+        return (f"{split} was probed",)
+
+    monkeypatch.setattr(start, "probe", probe)
+    config, other = tiny_run.config(), ExactMatch(marker="#", ignore_case=True)
+    data = dataclasses.replace(config.data, evaluation_verifier=other)
+    changed = dataclasses.replace(config, data=data)
+    assert "evaluation was probed" in begin(config, saves=True)
+    assert probed == [(64, "train", data.verifier), (4, "evaluation", data.verifier)]
+    probed.clear()
+    assert "was probed" not in begin(config)  # it resumes
+    begin(changed, allow_config_change=True)
+    assert probed == [(64, "train", data.verifier), (4, "evaluation", other)]
+    probed.clear()
+    begin(dataclasses.replace(changed, data=dataclasses.replace(data, probe=False)), allow_config_change=True)
+    assert probed == []

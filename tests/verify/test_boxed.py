@@ -85,12 +85,12 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("gold", "answer"), SAME)
 def test_right(gold, answer):
-    assert BoxedAnswer()(Problem("q", gold), f"Thus $\\boxed{{{answer}}}$.") == 1.0
+    assert BoxedAnswer()(Problem("q", gold), f"Thus $\\boxed{{{answer}}}$.").reward == 1.0
 
 
 @pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
 def test_wrong(gold, answer):
-    assert BoxedAnswer()(Problem("q", gold), f"Thus $\\boxed{{{answer}}}$.") == 0.0
+    assert BoxedAnswer()(Problem("q", gold), f"Thus $\\boxed{{{answer}}}$.").reward == 0.0
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_an_empty_truth_is_an_error_never_a_reward(gold):
 
 @pytest.mark.parametrize("gold", [r"\text{ cm}", r"\$", r"^\circ"])
 def test_a_truth_of_nothing_but_markup_is_not_met_by_the_empty_box(gold):
-    assert BoxedAnswer()(Problem("q", gold), r"\boxed{}") == 0.0
-    assert BoxedAnswer()(Problem("q", gold), rf"\boxed{{{gold}}}") == 1.0
+    assert BoxedAnswer()(Problem("q", gold), r"\boxed{}").reward == 0.0
+    assert BoxedAnswer()(Problem("q", gold), rf"\boxed{{{gold}}}").reward == 1.0
 
 
 N = 100_000
@@ -167,5 +167,5 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_zero_and_quick(name):
     """A rule that is quadratic in the text takes minutes here."""
-    assert BoxedAnswer()(Problem("q", "7"), HOSTILE[name]) == 0.0
-    assert BoxedAnswer()(Problem("q", HOSTILE[name]), r"\boxed{7}") == 0.0
+    assert BoxedAnswer()(Problem("q", "7"), HOSTILE[name]).reward == 0.0
+    assert BoxedAnswer()(Problem("q", HOSTILE[name]), r"\boxed{7}").reward == 0.0

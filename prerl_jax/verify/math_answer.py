@@ -1,0 +1,82 @@
+r"""A tolerant rule for mathematical answers: the string rule first, then numbers, lists and words, then math-verify."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import threading
+
+from prerl_jax.data.problems import Problem
+from prerl_jax.verify.batch import VerifierTraits
+from prerl_jax.verify.boxed import require_answer
+from prerl_jax.verify.boxes import last_answers
+from prerl_jax.verify.judgement import Judgement, right_or_wrong
+from prerl_jax.verify.math_forms import same_answer, same_spelling, tidy
+from prerl_jax.verify.numbers import read_number
+from prerl_jax.verify.symbolic import load, same_expression, time_limit, too_complex
+
+
+@dataclasses.dataclass(frozen=True)
+class MathAnswer:
+    r"""Right if the last \boxed{...} has the value of the problem's answer, in a form that is worked out.
+
+    It accepts 0.25 for 1/4, 1,000 for 1000, \text{13} for 13, 2\sqrt{3} for \sqrt{12}, and several boxes in a row as
+    one list. It does not accept 2+3 or 10/2 for 5, or 6=5. docs/verifiers.md has the table.
+
+    It needs worker processes, because SymPy may need any time and memory. An answer of more than 256 characters, 12
+    nested brackets or 31 commas, or with exponents of 5 digits and the like, is compared as a string only: it is right
+    if it is the ground truth as it is written, and else wrong.
+
+    Attributes:
+        seconds: time for one response. The verdict is unknown if it is not enough.
+
+    Raises ValueError if math-verify is not installed, or for no time.
+    """
+
+    seconds: float = 2.0
+    traits = VerifierTraits(needs_workers=True)
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("math_verify") is None:
+            raise ValueError("MathAnswer needs the package math-verify: pip install 'prerl_jax[math]'.")
+        if not self.seconds > 0:
+            raise ValueError(f"MathAnswer.seconds must be above 0, got {self.seconds}.")
+
+    def __call__(self, problem: Problem, response: str) -> Judgement | None:
+        """The judgement of one response; None, unknown, if its time is up. It never raises on a response.
+
+        Raises:
+            ValueError: the problem's ground truth is empty.
+            RuntimeError: it is not called in the main thread of a process, as in a worker; it needs an alarm there.
+        """
+        require_answer(problem)
+        answers = tuple(dict.fromkeys(tidy(answer) for answer in last_answers(response)))
+        if not answers:
+            return right_or_wrong(False, format_ok=False)
+        answer, gold = ", ".join(answers), tidy(problem.answer)
+        number = read_number(answer)
+        right = self._same(answer, gold)
+        return None if right is None else right_or_wrong(right, str(number) if number else answer, format_ok=True)
+
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError if the ground truth is empty, or a word that stands for a missing answer ("proof")."""
+        require_answer(problem)
+        if not last_answers(self.write(problem)):
+            raise ValueError(f"the ground truth cannot be written in a box: {problem}")
+
+    def write(self, problem: Problem) -> str:
+        """The ground truth in a box."""
+        return rf"\boxed{{{problem.answer}}}"
+
+    def _same(self, answer: str, gold: str) -> bool | None:
+        if same_spelling(answer, gold):
+            return True
+        if too_complex(answer) or too_complex(gold):
+            return False
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("MathAnswer needs the main thread of a worker process: set data.verify_workers.")
+        load()
+        same: bool | None = None
+        with time_limit(self.seconds):
+            same = same_answer(answer, gold, same_expression)
+        return same

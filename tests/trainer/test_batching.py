@@ -1,0 +1,51 @@
+"""Statistics of the rollouts of a step."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from prerl_jax.trainer.batching import rollout_statistics
+
+GROUPS = {
+    # rewards, verdicts (right, wrong, unknown) of four groups of three
+    "solved": ([1, 2, 9], "rr?"),
+    "unsolved": ([0, -1, 9], "ww?"),
+    "neither": ([0.5, 1.5, 0], "rwr"),
+    "unknown": ([9, 9, 9], "???"),
+}
+
+
+def statistics(rewards, verdicts=None):
+    rollouts = dataclasses.replace(toy.rewarded(rewards), truncated=jnp.zeros(len(rewards), bool))
+    if verdicts is not None:
+        known, right = (jnp.asarray([v in kinds for v in verdicts]) for kinds in ("rw", "r"))
+        rollouts = dataclasses.replace(rollouts, known=known, right=right)
+    return {name.removeprefix("train/"): float(x) for name, x in rollout_statistics(rollouts, 3).items()}
+
+
+def test_means_are_over_the_known_and_accuracy_reads_the_verdict():
+    rewards = np.concatenate([rewards for rewards, _ in GROUPS.values()])
+    verdicts = "".join(verdicts for _, verdicts in GROUPS.values())
+    for unread in (9, np.nan, 1e9):
+        found = statistics([unread if r == 9 else r for r in rewards], verdicts)
+        assert found["reward"] == pytest.approx((1 + 2 + 0 - 1 + 0.5 + 1.5 + 0) / 7)
+        assert found["accuracy"] == pytest.approx(4 / 7)
+        assert found["unknown"] == pytest.approx(5 / 12)
+        assert (found["solved_groups"], found["unsolved_groups"]) == (0.25, 0.25)
+
+
+def test_without_verdicts_a_reward_of_one_is_right_and_all_are_known():
+    found = statistics([1, 1, 2, 0.5, 0, 0, 0, 1, 0])
+    assert found["reward"] == pytest.approx(5.5 / 9)
+    assert found["accuracy"] == pytest.approx(4 / 9)
+    assert found["solved_groups"] == found["unsolved_groups"] == pytest.approx(1 / 3)
+    assert found["unknown"] == 0
+
+
+def test_of_no_known_response_there_is_no_mean():
+    found = statistics([1, 0, 1], "???")
+    assert np.isnan([found["reward"], found["accuracy"]]).all()
+    assert (found["unknown"], found["solved_groups"], found["unsolved_groups"]) == (1, 0, 0)
