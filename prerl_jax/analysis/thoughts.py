@@ -22,22 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from prerl_jax.analysis.marked_text import mark, own_words
+from prerl_jax.analysis.openings import Finder, Spans, finder
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 
 Thoughts = tuple[Thought, ...]
 """Kinds of thoughts."""
-
-_QUOTED = re.compile(
-    "|".join(
-        (
-            r"\u201c[^\u201c\u201d\n]{1,200}\u201d",  # typographic quotation marks, double and single
-            r"\u2018[^\u2018\u2019\n]{1,200}\u2019(?!\w)",
-            r"\"[^\"\n]{1,200}\"",
-            r"(?<!\w)'[^'\n]{1,200}'(?!\w)",
-            r"`[^`\n]{1,200}`",
-        )
-    )
-)
+_INSIDE_WORD = re.compile(r"\B\w")
 
 
 def count_matches(pattern: str, texts: Sequence[str]) -> np.ndarray:
@@ -53,8 +44,8 @@ def count_matches(pattern: str, texts: Sequence[str]) -> np.ndarray:
     Raises:
       ValueError: the pattern is not a regular expression, or it matches the empty text.
     """
-    matcher = _at_word_edges((pattern,))
-    return np.array([sum(1 for _ in matcher.finditer(text)) for text in texts], dtype=np.int64)
+    matcher = _to_word_edge((pattern,))
+    return np.array([len(_whole_words(matcher, text)) for text in texts], dtype=np.int64)
 
 
 def count_thoughts(texts: Sequence[str], thoughts: Thoughts = THOUGHTS) -> dict[str, np.ndarray]:
@@ -70,10 +61,9 @@ def count_thoughts(texts: Sequence[str], thoughts: Thoughts = THOUGHTS) -> dict[
     Raises:
       ValueError: a pattern is not a regular expression, or it matches the empty text.
     """
-    spoken = [_own_words(text) for text in texts]
-    return {
-        thought.name: np.array([len(_found(thought, text)) for text in spoken], dtype=np.int64) for thought in thoughts
-    }
+    counts = [[len(spans) for spans in _spans(text, thoughts)] for text in texts]
+    table = np.array(counts, dtype=np.int64).reshape(len(texts), len(thoughts))
+    return {thought.name: table[:, kind] for kind, thought in enumerate(thoughts)}
 
 
 def find_thoughts(text: str, thoughts: Thoughts = THOUGHTS) -> list[tuple[str, int, int]]:
@@ -89,9 +79,8 @@ def find_thoughts(text: str, thoughts: Thoughts = THOUGHTS) -> list[tuple[str, i
     Raises:
       ValueError: a pattern is not a regular expression, or it matches the empty text.
     """
-    spoken = _own_words(text)
-    spans = [(thought.name, *match.span()) for thought in thoughts for match in _found(thought, spoken)]
-    return sorted(spans, key=lambda span: span[1:])
+    found = zip(thoughts, _spans(text, thoughts), strict=True)
+    return sorted(((thought.name, *span) for thought, spans in found for span in spans), key=lambda span: span[1:])
 
 
 def thoughts_by_step(
@@ -161,19 +150,48 @@ def thoughts_before_and_after(
     return {name: Change(*(float(c[name].mean()) for c in counts)) for name in counts[0]}
 
 
-def _found(thought: Thought, spoken: str) -> list[re.Match[str]]:
-    return list(_at_word_edges(thought.patterns, re.IGNORECASE | re.MULTILINE).finditer(spoken))
-
-
-def _own_words(text: str) -> str:
-    """The text with quoted parts blanked out; all other characters keep their positions."""
-    text = _QUOTED.sub(lambda match: match[0][0] + "\0" * (len(match[0]) - 2) + match[0][-1], text)
-    return text.replace("\u2019", "'")
+def _spans(text: str, thoughts: Thoughts) -> list[Spans]:
+    """For each kind, where its thoughts are in the text."""
+    words = own_words(text)
+    spans = [_matches(thought.patterns, words) for thought in thoughts]
+    if any(thought.openings for thought in thoughts):
+        opened = _finder(thoughts).find(mark(words))
+        spans = [found + more for found, more in zip(spans, opened, strict=True)]
+    return spans
 
 
 @functools.cache
-def _at_word_edges(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]:
-    """One compiled pattern that matches any of the patterns. A single pattern may begin with global flags."""
+def _finder(thoughts: Thoughts) -> Finder:
+    made = finder(tuple(thought.openings for thought in thoughts))
+    if thoughts != THOUGHTS:  # the tests see to ours
+        made.require_valid()
+    return made
+
+
+def _matches(patterns: tuple[str, ...], words: str) -> Spans:
+    if not patterns:
+        return []
+    return _whole_words(_to_word_edge(patterns, re.IGNORECASE | re.MULTILINE), words)
+
+
+def _whole_words(matcher: re.Pattern[str], text: str) -> Spans:
+    """The matches that begin at the edge of a word. A regular expression that looks for this edge itself is slow."""
+    spans: Spans = []
+    at = 0
+    while at is not None:
+        matches, at = matcher.finditer(text, at), None
+        for match in matches:
+            start = match.start()
+            if start and not text[start - 1].isspace() and _INSIDE_WORD.match(text, start):
+                at = start + 1
+                break
+            spans.append(match.span())
+    return spans
+
+
+@functools.cache
+def _to_word_edge(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]:
+    """One expression that matches any of the patterns up to the edge of a word. A single one may begin with flags."""
     flagged = re.match(r"\(\?[aimsux]+\)", patterns[0]) if len(patterns) == 1 else None
     inline = flagged[0] if flagged else ""
     for pattern in patterns:
@@ -185,7 +203,7 @@ def _at_word_edges(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]
             raise ValueError(f"the regular expression {pattern!r} matches the empty text, so it would match everywhere")
     joined = patterns[0][len(inline) :] if len(patterns) == 1 else "|".join(f"(?:{pattern})" for pattern in patterns)
     try:
-        # \B beside a word character means that a word continues. Neither end of the match may cut a word.
-        return re.compile(rf"{inline}(?!\B\w)(?:{joined})(?<!\w\B)", flags)
+        # \B beside a word character means that a word continues.
+        return re.compile(rf"{inline}(?:{joined})(?<!\w\B)", flags)
     except re.error as error:  # groups or flags of several patterns that conflict
         raise ValueError(f"{patterns} do not make one regular expression: {error}") from error

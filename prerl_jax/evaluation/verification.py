@@ -1,8 +1,8 @@
 """Verification of sampled responses, in the background, while the device still decodes other responses.
 
-A thread takes all rows that have completed since it last looked and verifies them together. When sampling is over, most
-verdicts are known. The verdict on a row depends on that row alone, so the result does not depend on the order in which
-rows complete.
+A thread takes all rows that have completed since it last looked and verifies them together. A second thread measures
+their texts after that, while the first one goes on. When sampling is over, most verdicts are known. The verdict on a row
+depends on that row alone, so the result does not depend on the order in which rows complete.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Verification:
       verify: verifies responses. It is called on a background thread, one call at a time.
       decode: turns token ids into text.
       stop_tokens: the tokens that end a response.
-      measure: further numbers for each response. It is called on the same thread.
+      measure: further numbers for each response. It is called on a thread of its own, for which no verdict waits.
     """
 
     def __init__(
@@ -81,6 +81,8 @@ class Verification:
         self._completed: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._calls: list[Future] = []
         self._thread = ThreadPoolExecutor(1, "verification")
+        self._measured: list[Future] = []
+        self._measuring = ThreadPoolExecutor(1, "measurement")
 
     def __enter__(self) -> Verification:
         return self
@@ -95,22 +97,26 @@ class Verification:
         self._calls.append(self._thread.submit(self._verify_completed))
 
     def result(self) -> Verdicts:
-        """Waits for the verdicts on all rows that were added, and ends the thread.
+        """Waits for the verdicts on all rows that were added, and for what is measured of them, and ends the threads.
 
         Raises the first error that a call of `verify` or `measure` has raised.
         """
         try:
             for call in self._calls:
                 call.result()
+            for call in self._measured:
+                call.result()
             self._thread.shutdown()
+            self._measuring.shutdown()
         finally:
             self.cancel()
         verified = dataclasses.replace(self._verdicts.verified, deaths=tuple(self._deaths))
         return dataclasses.replace(self._verdicts, verified=verified)
 
     def cancel(self) -> None:
-        """Ends the thread without waiting for the call that it is in. No further call begins."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Ends the threads without waiting for the calls that they are in. No further call begins."""
+        for thread in (self._thread, self._measuring):
+            thread.shutdown(wait=False, cancel_futures=True)
 
     def _verify_completed(self) -> None:
         with self._lock:
@@ -124,11 +130,16 @@ class Verification:
             texts = as_texts(responses, lengths, self._decode)
             truncated = is_truncated(responses, lengths, self._stop_tokens)
             verified = self._verify([self._problems[row] for row in rows], texts, truncated.tolist())
-            found.measured[rows] = self._measure(texts)
+        if found.measured.size:
+            self._measured.append(self._measuring.submit(self._measure_rows, rows, texts))
         for row, text, judgement in zip(rows, texts, verified.judgements, strict=True):
             found.texts[row], self._judgements[row] = text, judgement
         self._deaths += verified.deaths
         found.truncated[rows], found.verified.timed_out[rows] = truncated, verified.timed_out
+
+    def _measure_rows(self, rows: np.ndarray, texts: list[str]) -> None:
+        with annotate("measure"):
+            self._verdicts.measured[rows] = self._measure(texts)
 
 
 def is_truncated(responses: np.ndarray, lengths: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:

@@ -106,6 +106,38 @@ def test_what_else_is_measured_of_responses():
     assert verification.result().measured.tolist() == [[2, 7], [3, 7], [0, 0], [1, 7]]
 
 
+def test_no_verdict_waits_for_what_is_measured():
+    judge, measured = Judge(), threading.Event()
+    judge.go.release(2)
+
+    def measure(texts):
+        assert not texts or measured.wait(60)
+        return np.ones((len(texts), 1), np.float32)
+
+    verification = verification_of(judge, [1, 2, 3, 4], measure)
+    for row in (0, 1):
+        add(verification, row)
+        until_over(judge, 1)  # both are judged, though nothing has been measured yet
+    measured.set()
+    assert verification.result().measured.tolist() == [[1], [1], [0], [0]]
+    assert not any(thread.name.startswith("measurement") for thread in threading.enumerate())
+
+
+def test_a_failure_of_a_measurement_is_raised():
+    judge = Judge()
+    judge.go.release(1)
+
+    def measure(texts):
+        if texts:
+            raise ValueError("cannot measure")
+        return np.zeros((0, 1), np.float32)
+
+    verification = verification_of(judge, [1], measure)
+    add(verification, 0)
+    with pytest.raises(ValueError, match="cannot measure"):
+        verification.result()
+
+
 @pytest.mark.parametrize("where", ["training", "evaluation"])
 def test_a_policy_whose_logits_are_not_finite_ends_the_run(where):
     run, state, _ = tiny_run.begin(tiny_run.config())
