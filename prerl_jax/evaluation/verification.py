@@ -1,8 +1,8 @@
 """Verification of sampled responses, in the background, while the device still decodes other responses.
 
 A thread takes all rows that have completed since it last looked and verifies them together. A second thread measures
-their texts after that, while the first one goes on. When sampling is over, most verdicts are known. The verdict on a row
-depends on that row alone, so the result does not depend on the order in which rows complete.
+their texts after that, while the first one goes on. When sampling is over, most verdicts are known. The verdict on a
+row depends on that row alone, so the result does not depend on the order in which rows complete.
 """
 
 from __future__ import annotations
