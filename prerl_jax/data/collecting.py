@@ -105,10 +105,10 @@ class Collector:
         """What was dropped and why, and how many rows repeat a prompt, a line each."""
         notes = self._dropped.notes()
         if not self._reading.deduplicate and self._repeated.lines:
-            count, other = self._repeated.counts.total(), self._repeated.counts[OTHER_ANSWER]
+            counts = self._repeated.counts
             notes += (
-                f"{count:,} rows repeat the prompt of an earlier row, {other:,} of them with another answer (the first: "
-                f"{self._repeated.lines[0]}); deduplicate=True keeps the first row of each prompt",
+                f"{counts.total():,} rows repeat the prompt of an earlier row (the first: {self._repeated.lines[0]}), "
+                f"{counts[OTHER_ANSWER]:,} of them with another answer; deduplicate=True keeps the first row of each",
             )
         return notes
 

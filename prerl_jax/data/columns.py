@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from prerl_jax.data.golds import Gold, GoldRule, PlainGold, unit_text
@@ -79,7 +80,7 @@ class Columns:
         if not self.prompt or not self.answer:
             raise ValueError("Columns needs the name of the prompt's and of the answer's column")
 
-    @property
+    @functools.cached_property
     def used(self) -> tuple[str, ...]:
         """The columns that a problem is made of, without those that are only metadata."""
         single = (self.prompt, self.answer, self.context, self.source, self.difficulty, self.unit, self.tolerance)
@@ -93,11 +94,15 @@ class Columns:
         own = tuple(name.removesuffix(".*") for name in self.metadata)
         return () if REST in own else tuple(dict.fromkeys((*self.used, *own)))
 
-    def missing(self, row: Any) -> list[str]:
-        """The columns that a row lacks, without the optional ones."""
+    @functools.cached_property
+    def required(self) -> tuple[str, ...]:
+        """The columns that a row must have."""
         named = [name.removesuffix(".*") for name in (*self.used, *self.metadata) if name != REST]
-        required = [name for name in dict.fromkeys(named) if name not in self.optional]
-        return [name for name in required if value_at(row, name) is ABSENT]
+        return tuple(name for name in dict.fromkeys(named) if name not in self.optional)
+
+    def missing(self, row: Any) -> list[str]:
+        """The required columns that a row lacks."""
+        return [name for name in self.required if value_at(row, name) is ABSENT]
 
     def problem(self, row: Any, instructions: Instructions, source: str) -> Problem | Dropped:
         """The problem of a row.
@@ -148,9 +153,9 @@ class Columns:
 
     def _ask(self, row: Any, question: Prompt, instructions: Instructions) -> tuple[Prompt, Gold, tuple[str, ...]]:
         """(the prompt with context, options and instructions; the gold; the texts of the options)."""
-        before, after = instructions.before, instructions.after
+        before = after = ""
         if context := _one_text(self._value(row, self.context), self.context):
-            before = f"{before}{context}\n\n"
+            before = f"{context}\n\n"
         answer = value_at(row, self.answer)
         if self.options is None:
             gold, options = self.gold(None if answer is ABSENT else answer), ()
@@ -158,8 +163,8 @@ class Columns:
             values = [self._value(row, name) for name in self.options.names]
             choice = self.options.read(as_text(question), answer, values)
             gold, options = Gold((choice.letter,) if choice.letter else ()), choice.texts
-            after = f"\nOptions:\n{choice.listed()}{after}"
-        return dataclasses.replace(instructions, before=before, after=after).ask(question), gold, options
+            after = f"\nOptions:\n{choice.listed()}"
+        return instructions.ask(question, before, after), gold, options
 
     def _excluded(self, row: Any) -> str:
         """Why a filter excludes the row, "" if none does."""

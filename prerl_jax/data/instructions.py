@@ -40,11 +40,13 @@ class Instructions:
         if roles != ("user", "assistant") * (len(roles) // 2):
             raise ValueError(f"Instructions.few_shot must alternate between user and assistant, it has {list(roles)}")
 
-    def ask(self, question: Prompt) -> Prompt:
+    def ask(self, question: Prompt, context: str = "", options: str = "") -> Prompt:
         """The prompt that asks a question.
 
         Args:
             question: a text, or turns. The texts go around the last user turn.
+            context: text between `before` and the question.
+            options: text between the question and `after`.
 
         Returns:
             Turns; a text if the question is one, and there is neither a system turn nor a few-shot turn.
@@ -53,25 +55,28 @@ class Instructions:
             ValueError: the question has a system turn and so have the instructions, or it has no user turn to put the
                 texts around.
         """
+        before, after = self.before + context, options + self.after
         if isinstance(question, str):
-            text = self.before + question + self.after
+            text = before + question + after
             return self._under_system((*self.few_shot, Message("user", text))) if self.system or self.few_shot else text
         own = question[: sum(turn.role == "system" for turn in question[:1])]
         if own and self.system:
             raise ValueError("the row has a system turn of its own; leave out Instructions.system")
-        return self._under_system((*own, *self.few_shot, *self._wrapped(question[len(own) :])))
+        return self._under_system((*own, *self.few_shot, *_around(question[len(own) :], before, after)))
 
     def _under_system(self, turns: tuple[Message, ...]) -> tuple[Message, ...]:
         return (Message("system", self.system), *turns) if self.system else turns
 
-    def _wrapped(self, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-        if not self.before and not self.after:
-            return turns
-        users = [index for index, turn in enumerate(turns) if turn.role == "user"]
-        if not users:
-            raise ValueError("the prompt has no user turn that the instructions could be put around")
-        at = users[-1]
-        return (*turns[:at], Message("user", self.before + turns[at].content + self.after), *turns[at + 1 :])
+
+def _around(turns: tuple[Message, ...], before: str, after: str) -> tuple[Message, ...]:
+    """The turns, with texts before and after the content of the last user turn."""
+    if not before and not after:
+        return turns
+    users = [index for index, turn in enumerate(turns) if turn.role == "user"]
+    if not users:
+        raise ValueError("the prompt has no user turn that the instructions could be put around")
+    at = users[-1]
+    return (*turns[:at], Message("user", before + turns[at].content + after), *turns[at + 1 :])
 
 
 BOXED = Instructions(

@@ -80,7 +80,7 @@ def read_json(text: str) -> Any:
             Unicode text.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_distinct)
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
     _require_text(text)
@@ -126,7 +126,7 @@ def _elements(text: str) -> Iterator[Row]:
         elif not text.startswith("]", at):
             yield (
                 f"row {index} (line {line})",
-                bad_row("no comma after the row before; the file is damaged or cut here"),
+                bad_row("no comma before it; the file is damaged or cut here"),
             )
             return
     if text[at + 1 :].strip():
@@ -154,6 +154,7 @@ def _require_text(text: str) -> None:
         raise ValueError(f"it is not UTF-8 text: {error}") from error
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
 _SCANNER = json.JSONDecoder()
 _SPACE = re.compile(r"\s*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -2,8 +2,8 @@ r"""Readers of published data sets: each takes the path of the downloaded files 
 
     DataSpec(train=gsm8k("gsm8k_train.jsonl"), evaluation=gsm8k("gsm8k_test.jsonl"), verifier=GSM8KAnswer(), ...)
 
-Each is a `FileProblems` with the column map of its data set (`maps.py`) and with instructions that ask for the answer in
-a format for which there is a verifier. The path is a file, or a tuple of files. Other instructions are an argument.
+Each is a `FileProblems` with the column map of its data set (`maps.py`) and with instructions that ask for the answer
+in a format for which there is a verifier. The path is a file, or a tuple of files. Other instructions are an argument.
 Other changes: `dataclasses.replace(gsm8k(path), deduplicate=True)`.
 """
 
@@ -104,6 +104,8 @@ def gpqa(path: Paths, instructions: Instructions = CHOICE, seed: int = 0) -> Fil
 
 # --- training sets
 
+AS_IT_IS = Instructions()
+"""For prompts that say themselves how to answer."""
 ANSWER_LINE = Instructions(answer_format="Answer: {answer}")
 """For prompts that ask for a last line "Answer: ..." themselves."""
 
@@ -144,7 +146,7 @@ def open_reasoner_zero(path: Paths, instructions: Instructions = BOXED) -> FileP
     return FileProblems(path, maps.OPEN_REASONER_ZERO, instructions, source="open_reasoner_zero")
 
 
-def skywork(path: Paths, instructions: Instructions = Instructions(), difficulty: str = "") -> FileProblems:
+def skywork(path: Paths, instructions: Instructions = AS_IT_IS, difficulty: str = "") -> FileProblems:
     """Skywork-OR1-RL-Data (He et al., 2025, arXiv 2505.22312): the answer is a list in a text, any of it is right.
 
     Its prompts say themselves how to answer. `difficulty` is a model's column, such as
@@ -165,7 +167,7 @@ def openr1_math(path: Paths, instructions: Instructions = BOXED) -> FileProblems
 
 
 def deepmath(path: Paths, instructions: Instructions = BOXED) -> FileProblems:
-    """DeepMath-103K (He et al., 2025, arXiv 2504.11456), without its long solutions; difficulties from about -1 to 9."""
+    """DeepMath-103K (He et al., 2025, arXiv 2504.11456), without its solutions; the difficulty is a level to 9."""
     return FileProblems(path, maps.DEEPMATH, instructions, source="deepmath")
 
 
@@ -176,7 +178,7 @@ def deepmath_trl(path: Paths, instructions: Instructions = BOXED) -> FileProblem
 
 def rlvr(
     path: Paths,
-    instructions: Instructions = Instructions(),
+    instructions: Instructions = AS_IT_IS,
     data_sets: tuple[str, ...] = ("gsm8k", "math"),
     prompt: str = "messages",
 ) -> FileProblems:
@@ -188,7 +190,7 @@ def rlvr(
     return FileProblems(path, columns, instructions, source="rlvr")
 
 
-def intellect2(path: Paths, instructions: Instructions = Instructions(), difficulty: str = "") -> FileProblems:
+def intellect2(path: Paths, instructions: Instructions = AS_IT_IS, difficulty: str = "") -> FileProblems:
     """INTELLECT-2-RL-Dataset (arXiv 2505.07291), its mathematics: the answer is in the JSON text `verification_info`.
 
     `difficulty` is the column of a model's solve rate; 1 is the easiest.

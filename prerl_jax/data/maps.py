@@ -11,7 +11,9 @@ from typing import Any
 
 from prerl_jax.data.columns import PROMPT_ANSWER, VERL, Columns
 from prerl_jax.data.golds import AllGold, AnyGold, BoxedGold, LetterGold, MarkedGold, NumberGold
+from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.options import Options, ShuffledOptions
+from prerl_jax.data.problems import Problem
 
 # --- benchmarks
 GSM8K = Columns("question", "answer", MarkedGold("####", NumberGold()))
@@ -90,7 +92,6 @@ KNOWN = {
     "math500": MATH500,
     "minerva": MINERVA,
     "numina": NUMINA,
-    "openr1_math": OPENR1_MATH,
     "big_math": BIG_MATH,
     "polaris": POLARIS,
     "deepmath": DEEPMATH,
@@ -99,6 +100,7 @@ KNOWN = {
     "intellect2": INTELLECT2,
     "open_reasoner_zero": OPEN_REASONER_ZERO,
     "gsm8k": GSM8K,
+    "aime": AIME,
     "logical_deduction": LOGICAL_DEDUCTION,
     "deepscaler": DEEPSCALER,
     "dapo_processed": DAPO_PROCESSED,
@@ -127,6 +129,7 @@ def fitting(row: Any) -> str:
 
 def _fits(columns: Columns, row: Any) -> bool:
     try:
-        return not columns.missing(row)
-    except ValueError:  # a text on the way to a column is not JSON
+        empty = isinstance(row, Mapping) and not any(row.values())
+        return not columns.missing(row) if empty else isinstance(columns.problem(row, Instructions(), ""), Problem)
+    except (ValueError, RecursionError):
         return False

@@ -44,7 +44,8 @@ class Options:
 
     Attributes:
         columns: the columns with an option each; or one column with all of them: a list, with or without the letters
-            ("A)12"), a text "a ) 38 , b ) 27 , c ) 30", a dict from letters to options, or a dict of "label" and "text".
+            ("A)12"), a text "a ) 38 , b ) 27 , c ) 30", a dict from letters to options, or a dict of the lists
+            "label" and "text".
         answer: what the column of the answer has: the "letter" of the right option, its "index" from 0, its "number"
             from 1, or its "text".
 
