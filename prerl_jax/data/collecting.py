@@ -84,7 +84,7 @@ class Collector:
         reading, before, dropped = self._reading, len(self.problems), self._dropped.counts.total()
         if rows.columns is not None and (missing := reading.columns.missing(rows.columns)):
             have = columns_of(rows.columns)
-            raise ValueError(f"{path} lacks the columns {missing}; it has {have}. {fitting(rows.columns)}")
+            raise ValueError(f"{path} lacks the columns {missing}; it has {have}. {fitting(rows.columns, False)}")
         for where, read in rows.rows:
             place = f"{name}, {where}" if name else where
             try:
@@ -107,7 +107,7 @@ class Collector:
         if not self._reading.deduplicate and self._repeated.lines:
             counts = self._repeated.counts
             notes += (
-                f"{counts.total():,} rows repeat the prompt of an earlier row (the first: {self._repeated.lines[0]}), "
+                f"prompts of an earlier row repeated: {counts.total():,} (the first: {self._repeated.lines[0]}), "
                 f"{counts[OTHER_ANSWER]:,} of them with another answer; deduplicate=True keeps the first row of each",
             )
         return notes

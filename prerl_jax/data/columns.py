@@ -10,7 +10,7 @@ from prerl_jax.data.golds import Gold, GoldRule, PlainGold, unit_text
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.problems import Problem, Prompt, as_text, parse_answer, parse_prompt
-from prerl_jax.data.values import ABSENT, columns_of, parse_number, parse_text, value_at
+from prerl_jax.data.values import ABSENT, columns_of, elements, parse_number, parse_text, value_at
 
 Filters = tuple[tuple[str, tuple[str, ...]], ...]
 """(a column, the values that count) for each filter; capital and small letters are equal."""
@@ -120,11 +120,11 @@ class Columns:
             ValueError: a value is of the wrong type, or empty where it must not be.
         """
         if not isinstance(row, dict) and not (isinstance(row, list) and self.prompt[0].isdigit()):
-            raise ValueError(f"expected a JSON object, got a {type(row).__name__}")
-        if missing := self.missing(row):
-            raise ColumnsMissing(f"the keys {missing} are missing; it has {columns_of(row)}")
+            raise ColumnsMissing(f"expected a JSON object, got a {type(row).__name__}")
         if excluded := self._excluded(row):
             return Dropped(excluded)
+        if missing := self.missing(row):
+            raise ColumnsMissing(f"the keys {missing} are missing; it has {columns_of(row)}")
         question = parse_prompt(value_at(row, self.prompt))
         prompt, gold, options = self._ask(row, question, instructions)
         if not gold.accepted:
@@ -193,8 +193,8 @@ class Columns:
 
 def _one_text(value: Any, name: str, any_scalar: bool = False) -> str:
     """A text, also as the only element of a list; "" for None."""
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
+    found = elements(value)
+    value = found[0] if len(found) == 1 else value
     if any_scalar and isinstance(value, bool | int | float):
         return str(value)
     if not isinstance(value, str | None):

@@ -21,7 +21,7 @@ _OTHER_KINDS = (
     (b"\xfe\xff", "is UTF-16 text; write it as UTF-8"),
     (b"<", "is a web page, or XML; download the data file itself"),
 )
-_JSON = re.compile(rb"""(?:\xef\xbb\xbf)?\s*(?:\{\s*(?:["}]|\Z)|\[\s*(?:[\[{\]]|\Z))""")
+_JSON = re.compile(rb"""(?:\{\s*(?:["}]|\Z)|\[\s*(?:[\[{\]]|\Z))""")
 
 
 def existing(path: str) -> Path:
@@ -58,14 +58,14 @@ def open_rows(path: Path, names: Sequence[str], rows: str) -> Rows:
             raise ValueError(f"{path} {what}")
     if head.startswith(b"PAR1") or path.suffix == ".parquet":
         return parquet_rows(path, names)
-    if not _JSON.match(head) and path.suffix not in (".json", ".jsonl", ".ndjson"):
+    lines = first_lines(path)
+    if not any(_JSON.match(line) for line in lines):
         return csv_rows(path)
-    return Rows(json_values(path, rows) if rows or _is_one_value(path) else json_lines(path))
+    return Rows(json_values(path, rows) if rows or _is_one_value(*lines) else json_lines(path))
 
 
-def _is_one_value(path: Path) -> bool:
-    """Whether the lines of a JSON file are parts of one value."""
-    first, *second = first_lines(path)
+def _is_one_value(first: bytes, *second: bytes) -> bool:
+    """Whether the first lines of a JSON file are parts of one value."""
     if is_json(first):
         return first.startswith(b"[") and not second
     return not second or first.endswith((b"[", b"{", b",", b":")) or not is_json(second[0])

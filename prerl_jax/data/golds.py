@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from prerl_jax.data.problems import parse_answer
-from prerl_jax.data.values import parse_text
+from prerl_jax.data.values import elements
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class PlainGold:
 
     def __call__(self, value: Any) -> Gold:
         """The gold of a text or a number."""
-        texts = _texts_in(value) if isinstance(value, str) else None
-        return _gold(_undollared(text) for text in (texts if texts is not None else [parse_answer(value)]))
+        texts = elements(value) if isinstance(value, str) else [value]
+        return _gold(_undollared(parse_answer(text)) for text in texts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class AnyGold:
 
     def __call__(self, value: Any) -> Gold:
         """The gold of a list, a text or a number."""
-        read = [self.each(one) for one in (value if isinstance(value, list) else [value])]
+        read = [self.each(one) for one in elements(value)]
         gold = _gold(text for one in read for text in one.accepted)
         return dataclasses.replace(gold, unit=next((one.unit for one in read if one.unit), ""))
 
@@ -75,9 +75,8 @@ class AllGold:
 
     def __call__(self, value: Any) -> Gold:
         """The gold of a list, a text or a number."""
-        texts = [parse_answer(one) for one in (value if isinstance(value, list) else [value])]
-        elements = [_without_dollars(part) for text in texts for part in parts(text)]
-        return _gold([", ".join(element for element in elements if element)])
+        found = [_without_dollars(part) for one in elements(value) for part in parts(parse_answer(one))]
+        return _gold([", ".join(part for part in found if part)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,19 +219,6 @@ def _gold(texts: Iterator[str] | list[str]) -> Gold:
     return Gold(tuple(dict.fromkeys(text for text in texts if text.strip("$ \t\r\n"))))
 
 
-def _texts_in(value: str) -> list[str] | None:
-    """The texts of a list in a text, None where it is something else."""
-    if not _LIST_OF_TEXTS.match(value):
-        return None
-    found = parse_text(value, "the ground truth begins as a list of texts")
-    if not isinstance(found, list):
-        return None
-    texts = [parse_answer(one) for one in found]
-    if any(_CONTROL.search(text) for text in texts):
-        raise ValueError(f"the ground truth is a list whose backslashes are not doubled: {value[:80]!r}")
-    return texts
-
-
 def _undollared(text: str) -> str:
     """The text without the dollars around it, if they are the only ones."""
     found = _DOLLARS.fullmatch(text)
@@ -261,5 +247,3 @@ _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _DOLLARS = re.compile(
     r"\s*(?:\$\$?((?:[^$\\]|\\.)+)\$\$?|\\\(((?:(?!\\\)).)*)\\\)|\\\[((?:(?!\\\]).)*)\\\])\s*", re.DOTALL
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\r]|\t(?:ext|imes|heta|frac|an)")  # what \\b, \\f, \\r and \\t become in JSON
-_LIST_OF_TEXTS = re.compile(r"""\s*\[\s*["'].*["']\s*\]\s*\Z""", re.DOTALL)

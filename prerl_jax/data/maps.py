@@ -110,15 +110,16 @@ _QUESTIONS = ("prompt", "question", "problem", "Question", "Problem", "input", "
 _ANSWERS = ("answer", "final_answer", "ground_truth", "target", "solution", "correct", "gold", "label", "output")
 
 
-def fitting(row: Any) -> str:
+def fitting(row: Any, has_values: bool = True) -> str:
     """What an error says to do about a layout that does not fit: the reader, or the map, that would.
 
     Args:
         row: a row, or the columns of a file as a row without values.
+        has_values: whether it is a row with values.
     """
     if isinstance(row, Mapping) and isinstance(row.get("examples"), list):
         return 'The rows are in a list: use logical_deduction(path), or FileProblems(path, ..., rows="examples")'
-    readers = [name for name, columns in KNOWN.items() if _fits(columns, row)][:3]
+    readers = [name for name, columns in KNOWN.items() if _fits(columns, row, has_values)][:3]
     if readers:
         return f"The layout fits {' or '.join(f'{name}(path)' for name in readers)}"
     have = list(row) if isinstance(row, Mapping) else []
@@ -127,9 +128,10 @@ def fitting(row: Any) -> str:
     return f'Name the columns: FileProblems(path, Columns(prompt="{prompt}", answer="{answer}"))'
 
 
-def _fits(columns: Columns, row: Any) -> bool:
+def _fits(columns: Columns, row: Any, has_values: bool) -> bool:
+    if not has_values:
+        return not columns.missing(row)
     try:
-        empty = isinstance(row, Mapping) and not any(row.values())
-        return not columns.missing(row) if empty else isinstance(columns.problem(row, Instructions(), ""), Problem)
+        return isinstance(columns.problem(row, Instructions(), ""), Problem)
     except (ValueError, RecursionError):
         return False

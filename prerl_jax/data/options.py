@@ -79,12 +79,10 @@ class Options:
         Raises:
             ValueError: there are fewer than two options or more than 26, one is empty, or the answer is none of them.
         """
-        labels, texts = (
-            _labelled(values[0]) if isinstance(self.columns, str) else (LETTERS, [*map(parse_answer, values)])
-        )
+        labels, texts = _labelled(values[0] if isinstance(self.columns, str) else list(values))
         _require(texts)
         gold = parse_answer(answer).strip()
-        right = _RIGHT[self.answer](gold, [str(label) for label in labels][: len(texts)], texts) if gold else None
+        right = _RIGHT[self.answer](gold, labels[: len(texts)], texts) if gold else None
         if right is not None and not 0 <= right < len(texts):
             raise ValueError(f"the answer {gold[:80]!r} is not the {self.answer} of one of the {len(texts)} options")
         return Choice(tuple(texts), right)
@@ -164,10 +162,12 @@ def _labelled_values(value: Any) -> tuple[Sequence[str], list[str]]:
     if not isinstance(value, list):
         raise ValueError(f"the options are a {type(value).__name__}; expected a list, a text or a dict")
     texts = [parse_answer(text) for text in value]
-    prefixed = [
-        re.match(rf"\s*\(?{letter}\s*[).:]\s*", text, re.I) for letter, text in zip(LETTERS, texts, strict=False)
-    ]
-    return LETTERS, [text[m.end() :] for m, text in zip(prefixed, texts, strict=True) if m] if all(prefixed) else texts
+    _require(texts)
+    prefixes = [rf"\s*\(?{letter}\s*[).:]\s*" for letter in LETTERS[: len(texts)]]
+    found = [re.match(prefix, text, re.I) for prefix, text in zip(prefixes, texts, strict=True)]
+    if not all(found):
+        return LETTERS, texts
+    return LETTERS, [text[match.end() :] for match, text in zip(found, texts, strict=True) if match]
 
 
 def _split(text: str) -> list[str]:

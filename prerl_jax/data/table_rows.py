@@ -32,7 +32,7 @@ def parquet_rows(path: Path, names: Sequence[str]) -> Rows:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path, buffer_size=2**20)
+        file = pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
         columns = {field.name: _inside(field.type) for field in file.schema_arrow}
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a readable parquet file: {error}") from error

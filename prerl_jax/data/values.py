@@ -14,6 +14,8 @@ ABSENT = object()
 """What `value_at` gives for a name that the row lacks."""
 LONGEST_TEXT = 1_000_000
 """Characters. A longer prompt is an error in the data."""
+_LIST_OF_TEXTS = re.compile(r"""\s*\[\s*["'].*["']\s*\]\s*\Z""", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\r]|\t(?:ext|imes|heta|frac|an)")  # "\frac" in JSON is a form feed and "rac"
 _NUMBER = re.compile(
     r"([-+]?\d{1,40}(?:\.\d{0,40})?(?:[eE][-+]?\d{1,3})?|[-+]?\.\d{1,40})(?:\s*/\s*(\d{1,40}))?", re.ASCII
 )
@@ -36,12 +38,37 @@ def value_at(row: Any, name: str) -> Any:
     return value_at(inner, rest) if dot and inner is not ABSENT else inner
 
 
+def elements(value: Any) -> list[Any]:
+    """The elements of a list, also of a list of texts in a text, such as '["a", "b"]'; else the value alone.
+
+    Raises:
+        ValueError: a text begins and ends as such a list, and cannot be read, or was written with single backslashes.
+    """
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, str) or not _LIST_OF_TEXTS.match(value):
+        return [value]
+    found = parse_text(value, "it begins as a list of texts")
+    if any(isinstance(one, str) and _CONTROL.search(one) for one in found):
+        raise ValueError(f"the backslashes in a list of texts are not doubled: {value[:80]!r}")
+    return found if isinstance(found, list) else [value]
+
+
 def columns_of(row: Any) -> list[str] | str:
     """What an error says of a row's columns: their names, and those inside its objects."""
     if not isinstance(row, Mapping):
         return f"a list of {len(row)}" if isinstance(row, Sequence) else f"a {type(row).__name__}"
-    inner = [f"{name}.{key}" for name, value in row.items() if isinstance(value, Mapping) for key in value]
+    inner = [f"{name}.{key}" for name, value in row.items() for key in _keys(value)]
     return sorted(map(str, (*row, *inner)))
+
+
+def _keys(value: Any) -> Sequence[str]:
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return ()
+    return tuple(value) if isinstance(value, Mapping) else ()
 
 
 def parse_number(value: Any, name: str) -> float | None:
