@@ -66,6 +66,6 @@ def open_rows(path: Path, names: Sequence[str], rows: str) -> Rows:
 
 def _is_one_value(first: bytes, *second: bytes) -> bool:
     """Whether the first lines of a JSON file are parts of one value."""
-    if is_json(first):
-        return first.startswith(b"[") and not second
-    return not second or first.endswith((b"[", b"{", b",", b":")) or not is_json(second[0])
+    if not second:
+        return first.startswith(b"[")
+    return not is_json(first) and (first.endswith((b"[", b"{", b",", b":")) or not is_json(second[0]))

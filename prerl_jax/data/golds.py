@@ -216,7 +216,7 @@ def unit_text(unit: str) -> str:
 
 
 def _gold(texts: Iterator[str] | list[str]) -> Gold:
-    return Gold(tuple(dict.fromkeys(text for text in texts if text.strip("$ \t\r\n"))))
+    return Gold(tuple(dict.fromkeys(text for text in texts if text.replace("$", " ").strip())))
 
 
 def _undollared(text: str) -> str:

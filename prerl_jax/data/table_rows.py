@@ -6,7 +6,7 @@ import csv
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from prerl_jax.data.rows import Row, Rows, bad_row
 from prerl_jax.data.values import ABSENT, value_at
@@ -34,7 +34,7 @@ def parquet_rows(path: Path, names: Sequence[str]) -> Rows:
     try:
         file = pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
         columns = {field.name: _inside(field.type) for field in file.schema_arrow}
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a readable parquet file: {error}") from error
     if len(columns) < len(file.schema_arrow):
         raise ValueError(f"{path} has two columns of one name: {file.schema_arrow.names}")
@@ -48,13 +48,13 @@ def csv_rows(path: Path) -> Rows:
     Raises:
         ValueError: the file has no header, or two columns of one name.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        first = file.readline(2**20)
-    delimiter = max(",\t;", key=first.count)
+    with _text(path) as file:
+        delimiter = max(",\t;", key=file.readline(2**20).count)
     try:
-        header = next(csv.reader([first], delimiter=delimiter), [])
+        with _text(path) as file:
+            header = next(csv.reader(file, delimiter=delimiter, strict=True), [])
     except csv.Error as error:
-        raise ValueError(f"{path} has no readable csv header: {error}") from error
+        raise ValueError(f"{path}, read as csv, has no readable header: {error}") from error
     if not any(header) or len(set(header)) < len(header):
         raise ValueError(f"{path}, read as csv, needs a header of distinct names, it has {str(header)[:200]}")
     return Rows(_csv(path, delimiter, header), dict.fromkeys(header))
@@ -120,8 +120,12 @@ def _same(row: Any) -> Any:
     return row
 
 
+def _text(path: Path) -> TextIO:
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
 def _csv(path: Path, delimiter: str, header: list[str]) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with _text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         next(reader)
         while True:
