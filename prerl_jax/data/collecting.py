@@ -102,15 +102,15 @@ class Collector:
             raise ValueError(f"{path} has no valid problem ({count:,} rows dropped{first})")
 
     def notes(self) -> tuple[str, ...]:
-        """What was dropped and why, and how many rows repeat a prompt, a line each."""
-        notes = self._dropped.notes()
-        if not self._reading.deduplicate and self._repeated.lines:
+        """How many rows repeat a prompt, and what was dropped and why, a line each."""
+        repeated: tuple[str, ...] = ()
+        if self._repeated.lines:
             counts = self._repeated.counts
-            notes += (
+            repeated = (
                 f"prompts of an earlier row repeated: {counts.total():,} (the first: {self._repeated.lines[0]}), "
                 f"{counts[OTHER_ANSWER]:,} of them with another answer; deduplicate=True keeps the first row of each",
             )
-        return notes
+        return (*repeated, *self._dropped.notes())
 
     def _take(self, problem: Problem | Dropped, identity: str, place: str) -> None:
         if isinstance(problem, Dropped):

@@ -41,7 +41,7 @@ class GoldRule(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PlainGold:
-    r"""A text or a number, as it is. Dollars around a text are removed: "$5$" is 5.
+    r"""A text or a number, without white space at its ends. Dollars around a text are removed: "$5$" is 5.
 
     A text that holds a list of texts, such as '["\\frac{1}{2}", "0.5"]', gives several right answers.
     """
@@ -216,7 +216,7 @@ def unit_text(unit: str) -> str:
 
 
 def _gold(texts: Iterator[str] | list[str]) -> Gold:
-    return Gold(tuple(dict.fromkeys(text for text in texts if text.replace("$", " ").strip())))
+    return Gold(tuple(dict.fromkeys(text.strip() for text in texts if text.replace("$", " ").strip())))
 
 
 def _undollared(text: str) -> str:

@@ -54,7 +54,7 @@ class FileProblems:
         """Reads the files.
 
         Returns:
-            (the problems, in the order of the rows; notes: what was dropped and why, and how many repeat a prompt).
+            (the problems, in the order of the rows; notes: how many repeat a prompt, what was dropped and why).
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -88,7 +88,7 @@ class ParquetProblems:
         """Reads the files.
 
         Returns:
-            (the problems, in the order of the rows; notes: what was dropped and why, and how many repeat a prompt).
+            (the problems, in the order of the rows; notes: how many repeat a prompt, what was dropped and why).
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -120,7 +120,7 @@ class JsonlProblems:
         """Reads the files.
 
         Returns:
-            (the problems, in the order of the lines; notes: what was dropped and why, and how many repeat a prompt).
+            (the problems, in the order of the lines; notes: how many repeat a prompt, what was dropped and why).
 
         Raises:
             FileNotFoundError: there is no such file.

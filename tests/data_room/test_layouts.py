@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from published import ROWS, TURNS, VERL, csv_file, json_array, json_lines, parquet, writers
@@ -45,6 +46,7 @@ EXPECTED = {
     "rlvr": {"answer": "3", "source": "MATH", "prompt": (Message(**TURNS[0]),)},
     "intellect2": {"answer": "4", "difficulty": 0.25},
 }
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 CASES = [pytest.param(name, write, id=f"{name}-{write.__name__}") for name in ROWS for write in writers(name)]
 
 
@@ -163,3 +165,24 @@ def test_other_layouts_are_named_too(tmp_path):
 def test_skyworks_list_in_a_text_is_any_of_for_verls_reader_too(tmp_path):
     ((problem,), _) = ParquetProblems(parquet(tmp_path / "file", [ROWS["skywork"][1]])).load()
     assert (problem.answer, problem.alternatives) == (r"\frac{1}{2}", ("0.5",))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published files are not beside this checkout")
+@pytest.mark.parametrize(
+    ("reader", "file", "count"),
+    [
+        (layouts.gsm8k, "article/gsm8k_test.jsonl", 1319),
+        (layouts.mathqa, "article/mathqa_test.json", 2742),
+        (layouts.aqua_rat, "article/aqua_rat_test.json", 254),
+        (layouts.logical_deduction, "article/bbh_logical_deduction_seven_objects.json", 250),
+        (layouts.math500, "math_sets/math500.jsonl", 500),
+        (layouts.aime, "math_sets/aime24.jsonl", 30),
+        (layouts.amc, "math_sets/amc23.jsonl", 40),
+        (layouts.minerva, "math_sets/minerva_math.jsonl", 272),
+        (layouts.olympiadbench, "math_sets/olympiadbench.jsonl", 675),
+    ],
+)
+def test_published_files_are_read_whole(reader, file, count):
+    problems, notes = reader(str(SHARED / file)).load()
+    assert (len(problems), notes) == (count, ())
+    assert not [problem.answer for problem in problems if problem.answer != problem.answer.strip(" \n$")]

@@ -130,7 +130,7 @@ def test_jsonl():
     assert second.prompt == (Message("system", "Be brief."), Message("user", "What is 3 + 3?"))
     assert (second.answer, second.metadata) == ("6", {"id": "b"})
     assert third.prompt == first.prompt
-    assert dropped == ("line 4: empty ground truth", REPEATED.format(1, "line 5", 0))
+    assert dropped == (REPEATED.format(1, "line 5", 0), "line 4: empty ground truth")
     (first, second), dropped = JsonlProblems(str(DATA / "sample.jsonl"), deduplicate=True).load()
     assert first.prompt != second.prompt
     assert dropped == ("line 4: empty ground truth", "line 5: an earlier row has the same prompt")
@@ -223,7 +223,7 @@ def test_several_files_follow_one_another(tmp_path):
         ("3+3", paths[1]),
         ("1+1", paths[1]),
     ]
-    assert dropped == (f"{paths[0]}, line 2: empty ground truth", REPEATED.format(1, f"{paths[1]}, line 2", 0))
+    assert dropped == (REPEATED.format(1, f"{paths[1]}, line 2", 0), f"{paths[0]}, line 2: empty ground truth")
     problems, dropped = JsonlProblems(paths[:2], deduplicate=True).load()
     assert [problem.prompt for problem in problems] == ["1+1", "3+3"]
     assert dropped[1] == f"{paths[1]}, line 2: an earlier row has the same prompt"
