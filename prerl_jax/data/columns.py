@@ -154,11 +154,12 @@ class Columns:
     def _ask(self, row: Any, question: Prompt, instructions: Instructions) -> tuple[Prompt, Gold, tuple[str, ...]]:
         """(the prompt with context, options and instructions; the gold; the texts of the options)."""
         before = after = ""
+        options: tuple[str, ...] = ()
         if context := _one_text(self._value(row, self.context), self.context):
             before = f"{context}\n\n"
         answer = value_at(row, self.answer)
         if self.options is None:
-            gold, options = self.gold(None if answer is ABSENT else answer), ()
+            gold = self.gold(None if answer is ABSENT else answer)
         else:
             values = [self._value(row, name) for name in self.options.names]
             choice = self.options.read(as_text(question), answer, values)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 
 from prerl_jax.data import maps
+from prerl_jax.data.columns import Columns
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
-from prerl_jax.data.options import Options
+from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.sources import FileProblems, Paths
 
 # --- benchmarks
@@ -92,14 +93,14 @@ def mmlu_pro(path: Paths, instructions: Instructions = CHOICE) -> FileProblems:
 
 def mmlu(path: Paths, instructions: Instructions = CHOICE) -> FileProblems:
     """MMLU (Hendrycks et al., 2020, arXiv 2009.03300), as cais/mmlu has it: four `choices`, the answer an index."""
-    columns = maps.Columns("question", "answer", options=Options("choices", answer="index"))
+    columns = Columns("question", "answer", options=Options("choices", answer="index"))
     return FileProblems(path, columns, instructions, source="mmlu")
 
 
 def gpqa(path: Paths, instructions: Instructions = CHOICE, seed: int = 0) -> FileProblems:
     """GPQA (Rein et al., 2023, arXiv 2311.12022): the right and three wrong options, listed in an order of the seed."""
-    options = dataclasses.replace(maps.GPQA.options, seed=seed)
-    return FileProblems(path, dataclasses.replace(maps.GPQA, options=options), instructions, source="gpqa")
+    columns = dataclasses.replace(maps.GPQA, options=ShuffledOptions(maps.GPQA_WRONG, seed))
+    return FileProblems(path, columns, instructions, source="gpqa")
 
 
 # --- training sets

@@ -39,10 +39,11 @@ OLYMPIADBENCH = Columns(
 HENDRYCKS_MATH = Columns("problem", "solution", BoxedGold(), difficulty="level", metadata=("type",))
 MATH_EVAL = Columns("problem", "answer", AnyGold())
 MMLU_PRO = Columns("question", "answer", options=Options("options"), source="category", optional=("category",))
+GPQA_WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 GPQA = Columns(
     "Question",
     "Correct Answer",
-    options=ShuffledOptions(("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")),
+    options=ShuffledOptions(GPQA_WRONG),
 )
 
 # --- training sets

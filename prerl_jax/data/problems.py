@@ -105,7 +105,7 @@ def parse_prompt(value: Any) -> Prompt:
     if isinstance(value, str) and _MESSAGES_IN_TEXT.match(value):
         value = parse_text(value, "the prompt holds messages in a text")
     if isinstance(value, str):
-        turns = (Message("user", value),)
+        turns: tuple[Message, ...] = (Message("user", value),)
     elif isinstance(value, list):
         turns = tuple(_parse_message(turn) for turn in value)
     else:
