@@ -94,12 +94,27 @@ from prerl_jax.core.types import (
     TrainState,
     ValueAdvantageEstimator,
 )
+from prerl_jax.data import layouts
 from prerl_jax.data.arithmetic import ChainSum
+from prerl_jax.data.columns import Columns
+from prerl_jax.data.golds import (
+    AllGold,
+    AnyGold,
+    BoxedGold,
+    GoldRule,
+    LetterGold,
+    MarkedGold,
+    MeasuredGold,
+    NumberGold,
+    PlainGold,
+)
+from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions
+from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.prefix import resolve_prefix
 from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, PlainText
-from prerl_jax.data.sources import JsonlProblems, ParquetProblems
+from prerl_jax.data.sources import FileProblems, JsonlProblems, ParquetProblems
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
@@ -126,9 +141,12 @@ from prerl_jax.verify.multiple_choice import MultipleChoice
 from prerl_jax.verify.pattern import RegexAnswer
 
 __all__ = [
+    "BOXED",
+    "CHOICE",
     "CISPO",
     "GAE",
     "GSPO",
+    "HASHES",
     "THOUGHTS",
     "WARMUP_GUARDS",
     "Above",
@@ -137,7 +155,9 @@ __all__ = [
     "AdvantageTraits",
     "AfterThinking",
     "AlignmentSpec",
+    "AllGold",
     "AnswerLine",
+    "AnyGold",
     "Arm",
     "Batch",
     "BatchFunctionVerifier",
@@ -146,12 +166,14 @@ __all__ = [
     "Below",
     "BinaryAdvantage",
     "BoxedAnswer",
+    "BoxedGold",
     "Buckets",
     "BySource",
     "ChainSum",
     "ChatTemplate",
     "CheckpointSpec",
     "ClippedPG",
+    "Columns",
     "CombinedReward",
     "ConstantBaseline",
     "ContinuousBatching",
@@ -169,34 +191,43 @@ __all__ = [
     "FellBy",
     "FellToRatio",
     "Figure",
+    "FileProblems",
     "FunctionVerifier",
     "GSM8KAnswer",
+    "GoldRule",
     "GroupRelative",
     "Guard",
     "Head",
     "InitialModel",
+    "Instructions",
     "IntegerAnswer",
     "JsonlProblems",
     "Judgement",
     "KLPenalty",
     "LeaveOneOut",
+    "LetterGold",
     "Linear",
     "LogprobFloor",
     "LossAggregation",
+    "MarkedGold",
     "MathAnswer",
+    "MeasuredGold",
     "MeshSpec",
     "Message",
     "Model",
     "ModelSpec",
     "MultipleChoice",
+    "NumberGold",
     "Objective",
     "ObjectiveTraits",
     "OnComplete",
     "OptimizerSpec",
+    "Options",
     "OverlongPenalty",
     "ParquetProblems",
     "Phase",
     "PhaseStart",
+    "PlainGold",
     "PlainText",
     "Plateau",
     "PostTrainSpace",
@@ -222,6 +253,7 @@ __all__ = [
     "SequenceMeanTokenSumNorm",
     "SequenceSumTokenSumNorm",
     "Sequences",
+    "ShuffledOptions",
     "SlotModel",
     "Space",
     "SpaceTraits",
@@ -253,6 +285,7 @@ __all__ = [
     "grpo",
     "gspo",
     "init_state",
+    "layouts",
     "load_config",
     "load_model",
     "load_tokenizer",

@@ -10,6 +10,7 @@ from typing import Any
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core import baselines, recipes
 from prerl_jax.core.guards import Guard
+from prerl_jax.data import layouts
 
 
 def public_names() -> dict[str, Any]:
@@ -43,10 +44,11 @@ def _classes_in(value: Any) -> dict[str, type]:
 def vocabulary(config: TrainConfig) -> dict[str, Any]:
     """The names that an override of this config may use.
 
-    They are the public dataclasses and recipes of prerl_jax, its tuples of guards, the classes of the config's own
-    values (a user's classes, too), and `true`, `false` and `inf`. Where a user's class has the name of a public one,
-    the name means the public one.
+    They are the public dataclasses and recipes of prerl_jax, its tuples of guards, its readers of published data sets,
+    the classes of the config's own values (a user's classes, too), and `true`, `false` and `inf`. Where a user's class
+    has the name of a public one, the name means the public one.
     """
     public = public_names().items()
     names = {n: t for n, t in public if dataclasses.is_dataclass(t) or _is_recipe(t) or _are_guards(t)}
-    return _classes_in(config) | names | {"true": True, "false": False, "inf": float("inf")}
+    readers = {n: t for n, t in vars(layouts).items() if getattr(t, "__module__", "") == layouts.__name__}
+    return _classes_in(config) | readers | names | {"true": True, "false": False, "inf": float("inf")}

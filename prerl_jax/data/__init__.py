@@ -1,27 +1,58 @@
 """Problems: their sources, how they become prompt tokens, and the order in which a run trains on them."""
 
+from prerl_jax.data import layouts
 from prerl_jax.data.arithmetic import ChainSum
+from prerl_jax.data.columns import Columns
+from prerl_jax.data.golds import (
+    AllGold,
+    AnyGold,
+    BoxedGold,
+    LetterGold,
+    MarkedGold,
+    MeasuredGold,
+    NumberGold,
+    PlainGold,
+)
+from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions, Corpus
+from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.pipeline import Batches, make_batches
 from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, Example, LengthReport, PlainText, encode, left_pad
-from prerl_jax.data.sources import JsonlProblems, ParquetProblems
+from prerl_jax.data.sources import FileProblems, JsonlProblems, ParquetProblems
 
 __all__ = [
+    "BOXED",
+    "CHOICE",
+    "HASHES",
     "Additions",
+    "AllGold",
+    "AnyGold",
     "Batches",
+    "BoxedGold",
     "ChainSum",
     "ChatTemplate",
+    "Columns",
     "Corpus",
     "Example",
+    "FileProblems",
+    "Instructions",
     "JsonlProblems",
     "LengthReport",
+    "LetterGold",
+    "MarkedGold",
+    "MeasuredGold",
     "Message",
+    "NumberGold",
+    "Options",
     "ParquetProblems",
+    "PlainGold",
     "PlainText",
     "Problem",
     "ProblemSource",
+    "ShuffledOptions",
     "encode",
+    "layouts",
     "left_pad",
     "make_batches",
 ]

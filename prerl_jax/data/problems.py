@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Protocol
+
+from prerl_jax.data.values import LONGEST_TEXT, parse_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,8 @@ SPLITS = ("train", "evaluation")
 Prompt = str | tuple[Message, ...]
 """Plain text, or the turns of a chat."""
 
+_MESSAGES_IN_TEXT = re.compile(r"""\s*\[\s*\{\s*['"](?:role|content)['"]\s*:""")
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -34,11 +40,18 @@ class Problem:
 
     Attributes:
         prompt: plain text, or the turns of a chat.
-        answer: the ground truth, which verifiers compare responses with.
+        answer: the ground truth, which verifiers compare responses with. An answer of several parts, all of which are
+            asked for, lists them: "69, 84", "(1,8,19), (2,7,13)". `golds.parts` splits it.
         source: the name of the data set; "" if there is none. Evaluations report accuracy by source.
         metadata: all other values of the row, for logs, verifiers and analysis.
         answer_format: how the prompt asks for the answer, with "{answer}" in its place, as in "#### {answer}"; "" where
             the source does not say. A run checks before it starts that its verifier accepts answers in this format.
+        alternatives: further right answers. A response is right if it gives `answer` or any of them.
+        unit: the unit of the answer, such as "km/h"; "" if the data has none.
+        tolerance: the largest difference, in the answer's unit, of a number that is still right; None if the data has
+            none.
+        difficulty: how hard the problem is, in the data set's own scale, which may rise or fall with the difficulty
+            (a level, a share of solved attempts); None if it is not known.
     """
 
     prompt: Prompt
@@ -46,6 +59,10 @@ class Problem:
     source: str = ""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     answer_format: str = ""
+    alternatives: tuple[str, ...] = ()
+    unit: str = ""
+    tolerance: float | None = None
+    difficulty: float | None = None
 
 
 class ProblemSource(Protocol):
@@ -55,7 +72,7 @@ class ProblemSource(Protocol):
         """Loads the problems. Every call returns the same problems in the same order.
 
         Returns:
-            (the problems; for each row that was dropped, one line that says why).
+            (the problems; notes, which say what was dropped and why, a line each).
         """
 
 
@@ -76,23 +93,34 @@ def parse_prompt(value: Any) -> Prompt:
     """Reads a prompt from a value of a data file.
 
     Args:
-        value: a string, or a list of {"role", "content"} with string values.
+        value: a string; a list of {"role", "content"} with string values; or a string that holds such a list, as JSON
+            or as Python writes it. The assistant's turns at the end of a list are left out: the model answers there.
 
     Returns:
         The prompt.
 
     Raises:
-        ValueError: the value is of another type, or it is empty.
+        ValueError: the value is of another type, or it is empty, or too long.
     """
+    if isinstance(value, str) and _MESSAGES_IN_TEXT.match(value):
+        value = parse_text(value, "the prompt holds messages in a text")
     if isinstance(value, str):
-        if not value.strip():
-            raise ValueError("the prompt is empty")
-        return value
-    if not isinstance(value, list):
+        turns: tuple[Message, ...] = (Message("user", value),)
+    elif isinstance(value, list):
+        turns = tuple(_parse_message(turn) for turn in value)
+    else:
         raise ValueError(f"the prompt is a {type(value).__name__}; expected text or a list of {{role, content}}")
-    if not value:
+    while turns and turns[-1].role == "assistant":
+        turns = turns[:-1]
+    length = sum(len(turn.content) for turn in turns)
+    if not any(turn.content.strip() for turn in turns):
         raise ValueError("the prompt is empty")
-    return tuple(_parse_message(turn) for turn in value)
+    if length > LONGEST_TEXT:
+        raise ValueError(
+            f"the prompt has {length:,} characters, more than {LONGEST_TEXT:,}; remove the row, or name the column "
+            "that holds the question"
+        )
+    return value if isinstance(value, str) else turns
 
 
 def _parse_message(turn: Any) -> Message:
@@ -106,8 +134,8 @@ def parse_answer(value: Any) -> str:
     """Reads a ground truth from a value of a data file.
 
     Args:
-        value: a string, an integer, a finite float, NaN or None. A whole float is written without a decimal point:
-            tables hold integers as floats if one of them is missing, and a response says 5, not 5.0.
+        value: a string, an integer, a finite float or Decimal, NaN or None. A whole float is written without a decimal
+            point: tables hold integers as floats if one of them is missing, and a response says 5, not 5.0.
 
     Returns:
         The ground truth as text; "" for None and NaN. Sources drop and report such rows.
@@ -115,6 +143,9 @@ def parse_answer(value: Any) -> str:
     Raises:
         ValueError: the value is a list, a mapping, a bool or an infinity, so there is no single text to compare with.
     """
+    if isinstance(value, Decimal) and value.is_finite():
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and math.isinf(value):

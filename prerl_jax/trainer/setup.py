@@ -283,6 +283,5 @@ def _examples(
     examples, report = encode(problems, tokenizer, data.template, data.max_prompt_tokens, data.too_long)
     notes = [f"{split} data: {report}"]
     if dropped:
-        first = "; ".join(dropped[:4]) + (" ..." if len(dropped) > 4 else "")
-        notes.append(f"{split} data: {len(dropped)} problems dropped ({first})")
+        notes.append(f"{split} data: " + "; ".join(dropped[:4]) + (" ..." if len(dropped) > 4 else ""))
     return examples, notes

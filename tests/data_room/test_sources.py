@@ -19,6 +19,12 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
+REPEATED = (
+    "prompts of an earlier row repeated: {} (the first: {}), {} of them with another answer; "
+    "deduplicate=True keeps the first row of each"
+)
+
+
 def test_parquet_reads_verls_schema():
     problems, dropped = ParquetProblems(str(DATA / "math_sample.parquet")).load()
     assert len(problems) == 46
@@ -124,7 +130,7 @@ def test_jsonl():
     assert second.prompt == (Message("system", "Be brief."), Message("user", "What is 3 + 3?"))
     assert (second.answer, second.metadata) == ("6", {"id": "b"})
     assert third.prompt == first.prompt
-    assert dropped == ("line 4: empty ground truth",)
+    assert dropped == (REPEATED.format(1, "line 5", 0), "line 4: empty ground truth")
     (first, second), dropped = JsonlProblems(str(DATA / "sample.jsonl"), deduplicate=True).load()
     assert first.prompt != second.prompt
     assert dropped == ("line 4: empty ground truth", "line 5: an earlier row has the same prompt")
@@ -217,7 +223,7 @@ def test_several_files_follow_one_another(tmp_path):
         ("3+3", paths[1]),
         ("1+1", paths[1]),
     ]
-    assert dropped == (f"{paths[0]}, line 2: empty ground truth",)
+    assert dropped == (REPEATED.format(1, f"{paths[1]}, line 2", 0), f"{paths[0]}, line 2: empty ground truth")
     problems, dropped = JsonlProblems(paths[:2], deduplicate=True).load()
     assert [problem.prompt for problem in problems] == ["1+1", "3+3"]
     assert dropped[1] == f"{paths[1]}, line 2: an earlier row has the same prompt"
