@@ -112,10 +112,12 @@ from prerl_jax.rollout.static import StaticBatching
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.verify.batch import Verifier
 from prerl_jax.verify.boxed import BoxedAnswer
+from prerl_jax.verify.code_tests import CodeTests
 from prerl_jax.verify.exact import ExactMatch
 from prerl_jax.verify.function import FunctionVerifier
 from prerl_jax.verify.gsm8k import GSM8KAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
+from prerl_jax.verify.sandbox import Sandbox
 
 __all__ = [
     "CISPO",
@@ -139,6 +141,7 @@ __all__ = [
     "ChatTemplate",
     "CheckpointSpec",
     "ClippedPG",
+    "CodeTests",
     "ConstantBaseline",
     "ContinuousBatching",
     "Cosine",
@@ -198,6 +201,7 @@ __all__ = [
     "Sampled",
     "SamplerConfig",
     "SamplingSpec",
+    "Sandbox",
     "Schedule",
     "SequenceMeanTokenMean",
     "SequenceMeanTokenSum",
