@@ -96,12 +96,15 @@ class CodeTests:
         """Checks a problem and this machine.
 
         Raises:
-            ValueError: the problem has no tests, malformed ones, or an input that the working folder cannot hold.
+            ValueError: the problem has no tests, malformed ones, or ones that are too large for the sandbox's limits.
             SandboxError: this machine cannot isolate programs.
         """
-        for test in tests_of(problem):
-            if isinstance(test, InputTest) and len(test.stdin.encode()) > self.sandbox.disk * MIB // 2:
-                raise ValueError(f"a test's stdin has more than half of Sandbox.disk, which is {self.sandbox.disk} MiB")
+        tests = tests_of(problem)
+        inputs = [test for test in tests if isinstance(test, InputTest)]
+        replies = "\n".join(json.dumps(test.expected) for test in tests if isinstance(test, CallTest))
+        _require_room("stdin of a test", [test.stdin for test in inputs], self.sandbox.disk * MIB // 2, "disk")
+        _require_room("stdout of a test", [test.stdout for test in inputs], self.sandbox.output * MIB // 2, "output")
+        _require_room("expected values", [replies], self.sandbox.output * MIB // 2, "output")
         self.sandbox.require()
 
     def write(self, problem: Problem) -> str | None:
@@ -124,6 +127,12 @@ class CodeTests:
             if isinstance(test, InputTest):
                 run = self.sandbox.run(program, test.stdin)
                 yield run.status == 0 and printed(run.output, test.stdout, self.tolerance)
+
+
+def _require_room(what: str, texts: Sequence[str], limit: int, field: str) -> None:
+    largest = max((len(text.encode()) for text in texts), default=0)
+    if largest > limit:
+        raise ValueError(f"the {what} has {largest} bytes, and half of Sandbox.{field} is {limit}; allow more")
 
 
 def program_of(response: str) -> str | None:

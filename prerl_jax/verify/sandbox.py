@@ -43,7 +43,7 @@ KERNEL = (5, 14)
 TOOLS = "/usr/sbin:/usr/bin:/sbin:/bin"
 NEEDED = ("sh", "mkdir", "mount", "umount", "pivot_root", "setpriv", "env", "unshare")
 BOX = """
-set -e
+set -ef
 root=$1 disk=$2 user=$3 readable=$4; shift 4
 echo 1000 > /proc/self/oom_score_adj
 mount -t tmpfs -o mode=755,size=1m,nosuid,nodev outside "$root"

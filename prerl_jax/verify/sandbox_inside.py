@@ -31,6 +31,7 @@ REFUSED = {
     "shmget": (29, 194),
     "msgget": (68, 186),
     "ptrace": (101, 117),  # large parts of the kernel that no solution needs
+    "syslog": (103, 116),
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),

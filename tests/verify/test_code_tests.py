@@ -96,6 +96,8 @@ def test_tests_are_a_list_or_its_json_and_nulls_are_missing_keys():
         ([{"call": "f", "args": [], "expected": float("nan")}], "JSON cannot write"),
         ([{"stdin": "\ud800", "stdout": "1"}], "surrogates"),
         ([{"stdin": "x" * 2**24, "stdout": "1"}], "half of Sandbox.disk"),
+        ([{"stdin": "1", "stdout": "x" * 2**20}], "half of Sandbox.output"),
+        ([{"call": "f", "args": [n], "expected": "x" * 2**10} for n in range(600)], "half of Sandbox.output"),
     ],
 )
 def test_a_problem_with_malformed_tests_is_refused(tests, says):
