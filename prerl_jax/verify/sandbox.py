@@ -138,10 +138,9 @@ class Sandbox:
         reason = _unavailable(self)
         if reason:
             raise SandboxError(
-                f"this machine cannot isolate programs: {reason}. Run on Linux where users may make namespaces (in "
-                "Docker: --security-opt seccomp=unconfined, on Ubuntu 24.04: sysctl "
-                "kernel.apparmor_restrict_unprivileged_userns=0), or, for programs that you trust as you trust your "
-                'own, choose Sandbox(isolation="none").'
+                f"this machine cannot isolate programs: {reason}. Run on Linux where this user may make namespaces "
+                "(docs/code.md says how), or, for programs that you trust as you trust your own, choose "
+                'Sandbox(isolation="none").'
             )
 
     def run(self, program: str, stdin: str = "", calls: Sequence[Call] | None = None) -> Run:
@@ -155,15 +154,17 @@ class Sandbox:
 
         Raises SandboxError if the sandbox itself failed.
         """
-        request = {"program": program, "stdin": stdin, "calls": calls, "limits": self._limits()}
-        request["filter"] = self.isolation == "namespaces"
+        isolated = self.isolation == "namespaces"
+        request = json.dumps(
+            {"program": program, "stdin": stdin, "calls": calls, "limits": self._limits(), "filter": isolated}
+        )
         try:
             with (
                 tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as folder,
                 tempfile.TemporaryFile() as sent,
                 tempfile.TemporaryFile() as errors,
             ):
-                sent.write(json.dumps(request).encode())
+                sent.write(request.encode())
                 sent.seek(0)
                 ended = self._supervise(folder, sent, errors)
                 errors.seek(0)

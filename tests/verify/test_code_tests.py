@@ -199,9 +199,13 @@ def test_the_share_of_tests_and_the_verdict(verifier):
 
 def test_methods_prints_and_arguments(verifier):
     tests = [{"call": "Solution.push", "args": [[1], "ä\n"], "expected": [1, "ä\n"]}] * 2
-    program = (
-        "class Solution:\n    def push(self, a, b):\n        print('[]'); input\n        a.append(b); return tuple(a)"
-    )
+    program = """
+class Solution:
+    def push(self, a, b):
+        print('[]', flush=True)
+        a.append(b)
+        return tuple(a)
+"""
     assert verifier(problem(tests), fenced(program)).verdict == "right"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from prerl_jax.data import Problem
 from prerl_jax.verify import CodeTests, Sandbox, SandboxError
 from prerl_jax.verify.sandbox import Run
+from prerl_jax.verify.sandbox_inside import ARCHITECTURES, REFUSED
 
 SECRET = "the-secret-42"
 PROBLEM = Problem(
@@ -46,7 +48,7 @@ def verdict(sandbox, program):
 
 
 LOOK_AROUND = """
-import ctypes, resource, socket
+import ctypes, resource, socket, threading
 libc = ctypes.CDLL(None, use_errno=True)
 
 def error_of(act, *args):
@@ -58,11 +60,24 @@ def error_of(act, *args):
 def refused(result):
     return result == -1
 
+def not_permitted(number):
+    return refused(libc.syscall(number, 0, 0, 0, 0, 0)) and ctypes.get_errno() == 1
+
 def open_descriptors():
     return [n for n in range(1000) if error_of(os.fstat, n) != "OSError"]
 
 def can_write(folder):
     return error_of(open, os.path.join(folder, "x"), "w") not in ("OSError", "PermissionError")
+
+def started_threads():
+    stop = threading.Event()
+    try:
+        for n in range(100):
+            threading.Thread(target=stop.wait).start()
+    except RuntimeError:
+        return n
+    finally:
+        stop.set()
 
 error_of(os.kill, 1, 9)  # the whole box would end with process 1
 print(json.dumps({
@@ -72,12 +87,14 @@ print(json.dumps({
     "environment": [name for name in os.environ if name != "LC_CTYPE"],
     "descriptors": open_descriptors(),
     "root user": os.getuid() == 0 or error_of(os.setuid, 0).startswith("no error"),
+    "errors": os.path.samestat(os.fstat(2), os.stat("/dev/null")),
+    "threads": started_threads(),
     "no new privileges": libc.prctl(39, 0, 0, 0, 0),
     "sockets": [error_of(socket.socket, family) for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, 40)],
     "new user namespace": refused(libc.unshare(0x10000000)),
     "mounts": refused(libc.mount(b"none", b"/work", b"tmpfs", 0, None)),
-    "ptrace": refused(libc.ptrace(16, 1, 0, 0)),
-    "io_uring": refused(libc.syscall(425, 1, 0)),
+    "refused": [name for name, number in CALLS.items() if not_permitted(number)],
+    "queues": refused(libc.mq_open(b"/queue", 0o102, 0o600, None)),
     "memory files": error_of(os.memfd_create, "x"),
     "shared memory": refused(libc.shmget(0, 4096, 0o600)),
     "writable": [folder for folder in ("/", "/work", "/lib", sys.prefix + "/lib", "/dev") if can_write(folder)],
@@ -92,10 +109,12 @@ def test_a_program_sees_nothing_and_has_no_privileges(sandbox, tmp_path, monkeyp
     monkeypatch.setenv("HF_TOKEN", SECRET)
     (tmp_path / "checkpoint").write_text(SECRET)
     hidden = [str(tmp_path / "checkpoint"), __file__, str(Path.home() / ".bashrc"), "/etc/passwd", "/proc/self", "/sys"]
+    machine = list(ARCHITECTURES).index(platform.machine())
+    calls = {name: numbers[machine] for name, numbers in REFUSED.items()}
     kept = os.open(tmp_path / "checkpoint", os.O_RDONLY)
     os.set_inheritable(kept, True)
     try:
-        seen = report(sandbox, f"PATHS = {hidden}\n{LOOK_AROUND}")
+        seen = report(sandbox, f"PATHS, CALLS = {hidden}, {calls}\n{LOOK_AROUND}")
     finally:
         os.close(kept)
     assert set(seen.pop("root")) <= {"dev", "etc", "lib", "lib64", "usr", "work", *Path(sys.base_prefix).parts[1:2]}
@@ -104,13 +123,15 @@ def test_a_program_sees_nothing_and_has_no_privileges(sandbox, tmp_path, monkeyp
         "work": [],
         "environment": [],
         "descriptors": [0, 1, 2],
+        "errors": True,
+        "threads": sandbox.processes - 1,
         "no new privileges": 1,
         "root user": False,
         "sockets": ["PermissionError"] * 4,
         "new user namespace": True,
         "mounts": True,
-        "ptrace": True,
-        "io_uring": True,
+        "refused": list(calls),
+        "queues": True,
         "memory files": "PermissionError",
         "shared memory": True,
         "writable": ["/work"],
