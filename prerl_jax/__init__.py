@@ -130,6 +130,7 @@ from prerl_jax.verify.answer_line import AnswerLine
 from prerl_jax.verify.batch import BatchVerifier, Verifier, VerifierTraits
 from prerl_jax.verify.boxed import BoxedAnswer
 from prerl_jax.verify.by_source import BySource
+from prerl_jax.verify.code_tests import CodeTests
 from prerl_jax.verify.combined import CombinedReward, Weighted
 from prerl_jax.verify.exact import ExactMatch
 from prerl_jax.verify.function import BatchFunctionVerifier, FunctionVerifier
@@ -139,6 +140,7 @@ from prerl_jax.verify.judgement import Judgement
 from prerl_jax.verify.math_answer import MathAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
 from prerl_jax.verify.pattern import RegexAnswer
+from prerl_jax.verify.sandbox import Sandbox
 
 __all__ = [
     "BOXED",
@@ -173,6 +175,7 @@ __all__ = [
     "ChatTemplate",
     "CheckpointSpec",
     "ClippedPG",
+    "CodeTests",
     "Columns",
     "CombinedReward",
     "ConstantBaseline",
@@ -247,6 +250,7 @@ __all__ = [
     "Sampled",
     "SamplerConfig",
     "SamplingSpec",
+    "Sandbox",
     "Schedule",
     "SequenceMeanTokenMean",
     "SequenceMeanTokenSum",

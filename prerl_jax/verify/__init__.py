@@ -16,6 +16,7 @@ from prerl_jax.verify.batch import (
 )
 from prerl_jax.verify.boxed import BoxedAnswer
 from prerl_jax.verify.by_source import BySource, NoVerifierError
+from prerl_jax.verify.code_tests import CodeTests
 from prerl_jax.verify.combined import CombinedReward, Weighted
 from prerl_jax.verify.exact import ExactMatch
 from prerl_jax.verify.function import BatchFunctionVerifier, FunctionVerifier
@@ -27,6 +28,7 @@ from prerl_jax.verify.math_answer import MathAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
 from prerl_jax.verify.opening import open_verifier
 from prerl_jax.verify.pattern import RegexAnswer
+from prerl_jax.verify.sandbox import Sandbox, SandboxError
 from prerl_jax.verify.usable import usable
 from prerl_jax.verify.workers import VerifierPool
 
@@ -39,6 +41,7 @@ __all__ = [
     "BoxedAnswer",
     "BySource",
     "ChecksProblems",
+    "CodeTests",
     "CombinedReward",
     "Delegates",
     "ExactMatch",
@@ -51,6 +54,8 @@ __all__ = [
     "MultipleChoice",
     "NoVerifierError",
     "RegexAnswer",
+    "Sandbox",
+    "SandboxError",
     "SingleVerifier",
     "Verdict",
     "Verified",
