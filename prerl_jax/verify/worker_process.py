@@ -197,12 +197,12 @@ class _Child:
 def _verify(keeper: Connection, spec: WorkerSpec) -> None:
     """The child's main function."""
     me = os.getpid()
-    _prepare(spec.memory)
     verifier: Verifier | None = None
     reply: Reply = "ready", None
     while reply[0] in ("ready", "judged"):
         try:
             if verifier is None:
+                _prepare(spec.memory)
                 verifier = pickle.loads(spec.verifier)
             else:
                 problems, responses = pickle.loads(keeper.recv_bytes())
@@ -229,7 +229,8 @@ def _prepare(memory: float) -> None:
     if not _LINUX:
         return
     _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    Path("/proc/self/oom_score_adj").write_text("1000")  # a full machine ends this process first
+    with contextlib.suppress(OSError):  # some containers forbid it
+        Path("/proc/self/oom_score_adj").write_text("1000")  # a full machine ends this process first
     status = Path("/proc/self/status").read_text()
     used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
     limit, hard = used + int(memory * 2**30), resource.getrlimit(resource.RLIMIT_DATA)[1]
