@@ -111,6 +111,8 @@ def score(verifier, gold, response):
         ("B", "The answer is: B) Paris", 1),
         ("B", "The answer is B and not A", 1),
         ("B", "I choose B", 0),
+        ("A", r"\boxed{(A) or B}", 0),
+        ("A", r"\boxed{A) and B}", 0),
         ("B", "C", 0),
     ],
 )
