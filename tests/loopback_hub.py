@@ -6,6 +6,7 @@ import http.server
 import json
 import re
 import threading
+import time
 import urllib.parse
 
 API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)/(revision|tree)/(.+)")
@@ -18,14 +19,16 @@ class Hub:
     Attributes:
       repos: {"model owner/name": [{name: bytes}, ...]}, a dict for each commit; the last one is main.
       gated, private: keys of repos that need the token "hf_right".
-      breaks: names of files of which the first answer ends in the middle.
+      breaks: names of files of which the next answer ends in the middle.
+      stalls: names of files of which answers stop in the middle, until the name is taken out.
       down: whether every answer is 503.
       asked: (method, path without its query, the header Range or None).
     """
 
     def __init__(self, repos):
         self.repos = {key: [files] if isinstance(files, dict) else files for key, files in repos.items()}
-        self.gated, self.private, self.breaks, self.down = set(), set(), set(), False
+        self.gated, self.private, self.breaks = set(), set(), set()
+        self.stalls, self.down = set(), False
         self.asked = []
 
     def commit(self, key, index=-1):
@@ -90,11 +93,20 @@ def serving(hub):
             for name, value in (headers | {"Content-Length": str(len(content))}).items():
                 self.send_header(name, value)
             self.end_headers()
-            broken = {name for name in hub.breaks if self.path.endswith(name)} if self.command == "GET" else set()
-            hub.breaks -= broken
             if self.command == "GET":
-                self.wfile.write(content[: len(content) // 2] if broken else content)
-            self.close_connection = self.close_connection or bool(broken)
+                self.write(self.path.rpartition("/")[2], content)
+
+        def write(self, name, content):
+            half = len(content) // 2
+            self.wfile.write(content[:half])
+            if name in hub.breaks:
+                hub.breaks.remove(name)
+                self.close_connection = True
+                return
+            while name in hub.stalls:
+                time.sleep(0.05)
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(content[half:])
 
         do_HEAD = do_GET
 

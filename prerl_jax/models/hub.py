@@ -21,6 +21,7 @@ MODEL, DATASET = "model", "dataset"
 COMMIT = re.compile("[0-9a-f]{40}")
 FIRST = {MODEL: "config.json", DATASET: "README.md"}
 """The file of a repository that is always needed. It is fetched together with the list of all files."""
+_NOR_LOCAL = {MODEL: ", and there is no such local path", DATASET: ""}
 _ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w.-]+(?:/[\w.-]+)*))?")
 
 
@@ -121,8 +122,8 @@ def _explained(repo: Repo) -> Iterator[None]:
         ) from None
     except errors.RepositoryNotFoundError:
         raise FileNotFoundError(
-            f"there is no {what} at {_endpoint()}, or it is private ({sent}): correct its name, or set HF_TOKEN to a "
-            "token of an account that may read it"
+            f"there is no {what} at {_endpoint()}, or it is private ({sent}){_NOR_LOCAL[repo.kind]}: correct its name, "
+            "or set HF_TOKEN to a token of an account that may read it"
         ) from None
     except errors.RevisionNotFoundError:
         raise FileNotFoundError(
@@ -154,8 +155,8 @@ def _not_here(repo: Repo, error: Exception) -> str:
     kind = " --repo-type dataset" if repo.kind == DATASET else ""
     revision = f" --revision {repo.revision}" if repo.revision != "main" else ""
     return (
-        f"the {repo.kind} repository {str(repo)!r} cannot be downloaded ({why}), and the cache "
-        f"{constants.HF_HUB_CACHE} lacks it, or a part of it. Give the path of local files. Or fill the cache where "
+        f"the {repo.kind} repository {repo.name!r} cannot be downloaded ({why}), the cache {constants.HF_HUB_CACHE} "
+        f"lacks it or a part of it{_NOR_LOCAL[repo.kind]}. Give the path of local files. Or fill the cache where "
         f"there is a network, with `hf download {repo.name}{kind}{revision}`, and set HF_HUB_CACHE to its folder"
     )
 

@@ -44,7 +44,7 @@ def resolve(path: str | Path, *, weights: bool = False) -> Path:
             f"file, {PACKAGE}NAME/relative/file for a file inside an installed Python package, or OWNER/NAME of the "
             "Hugging Face hub."
         )
-    return _from_hub(text, repo, weights)
+    return _from_hub(repo, weights)
 
 
 def hub_model(path: str) -> Repo | None:
@@ -52,20 +52,17 @@ def hub_model(path: str) -> Repo | None:
     return None if path.startswith(PACKAGE) or Path(path).expanduser().exists() else repo_of(path)
 
 
-def _from_hub(text: str, repo: Repo, weights: bool) -> Path:
-    try:
-        repo = repo.pinned()
-        top = [name for name in repo.files() if "/" not in name]
-        stored = [name for name in top if fnmatch(name, _WEIGHTS)]
-        if not stored:
-            raise ValueError(
-                f"the model repository {repo.name!r} of the hub has no .safetensors file, only {', '.join(top)[:500]}. "
-                "Other weights are not downloaded: convert them, and give the path of the converted folder."
-            )
-        small = [name for name in top if any(fnmatch(name, pattern) for pattern in _FILES)]
-        return repo.fetch([*small, *stored] if weights else small)
-    except OSError as error:
-        raise type(error)(f"There is no local model at {text!r}, and on the hub: {error}.") from error
+def _from_hub(repo: Repo, weights: bool) -> Path:
+    repo = repo.pinned()
+    top = [name for name in repo.files() if "/" not in name]
+    stored = [name for name in top if fnmatch(name, _WEIGHTS)]
+    if not stored:
+        raise ValueError(
+            f"the model repository {repo.name!r} of the hub has no .safetensors file, only {', '.join(top)[:500]}. "
+            "Other weights are not downloaded: convert them, and give the path of the converted folder."
+        )
+    small = [name for name in top if any(fnmatch(name, pattern) for pattern in _FILES)]
+    return repo.fetch([*small, *stored] if weights else small)
 
 
 def _in_package(text: str) -> Path:

@@ -74,7 +74,7 @@ def test_a_download_that_breaks_off_goes_on_from_there(hub, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
-        ("me/none", FileNotFoundError, r"no local model at 'me/none'.*no model repository 'me/none' at http.*private"),
+        ("me/none", FileNotFoundError, r"no model repository 'me/none' at http.*private.*no such local path"),
         ("me/tiny@v9", FileNotFoundError, r"'me/tiny' has no revision 'v9'"),
         ("me/tiny@" + "0" * 40, FileNotFoundError, r"'me/tiny' has no revision '0000"),
         ("me/pickled", ValueError, r"has no \.safetensors file, only a\.bin"),
@@ -118,7 +118,7 @@ def test_a_cache_with_a_part_is_not_taken_for_the_whole(hub, monkeypatch):
     resolve("me/tiny")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert (resolve("me/tiny") / "config.json").is_file()
-    with pytest.raises(ConnectionError, match="or a part of it"):
+    with pytest.raises(ConnectionError, match="a part of it"):
         resolve("me/tiny", weights=True)
 
 
