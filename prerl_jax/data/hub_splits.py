@@ -52,7 +52,10 @@ def matching(names: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
     """
     found: dict[str, None] = {}
     for pattern in patterns:
-        expression = re.compile(_expression(pattern.removeprefix("./")) + "(/.*)?")
+        try:
+            expression = re.compile(_expression(pattern.removeprefix("./")) + "(/.*)?")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no pattern of file names: {error}") from error
         here = [name for name in _data(names) if expression.fullmatch(name)]
         if not here:
             raise ValueError(f"no data file matches {pattern!r}; {_listed(names)}")
@@ -75,9 +78,12 @@ def _patterns(data_files: Any) -> dict[str, list[str]]:
     if isinstance(data_files, Mapping):
         data_files = [{"split": split, "path": path} for split, path in data_files.items()]
     patterns: dict[str, list[str]] = {}
-    for entry in [data_files] if isinstance(data_files, str) else data_files:
-        split, path = (entry["split"], entry["path"]) if isinstance(entry, Mapping) else ("train", entry)
-        patterns.setdefault(str(split), []).extend([path] if isinstance(path, str) else path)
+    for entry in data_files if isinstance(data_files, list) else [data_files]:
+        split, path = (entry.get("split"), entry.get("path")) if isinstance(entry, Mapping) else ("train", entry)
+        paths = path if isinstance(path, list) else [path]
+        if split is None or not all(isinstance(pattern, str) for pattern in paths):
+            raise ValueError(f'the data_files in its README.md are malformed: {entry!r:.200}. Name them: files="..."')
+        patterns.setdefault(str(split), []).extend(paths)
     return patterns
 
 
@@ -127,4 +133,8 @@ def _expression(pattern: str) -> str:
     """A pattern of files as a regular expression."""
     special = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", pattern)
-    return "".join(special.get(part, part if part.startswith("[") else re.escape(part)) for part in parts)
+    return "".join(special.get(part, _literal_or_set(part)) for part in parts)
+
+
+def _literal_or_set(part: str) -> str:
+    return part.replace("[!", "[^", 1) if part.startswith("[") and part.endswith("]") else re.escape(part)

@@ -114,3 +114,17 @@ def test_patterns_of_the_user():
     assert matching(names, ("a/*.csv", "**/*.jsonl")) == ("a/c.csv", "a/b.jsonl", "e[1].jsonl")
     with pytest.raises(ValueError, match=r"no data file matches 'a/d.py'; the data files are a/b.jsonl"):
         matching(names, ("a/d.py",))
+
+
+@pytest.mark.parametrize("described", [5, None, [{"split": "train"}], [{"path": "a"}], [[1]], {"train": 1}, [None]])
+def test_a_malformed_description_is_an_error(described):
+    with pytest.raises(ValueError, match="malformed"):
+        data_files(("train.jsonl",), ({"data_files": described},), "", "train")
+
+
+def test_sets_in_patterns():
+    names = ("a1.csv", "a2.csv", "b1.csv")
+    assert matching(names, ("[!b]?.csv",)) == names[:2]
+    assert matching(names, ("?[1-2].csv",)) == names
+    with pytest.raises(ValueError, match="is no pattern"):
+        matching(names, ("[z-a].csv",))
