@@ -108,6 +108,8 @@ from prerl_jax.data.golds import (
     NumberGold,
     PlainGold,
 )
+from prerl_jax.data.hub import HubProblems
+from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions
 from prerl_jax.data.options import Options, ShuffledOptions
@@ -201,6 +203,8 @@ __all__ = [
     "GroupRelative",
     "Guard",
     "Head",
+    "HubFiles",
+    "HubProblems",
     "InitialModel",
     "Instructions",
     "IntegerAnswer",

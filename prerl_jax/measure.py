@@ -45,6 +45,7 @@ from prerl_jax.runtime.mesh import batch_shards, global_rows
 from prerl_jax.runtime.metrics import MetricsError, write_json
 from prerl_jax.runtime.step_files import CheckpointError
 from prerl_jax.trainer.alignment import alignment_phases
+from prerl_jax.trainer.hub import pinned
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.trainer.verifiers import open_verifiers
@@ -105,6 +106,7 @@ def measure(
       ValueError: the config is wrong, the checkpoint does not fit the model, or the number of groups is out of range
         or does not divide over the devices.
     """
+    config, _ = pinned(config)
     setup, buckets = set_up(config), buckets or Buckets()
     groups = config.alignment.prompts if groups is None else groups
     if not 1 <= groups <= len(setup.train) or groups % batch_shards(setup.mesh):

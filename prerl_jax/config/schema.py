@@ -36,7 +36,8 @@ class ModelSpec:
     Parameters and optimizer moments are float32, whatever `compute_dtype` is.
 
     Attributes:
-      path: a Hugging Face folder, a .gguf file, or `package:NAME/FILE` for one inside an installed Python package.
+      path: a Hugging Face folder, a .gguf file, `package:NAME/FILE` for one inside an installed Python package, or
+        OWNER/NAME or OWNER/NAME@REVISION of the hub. A local path that exists comes first.
       compute_dtype: "float32" or "bfloat16", the dtype of matrix products and activations.
       remat: what the backward pass recomputes: "none", "dots" (everything except matrix products), "attention"
         (everything except attention) or "full" (every layer). See `models.decoder.REMAT`.

@@ -13,6 +13,8 @@ from prerl_jax.data.golds import (
     NumberGold,
     PlainGold,
 )
+from prerl_jax.data.hub import HubProblems
+from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions, Corpus
 from prerl_jax.data.options import Options, ShuffledOptions
@@ -36,6 +38,8 @@ __all__ = [
     "Corpus",
     "Example",
     "FileProblems",
+    "HubFiles",
+    "HubProblems",
     "Instructions",
     "JsonlProblems",
     "LengthReport",

@@ -1,8 +1,8 @@
 """Beginning, resuming and ending a run in its workdir.
 
 The workdir holds config.py (resolved), metrics.jsonl, completions.jsonl, checkpoints/ and tensorboard/, and at the end
-summary.json and curves.png. init_from.json names the checkpoint that the run began from, if any. The same command in
-the same workdir resumes from the newest good checkpoint.
+summary.json and curves.png. init_from.json names the checkpoint that the run began from, if any, and hub.json the
+commits of what it takes from the hub. The same command in the same workdir resumes from the newest good checkpoint.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.step_files import DamagedError, committed_steps, read_record
 from prerl_jax.trainer.beginning import Beginning, begin, begin_or_resume
 from prerl_jax.trainer.guards import GuardState
+from prerl_jax.trainer.hub import fetch, pinned, write_commits
 from prerl_jax.trainer.init_from import read_source, write_source
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.position import Position
@@ -73,6 +74,7 @@ def run(
       ValueError: the config does not fit the devices, the model, the data or the workdir, or the processes differ in
         it; the verifier accepts no problem's own answer; its answers cannot be trained on, or too many verdicts are
         unknown; another run is writing into the workdir.
+      OSError: something of the hub is not there, or can neither be reached nor is it in the cache.
       OtherProcessError: another process has raised an error.
       CheckpointError: a checkpoint cannot be read or written.
     """
@@ -82,6 +84,7 @@ def run(
     source = None if init_from is None else CheckpointAddress.parse(init_from)
     folder = workdir / "checkpoints"
     require_same("their configs", render(config), "Start all of them with one command.")
+    config, commits = pinned(config, workdir)
     with share_errors(f"reading {workdir}"):
         newest = max(committed_steps(folder), default=None)
         saved = None if newest is None else _saved_extra(folder, newest)
@@ -94,6 +97,7 @@ def run(
         return _finish(workdir, console, main, GuardState.of(saved.get("guards")))
     if newest is None:
         tracer.check(0, steps_left(config.phases, 0, 0))
+    fetch(config)
     with share_errors("setting the run up"):  # an error in the config is found before anything is written
         setup = set_up(config)
         prompts = "\n".join(f"{record.first}\n{record.digest}" for record in setup.prompts.values())
@@ -106,6 +110,9 @@ def run(
             _only_run_in(workdir, main),
             contextlib.closing(Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)) as checkpoints,
         ):
+            with share_errors(f"writing into {workdir}"):
+                if main:
+                    write_commits(workdir, commits)
             beginning = begin_or_resume(setup, checkpoints, began or source, allow_config_change)
             beginning = dataclasses.replace(beginning, notes=(*probed, *beginning.notes))
             guards = _train(setup, beginning, checkpoints, verifiers, workdir, console, tracer)
