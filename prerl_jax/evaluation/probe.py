@@ -191,13 +191,16 @@ def _shown(found: Probed, problems: Sequence[Problem], number: int) -> str:
 
 def _remedy(problem: Problem, answer: Written, verifier: Verifier, verify: Verify) -> str:
     """What to do where no answer is accepted; it names a format that the verifier accepts, if one is found."""
-    texts = [filled(one.text, bare_answer(problem.answer)) for one in FORMATS]
-    texts += [text for text in (written(verifier, problem),) if text is not None]
+    bare = bare_answer(problem.answer)
+    texts = [filled(one.text, bare) for one in FORMATS]
+    if bare == problem.answer.strip():  # else the verifier would ask for a worked solution
+        texts += [text for text in (written(verifier, problem),) if text is not None]
     judgements = zip(texts, _verified(verify, [problem] * len(texts), texts), strict=True)
     accepted = [text for text, judgement in judgements if judgement.verdict == "right"]
-    remedies = [f"let the prompts ask for {_short(text)}, which the verifier accepts" for text in accepted[:1]]
+    remedies = []
     if answer.format:
         remedies.append(f"choose a verifier that reads {answer.format.text!r}, such as {answer.format.verifier}")
+    remedies += [f"let the prompts ask for {_short(text)}, which the verifier accepts" for text in accepted[:1]]
     return f"What to do: {'; or '.join([*remedies, 'set data.probe=False if this is intended'])}."
 
 

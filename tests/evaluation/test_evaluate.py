@@ -101,7 +101,7 @@ def test_means_of_scripted_responses():
     assert metrics["eval/truncated"] == 1 / 8
     assert metrics["eval/reflections"] == pytest.approx((0 + 2 + 1 + 2 + 0 + 0 + 1 + 2) / 8)
     named = {name for name in metrics if name.startswith("eval/") and not name.endswith("_stderr")}
-    assert named == set(tiny_run.config().evaluation.metrics)
+    assert named == {*tiny_run.config().evaluation.metrics, "eval/maj@2", "eval/format_failures"}
     assert {f"eval/thoughts/{thought.name}" for thought in THOUGHTS} <= named
 
 
@@ -272,6 +272,8 @@ def test_the_accuracy_of_each_source_and_the_limit_of_each(limit, asked):
     metrics, engine = evaluated(**how)
     assert engine.ids == [asked]
     found = {name: value for name, value in metrics.items() if name.count("/") == 2 and "thoughts" not in name}
+    majorities = {found.pop(f"eval/{source}/maj@2") for source in "abc"}
+    assert majorities <= {0.5, 1.0}  # two different answers tie, and one right answer beats a response without one
     expected = {f"eval/{source}/{what}": value for source in "abc" for what, value in (("avg@2", 0.5), ("pass@2", 1))}
     assert found == expected | ({f"eval/{source}/avg@2_stderr": 0 for source in "ab"} if limit is None else {})
 
