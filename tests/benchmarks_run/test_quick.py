@@ -11,7 +11,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 COMMANDS = ("logprobs", "dual_gradients", "roofline", "roofline_decode", "scaling", "sampler", "train_step")
-COMMANDS += ("dsrl_step", "startup", "hostile_answers")
+COMMANDS += ("dsrl_step", "startup", "hostile_answers", "thoughts")
 
 
 @pytest.fixture
