@@ -52,7 +52,9 @@ class Curriculum:
         for name in ("begin", "end"):
             low, high = getattr(self, name)
             if not 0 <= low < high <= 1:
-                raise ValueError(f"the curriculum's {name} is {(low, high)}; it must be (low, high) with 0 <= low < high <= 1")
+                raise ValueError(
+                    f"the curriculum's {name} is {(low, high)}; it must be (low, high) with 0 <= low < high <= 1"
+                )
         if self.easy not in EASY:
             raise ValueError(f"the curriculum's easy is {self.easy!r}; it is one of {EASY}")
         if self.between is not None and not self.between[0] <= self.between[1]:

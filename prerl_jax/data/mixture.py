@@ -76,7 +76,9 @@ def shares(weights: Sequence[float]) -> tuple[Fraction, ...]:
             raise ValueError(f"the weight {weight!r} of a mixture must be a finite number above 0")
         near = Fraction(weight).limit_denominator(DENOMINATOR)
         if near <= 0 or abs(near - Fraction(weight)) > 1e-9 * near:
-            raise ValueError(f"the weight {weight!r} needs more than three decimals; write whole numbers, such as 2 : 7")
+            raise ValueError(
+                f"the weight {weight!r} needs more than three decimals; write whole numbers, such as 2 : 7"
+            )
         exact.append(near)
     found = tuple(weight / sum(exact) for weight in exact)
     period = math.lcm(*(share.denominator for share in found))

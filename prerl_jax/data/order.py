@@ -47,9 +47,7 @@ class Order:
         self._places = schedule(shares)
         one_hot = self._places[None] == np.arange(len(parts))[:, None]
         self._served = np.concatenate([np.zeros((len(parts), 1), np.int64), one_hot.cumsum(axis=1)], axis=1)
-        self._ranked = [
-            np.arange(len(part)) if curriculum is None else curriculum.ranked(part) for part in parts
-        ]
+        self._ranked = [np.arange(len(part)) if curriculum is None else curriculum.ranked(part) for part in parts]
         self._permutation = functools.lru_cache(2 * len(parts))(self._shuffled)
         self._check()
 

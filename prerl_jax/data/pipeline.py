@@ -104,7 +104,8 @@ def make_ordered_batches(order: Order, *, process_index: int = 0, process_count:
     import grain  # its import takes more than a second
 
     mine = _slice(order.batch, process_index, process_count)
-    return _batches(grain.MapDataset.range(ENDLESS).map(lambda number: order.numbers(int(number))[mine]), order.identity)
+    dataset = grain.MapDataset.range(ENDLESS).map(lambda number: order.numbers(int(number))[mine])
+    return _batches(dataset, order.identity)
 
 
 def _slice(batch: int, process_index: int, process_count: int) -> slice:
