@@ -252,12 +252,12 @@ def stop_early(run: Run, state: TrainState, position: Position, reason: str) -> 
     run.reporter.message(
         f"the stream ended after step {step} of {total}: {reason}. The same command goes on when there are more."
     )
-    if run.checkpoints.latest_step() == step:  # at a phase's beginning there always is one, with an evaluation
-        return
     phase, metrics = run.setup.phases[position.phase], Future[dict[str, float]]()
-    run.reporter.evaluated(step, phase.name, evaluate_policy(run, state))
-    metrics.set_result({})
-    save(run, phase, state, position, metrics)
+    if not position.phase_begins:  # else the end of the phase before was evaluated and saved
+        run.reporter.evaluated(step, phase.name, evaluate_policy(run, state))
+    if run.checkpoints.latest_step() != step:
+        metrics.set_result({})
+        save(run, phase, state, position, metrics)
 
 
 def due(every: int, number: int) -> bool:
