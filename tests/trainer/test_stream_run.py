@@ -86,15 +86,16 @@ def test_a_run_on_a_stream_is_killed_and_resumes_exactly(tmp_path, monkeypatch):
     folder = tmp_path / "folder"
     folder.mkdir()
     config = with_data(train=StreamProblems(str(folder), wait=0.0))
-    write(folder / "a.jsonl", questions(10, 10))
-    with tiny_run.dies_at(config, 1), pytest.raises(tiny_run.Died):
+    config = dataclasses.replace(config, checkpoints=dataclasses.replace(config.checkpoints, every=2))
+    write(folder / "a.jsonl", questions(10, 13))
+    with tiny_run.dies_at(config, 2), pytest.raises(tiny_run.Died):
         run(config, tmp_path / "killed", console=tiny_run.quiet())
-    write(folder / "b.jsonl", questions(40, 3))
+    write(folder / "b.jsonl", questions(40, 2))
     console = tiny_run.quiet()
     rows = run(config, tmp_path / "killed", console=console)
     assert "the stream ended after step 3 of 4" in console.file.getvalue()
     assert [(row["at"], row["step"]) for row in rows][-1][1] == 3
-    write(folder / "b.jsonl", questions(50, 3))
+    write(folder / "b.jsonl", questions(50, 1))
     run(config, tmp_path / "killed", console=tiny_run.quiet())
     run(config, tmp_path / "whole", console=tiny_run.quiet())
     assert completions(tmp_path / "killed") == completions(tmp_path / "whole")
