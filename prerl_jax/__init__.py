@@ -97,6 +97,8 @@ from prerl_jax.core.types import (
 from prerl_jax.data import layouts
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.columns import Columns
+from prerl_jax.data.contamination import Contamination, Overlap
+from prerl_jax.data.curriculum import Curriculum
 from prerl_jax.data.golds import (
     AllGold,
     AnyGold,
@@ -112,11 +114,13 @@ from prerl_jax.data.hub import HubProblems
 from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions
+from prerl_jax.data.mixture import Mixture
 from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.prefix import resolve_prefix
 from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, PlainText
 from prerl_jax.data.sources import FileProblems, JsonlProblems, ParquetProblems
+from prerl_jax.data.streams import IteratorProblems, ProblemStream, StreamProblems
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
@@ -181,9 +185,11 @@ __all__ = [
     "Columns",
     "CombinedReward",
     "ConstantBaseline",
+    "Contamination",
     "ContinuousBatching",
     "Cosine",
     "CriticSpec",
+    "Curriculum",
     "DataSpec",
     "Decoder",
     "DecoderConfig",
@@ -208,6 +214,7 @@ __all__ = [
     "InitialModel",
     "Instructions",
     "IntegerAnswer",
+    "IteratorProblems",
     "JsonlProblems",
     "Judgement",
     "KLPenalty",
@@ -221,6 +228,7 @@ __all__ = [
     "MeasuredGold",
     "MeshSpec",
     "Message",
+    "Mixture",
     "Model",
     "ModelSpec",
     "MultipleChoice",
@@ -230,6 +238,7 @@ __all__ = [
     "OnComplete",
     "OptimizerSpec",
     "Options",
+    "Overlap",
     "OverlongPenalty",
     "ParquetProblems",
     "Phase",
@@ -241,6 +250,7 @@ __all__ = [
     "PreTrainSpace",
     "Problem",
     "ProblemSource",
+    "ProblemStream",
     "PromptDropout",
     "Prompts",
     "RegexAnswer",
@@ -266,6 +276,7 @@ __all__ = [
     "Space",
     "SpaceTraits",
     "StaticBatching",
+    "StreamProblems",
     "Study",
     "Term",
     "Thought",

@@ -109,9 +109,12 @@ def measure(
     config, _ = pinned(config)
     setup, buckets = set_up(config), buckets or Buckets()
     groups = config.alignment.prompts if groups is None else groups
-    if not 1 <= groups <= len(setup.train) or groups % batch_shards(setup.mesh):
+    problems = len(setup.fixed["train"])
+    if not problems:
+        raise ValueError("data.train is a stream; a measurement needs fixed problems, such as FileProblems.")
+    if not 1 <= groups <= problems or groups % batch_shards(setup.mesh):
         raise ValueError(
-            f"{groups} groups cannot be measured: there are {len(setup.train)} problems, and their number must be a "
+            f"{groups} groups cannot be measured: there are {problems} problems, and their number must be a "
             f"multiple of the {batch_shards(setup.mesh)} shards of the batch. Choose another --groups."
         )
     params = setup.load_params() if init_from is None else _restored(setup, init_from)
@@ -150,7 +153,7 @@ def _restored(setup: Setup, init_from: str) -> Params:
 
 def _sample(setup: Setup, params: Params, phase: Phase, groups: int) -> Measured:
     """Samples and verifies groups for the first training problems, as a training step does."""
-    group_size, examples = setup.config.sampling.group_size, setup.train[:groups]
+    group_size, examples = setup.config.sampling.group_size, setup.fixed["train"][:groups]
     problems = problems_of(examples, group_size)
     prompts = padded_prompts(examples, setup.tokens, np.arange(groups, dtype=np.int32))
     engine, key = Programs(setup).engine(phase), jax.random.PRNGKey(setup.config.seed)

@@ -3,6 +3,8 @@
 from prerl_jax.data import layouts
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.columns import Columns
+from prerl_jax.data.contamination import Contamination, Overlap
+from prerl_jax.data.curriculum import Curriculum
 from prerl_jax.data.golds import (
     AllGold,
     AnyGold,
@@ -17,11 +19,13 @@ from prerl_jax.data.hub import HubProblems
 from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions, Corpus
+from prerl_jax.data.mixture import Mixture
 from prerl_jax.data.options import Options, ShuffledOptions
-from prerl_jax.data.pipeline import Batches, make_batches
+from prerl_jax.data.pipeline import Batches, make_batches, make_ordered_batches
 from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, Example, LengthReport, PlainText, encode, left_pad
 from prerl_jax.data.sources import FileProblems, JsonlProblems, ParquetProblems
+from prerl_jax.data.streams import IteratorProblems, ProblemStream, StreamProblems
 
 __all__ = [
     "BOXED",
@@ -35,28 +39,36 @@ __all__ = [
     "ChainSum",
     "ChatTemplate",
     "Columns",
+    "Contamination",
     "Corpus",
+    "Curriculum",
     "Example",
     "FileProblems",
     "HubFiles",
     "HubProblems",
     "Instructions",
+    "IteratorProblems",
     "JsonlProblems",
     "LengthReport",
     "LetterGold",
     "MarkedGold",
     "MeasuredGold",
     "Message",
+    "Mixture",
     "NumberGold",
     "Options",
+    "Overlap",
     "ParquetProblems",
     "PlainGold",
     "PlainText",
     "Problem",
     "ProblemSource",
+    "ProblemStream",
     "ShuffledOptions",
+    "StreamProblems",
     "encode",
     "layouts",
     "left_pad",
     "make_batches",
+    "make_ordered_batches",
 ]

@@ -2,7 +2,8 @@
 
 The workdir holds config.py (resolved), metrics.jsonl, completions.jsonl, checkpoints/ and tensorboard/, and at the end
 summary.json and curves.png. init_from.json names the checkpoint that the run began from, if any, and hub.json the
-commits of what it takes from the hub. The same command in the same workdir resumes from the newest good checkpoint.
+commits of what it takes from the hub. contamination.json lists training problems that are in the evaluation, if there
+are any. The same command in the same workdir resumes from the newest good checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from prerl_jax.analysis.symptoms import lasting
 from prerl_jax.config.io import difference, load_config, render
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.phases import steps_left
-from prerl_jax.data import Batches, make_batches
+from prerl_jax.data import Batches, Example, make_batches, make_ordered_batches
+from prerl_jax.data.arrivals import ExampleStream, StreamEnded
 from prerl_jax.evaluation.probe import probe, require_truncated_is_worst
 from prerl_jax.runtime.checkpoint_address import CheckpointAddress
 from prerl_jax.runtime.checkpoints import Checkpoints
@@ -121,18 +123,31 @@ def run(
 
 def _probed(setup: Setup, verifiers: Verifiers, main: bool) -> tuple[str, ...]:
     """The notes of the probe, on process 0; an error in it is raised on all processes."""
-    data = setup.config.data
+    data, first = setup.config.data, _first_problems(setup)
     with share_errors("the check that the verifier accepts the problems' own answers"):
         if not (main and data.probe):
             return ()
-        require_truncated_is_worst(setup.train, verifiers.training, data.truncated_reward)
+        require_truncated_is_worst(first, verifiers.training, data.truncated_reward)
         other = data.evaluation_verifier or data.verifier
-        asked = (("train", data.verifier, verifiers.training), ("evaluation", other, verifiers.evaluation))
+        asked = (
+            (first, "train", data.verifier, verifiers.training),
+            (setup.evaluation, "evaluation", other, verifiers.evaluation),
+        )
         notes = (
-            probe(getattr(setup, split), split, verifier, verify, setup.decode, data.unknown_limit)
-            for split, verifier, verify in asked
+            probe(examples, split, verifier, verify, setup.decode, data.unknown_limit)
+            for examples, split, verifier, verify in asked
         )
         return tuple(itertools.chain.from_iterable(notes))
+
+
+def _first_problems(setup: Setup) -> tuple[Example, ...]:
+    """The training problems; of a stream those of its first batch. Raises ValueError if it has none."""
+    if not isinstance(setup.train, ExampleStream):
+        return setup.train
+    try:
+        return setup.train.first()
+    except StreamEnded as error:
+        raise ValueError(f"data.train has no batch: {error}.") from error
 
 
 @contextlib.contextmanager
@@ -167,12 +182,16 @@ def _train(
         if main:
             write_text(workdir / "config.py", render(setup.config))
             write_source(workdir, beginning.source)
+            if setup.overlaps:
+                write_json(workdir / "contamination.json", [dataclasses.asdict(overlap) for overlap in setup.overlaps])
         writer = MetricsWriter(workdir, resume_step=resumed, enabled=main)
     goodput = Goodput(read_metrics(workdir) if main else ())
     try:
         with Progress(total, step, enabled=main, console=console) as progress:
             for note in (*setup.notes, *beginning.notes):
                 progress.message(note)
+            if isinstance(batches, ExampleStream):
+                batches.listen(progress.message)
             work = Run(
                 programs=Programs(setup),
                 batches=batches,
@@ -214,26 +233,22 @@ def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
     return bool(lines)
 
 
-def _batches(setup: Setup, beginning: Beginning) -> Batches:
-    """The order of problems, at the checkpoint's position."""
-    config, saved = setup.config, beginning.saved
-    batches = make_batches(
-        len(setup.train),
-        batch=config.sampling.prompts_per_step,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    if saved is None:
-        return batches
-    if not (beginning.changed and _other_data(saved["data"], batches.get_state())):
+def _batches(setup: Setup, beginning: Beginning) -> Batches | ExampleStream:
+    """The order of problems, at the checkpoint's position. It begins anew if a changed config has other problems."""
+    batches, saved = _fresh_batches(setup), beginning.saved
+    if saved is not None and not (beginning.changed and not batches.accepts(saved["data"])):
         batches.set_state(saved["data"])
     return batches
 
 
-def _other_data(position: dict[str, Any], fresh: dict[str, Any]) -> bool:
-    """Whether a position belongs to another data size, batch or seed; then the order of problems begins anew."""
-    return any(position.get(name) != value for name, value in fresh.items() if name != "next_index")
+def _fresh_batches(setup: Setup) -> Batches | ExampleStream:
+    """The order of problems, at its beginning."""
+    config, process = setup.config, {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    if isinstance(setup.train, ExampleStream):
+        return setup.train
+    if setup.order is not None:
+        return make_ordered_batches(setup.order, **process)
+    return make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed, **process)
 
 
 def _finish(workdir: Path, console: Console, main: bool, guards: GuardState) -> list[dict[str, Any]]:
