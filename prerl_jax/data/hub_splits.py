@@ -81,9 +81,10 @@ def _patterns(data_files: Any) -> dict[str, list[str]]:
     for entry in data_files if isinstance(data_files, list) else [data_files]:
         split, path = (entry.get("split"), entry.get("path")) if isinstance(entry, Mapping) else ("train", entry)
         paths = path if isinstance(path, list) else [path]
-        if split is None or not all(isinstance(pattern, str) for pattern in paths):
+        texts = [pattern for pattern in paths if isinstance(pattern, str)]
+        if split is None or len(texts) < len(paths):
             raise ValueError(f'the data_files in its README.md are malformed: {entry!r:.200}. Name them: files="..."')
-        patterns.setdefault(str(split), []).extend(paths)
+        patterns.setdefault(str(split), []).extend(texts)
     return patterns
 
 

@@ -40,23 +40,23 @@ class Reader(Protocol):
 
 @runtime_checkable
 class ProblemStream(Protocol):
-    """A config value that yields problems as they arrive. Any frozen dataclass with these members is one.
-
-    Attributes:
-        identity: the name of the stream. A checkpoint of a stream with another name has no position for this one.
-        wait: seconds to wait for a further problem, 0 or more, before the stream is dry.
-        then: what happens then: "end" ends the run, "repeat" begins the stream again.
-        skip_bad_rows: leave out rows that cannot be read, and count them, instead of an error.
-    """
+    """A config value that yields problems as they arrive. Any frozen dataclass with these members is one."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """The name of the stream. A checkpoint of a stream with another name has no position for this one."""
+
     @property
-    def wait(self) -> float: ...
+    def wait(self) -> float:
+        """Seconds to wait for a further problem, 0 or more, before the stream is dry."""
+
     @property
-    def then(self) -> str: ...
+    def then(self) -> str:
+        """What happens then: "end" ends the run, "repeat" begins the stream again."""
+
     @property
-    def skip_bad_rows(self) -> bool: ...
+    def skip_bad_rows(self) -> bool:
+        """Leave out rows that cannot be read, and count them, instead of an error."""
 
     def open(self) -> Reader:
         """The stream at its beginning."""

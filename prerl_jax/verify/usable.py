@@ -18,8 +18,8 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
         problems: the problems.
 
     Returns:
-        (the problems that it can verify, in their order, each with those of its acceptable answers that it can read; for
-        each dropped one, a line that says why).
+        (the problems that it can verify, in their order, each with the acceptable answers that it can read; for each
+        dropped one, a line that says why).
 
     Raises:
         ValueError: it can verify none of them.
