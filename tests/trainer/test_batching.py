@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import toy
 
-from prerl_jax.trainer.batching import rollout_statistics
+from prerl_jax.trainer.batching import rollout_statistics, zero_advantage_groups
 
 GROUPS = {
     # rewards, verdicts (right, wrong, unknown) of four groups of three
@@ -49,3 +49,11 @@ def test_of_no_known_response_there_is_no_mean():
     found = statistics([1, 0, 1], "???")
     assert np.isnan([found["reward"], found["accuracy"]]).all()
     assert (found["unknown"], found["solved_groups"], found["unsolved_groups"]) == (1, 0, 0)
+
+
+def test_the_share_of_groups_without_an_advantage():
+    """Two terms, three groups of two: one learns in the second term alone, one has an advantage that is not finite."""
+    advantages = np.zeros((2, 3, 2, 4), np.float32)
+    assert zero_advantage_groups(advantages.reshape(12, 4), 2, 2) == 1
+    advantages[1, 0, 1, 3], advantages[0, 2, 0, 0] = -0.1, np.nan
+    assert zero_advantage_groups(advantages.reshape(12, 4), 2, 2) == pytest.approx(1 / 3)
