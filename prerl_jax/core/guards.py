@@ -11,7 +11,8 @@ trips when its condition has held for `patience` values in a row.
 
 m_1 is the first value that is not NaN, usually that of the parameters that the phase began with: a metric of training
 has it in the phase's first step, a metric of evaluation at the end of the phase before. A NaN makes no condition hold.
-A condition of your own is a frozen dataclass with `__call__`. To switch to the next phase automatically, use `Guard(metric, Plateau(...), EndPhase())`.
+A condition of your own is a frozen dataclass with `__call__`. To switch to the next phase automatically, use
+`Guard(metric, Plateau(...), EndPhase())`.
 """
 
 from __future__ import annotations

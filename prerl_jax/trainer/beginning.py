@@ -104,7 +104,7 @@ def _other_prompts(setup: Setup, saved: dict[str, Any], allow: bool) -> list[str
     A checkpoint of an older version has no record of its prompts, and nothing is compared.
     """
     lines, of_split = [], {"train": setup.train, "evaluation": setup.evaluation}
-    there = saved.get("prompts")
+    there = saved.get("prompts", {})
     with share_errors("comparing the prompts with those of the checkpoint"):
         for split, now in setup.prompts.items() if there else ():
             was = PromptRecord.of(there.get(split, {}))
