@@ -274,7 +274,7 @@ def _examples(
     if not problems:
         raise ValueError(f"data.{split} {source} has no problems.")
     data = config.data
-    verifier = (data.evaluation_verifier if split == "evaluation" else None) or data.verifier
+    verifier = data.verifier_of_evaluation if split == "evaluation" else data.verifier
     try:
         problems, not_verifiable = usable(verifier, problems)
     except ValueError as error:

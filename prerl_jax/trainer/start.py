@@ -119,8 +119,10 @@ def _probed(setup: Setup, verifiers: Verifiers, main: bool) -> tuple[str, ...]:
         if not (main and data.probe):
             return ()
         require_truncated_is_worst(setup.train, verifiers.training, data.truncated_reward)
-        other = data.evaluation_verifier or data.verifier
-        asked = (("train", data.verifier, verifiers.training), ("evaluation", other, verifiers.evaluation))
+        asked = (
+            ("train", data.verifier, verifiers.training),
+            ("evaluation", data.verifier_of_evaluation, verifiers.evaluation),
+        )
         notes = (
             probe(getattr(setup, split), split, verifier, verify, setup.decode, data.unknown_limit)
             for split, verifier, verify in asked

@@ -17,6 +17,8 @@ it returned None. A response with an unknown verdict is never trained on."""
 VERDICTS = ("right", "wrong", "unknown")
 LONGEST_ANSWER = 1000
 """The characters of an answer that are kept."""
+LARGEST_REWARD = 1e15
+"""The largest size of a reward. In float32, the standard deviation of a group's rewards overflows beyond about 1e19."""
 
 
 class WrongAnswer(ValueError):
@@ -30,7 +32,7 @@ class Judgement:
     Training reads the reward, accuracy and pass@k read the verdict, and majority votes read the answer.
 
     Attributes:
-        reward: any finite number. It is not read where the verdict is unknown.
+        reward: a number from -1e15 to 1e15. It is not read where the verdict is unknown.
         verdict: "right", "wrong" or "unknown".
         answer: the answer that the verifier has found in the response, in the form in which it compares answers. None:
             it found none, or the verifier does not say. A run keeps its first 1,000 characters.
@@ -38,7 +40,7 @@ class Judgement:
             does not say.
 
     Raises:
-        ValueError: the reward is not finite, or the verdict is not one of the three.
+        ValueError: the reward is not such a number, or the verdict is not one of the three.
     """
 
     reward: float
@@ -51,6 +53,11 @@ class Judgement:
             raise ValueError(f"Judgement.verdict must be one of {VERDICTS}, got {self.verdict!r}.")
         if isinstance(self.reward, str) or not math.isfinite(self.reward):
             raise ValueError(f"Judgement.reward must be a finite number, got {self.reward!r}.")
+        if abs(self.reward) > LARGEST_REWARD:
+            raise ValueError(
+                f"Judgement.reward must be between -{LARGEST_REWARD:g} and {LARGEST_REWARD:g}, got {self.reward!r}: "
+                "the standard deviation of larger rewards overflows. Divide the rewards by a constant."
+            )
         if not isinstance(self.answer, str | None):
             raise ValueError(f"Judgement.answer must be text or None, got {str(self.answer)[:80]!r}.")
 
@@ -82,7 +89,8 @@ def judged(value: Any, verifier: Any, problem: Problem, any_reward: bool = False
         any_reward: whether numbers outside [0, 1] are accepted.
 
     Raises:
-        WrongAnswer: it is something else, or a number that is not finite, or one outside [0, 1] that is not accepted.
+        WrongAnswer: it is something else, or a number that is not finite or beyond
+            1e15, or one outside [0, 1] that is not accepted.
     """
     if isinstance(value, Judgement):  # as plain values, whatever numbers and texts the verifier works with
         answer = None if value.answer is None else str(value.answer[:LONGEST_ANSWER])
@@ -101,6 +109,11 @@ def judged(value: Any, verifier: Any, problem: Problem, any_reward: bool = False
         )
     if not math.isfinite(number):
         raise WrongAnswer(f"{verifier} returned {number}, which is not finite, {where}")
+    if abs(number) > LARGEST_REWARD:
+        raise WrongAnswer(
+            f"{verifier} returned {number}, which is beyond {LARGEST_REWARD:g}, {where}. The standard deviation of "
+            "such rewards overflows; divide them by a constant."
+        )
     if not (0 <= number <= 1 or any_reward):
         raise WrongAnswer(
             f"{verifier} returned {number}, which is not in [0, 1], {where}. This run needs to know which responses "

@@ -524,3 +524,25 @@ def test_the_difference_names_the_innermost_fields():
     ]
     (line,) = difference(CONFIG, apply_overrides(CONFIG, ["phases=grpo(steps=3)"]))
     assert line.startswith("phases: (Phase(name='nsr_prerl'")
+
+
+class FalseVerifier:
+    """A verifier whose truth value is False, as that of an empty mapping."""
+
+    def __call__(self, problem, response):
+        return 1.0
+
+    def __bool__(self):
+        return False
+
+
+def test_the_verifier_of_evaluation_is_the_training_one_unless_it_is_named():
+    other, data = FalseVerifier(), CONFIG.data
+    assert data.verifier_of_evaluation is data.verifier
+    assert dataclasses.replace(data, evaluation_verifier=other).verifier_of_evaluation is other
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), -2e15])
+def test_a_reward_that_no_group_could_hold_is_refused(reward):
+    with pytest.raises(ValueError, match=r"data\.truncated_reward is .* between -1e\+15 and 1e\+15"):
+        dataclasses.replace(CONFIG.data, truncated_reward=reward)

@@ -72,6 +72,7 @@ def test_what_a_verifier_may_return(value, judgement):
     [
         (float("nan"), "returned nan, which is not finite"),
         (float("inf"), "returned inf, which is not finite"),
+        (-2e15, "returned -2000000000000000.0, which is beyond .* divide them by a constant"),
         (-0.5, r"returned -0.5, which is not in \[0, 1\].*return Judgement\("),
         (2.0, r"returned 2.0, which is not in \[0, 1\].*return Judgement\("),
         ("good", "returned a str, 'good', and not a number or a Judgement, for Problem"),
@@ -90,7 +91,7 @@ def test_what_it_may_not_return(value, says):
     assert "Traceback" not in str(raised.value)
 
 
-@pytest.mark.parametrize("value", [2.0, -7.5])
+@pytest.mark.parametrize("value", [2.0, -7.5, -1e15])
 def test_any_reward(value):
     judgement = one(InProcessVerifier(lambda problem, response: value, any_reward=True))
     assert judgement == Judgement(value, "right" if value == 2.0 else "wrong")
@@ -98,7 +99,10 @@ def test_any_reward(value):
         one(InProcessVerifier(lambda problem, response: float("nan"), any_reward=True))
 
 
-@pytest.mark.parametrize("arguments", [(float("nan"), "right"), ("1", "right"), (1.0, "good"), (1.0, "right", 7)])
+@pytest.mark.parametrize(
+    "arguments",
+    [(float("nan"), "right"), (1e30, "right"), (-1e16, "wrong"), ("1", "right"), (1.0, "good"), (1.0, "right", 7)],
+)
 def test_a_judgement_that_cannot_be(arguments):
     with pytest.raises(ValueError, match=r"Judgement\.(reward|verdict|answer) must be"):
         Judgement(*arguments)
