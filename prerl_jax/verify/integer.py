@@ -8,7 +8,7 @@ from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import require_truth
 from prerl_jax.verify.boxes import last_answers
 from prerl_jax.verify.judgement import Judgement, right_or_wrong
-from prerl_jax.verify.math_forms import named_value
+from prerl_jax.verify.math_forms import stated_value
 from prerl_jax.verify.numbers import read_number
 
 
@@ -51,8 +51,7 @@ class IntegerAnswer:
 
 def integer(text: str) -> int | None:
     """The whole number that a text is, also as the value of a name; None if it is anything else."""
-    named = named_value(text) if len(text) < 200 else None
-    number = read_number(named[1] if named else text)
+    number = read_number(stated_value(text, ""))
     if number is None or number.percent or number.base or number.value.denominator != 1:
         return None
     return number.value.numerator
