@@ -23,8 +23,9 @@ class AnswerLine:
     r"""Right if the text after the last "Answer:" equals the problem's answer.
 
     It reads to the end of the line, or the next line if this one is empty or only opens a formula (\[, $$). Capital
-    letters, bold type, dollar signs, a box, a unit, and a full stop, comma or semicolon at the end do not matter. Two numbers are compared as numbers, so 1,000 is 1000 and 0.5 is 1/2;
-    everything else by the string rule of BoxedAnswer. A last "Answer:" with nothing after it is no answer.
+    letters, bold type, dollar signs, a box, a unit, and a full stop, comma or semicolon at the end do not matter. Two
+    numbers are compared as numbers, so 1,000 is 1000 and 0.5 is 1/2; everything else by the string rule of BoxedAnswer.
+    A last "Answer:" with nothing after it is no answer.
     """
 
     def __call__(self, problem: Problem, response: str) -> Judgement:

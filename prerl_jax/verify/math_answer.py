@@ -44,7 +44,9 @@ class MathAnswer:
             raise ValueError(f"MathAnswer.seconds must be above 0, got {self.seconds}.")
 
     def __call__(self, problem: Problem, response: str) -> Judgement | None:
-        """The judgement of one response; None, unknown, if its time is up or the ground truth is too complex. It never raises on a response.
+        """The judgement of one response; it never raises on a response.
+
+        None, unknown, if the time is up, or the ground truth is too complex and the response does not write it.
 
         Raises:
             ValueError: the problem's ground truth is empty.

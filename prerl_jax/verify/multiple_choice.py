@@ -27,7 +27,8 @@ _REASON = r"(?:because|since|as|for|but|which|with|due|in|so|from|by|if|is|or|an
 _REASONED = re.compile(r"\b(?:because|since|not|rather|instead|unlike|whereas|while)\b|\n")
 _SENTENCE = re.compile(r"(?<!\s[A-Za-z])[.!?](?=\s|\Z)")
 _GROUP = re.compile(r"\((?!\s*+[A-Za-z]\s*+\))[^()]*+\)")
-_OR = r"(?:or|and|also|maybe|perhaps|possibly|probably|alternatively|plus|as well as|but (?:maybe|perhaps|possibly|also))"
+_MAYBE = r"(?:maybe|perhaps|possibly|probably|also)"
+_OR = rf"(?:or|and|alternatively|plus|as well as|(?:but )?{_MAYBE})"
 _BETWEEN = rf"(?:{_OR}|even|else|either|both|then|it|could|may|might|can|be|is|the|option|choice|answer|letter)"
 
 

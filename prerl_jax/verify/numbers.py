@@ -17,9 +17,7 @@ _SCIENCE = re.compile(
 )
 _PART = r"(?:\{\s*(-?[0-9]+)\s*\}|\s*([0-9]))"
 _RATIO = re.compile(rf"([-+]?)\s*(?:([0-9]*)\s*\\[dt]?frac{_PART}{_PART}|(-?[0-9]+)\s*/\s*(-?[0-9]+))")
-_REPEATING = re.compile(
-    r"([-+]?)\s*([0-9]*)\.([0-9]*)\s*\\(?:overline|bar|dot)(?:\s*\{\s*([0-9]+)\s*\}|\s*([0-9]))"
-)
+_REPEATING = re.compile(r"([-+]?)\s*([0-9]*)\.([0-9]*)\s*\\(?:overline|bar|dot)(?:\s*\{\s*([0-9]+)\s*\}|\s*([0-9]))")
 _LEAD = re.compile(r"\(?\s*(?:(?:US|CA|AU|NZ|SG|HK)D?|EUR|GBP|INR|JPY|CNY|RMB|CHF|Rs\.?)?(?![A-Za-z])\s*")
 """What may stand before a number: a parenthesis and the name of a currency."""
 _ARITHMETIC = re.compile(
