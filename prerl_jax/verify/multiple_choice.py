@@ -3,7 +3,7 @@ r"""Multiple choice: the letter that the response chooses.
 It is, in this order: the letter in the last \boxed, if there is one; else of the last "answer is X" or "answer: X" (or
 choice, or option); else of the whole response, if it is a letter ("B", "(B)") or starts with a marked one ("B. Paris").
 A response that names several ("A or B", "A B", "A. B. C.", "A) 12 B) 13") chooses none. What follows "answer is X" is
-read to the end of its sentence, without its reason: "The answer is B because (A) is too small" chooses B.
+read to the end of its line, without its reason: "The answer is B because (A) is too small" chooses B.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _SENTENCE = re.compile(r"(?<!\s[A-Za-z])[.!?](?=\s|\Z)")
 _GROUP = re.compile(r"\((?!\s*+[A-Za-z]\s*+\))[^()]*+\)")
 _MAYBE = r"(?:maybe|perhaps|possibly|probably|also)"
 _OR = rf"(?:or|and|alternatively|plus|as well as|(?:but )?{_MAYBE})"
+_SAYS = r"(?:and|or|is|are|was|were|has|have|does|do|did|can|cannot|could|would|will|gives|fails|says|means)\b"
 _BETWEEN = rf"(?:{_OR}|even|else|either|both|then|it|could|may|might|can|be|is|the|option|choice|answer|letter)"
 
 
@@ -83,8 +84,7 @@ def choice(response: str, letters: str) -> str | None:
     if stated is not None:
         after = plain[stated.end() : stated.end() + LONGEST]
         said = _REASONED.split(after, maxsplit=1)[0]
-        sentences = _SENTENCE.split(said, maxsplit=1)[0], _SENTENCE.split(said.lstrip("."), maxsplit=1)[0]
-        return _only(_letter(stated), letters, after, *sentences)
+        return _only(_letter(stated), letters, after, _SENTENCE.split(said, maxsplit=1)[0], said)
     found = _starts(letters).whole.match(plain)
     return _only_of(found, plain[:LONGEST], letters)
 
@@ -112,7 +112,7 @@ def _only(letter: str, letters: str, after: str, sentence: str, listed: str) -> 
         letters: the possible letters.
         after: the text that follows it, where another letter may be joined to it.
         sentence: the part of it where another letter in parentheses counts.
-        listed: the part of it where another letter with a mark counts, as in "A) 12 B) 13".
+        listed: the part of it where another letter at the start of an option counts, as in "A) 12 B) 13".
     """
     others = _others(letters, letter)
     several = (
@@ -181,11 +181,12 @@ def _others(letters: str, chosen: str) -> _Others:
         joined=re.compile(
             rf"[.):?!]?\s*+\(?(?:(?i:{_OR}\b)|[,;/&+|]|-++){gap}(?:{one}|{small}(?!\.[a-z]){end})"
             rf"|[\s.):?!(]*+{series}{end}"
-            rf"|[ \t]*+{one}(?=\s*+(?:[,;/&(]|(?:or|and|is|are)\b|{capital}\b))"
+            rf"|[ \t]*+{one}(?=\s*+(?:(?:[,;/&]|\b(?:or|and)\b)?\s*+{one}|(?:is|are)\b))"
         ),
         bracketed=re.compile(rf"(?<![A-Za-z0-9])\(\s*+(?:{capital}|{small})\s*+\)"),
         listed=re.compile(
-            rf"(?<=[\s.,;:/)])(?:{capital}|{small})\s?(?:[:)]|\.(?=\s++\S))(?![A-Za-z0-9])"
+            rf"(?<![A-Za-z0-9])(?<![A-Za-z] )\(\s*+(?:{capital}|{small})\s*+\)(?!\s*+(?:,|{_SAYS}))"
+            rf"|(?<=[\s,;:/)])(?:{capital}|{small})\s?(?:[:)]|\.(?=\s++\S))(?![A-Za-z0-9])"
             rf"|(?<![A-Za-z]{{3}}\s)(?<=[\s.,;:/)]){capital}\s?\.(?=\s|\Z)"
         ),
     )

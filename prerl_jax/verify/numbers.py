@@ -18,8 +18,9 @@ _SCIENCE = re.compile(
 _PART = r"(?:\{\s*(-?[0-9]+)\s*\}|\s*([0-9]))"
 _RATIO = re.compile(rf"([-+]?)\s*(?:([0-9]*)\s*\\[dt]?frac{_PART}{_PART}|(-?[0-9]+)\s*/\s*(-?[0-9]+))")
 _REPEATING = re.compile(r"([-+]?)\s*([0-9]*)\.([0-9]*)\s*\\(?:overline|bar|dot)(?:\s*\{\s*([0-9]+)\s*\}|\s*([0-9]))")
-_LEAD = re.compile(r"\(?\s*(?:(?:US|CA|AU|NZ|SG|HK)D?|EUR|GBP|INR|JPY|CNY|RMB|CHF|Rs\.?)?(?![A-Za-z])\s*")
-"""What may stand before a number: a parenthesis and the name of a currency."""
+_CURRENCY = re.compile(r"\A(?:(?:US|CA|AU|NZ|SG|HK)D?|EUR|GBP|INR|JPY|CNY|RMB|CHF|Rs\.?)(?![A-Za-z])\s*")
+_PARENTHESES = re.compile(r"\A\(\s*([^(),;]*)\)(?![\w(\\])")
+_SQUARE = re.compile(r"\b(?:[cdkm]?m|ft|in|yd|mi)[23]\b")
 _ARITHMETIC = re.compile(
     r"\s*(?:[+^_]|[-/]+(?!-*\s*[A-Za-z]{2})|:\s*[0-9]|\\(?:times|cdot|pm|div|frac|sqrt)|[*x]\s*[0-9])"
     r"|(?!m[23]\b)[A-Za-z]?[0-9]"
@@ -135,15 +136,16 @@ def leading_number(text: str) -> Number | None:
     if (number := read_number(line)) is not None:
         return number
     line = re.sub(rf"\\(?:boxed|{STYLE})\s*\{{|[{{}}]", " ", undecorated(line)).strip()
-    line = _LEAD.sub("", line, count=1) if _LEAD.match(line) else line
+    line = _CURRENCY.sub("", _PARENTHESES.sub(r"\1", line))
     found = _START.match(line)
     number = _decimal(found) if found else None
     if found is None or number is None:
         return None
-    rest = re.split(r"[.;!?](?:\s|$)", line[found.end() :].lstrip(" )"), maxsplit=1)[0]
+    rest = re.split(r"[.;!?](?:\s|$)", line[found.end() :].lstrip(), maxsplit=1)[0]
     if _ARITHMETIC.match(rest):
         return None
-    others = (read_number(other) for other in re.findall(rf"(?<![A-Za-z^0-9])(?:{_PLAIN})", rest))
+    rest = _SQUARE.sub("", rest)
+    others = (read_number(other) for other in re.findall(rf"(?<![\^0-9])-?(?:{_PLAIN})", rest))
     if any(other is None or other.value != number.value for other in others):
         return None
     return dataclasses.replace(number, percent=rest.lstrip().startswith(("%", r"\%")))

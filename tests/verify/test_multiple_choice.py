@@ -130,6 +130,7 @@ def test_multiple_choice_letters():
 
 # The ground truth is A.
 SEVERAL = [
+    "The answer is (A) 2! (B) 3!",
     "The answer is (A) (B) (C)",
     "The answer is (A)(B)",
     "The answer is A B C D",
@@ -195,6 +196,9 @@ SEVERAL = [
     "The answer is A and the answer is also option B",
 ]
 ONE = [
+    r"\boxed{A) D/(M-3)}",
+    r"\boxed{A) I and II only}",
+    r"\boxed{A) (b-c)/d}",
     "The answer is A. The others fail.",
     "The answer is A because (B) is too small.",
     "The answer is (A). Option (B) is too small.",
@@ -262,7 +266,7 @@ def test_all_letters_in_a_row_choose_none(lead, mark):
 
 @pytest.mark.parametrize("lead", ["", "The answer is "])
 @pytest.mark.parametrize("mark", ["({})", "{})", "{}.", "{}:"])
-@pytest.mark.parametrize("text", ["12", "Paris", "a dog", "x", "the cat sat"])
+@pytest.mark.parametrize("text", ["12", "Paris", "a dog", "x", "the cat sat", "9 hours.", "3!", "Rs. 20"])
 def test_all_options_with_their_texts_choose_none(lead, mark, text):
     for letters in ("ABCD", "abcd", "AB"):
         options = " ".join(f"{mark.format(letter)} {text}" for letter in letters)
