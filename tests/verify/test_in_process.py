@@ -1,5 +1,6 @@
 """Verification in this process: the outcome of everything that a verifier may return or do."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -61,10 +62,14 @@ def test_a_truncated_response_is_wrong_whatever_it_contains_and_is_not_verified(
         (None, Judgement(0.0, "unknown")),
         (Judgement(-3.0, "right", "7"), Judgement(-3.0, "right", "7")),
         (Judgement(np.float64(2), "wrong", "7" * 2000), Judgement(2.0, "wrong", "7" * 1000)),
+        (Judgement(np.array(1), "right", np.str_("7"), np.bool_(True)), Judgement(1.0, "right", "7", True)),
+        (Judgement(True, "right", format_ok=np.array(False)), Judgement(1.0, "right", format_ok=False)),
     ],
 )
 def test_what_a_verifier_may_return(value, judgement):
-    assert one(returns(value)) == judgement
+    found = one(returns(value))
+    assert found == judgement
+    assert {type(field) for field in dataclasses.astuple(found)} <= {float, str, bool, type(None)}
 
 
 @pytest.mark.parametrize(
@@ -98,9 +103,17 @@ def test_any_reward(value):
         one(InProcessVerifier(lambda problem, response: float("nan"), any_reward=True))
 
 
-@pytest.mark.parametrize("arguments", [(float("nan"), "right"), ("1", "right"), (1.0, "good"), (1.0, "right", 7)])
+@pytest.mark.parametrize("arguments",
+    [
+        *[(reward, "right") for reward in (float("nan"), "1", b"1", None, [1.0], 10**400, 1j, np.ones(2))],
+        (1.0, "good"),
+        (1.0, None),
+        *[(1.0, "right", answer) for answer in (7, b"7", ["7"], np.array("7"))],
+        *[(1.0, "right", None, ok) for ok in ("yes", 1, 0.0, np.float32(1), np.array([True]), [])],
+    ],
+)
 def test_a_judgement_that_cannot_be(arguments):
-    with pytest.raises(ValueError, match=r"Judgement\.(reward|verdict|answer) must be"):
+    with pytest.raises(ValueError, match=r"Judgement\.(reward|verdict|answer|format_ok) must be"):
         Judgement(*arguments)
 
 
