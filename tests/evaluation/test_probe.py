@@ -163,9 +163,9 @@ def test_gates_may_ask_for_more_than_an_answer():
         probed(CombinedReward((Weighted(BoxedAnswer()),)), Problem('1+1? End with "####".', "2"))
 
 
-@pytest.mark.parametrize(("text", "says"), [(7, "returned a int, 7, and not text or None"), (KeyError("it"), "'it'")])
+@pytest.mark.parametrize(("text", "says"), [(7, "returned a int, '7', and not text"), (KeyError(), "failed on .*KeyError")])
 def test_an_error_of_a_verifier_that_writes(text, says):
-    with pytest.raises(VerifierError, match=rf"(?s)write of Broken.* on Problem.*{says}|{says}.* on Problem"):
+    with pytest.raises(VerifierError, match=rf"(?s)write of Broken.* {says}"):
         probed(Broken(text), Problem("1+1=", "2"))
 
 

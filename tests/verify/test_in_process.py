@@ -186,6 +186,10 @@ def test_a_batch_verifier_gets_many_responses_at_once(batch_size, sizes):
         (None, "returned a NoneType, 'None', and not a sequence of 3"),
         (0.5, "returned a float"),
         ("yes", "returned a str"),
+        (b"yes", "returned a bytes"),
+        ({0.1, 0.2, 0.3}, "returned a set, .* and not a sequence of 3"),
+        ({0: 1.0, 1: 1.0, 2: 1.0}.values(), "returned a dict_values"),
+        (np.array(1.0), "returned a ndarray"),
         ({0: 1.0, 1: 1.0, 2: 1.0}, "returned a dict"),
         (iter([1.0] * 3), "returned a list_iterator"),
         (np.ones((3, 2)), "returned a ndarray"),
@@ -195,6 +199,13 @@ def test_a_batch_verifier_gets_many_responses_at_once(batch_size, sizes):
 def test_a_batch_of_the_wrong_length_or_type(answers, says):
     with pytest.raises(VerifierError, match=says):
         InProcessVerifier(Many(answers=lambda responses: answers))(PROBLEMS, ["x"] * 3, [False] * 3)
+
+
+@pytest.mark.parametrize("batch_size", ["8", 0, -1, 2.0, [8]])
+def test_a_batch_size_that_cannot_be(batch_size):
+    with pytest.raises(VerifierError, match="batch_size of .*Many.* is .*; it must be a whole number of 1 or more"):
+        InProcessVerifier(Many(batch_size))(PROBLEMS, ["x"] * 3, [False] * 3)
+    assert InProcessVerifier(Many(np.int64(2)))(PROBLEMS, ["x"] * 3, [False] * 3).known.all()
 
 
 def test_a_batch_may_be_an_array_or_a_tuple():
