@@ -220,7 +220,13 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
         pad_token=0 if pad is None else pad,
         train=train,
         evaluation=_first_of_each_source(evaluation, config.evaluation.limit),
-        notes=(*stops.notes, *_masked(known, architecture.vocab_size), *train_notes, *evaluation_notes, *_unused(config, train, evaluation)),
+        notes=(
+            *stops.notes,
+            *_masked(known, architecture.vocab_size),
+            *train_notes,
+            *evaluation_notes,
+            *_unused(config, train, evaluation),
+        ),
     )
 
 

@@ -10,7 +10,6 @@ from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import Verifier, asked_judgements, check_problem, require_verifier, written
 from prerl_jax.verify.judgement import UNKNOWN, Judgement
 
-
 _SAYS_WHAT_IS_RIGHT = "The first part of a CombinedReward and its gates say which responses are right"
 
 

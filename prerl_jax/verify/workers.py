@@ -64,9 +64,7 @@ class _Worker:
         assert self._process.pid is not None  # it has been started
         self.pid: int = self._process.pid
 
-    def verify(
-        self, rows: list[int], problems: Sequence[Problem], responses: Sequence[str], timeout: float
-    ) -> None:
+    def verify(self, rows: list[int], problems: Sequence[Problem], responses: Sequence[str], timeout: float) -> None:
         """Sends it these responses, and the seconds for all of them. Raises OSError if the keeper has died."""
         to_verify = pickle.dumps(([problems[row] for row in rows], [responses[row] for row in rows]))
         self.connection.send(Request(to_verify, timeout))

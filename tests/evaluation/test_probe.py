@@ -8,8 +8,8 @@ import pytest
 from prerl_jax.data import Example
 from prerl_jax.data.problems import Message, Problem
 from prerl_jax.evaluation.answer_formats import filled, write_answer
-from prerl_jax.evaluation.quoted import quoted
 from prerl_jax.evaluation.probe import probe, require_truncated_is_worst
+from prerl_jax.evaluation.quoted import quoted
 from prerl_jax.verify import (
     UNKNOWN,
     AfterThinking,
@@ -119,7 +119,9 @@ def test_headings_ask_for_nothing(heading):
     assert write_answer(Problem(prompt, "2"), prompt, Own(None)).responses == ("2",)
 
 
-@pytest.mark.parametrize("line", ['End with "####".', "Put it after ####", "####", "#### 72", "#### <answer>", "如####2"])
+@pytest.mark.parametrize(
+    "line", ['End with "####".', "Put it after ####", "####", "#### 72", "#### <answer>", "如####2"]
+)
 def test_what_asks_for_an_answer_after_hashes(line):
     prompt = f"Question?\n{line}\nGo on."
     assert write_answer(Problem(prompt, "2"), prompt, Own(None)).responses == ("#### 2",)
@@ -163,16 +165,16 @@ def test_gates_may_ask_for_more_than_an_answer():
         probed(CombinedReward((Weighted(BoxedAnswer()),)), Problem('1+1? End with "####".', "2"))
 
 
-@pytest.mark.parametrize(("text", "says"), [(7, "returned a int, '7', and not text"), (KeyError(), "failed on .*KeyError")])
+@pytest.mark.parametrize(
+    ("text", "says"), [(7, "returned a int, '7', and not text"), (KeyError(), "failed on .*KeyError")]
+)
 def test_an_error_of_a_verifier_that_writes(text, says):
     with pytest.raises(VerifierError, match=rf"(?s)write of Broken.* {says}"):
         probed(Broken(text), Problem("1+1=", "2"))
 
 
 def test_the_remedy_names_a_format_that_the_verifier_accepts():
-    with pytest.raises(
-        ValueError, match=r"or let the prompts ask for '\\boxed\{72\}', which the verifier accepts; or"
-    ):
+    with pytest.raises(ValueError, match=r"or let the prompts ask for '\\boxed\{72\}', which the verifier accepts; or"):
         probed(BoxedAnswer(), Problem('Question? End with "####".', "72"))
 
 
@@ -352,7 +354,12 @@ def test_truncated_responses_are_compared_with_wrong_ones_of_each_source():
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [(r"\boxed{7}", r"'\boxed{7}'"), ("a\nb\x00", r"'a\nb\x00'"), ("it's", '"it\'s"'), ("\u2028\ud800é", r"'\u2028\ud800é'")],
+    [
+        (r"\boxed{7}", r"'\boxed{7}'"),
+        ("a\nb\x00", r"'a\nb\x00'"),
+        ("it's", '"it\'s"'),
+        ("\u2028\ud800é", r"'\u2028\ud800é'"),
+    ],
 )
 def test_texts_can_be_copied_from_messages(text, shown):
     assert quoted(text) == shown

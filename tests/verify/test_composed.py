@@ -15,8 +15,8 @@ from prerl_jax.verify import (
     CombinedReward,
     ExactMatch,
     GSM8KAnswer,
-    IntegerAnswer,
     InProcessVerifier,
+    IntegerAnswer,
     Judgement,
     NoVerifierError,
     VerifierError,
@@ -101,7 +101,9 @@ def test_what_is_no_verifier_is_refused(build):
     for value in ("BoxedAnswer()", 1.0):
         with pytest.raises(ValueError, match="which is no verifier: it has no __call__ and no verify_batch"):
             build(value)
-    with pytest.raises(ValueError, match=r"is the class BoxedAnswer; make a verifier of it, with BoxedAnswer\(\.\.\.\)"):
+    with pytest.raises(
+        ValueError, match=r"is the class BoxedAnswer; make a verifier of it, with BoxedAnswer\(\.\.\.\)"
+    ):
         build(BoxedAnswer)
 
 

@@ -103,7 +103,8 @@ def test_any_reward(value):
         one(InProcessVerifier(lambda problem, response: float("nan"), any_reward=True))
 
 
-@pytest.mark.parametrize("arguments",
+@pytest.mark.parametrize(
+    "arguments",
     [
         *[(reward, "right") for reward in (float("nan"), "1", b"1", None, [1.0], 10**400, 1j, np.ones(2))],
         (1.0, "good"),
