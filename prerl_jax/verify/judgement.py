@@ -33,7 +33,7 @@ def _number(value: Any) -> float | None:
 
 def _is_bool(value: Any) -> bool:
     """Whether it is one bool, of Python, NumPy or JAX."""
-    return isinstance(value, bool | np.bool_) or (getattr(value, "dtype", None) == bool and np.ndim(value) == 0)
+    return isinstance(value, bool | np.bool_) or (str(getattr(value, "dtype", "")) == "bool" and np.ndim(value) == 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Evaluation reads the verdicts, rewards, answers and formats that a verifier gives, and ends where too many are unknown."""
+"""Evaluation reads what a verifier says: verdicts, rewards, answers, formats. Too many unknown verdicts end it."""
 
 import dataclasses
 

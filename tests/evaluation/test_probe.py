@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from prerl_jax.data import Example
-from prerl_jax.data.problems import Message, Problem
-from prerl_jax.evaluation.answer_formats import filled, write_answer
+from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.probe import probe, require_truncated_is_worst
-from prerl_jax.evaluation.quoted import quoted
 from prerl_jax.verify import (
     UNKNOWN,
     AfterThinking,
@@ -93,40 +91,6 @@ def test_a_choice_in_brackets_is_not_put_into_further_ones(gold, asks):
     assert probed(MultipleChoice(), Problem(answer=gold, **asks)) == ()
 
 
-@pytest.mark.parametrize(
-    ("text", "answer", "first"),
-    [
-        ("is ({answer}).", "(A)", "is (A)."),
-        ("${answer}$", "$7$", "$7$"),
-        (r"\boxed{{answer}}", "{1, 2}", r"\boxed{1, 2}"),
-        ("<<{answer}>>", "(A)", "<<(A)>>"),
-        ("{answer}", "(A)", "(A)"),
-        ("a{answer}a", "aba", "aabaa"),
-        ("({answer})", "()", "(())"),
-    ],
-)
-def test_what_a_format_has_around_an_answer_is_not_doubled(text, answer, first):
-    assert filled(text, answer)[0] == first
-    assert text.replace("{answer}", answer) in filled(text, answer)
-
-
-CODE = ["#### 1. Task", "#### 1) Input", "  #### 2. Output", "#### 任务", "#### **Hint**", "#### Task", "## A ####"]
-
-
-@pytest.mark.parametrize("heading", CODE)
-def test_headings_ask_for_nothing(heading):
-    prompt = f"{heading}\nWrite a program.\n[INST] {heading}"
-    assert write_answer(Problem(prompt, "2"), prompt, Own(None)).responses == ("2",)
-
-
-@pytest.mark.parametrize(
-    "line", ['End with "####".', "Put it after ####", "####", "#### 72", "#### <answer>", "如####2"]
-)
-def test_what_asks_for_an_answer_after_hashes(line):
-    prompt = f"Question?\n{line}\nGo on."
-    assert write_answer(Problem(prompt, "2"), prompt, Own(None)).responses == ("#### 2",)
-
-
 @pytest.mark.parametrize("asks", ["Answer: put code in a block.", 'After "####".', BOX, "<answer> ... </answer>"])
 def test_a_user_s_verifier_that_writes_no_answers_is_not_refused_for_words_of_a_prompt(asks):
     """It may read code, or <reasoning> and <answer> together, which no pattern finds."""
@@ -180,32 +144,6 @@ def test_the_remedy_names_a_format_that_the_verifier_accepts():
 
 def test_what_a_chat_template_adds_is_a_part_of_the_prompt():
     assert probed(BoxedAnswer(), Problem("What is 1+1?", "2"), system=BOX) == ()
-
-
-@pytest.mark.parametrize(
-    ("problem", "response"),
-    [
-        (Problem("1+1=", "2", answer_format="<<{answer}>>"), "<<2>>"),
-        (Problem(f"1+1? {BOX}", "2", answer_format="#### {answer}"), "#### 2"),  # the source knows best
-        (Problem(f"1+1? {BOX}", "2"), r"\boxed{2}"),
-        (Problem(f"1+1? {BOX}", "so\n#### 2"), r"\boxed{2}"),
-        (Problem(f"1+1? {BOX}", r"It is \boxed{2}."), r"\boxed{2}"),
-        (Problem("1+1?", r"It is \boxed{2}."), r"It is \boxed{2}."),
-        (Problem("1+1?", "so\n#### 2"), "so\n#### 2"),
-        (Problem("Question: 1+1?\nAnswer:", "2"), "2"),  # the response begins after it
-        (Problem("Question: 1+0?\nAnswer: 1\n\nQuestion: 1+1?\nAnswer: ", "2"), "2"),
-        (Problem("#### Question\n1+1?", "2"), "2"),  # a heading
-        (Problem("If the answer is not whole, round it.", "2"), "2"),
-        (Problem((Message("user", f"1+1? {BOX}"),), "2"), r"\boxed{2}"),
-    ],
-)
-def test_how_an_answer_is_written(problem, response):
-    prompt = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[0].content
-
-    def silent(problem, response):
-        return 0.0
-
-    assert write_answer(problem, prompt, silent).responses[0] == response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,22 +285,9 @@ def test_truncated_responses_are_compared_with_wrong_ones_of_each_source():
     verify = InProcessVerifier(BySource({"a": BoxedAnswer(), "b": judge}))
     problems = examples(Problem("1+1=", "2", "a"), Problem("1+1=", "2", "b"))
     for order in (problems, problems[::-1]):
-        with pytest.raises(ValueError, match="empty response to a problem of source 'b' -1, .*truncated_reward=-1"):
+        with pytest.raises(ValueError, match=r"empty response to a problem of source 'b' -1, .*truncated_reward=-1"):
             require_truncated_is_worst(order, verify, 0.0)
     require_truncated_is_worst(problems, verify, -1.0)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        (r"\boxed{7}", r"'\boxed{7}'"),
-        ("a\nb\x00", r"'a\nb\x00'"),
-        ("it's", '"it\'s"'),
-        ("\u2028\ud800é", r"'\u2028\ud800é'"),
-    ],
-)
-def test_texts_can_be_copied_from_messages(text, shown):
-    assert quoted(text) == shown
 
 
 def test_numpy_is_not_needed_to_say_a_number():

@@ -204,7 +204,7 @@ def test_a_batch_of_the_wrong_length_or_type(answers, says):
 
 @pytest.mark.parametrize("batch_size", ["8", 0, -1, 2.0, [8]])
 def test_a_batch_size_that_cannot_be(batch_size):
-    with pytest.raises(VerifierError, match="batch_size of .*Many.* is .*; it must be a whole number of 1 or more"):
+    with pytest.raises(VerifierError, match=r"batch_size of .*Many.* is .*; it must be a whole number of 1 or more"):
         InProcessVerifier(Many(batch_size))(PROBLEMS, ["x"] * 3, [False] * 3)
     assert InProcessVerifier(Many(np.int64(2)))(PROBLEMS, ["x"] * 3, [False] * 3).known.all()
 
