@@ -37,7 +37,7 @@ from prerl_jax.runtime.mesh import batch_shards, make_mesh
 from prerl_jax.runtime.state import abstract_critic, abstract_state
 from prerl_jax.trainer.prompts import PromptRecord, record
 from prerl_jax.trainer.stop_tokens import stop_tokens
-from prerl_jax.verify import usable
+from prerl_jax.verify import unused_sources, usable
 
 FEWEST_PARTS = 8
 """The train step splits a batch into at least this many microbatches, if its rows divide evenly. It skips empty ones,
@@ -220,7 +220,13 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
         pad_token=0 if pad is None else pad,
         train=train,
         evaluation=_first_of_each_source(evaluation, config.evaluation.limit),
-        notes=(*stops.notes, *_masked(known, architecture.vocab_size), *train_notes, *evaluation_notes),
+        notes=(
+            *stops.notes,
+            *_masked(known, architecture.vocab_size),
+            *train_notes,
+            *evaluation_notes,
+            *_unused(config, train, evaluation),
+        ),
     )
 
 
@@ -232,6 +238,20 @@ def _first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> t
         if limit is None or counts[example.problem.source] <= limit:
             kept.append(example)
     return tuple(kept)
+
+
+def _unused(config: TrainConfig, train: tuple[Example, ...], evaluation: tuple[Example, ...]) -> list[str]:
+    """A line for the log on each verifier that names sources which no problem has."""
+    other = config.data.evaluation_verifier
+    asked = {"verifier": (config.data.verifier, train if other else (*train, *evaluation))}
+    if other:
+        asked["evaluation_verifier"] = other, evaluation
+    unused = {name: unused_sources(one, [example.problem for example in of]) for name, (one, of) in asked.items()}
+    return [
+        f"data.{name} names sources that no problem has: {', '.join(map(repr, sources))}"
+        for name, sources in unused.items()
+        if sources
+    ]
 
 
 def _masked(known: int, vocab_size: int) -> list[str]:

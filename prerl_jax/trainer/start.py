@@ -116,9 +116,12 @@ def _probed(setup: Setup, verifiers: Verifiers, main: bool) -> tuple[str, ...]:
     """The notes of the probe, on process 0; an error in it is raised on all processes."""
     data = setup.config.data
     with share_errors("the check that the verifier accepts the problems' own answers"):
-        if not (main and data.probe):
+        if not main:
             return ()
-        require_truncated_is_worst(setup.train, verifiers.training, data.truncated_reward)
+        if any(not term.advantage.traits.needs_verdict for phase in setup.phases for term in phase.all_terms):
+            require_truncated_is_worst(setup.train, verifiers.training, data.truncated_reward)
+        if not data.probe:
+            return ()
         asked = (
             ("train", data.verifier, verifiers.training),
             ("evaluation", data.verifier_of_evaluation, verifiers.evaluation),

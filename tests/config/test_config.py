@@ -44,7 +44,7 @@ from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.data import ChainSum, ChatTemplate, ParquetProblems, PlainText
 from prerl_jax.rollout import ContinuousBatching
 from prerl_jax.runtime.mesh import MeshSpec
-from prerl_jax.verify import BoxedAnswer, GSM8KAnswer
+from prerl_jax.verify import AfterThinking, BoxedAnswer, GSM8KAnswer, MathAnswer
 
 CONFIG = TrainConfig(
     name="test",
@@ -201,6 +201,23 @@ class OwnAdvantage:
 def test_parts_that_do_not_fit_together(changes, says):
     with pytest.raises(ValueError, match=says):
         validate(dataclasses.replace(CONFIG, **changes))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"verifier": MathAnswer()}, r"MathAnswer\(.* must run in worker processes.*data\.verify_workers=4"),
+        ({"evaluation_verifier": AfterThinking(MathAnswer())}, "must run in worker processes"),
+        ({"verifier": None}, r"data\.verifier is None, which is no verifier"),
+        ({"verifier": BoxedAnswer}, r"data\.verifier is the class BoxedAnswer"),
+        ({"evaluation_verifier": "BoxedAnswer()"}, r"data\.evaluation_verifier is 'BoxedAnswer\(\)', which is no"),
+    ],
+)
+def test_verifiers_that_a_run_cannot_have(data, says):
+    with pytest.raises(ValueError, match=says):
+        validate(dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **data)))
+    with_workers = dataclasses.replace(CONFIG.data, verifier=MathAnswer(), verify_workers=1)
+    validate(dataclasses.replace(CONFIG, data=with_workers))
 
 
 def test_what_fits_together_passes():

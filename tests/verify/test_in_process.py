@@ -1,5 +1,6 @@
 """Verification in this process: the outcome of everything that a verifier may return or do."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -61,10 +62,14 @@ def test_a_truncated_response_is_wrong_whatever_it_contains_and_is_not_verified(
         (None, Judgement(0.0, "unknown")),
         (Judgement(-3.0, "right", "7"), Judgement(-3.0, "right", "7")),
         (Judgement(np.float64(2), "wrong", "7" * 2000), Judgement(2.0, "wrong", "7" * 1000)),
+        (Judgement(np.array(1), "right", np.str_("7"), np.bool_(True)), Judgement(1.0, "right", "7", True)),
+        (Judgement(True, "right", format_ok=np.array(False)), Judgement(1.0, "right", format_ok=False)),
     ],
 )
 def test_what_a_verifier_may_return(value, judgement):
-    assert one(returns(value)) == judgement
+    found = one(returns(value))
+    assert found == judgement
+    assert {type(field) for field in dataclasses.astuple(found)} <= {float, str, bool, type(None)}
 
 
 @pytest.mark.parametrize(
@@ -101,10 +106,16 @@ def test_any_reward(value):
 
 @pytest.mark.parametrize(
     "arguments",
-    [(float("nan"), "right"), (1e30, "right"), (-1e16, "wrong"), ("1", "right"), (1.0, "good"), (1.0, "right", 7)],
+    [
+        *[(reward, "right") for reward in (float("nan"), 1e30, -1e16, "1", b"1", None, [1.0], 10**400, 1j, np.ones(2))],
+        (1.0, "good"),
+        (1.0, None),
+        *[(1.0, "right", answer) for answer in (7, b"7", ["7"], np.array("7"))],
+        *[(1.0, "right", None, ok) for ok in ("yes", 1, 0.0, np.float32(1), np.array([True]), [])],
+    ],
 )
 def test_a_judgement_that_cannot_be(arguments):
-    with pytest.raises(ValueError, match=r"Judgement\.(reward|verdict|answer) must be"):
+    with pytest.raises(ValueError, match=r"Judgement\.(reward|verdict|answer|format_ok) must be"):
         Judgement(*arguments)
 
 
@@ -177,6 +188,10 @@ def test_a_batch_verifier_gets_many_responses_at_once(batch_size, sizes):
         (None, "returned a NoneType, 'None', and not a sequence of 3"),
         (0.5, "returned a float"),
         ("yes", "returned a str"),
+        (b"yes", "returned a bytes"),
+        ({0.1, 0.2, 0.3}, "returned a set, .* and not a sequence of 3"),
+        ({0: 1.0, 1: 1.0, 2: 1.0}.values(), "returned a dict_values"),
+        (np.array(1.0), "returned a ndarray"),
         ({0: 1.0, 1: 1.0, 2: 1.0}, "returned a dict"),
         (iter([1.0] * 3), "returned a list_iterator"),
         (np.ones((3, 2)), "returned a ndarray"),
@@ -186,6 +201,13 @@ def test_a_batch_verifier_gets_many_responses_at_once(batch_size, sizes):
 def test_a_batch_of_the_wrong_length_or_type(answers, says):
     with pytest.raises(VerifierError, match=says):
         InProcessVerifier(Many(answers=lambda responses: answers))(PROBLEMS, ["x"] * 3, [False] * 3)
+
+
+@pytest.mark.parametrize("batch_size", ["8", 0, -1, 2.0, [8]])
+def test_a_batch_size_that_cannot_be(batch_size):
+    with pytest.raises(VerifierError, match=r"batch_size of .*Many.* is .*; it must be a whole number of 1 or more"):
+        InProcessVerifier(Many(batch_size))(PROBLEMS, ["x"] * 3, [False] * 3)
+    assert InProcessVerifier(Many(np.int64(2)))(PROBLEMS, ["x"] * 3, [False] * 3).known.all()
 
 
 def test_a_batch_may_be_an_array_or_a_tuple():
