@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from prerl_jax.analysis.marked_text import SENTENCE
 from prerl_jax.analysis.openings import Opening
-from prerl_jax.analysis.thought_words import END, FORMULA, HERE, MATHS, NO_STORY, do
+from prerl_jax.analysis.thought_words import END, FORMULA, MATHS, NO_STORY, do
 
 _THIS = r"(?:that|this|it|my (?:\w+ )?answer|the (?:answer|result)|my reasoning)"
 _SLIP = r"(?:mistake|error|slip|flaw|typo)"
@@ -28,8 +29,8 @@ REFLECTION = (
         "clause", "not (?:so |quite |really |entirely )?sure / unsure", r"(?=[^\w\s]| (?:about|if|whether|how|why)\b)"
     ),
     Opening("speaker", "pause / stop", rf"(?=[^\w\s]|{END}| (?:here|and|for a (?:second|moment|minute))\b)"),
-    Opening("clause", "is / are", rf" (?:this|that|it|they|these) (?:really|actually) [^.!?{HERE}]{{1,60}}\?"),
-    Opening("clause", "strange / odd / weird / curious", "(?=[.,!:])"),
+    Opening("clause", "is / are", rf" (?:this|that|it|they|these) (?:really|actually) [^.!?{SENTENCE}]{{1,60}}\?"),
+    Opening("sentence", "strange / odd / weird / curious", "(?=[.!:])"),
     Opening("clause", r"actually(?:,|(?= (?:i|we|no|let|that|this|it|wait)\b))", NO_STORY),
     Opening("clause", r"sorry,? (?:i (?:meant|mean)|that should|it should|no|wrong)\b"),
     Opening(
@@ -52,7 +53,7 @@ REFLECTION = (
     Opening(
         "speaker",
         "added / counted / subtracted / included / used / multiplied / divided / squared / applied",
-        rf" [^.!?{HERE}]{{1,40}}? (?:twice|incorrectly|wrongly|by mistake|too many times|the wrong way)",
+        rf" [^.!?{SENTENCE}]{{1,40}}? (?:twice|incorrectly|wrongly|by mistake|too many times|the wrong way)",
     ),
     Opening(
         "speaker",
@@ -98,12 +99,16 @@ REFLECTION = (
         "clause",
         "is / was / isn't",
         rf" {_THIS}(?: \w+)? (?:right|correct|true|possible|consistent|okay|plausible|enough|valid)"
-        rf"(?! (?:to|angle|triangle|of|for) )(?=[^.!?{HERE}]{{0,40}}\?)",
+        rf"(?! (?:to|angle|triangle|of|for) )(?=[^.!?{SENTENCE}]{{0,40}}\?)",
     ),
     Opening(
-        "clause", "is / are", rf" (?:\S+ ){{1,3}}?(?:allowed|counted|guaranteed|included)\b(?=[^.!?{HERE}]{{0,40}}\?)"
+        "clause",
+        "is / are",
+        rf" (?:\S+ ){{1,3}}?(?:allowed|counted|guaranteed|included)\b(?=[^.!?{SENTENCE}]{{0,40}}\?)",
     ),
-    Opening("clause", "should / shouldn't", rf" (?:it|that|this|the (?:\w+ )?{MATHS}) be(?=[^.!?{HERE}]{{0,60}}\?)"),
+    Opening(
+        "clause", "should / shouldn't", rf" (?:it|that|this|the (?:\w+ )?{MATHS}) be(?=[^.!?{SENTENCE}]{{0,60}}\?)"
+    ),
     Opening("clause", "where", r" did (?:i|we|it|this) go wrong"),
     Opening(
         "clause",
@@ -112,7 +117,7 @@ REFLECTION = (
         rf"|right"
         r"|over-?count\w*|double-?count\w*|overlook\w*|consider|considered|sound right|look right|misread|use|apply"
         r"|account"
-        rf"|include|handle|assume|divide|subtract|add|multiply|actually)(?=[^.!?{HERE}]{{0,80}}\?)",
+        rf"|include|handle|assume|divide|subtract|add|multiply|actually)(?=[^.!?{SENTENCE}]{{0,80}}\?)",
     ),
     Opening(
         "clause",
@@ -164,12 +169,12 @@ VERIFICATION = (
     Opening(
         "speaker",
         "run through / go through / count / compute / calculate / add / do",
-        rf" [^,.!?{HERE}]{{0,40}}?{_AGAIN}",
+        rf" [^,.!?{SENTENCE}]{{0,40}}?{_AGAIN}",
     ),
     Opening(
         "speaker",
         "plug / substitute / put / insert / test / try / differentiate / expand / multiply",
-        rf" [^,.!?{HERE}]{{0,40}}? (?:to|and) (?:see|check|verify|confirm|make sure)",
+        rf" [^,.!?{SENTENCE}]{{0,40}}? (?:to|and) (?:see|check|verify|confirm|make sure)",
     ),
     *do(
         "test",
@@ -225,7 +230,7 @@ VERIFICATION = (
         "clause",
         "does / do",
         rf" (?:this|that|it|they|the \w+|\S+) (?:check out|satisfy|agree with|match|add up|hold|work"
-        rf"|fit)(?=[^.!{HERE}]{{0,60}}\?)",
+        rf"|fit)(?=[^.!{SENTENCE}]{{0,60}}\?)",
     ),
     Opening(
         "clause",

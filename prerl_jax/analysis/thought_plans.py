@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from prerl_jax.analysis.marked_text import SENTENCE
 from prerl_jax.analysis.openings import Opening
-from prerl_jax.analysis.thought_words import CALCULATE, END, FORMULA, HERE, MATHS, NO_STORY, do
+from prerl_jax.analysis.thought_words import CALCULATE, END, FORMULA, MATHS, NO_STORY, do
 
 _AIM = (
     r"(?:find|compute|calculate|determine|figure out|work out|show|prove|solve|get|establish|maximise|minimise|isolate"
@@ -31,7 +32,7 @@ SUBGOAL = (
     Opening(
         "sentence",
         "to (?:find|compute|determine|calculate|get|solve|work out|figure out)",
-        rf" [^,.!?{HERE}]{{1,60}}, (?:we|i|let|first|{CALCULATE})\b{NO_STORY}",
+        rf" [^,.!?{SENTENCE}]{{1,60}}, (?:we|i|let|first|{CALCULATE})\b{NO_STORY}",
     ),
     Opening(
         "speaker",
@@ -42,7 +43,7 @@ SUBGOAL = (
     Opening(
         "speaker",
         "tackle / handle / deal with / find / compute / calculate / simplify / solve / look at / do / work out / count",
-        rf" [^,.!?{HERE}]{{1,40}}? first(?=[^\w\s]|{END})",
+        rf" [^,.!?{SENTENCE}]{{1,40}}? first(?=[^\w\s]|{END})",
     ),
     Opening(
         "sentence",
@@ -94,7 +95,7 @@ SUBGOAL = (
     Opening(
         "anywhere",
         "let(?:'s| me| us)",
-        rf" (?:(?:now|next|also|first) )?{_AIM} {_QUANTITY}(?![^.!?{HERE}]{{0,60}} (?:instead|way|differently)\b)",
+        rf" (?:(?:now|next|also|first) )?{_AIM} {_QUANTITY}(?![^.!?{SENTENCE}]{{0,60}} (?:instead|way|differently)\b)",
     ),
 )
 
@@ -166,12 +167,12 @@ ENUMERATION = (
     Opening("sentence", "listing", " (?:out )?(?:all|each|every|the|them|these)"),
     Opening("clause", "try / trying / test / testing / taking / setting", rf" {_VALUES}"),
     Opening("speaker", "try / test", rf" (?:out )?{_VALUES}"),
-    Opening("sentence", "for / if / when / with", rf" \$?[a-z]{_PARITY}[^.!?{HERE}]{{0,30}}?[,:]"),
+    Opening("sentence", "for / if / when / with", rf" \$?[a-z]{_PARITY}[^.!?{SENTENCE}]{{0,30}}?[,:]"),
     Opening("sentence", "suppose (?:first|next|now|instead) / first suppose / next suppose / assume (?:first|next)"),
     Opening(
         "sentence",
         " / ".join("abcdkmnpqrstxyz"),
-        r"\s?=\s?-?\d+\$?\s?(?::|\u2192|->|(?:gives|yields|works|fails)\b)",
+        r"\s?=\s?-?\d+\$?\s?(?:(?::|\u2192|->)(?!\s*&)|(?:gives|yields|works|fails)\b)",
     ),
     Opening("clause", "the", r" (?:options|possibilities|candidates|choices|possible \w+) (?:are|to check)\b"),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from prerl_jax.analysis.marked_text import SENTENCE
 from prerl_jax.analysis.openings import Opening
-from prerl_jax.analysis.thought_words import CALCULATE, END, HERE, MATHS, NO_STORY, do
+from prerl_jax.analysis.thought_words import CALCULATE, END, MATHS, NO_STORY, do
 
 _APPROACH = (
     r"(?:approach|method|strategy|technique|line of attack|tack|avenue|formulation|proof|perspective|argument|view"
@@ -22,6 +23,7 @@ _BETTER = (
     " / more (?:elegant|direct|efficient|clever|general|systematic)"
 )
 _OTHERS = f"(?:{(_OTHER + ' / ' + _BETTER).replace(' / ', '|')})"
+_ONLY_OURS = rf"(?! of (?:payment|transport|travel)| to the (?!(?:\w+ )?{MATHS}\b))"
 TRANSITION = (
     Opening(
         "clause",
@@ -34,10 +36,10 @@ TRANSITION = (
         "sentence",
         "rather than / instead of",
         r" (?:\w+ )?(?:computing|calculating|counting|solving|expanding|multiplying|adding|guessing|listing|enumerating"
-        rf"|integrating|working|doing|going)(?![^{HERE}]{{0,60}}\b(?:he|she|they|his|her)\b)",
+        rf"|integrating|working|doing|going)(?![^{SENTENCE}]{{0,60}}\b(?:he|she|they|his|her)\b)",
     ),
     Opening("clause", r"what (?:if|about) (?:we|i|using|trying|treating|working)\b", NO_STORY),
-    Opening("clause", "what about / how about", rf" [^.!?{HERE}]{{1,60}}\?"),
+    Opening("clause", "what about / how about", rf" [^.!?{SENTENCE}]{{1,60}}\?"),
     *do(
         "try / consider / use / think about / look at / take / attempt / switch / change",
         rf" (?:\w+ ){{0,2}}?(?:something (?:else|different)|(?:(?:a|an|the) )?{_OTHERS} (?:way|idea|angle|{_APPROACH})"
@@ -48,12 +50,13 @@ TRANSITION = (
         "try / use / count / complete / compute / consider / work / look / think / solve / apply / go / do / take"
         " / write / find"
         " / set / treat / integrate / expand / focus / start",
-        rf" [^.!?{HERE}]{{1,60}}? instead(?=[^\w\s]|{END})",
+        rf" [^.!?{SENTENCE}]{{1,60}}? instead(?=[^\w\s]|{END})",
     ),
+    Opening("clause", f"{_OTHER} / {_BETTER} / new", rf" {_APPROACH}{_ONLY_OURS}"),
     Opening(
-        "anywhere",
-        f"{_OTHER} / {_BETTER}",
-        rf" {_APPROACH}(?! of (?:payment|transport|travel)| to the (?!(?:\w+ )?{MATHS}\b))",
+        "clause",
+        "a / an / the / yet / here / here's / there / there's / using / with / by / via / let(?:'s| us| me) / we / i",
+        rf" (?:(?!(?:he|she|they|his|her|their)\b)[^\s.,:;!?]+ ){{0,6}}?{_OTHERS} {_APPROACH}{_ONLY_OURS}",
     ),
     Opening("anywhere", f"{_BETTER} / alternative", " (?:solution|trick|derivation)"),
     Opening(

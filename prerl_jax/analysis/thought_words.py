@@ -8,8 +8,6 @@ from __future__ import annotations
 from prerl_jax.analysis.marked_text import CAPITAL, SENTENCE
 from prerl_jax.analysis.openings import Opening, Openings, one_of
 
-HERE = SENTENCE
-"""In a class of characters: the end of the sentence, where the mark of the next one is."""
 END = rf"(?:{SENTENCE}|$)"
 
 _CALCULATED = one_of(

@@ -58,6 +58,12 @@ def test_the_labelled_texts():
         ("“Wait, let me check,” said Ann. `wait()` returns 'let me verify'.", {}),
         ("```python\n# Wait, let me check\n```", {}),
         ("WAIT! Let\u2019s verify: İ = 7.", {R: 1, V: 1}),
+        ("Is f even, odd, or neither? The sequence is even, odd, even, odd.", {}),
+        ("Odd. That gives 7.", {R: 1}),
+        ("$n=2$: & 4 \\\\", {}),
+        ("n = 2: 4 works", {E: 1}),
+        ("A coach tries a different strategy.", {}),
+        ("We try a different strategy.", {T: 1}),
         ("", {}),
     ],
 )
@@ -219,8 +225,8 @@ def test_before_and_after():
         thoughts_before_and_after([], ["x"], MINE)
 
 
-def test_counting_takes_time_in_proportion_to_the_text():
-    """No pattern backtracks without end on what models repeat when they break."""
+def test_counting_ends_on_what_broken_models_repeat():
+    """A pattern that backtracks without end would never get through these texts."""
     for piece in (
         "wait ",
         "# \n",
@@ -234,5 +240,5 @@ def test_counting_takes_time_in_proportion_to_the_text():
         "so, ",
         "<a>",
     ):
-        counts = count_thoughts([piece * 3000])
-        assert set(counts) == {thought.name for thought in THOUGHTS}
+        counts = count_thoughts([f"{piece * 3000}\nWait, 7."])
+        assert counts[R] >= 1, piece
