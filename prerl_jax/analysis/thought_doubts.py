@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prerl_jax.analysis.marked_text import SENTENCE
 from prerl_jax.analysis.openings import Opening
-from prerl_jax.analysis.thought_words import END, FORMULA, MATHS, NO_STORY, do
+from prerl_jax.analysis.thought_words import CONTENT, END, FORMULA, MATHS, NO_PLACE, NO_STORY, OBJECT, do
 
 _THIS = r"(?:that|this|it|my (?:\w+ )?answer|the (?:answer|result)|my reasoning)"
 _SLIP = r"(?:mistake|error|slip|flaw|typo)"
@@ -30,6 +30,8 @@ REFLECTION = (
     ),
     Opening("speaker", "pause / stop", rf"(?=[^\w\s]|{END}| (?:here|and|for a (?:second|moment|minute))\b)"),
     Opening("clause", "is / are", rf" (?:this|that|it|they|these) (?:really|actually) [^.!?{SENTENCE}]{{1,60}}\?"),
+    Opening("clause", "one (?:sec|second|moment|minute) / just a (?:sec|second|moment|minute)", r"(?=[,.!:\u2014])"),
+    Opening("clause", "did (?:i|we)", rf" [a-z]+{OBJECT}[^.!?{SENTENCE}]{{1,60}}\?"),
     Opening("sentence", "strange / odd / weird / curious", "(?=[.!:])"),
     Opening("clause", r"actually(?:,|(?= (?:i|we|no|let|that|this|it|wait)\b))", NO_STORY),
     Opening("clause", r"sorry,? (?:i (?:meant|mean)|that should|it should|no|wrong)\b"),
@@ -53,7 +55,7 @@ REFLECTION = (
     Opening(
         "speaker",
         "added / counted / subtracted / included / used / multiplied / divided / squared / applied",
-        rf" [^.!?{SENTENCE}]{{1,40}}? (?:twice|incorrectly|wrongly|by mistake|too many times|the wrong way)",
+        rf"{OBJECT} [^.!?{SENTENCE}]{{1,40}}? (?:twice|incorrectly|wrongly|by mistake|too many times|the wrong way)",
     ),
     Opening(
         "speaker",
@@ -84,7 +86,7 @@ REFLECTION = (
         "speaker",
         "drop / dropped / lost / missed / skipped",
         r" (?:an?|the|one) (?:\w+ )?(?:sign|minus|factor|term|digit|zero|carry|case|step|condition|constraint|negative"
-        r"|possibility|root|solution)s?",
+        rf"|possibility|root|solution)s?{NO_PLACE}",
     ),
     Opening(
         "speaker",
@@ -150,10 +152,10 @@ REFLECTION = (
 )
 
 _CHECKED = (
-    rf"(?! (?:in|out|off)\b)(?!:\s*\$\d)(?=\s*(?:[^\w\s$]|{END})|,? (?:that|this|it|if|whether|again|by|with|how"
-    rf"|against"
-    r"|everything|once|using|quickly|some|what|these|those|we|i|there|both (?:sides|answers|equations)"
-    rf"|for (?!his|her|my|a)\w+|(?:the|my|our|your|its|each|all) (?:[\w-]+ ){{0,2}}?{MATHS}|[a-z]\s?[=<>+])\b)"
+    rf"(?! (?:in|out|off)\b)(?!:\s*\$\d)(?=\s*(?:[^\w\s$]|{END})|,? (?:(?:this|it|again|how|against|everything|once"
+    rf"|using|quickly|some|these|those|we|i|there|both (?:sides|answers|equations)"
+    rf"|(?:all|each|its|my|our|the|your) (?:[\w-]+ ){{0,2}}?{MATHS}\b{NO_PLACE}|[a-z]\s?[=<>+])\b"
+    rf"|that(?=[^\w\s]|{END})|(?:by|for|if|that|what|whether|with)\b(?! (?:her|his|my)\b){CONTENT}))"
 )
 _CHECK = (
     "check / recheck / re-check / verify / re-verify / confirm / validate / make sure / make certain / ensure"
@@ -169,7 +171,7 @@ VERIFICATION = (
     Opening(
         "speaker",
         "run through / go through / count / compute / calculate / add / do",
-        rf" [^,.!?{SENTENCE}]{{0,40}}?{_AGAIN}",
+        rf"(?: |{OBJECT}[^,.!?{SENTENCE}]{{0,40}}?){_AGAIN}",
     ),
     Opening(
         "speaker",
@@ -215,7 +217,11 @@ VERIFICATION = (
         "plug / plugging / plugged / substitute / substituting",
         r" (?:\S+ ){0,4}?(?:back|into the original)",
     ),
-    Opening("clause", "this / that / which", " (?:confirms|verifies|validates|is consistent with|agrees with|matches)"),
+    Opening(
+        "clause",
+        "this / that / which",
+        rf" (?:confirms|verifies|validates|is consistent with|agrees with|matches){OBJECT}",
+    ),
     Opening(
         "clause",
         "it is / it's / one / you",
@@ -224,7 +230,7 @@ VERIFICATION = (
     Opening(
         "clause",
         "this / that / it / which / everything / the answer / all",
-        rf" (?:checks out|adds up|matches|agrees|works)(?=[^\w\s]| (?:with|to)\b|{END})",
+        rf" (?:checks out|adds up|matches|agrees|works)(?:(?=[^\w\s]|{END})| (?:for|to|with){OBJECT})",
     ),
     Opening(
         "clause",

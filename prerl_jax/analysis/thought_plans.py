@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from prerl_jax.analysis.marked_text import SENTENCE
 from prerl_jax.analysis.openings import Opening
-from prerl_jax.analysis.thought_words import CALCULATE, END, FORMULA, MATHS, NO_STORY, do
+from prerl_jax.analysis.thought_words import CALCULATE, END, FORMULA, MATHS, NO_PLACE, OBJECT, WE, do
 
-_AIM = (
-    r"(?:find|compute|calculate|determine|figure out|work out|show|prove|solve|get|establish|maximise|minimise|isolate"
-    r"|eliminate|express|simplify|rewrite|evaluate|bound)"
-)
-_QUANTITY = rf"(?:(?:the|how|all|what|which|each|both|x|y|whether|that|for|who|our|its)\b|{FORMULA})"
 _NEED = (
     r"(?:'ll| will|'re|'m| are| am)?(?: (?:now|then|first|next|just|only|still|also))?"
     r" (?:need|have|want|would like|are trying|trying|ought|aim|intend|wish)"
+)
+_THING = rf"(?:\**\s*\$?\d[\d.,]*%?(?: [a-z-]+){{0,3}}(?:[.,;!]|\s*{END}))"
+_AIM = (
+    "(?:find|compute|calculate|determine|figure out|work out|show|prove|solve|get|establish|maximise|minimise|isolate"
+    rf"|eliminate|express|simplify|rewrite|evaluate|bound|know){OBJECT}"
 )
 _GOAL = r"(?:sub-?goal|goal|aim|plan|strategy|objective|task)"
 SUBGOAL = (
     Opening("anywhere", "step", rf" (?:\d+|one|two|three|four|five)(?:(?=[:.,)*\u2014])|(?= ?[-\u2013\u2014(]){END})"),
     Opening("sentence", "step", r" (?:\d+|one|two|three|four|five)(?! (?:and|is(?! to)|we|was|gives|shows|of|from)\b)"),
-    Opening("sentence", "part / stage / phase", r" (?:\d|one|two|three|i|ii|iii|a|b)\s?:"),
+    Opening("sentence", "part / stage / phase", rf" (?:\d|one|two|three|i|ii|iii|a|b)\s?:(?!{_THING})"),
     Opening(
         "sentence",
         "first / firstly / second / secondly / third / thirdly / next / finally / first of all / next up / to begin"
         " / to start / to begin with / to start with / before (?:anything else|that|doing this)"
         " / to do (?:this|that|so)",
-        rf",? (?:(?:we|i){NO_STORY}|we'll|i'll|let|let's|lets|{CALCULATE}|to {CALCULATE})\b",
+        rf",?{WE} {CALCULATE}",
     ),
     Opening("sentence", "first things first"),
-    Opening("sentence", "then", rf",? (?:we (?:find|compute|calculate|determine|solve)|{CALCULATE})\b"),
+    Opening("sentence", "then", rf",? (?:we )?{CALCULATE}"),
     Opening(
         "sentence",
         "to (?:find|compute|determine|calculate|get|solve|work out|figure out)",
-        rf" [^,.!?{SENTENCE}]{{1,60}}, (?:we|i|let|first|{CALCULATE})\b{NO_STORY}",
+        rf"{OBJECT} [^,.!?{SENTENCE}]{{1,60}},(?: first,?)?{WE} {CALCULATE}",
     ),
     Opening(
         "speaker",
@@ -64,8 +64,10 @@ SUBGOAL = (
         rf"(?: \w+)? {_GOAL}(?: here| now)? is (?::|now|to (?:\w+ )?(?:{CALCULATE}|maximi[sz]e|minimi[sz]e|reach"
         rf"|get|work (?:backwards?|out|with)))",
     ),
-    Opening("clause", "plan / roadmap / outline / strategy / goal / subgoal / subgoals / sub-goals?", r"\s?:"),
-    Opening("clause", "the / my / our", rf" {_GOAL}\s?:"),
+    Opening(
+        "clause", "plan / roadmap / outline / strategy / goal / subgoal / subgoals / sub-goals?", rf"\s?:(?!{_THING})"
+    ),
+    Opening("clause", "the / my / our", rf" {_GOAL}\s?:(?!{_THING})"),
     Opening(
         "clause",
         "what we / what i / all we / what / what's",
@@ -88,14 +90,14 @@ SUBGOAL = (
     Opening(
         "anywhere",
         f"we{_NEED} / i{_NEED}",
-        rf" to (?:first )?(?:know|{_AIM} (?!(?:out )?(?:his|her|their|my|him|to|on|off)\b))",
+        rf" to (?:first )?{_AIM}(?! (?:out )?(?:his|her|their|my|him|to|on|off)\b)",
     ),
-    Opening("anywhere", f"we{_NEED} / i{_NEED}", " the (?:total|value|sum|length|area|number|probability|slope)"),
-    Opening("anywhere", "we / i", rf" (?:must|should|now) (?:first |now )?{_AIM} {_QUANTITY}"),
+    Opening("anywhere", f"we{_NEED} / i{_NEED}", rf" the{OBJECT}"),
+    Opening("anywhere", "we / i", rf" (?:must|should|now) (?:first |now )?{_AIM}(?! (?:it|that|them|this)\b)"),
     Opening(
         "anywhere",
         "let(?:'s| me| us)",
-        rf" (?:(?:now|next|also|first) )?{_AIM} {_QUANTITY}(?![^.!?{SENTENCE}]{{0,60}} (?:instead|way|differently)\b)",
+        rf" (?:(?:now|next|also|first) )?{_AIM}(?! (?:it|that|them|this)\b)(?![^.!?{SENTENCE}]{{0,60}} (?:instead|way|differently)\b)",
     ),
 )
 
@@ -118,11 +120,11 @@ _EACH = (
 )
 _PARITY = r"(?: is (?:even|odd|positive|negative|zero|prime|not)\b|\s?[<>\u2264\u2265]|\s?=\s?-?\d)"
 ENUMERATION = (
-    Opening("anywhere", "case", rf" {_NUMBER}(?=\s*[:)\u2014])"),
+    Opening("anywhere", "case", rf" {_NUMBER}(?=\s*[:)\u2014])(?!\s*:{_THING})"),
     Opening(
         "sentence",
         "case",
-        rf" {_NUMBER},?(?! (?:of|weighs|is labelled|holds|contains|costs|has)\b)(?=\W)",
+        rf" {_NUMBER},?(?! (?:of|weighs|is labelled|holds|contains|costs|has)\b)(?=\W)(?!\s*:{_THING})",
     ),
     Opening("speaker", "two / three / four / five / several", r" (?:\w+ )?(?:cases|possibilities|scenarios)(?! of\b)"),
     Opening("sentence", "in case", rf" {_NUMBER}[,:]"),
@@ -152,17 +154,9 @@ ENUMERATION = (
         "proceed / argue / work / go / split / break / divide / distinguish",
         r" (?:\w+ ){0,2}?(?:(?:by|into|between) )?(?:\w+ )?cases",
     ),
-    Opening(
-        "speaker",
-        "list / tabulate / write out / write down / write",
-        r" (?:out |down )?(?:all|each|every|them|some|both|these|those|pairs|possible|the (?:possible|first|factors"
-        r"|pairs)"
-        r"|what)(?! (?:in terms|as)\b)",
-    ),
     *do(
-        "list / tabulate / write out",
-        r" (?:out )?(?:all|each|every|the (?:possible|factors|divisors|multiples|pairs|primes|first"
-        r"|squares))(?! (?:his|her|my)\b)",
+        "list / tabulate / write out / write down / write",
+        rf"(?= (?:out |down )?(?:all|both|each|every|pairs|possible|some|them|the|these|those|what)\b)(?!.{{0,20}} (?:in terms|as)\b){OBJECT}(?![^.!?{SENTENCE}]{{0,40}}?(?!{NO_PLACE}) )",
     ),
     Opening("sentence", "listing", " (?:out )?(?:all|each|every|the|them|these)"),
     Opening("clause", "try / trying / test / testing / taking / setting", rf" {_VALUES}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prerl_jax.analysis.marked_text import SENTENCE
 from prerl_jax.analysis.openings import Opening
-from prerl_jax.analysis.thought_words import CALCULATE, END, MATHS, NO_STORY, do
+from prerl_jax.analysis.thought_words import CALCULATE, DEED, END, MATHS, NO_STORY, OBJECT, WE, do
 
 _APPROACH = (
     r"(?:approach|method|strategy|technique|line of attack|tack|avenue|formulation|proof|perspective|argument|view"
@@ -31,7 +31,7 @@ TRANSITION = (
         NO_STORY,
     ),
     Opening("clause", r"however(?! (?:many|much|long|often|far|big|large|small|hard|fast|you)\b)", NO_STORY),
-    Opening("sentence", rf"instead,? (?:we|i|let|let's|{CALCULATE})\b", NO_STORY),
+    Opening("sentence", rf"instead,?{WE} {CALCULATE}"),
     Opening(
         "sentence",
         "rather than / instead of",
@@ -50,12 +50,19 @@ TRANSITION = (
         "try / use / count / complete / compute / consider / work / look / think / solve / apply / go / do / take"
         " / write / find"
         " / set / treat / integrate / expand / focus / start",
-        rf" [^.!?{SENTENCE}]{{1,60}}? instead(?=[^\w\s]|{END})",
+        rf"{OBJECT} [^.!?{SENTENCE}]{{1,60}}? instead(?=[^\w\s]|{END})",
     ),
+    Opening("clause", "let(?:'s| us| me)", rf"(?! (?:{DEED})\b) [^.!?{SENTENCE}]{{1,60}}? instead(?=[^\w\s]|{END})"),
+    Opening("clause", "new / fresh", rf" (?:{_APPROACH}|idea|plan|angle)(?=[,:.!])"),
     Opening("clause", f"{_OTHER} / {_BETTER} / new", rf" {_APPROACH}{_ONLY_OURS}"),
     Opening(
         "clause",
-        "a / an / the / yet / here / here's / there / there's / using / with / by / via / let(?:'s| us| me) / we / i",
+        "a / an / the / yet",
+        rf" (?:whole |much |completely |far |totally ){{0,2}}{_OTHERS} {_APPROACH}{_ONLY_OURS}",
+    ),
+    Opening(
+        "clause",
+        "here / here's / there / there's / using / with / by / via / let(?:'s| us| me) / we / i",
         rf" (?:(?!(?:he|she|they|his|her|their)\b)[^\s.,:;!?]+ ){{0,6}}?{_OTHERS} {_APPROACH}{_ONLY_OURS}",
     ),
     Opening("anywhere", f"{_BETTER} / alternative", " (?:solution|trick|derivation)"),
@@ -112,8 +119,8 @@ BACKTRACKING = (
     Opening(
         "clause",
         _ASIDE,
-        r" (?:isn't|wasn't|can't be|cannot be|couldn't be|doesn't (?:look|seem|sound)) (?:right|correct|true"
-        r"|possible|working)",
+        r" (?:can't be(?=[^\w\s])|(?:isn't|wasn't|can't be|cannot be|couldn't be|doesn't (?:look|seem|sound)) (?:right|correct|true"
+        r"|possible|working))",
     ),
     Opening(
         "clause",
@@ -159,7 +166,7 @@ BACKTRACKING = (
     *do(
         "start (?:over|again|afresh|anew|fresh|from scratch|from the (?:beginning|top)) / begin (?:anew|again)"
         " / restart / backtrack / rewind",
-        NO_STORY,
+        rf"(?! (?:at|in|on) ){NO_STORY}",
     ),
     *do("try again", rf"(?=[^\w\s]| (?:with|from|using|but)\b|\s*{END})"),
     *do(
@@ -189,7 +196,7 @@ BACKTRACKING = (
     *do(
         "throw / toss / set / put / leave", rf" (?:this|that|it|the \w+) (?:out|away|aside)(?=[^\w\s]| and\b|\s*{END})"
     ),
-    Opening("clause", _SCRAP, rf" (?:that|this){_SCRAPPED}"),
+    Opening("clause", _SCRAP, rf" (?:that|this|(?:my|the) (?:last|previous) \w+){_SCRAPPED}"),
     Opening("speaker", _SCRAP, rf" (?:that|this|it|the \w+){_SCRAPPED}"),
     Opening("speaker", "undo / step back and undo / retract / revert", " (?:that|this|it|the|my)"),
     Opening("clause", "never mind(?! the) / nevermind / backtracking"),

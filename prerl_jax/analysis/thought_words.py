@@ -15,7 +15,7 @@ _CALCULATED = one_of(
     "|subtract|divid|add|miss|overlook|ignor|ask|simplifi|swap|conver|expand|requir|expect|includ|doubl"
 )
 _STATE = r" (?:late|closed|open|full|empty|sold|gone|sick|tired|hungry|broken|cheaper|given|able|too)"
-_DEED = (
+DEED = (
     one_of(
         "went|drove|bought|sold|gave|took|ate|ran|paid|spent|left|kept|won|began|lost|met|rode|swam|flew"
         "|built|sent|drank|slept|threw|caught|fed|brought|said|grew|hid|wore|felt|had to|walk|drive|buy|sell"
@@ -38,7 +38,7 @@ NO_STORY = (
     rf"(?!,?{CAPITAL}(?!{_FORMAL}\b)[a-z]{{2}}"
     rf"|,? (?:(?:\d+ )?{_PEOPLE}|[a-z]+'s (?:mother|father|brother|sister|friend)"
     rf"|(?:(?:{_DETERMINER}|\d+) (?:[a-z-]+ ){{0,3}}?)?"
-    rf"(?:{_DEED}|(?=[a-z]{{3,}}ed\b)(?!{_CALCULATED}\w*ed\b)[a-z]+))\b)"
+    rf"(?:{DEED}|(?=[a-z]{{3,}}ed\b)(?!{_CALCULATED}\w*ed\b)[a-z]+))\b)"
 )
 """Follows what may open a thought: no person and no deed comes next, as in "However, he" or "First, the baker sold"."""
 
@@ -56,19 +56,47 @@ MATHS = (
     r"|multiplication|division|addition|subtraction|decimals?|area|volume|parts?)"
 )
 """What a calculation is about."""
-FORMULA = r"(?=[\d$\\(|-]|[a-z]\s?[=(<>+*/^-])"
-"""The beginning of a number or of a formula."""
-CALCULATE = (
-    r"(?:find|compute|calculate|determine|solve|simplify|add|subtract|multiply|divide|convert|count|factor|factorise"
-    r"|expand|rewrite|express|set (?:up|the|each|both|it|x|y|f)|write|note|notice|observe|identify|define|isolate"
-    r"|evaluate"
-    r"|substitute|plug|work out|figure out|use|apply|look at|consider|recall|check|draw|list|square|sum|estimate"
-    r"|understand"
-    r"|differentiate|integrate|prove|show|establish|translate|reduce|combine|collect|distribute|label"
-    r"|denote|test|handle|treat|derive|pin down|get the (?:total|value|cost|number)|deal with|model|bound|normalise"
-    r"|take the (?:log|derivative|square|sum|difference|product|limit|gradient|determinant))"
+_GOES_ON = "(?:and|as|by|for|from|in|into|is|minus|modulo|of|per|percent|plus|times|to|ways?|cases?|has|have|are|divides?|gives?)"
+FORMULA = rf"(?=-?\d[\d.,]*+(?! ?(?!{_GOES_ON}\b)[a-z]{{3,}})|[$\\(|-]|[a-z]\s?[=(<>+*/^-]|[b-hj-z]\b)"
+"""The beginning of a number or of a formula; a number of things, as in "40 chairs", is none."""
+_QUANTITY = (
+    "complement|constants?|coefficient|age|amount|balance|capacity|circumference|cost|debt|diameter|distance|duration|earnings|efficiency|expenses|fare"
+    "|fee|height|income|interest|least|length|loss|mass|maximum|mean|median|minimum|most|pace|payment|percent|price"
+    "|profit|radius|rate|revenue|savings|score|share|size|slope|smallest|largest|greatest|speed|savings|spending|tax"
+    "|temperature|time|velocity|wage|weight|width|distribution|variables?|notation|generality|triangles?|circles?|points?|lines?|pairs?"
+    "|primes?|divisors?|multiples?|squares?|integers?|ways?|options?|possibility|possibilities|subsets?|triples?|outcomes?|combinations?|permutations?|powers?|sequences?|series|sets?|graphs?|gradient|vectors?|intersections?|coordinates?|axis|recurrence|induction|contradiction|thing|edges?|sides?|diagonals?|tangent|chords?|gcd|lcm|logs?|logarithms?|approach|method|idea|strategy|bases?|rows?|columns?|modulus|residues?"
 )
-"""What one does in a calculation."""
+OBJECT = (
+    rf"(?= (?:(?:out|up|down|at|for|into|by|with|on|over) )?(?:{FORMULA}|(?:how|if|it|that|them|these|this|those|what|when|where|whether|who|all of|both|everything|each)\b"
+    rf"|(?:(?!(?:his|her|their|your|to|and)\b)[\w'-]+,? ){{0,4}}?(?:{MATHS}|{one_of(_QUANTITY)})\b"
+    rf"|[^.!?{SENTENCE}]{{0,80}}?(?:[=+\u00d7\u00f7^\\]|\d/\d)))"
+)
+"""Follows a verb of everyday life, and makes it one of a calculation: a mathematical object comes next."""
+CONTENT = (
+    rf"(?=[^.!?{SENTENCE}]{{0,80}}?(?:[\d=$\\^<>]|\b(?:{MATHS}|{one_of(_QUANTITY)}|consistent|constant|correct|divisible"
+    rf"|even|fits?|holds?|i|it|makes? sense|numerically|odd|prime|right|satisf\w+|these|this|those|true|we|works?|x|y|n|definition|injective|converges)\b))"
+)
+"""Follows a verb of checking: the sentence says something of mathematics, or of the work so far."""
+NO_PLACE = rf"(?! (?:at|behind|from|in|inside|near|off|on|under) (?:a|an|her|his|my|our|the|their|your) (?!(?:\w+ )?{MATHS}\b))"
+"""Follows a mathematical object: it is none in the world, as "the sign on the highway" is."""
+_THINK = (
+    "bound|break|calculate|compare|compute|consider|convert|deal with|define|denote|derive|determine|differentiate"
+    "|divide|eliminate|establish|estimate|evaluate|expand|express|factor|factorise|factorize|figure out|identify|integrate|isolate"
+    "|maximise|maximize|minimise|minimize|multiply|normalise|note|notice|observe|prove|recall|reduce|rewrite|simplify"
+    "|solve|substitute|subtract|think|translate|understand|work out|parametrize|rearrange|set up|verify|restate|justify|clarify|pin down"
+)
+_HANDLE = (
+    "add|apply|check|collect|combine|count|distribute|draw|find|get|give|handle|have|know|label|list|look|model|need"
+    "|plug|show|square|sum|take|test|treat|use|want|write|set|work|do|start|look at|go|split|tackle|name|sketch|make|see|try|deal|put|group|place"
+)
+CALCULATE = rf"(?:{one_of(_THINK)}\b|{one_of(_HANDLE)}\b{OBJECT})"
+"""What one does in a calculation: a verb of thought, or one of everyday life with a mathematical object."""
+
+WE = (
+    "(?: (?:we|i|let's|lets|let us|let me)(?:'ll| will| can| could| must| should| may| have to| need to| want to| now| just| also"
+    "| first| then| try to| instead| simply)*| to)?"
+)
+"""Who acts: the speaker, or nobody in an order."""
 
 
 def do(verbs: str, then: str = "") -> Openings:
