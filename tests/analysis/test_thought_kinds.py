@@ -83,7 +83,7 @@ def test_where_thoughts_are():
 
 def places_of(text, opening):
     """The sentences of a text in which an opening is, found with one regular expression after the other."""
-    speaker = SPEAKER.replace("(let", "(?:let", 1)
+    speaker = SPEAKER.replace("(?P<speaker>", "(?:", 1)
     after = {
         "sentence": rf"[{MARKS['sentence']}]{LEADING}",
         "clause": rf"[{MARKS['clause']}]{LEADING}",
