@@ -19,18 +19,18 @@ REFLECTION = (
     Opening("clause", "hang on / hold (?:it|on|up)", rf"(?= a (?:bit|minute|moment|sec|second)\b|\s*[^\w\s]|\s*{END})"),
     Opening(
         "clause",
-        "eh / er / hm / hmm / hmmm / huh / oops / uh / um / whoa",
+        "hm / hmm / hmmm / huh / oops / uh / whoa",
     ),
     Opening(
         "clause",
-        "careful[,:!] / hold your horses / my mistake",
+        "hold your horses / my mistake",
     ),
     Opening("clause", "not (?:really |so )?sure", r"(?=[^\w\s]| (?:about|how|if|whether)\b)"),
-    Opening("speaker", "pause / stop", rf"(?=[^\w\s]|{END}| (?:and|here)\b)"),
-    Opening("clause", "are / is", rf" (?:it|that|they|this) (?:really|actually) [^.!?{SENTENCE}]{{1,60}}\?"),
+    Opening("speaker", "pause", rf"(?=[^\w\s]|{END}| (?:and|here)\b)"),
+    Opening("clause", "is", rf" (?:it|that|they|this) (?:really|actually) [^.!?{SENTENCE}]{{1,60}}\?"),
     Opening("clause", "one (?:minute|moment|sec|second)", r"(?=[,.!:\u2014])"),
     Opening("clause", "did (?:i|we)", rf" [a-z]+{OBJECT}[^.!?{SENTENCE}]{{1,60}}\?"),
-    Opening("sentence", "odd / strange", "(?=[.!:])"),
+    Opening("sentence", "odd", "(?=[.!:])"),
     Opening("clause", r"actually(?:,|(?= (?:i|it|let|no|that|this|wait|we)\b))", NO_STORY),
     Opening("clause", r"sorry,? (?:i (?:meant|mean)|no|wrong)\b"),
     Opening(
@@ -39,19 +39,20 @@ REFLECTION = (
         f" (?:second thoughts?|(?:closer|further) (?:inspection|look|reflection)|reflection(?=,)){NO_STORY}",
     ),
     *do(
-        "double back / look again / reconsider / rethink / think again",
+        "double back / reconsider / rethink / think again",
         NO_STORY,
     ),
-    *do(
-        "go over / reread",
+    Opening(
+        "speaker",
+        "reread",
         rf"(?= (?:carefully|it|that|this)\b|[^\w\s]| (?:my|that|the|this) (?:\w+ )?{MATHS}\b)",
     ),
-    *do("take (?:a second|another) look", r"(?! at (?:a|her|his|their)\b)"),
-    *do("think (?:about (?:it|that|this) )?(?:again|harder|more carefully)"),
+    Opening("speaker", "take (?:a second|another) look", r"(?! at (?:a|her|his|their)\b)"),
+    Opening("speaker", "think (?:about (?:it|that|this) )?(?:again|harder|more carefully)"),
     Opening("speaker", "be (?:more |very )?careful"),
     Opening(
         "speaker",
-        "added / counted / divided / included / multiplied / used",
+        "added",
         f"{OBJECT} [^.!?{SENTENCE}]{{1,40}}? (?:twice)",
     ),
     Opening(
@@ -61,49 +62,48 @@ REFLECTION = (
     ),
     Opening(
         "speaker",
-        "confused / keep mixing / misinterpreted / misread / mixed up",
+        "keep mixing / misinterpreted / misread / mixed up",
         rf"(?= (?:my|that|the|this) (?:\w+ )?{MATHS}\b|[^\w\s]| (?:as|it|sine|up|x)\b|{END})",
     ),
     Opening(
         "speaker",
-        "overlook / overlooked",
+        "overlooked",
         rf"(?! (?:his|her|the (?!(?:\w+ )?{MATHS}\b)))",
     ),
-    Opening("speaker", "took / used", rf" the wrong (?:\w+ )?{MATHS}"),
     Opening(
         "speaker",
-        "suspect / think",
+        "think",
         rf" (?:there is|there may be|there's) an? (?:\w+ )?{_SLIP}",
     ),
     Opening(
         "speaker",
-        "drop / dropped / lost / missed",
+        "dropped",
         r" (?:an?|one|the) (?:\w+ )?(?:carry|case|condition|constraint|digit|factor|minus|negative"
         f"|possibility|root|sign|solution|step|term|zero)s?{NO_PLACE}",
     ),
     Opening(
         "speaker",
-        "forgot / forgotten",
+        "forgot",
         rf" (?:about |to (?:\w+ )?)?(?:carry|account|the (?:\w+ )?{MATHS}|(?:add|check|consider|convert"
         "|count|divide|flip|include|multiply|square|subtract|take|use)(?= (?:by|back|(?:a|all|an|both"
         rf"|in|one|that|the|this) (?:\w+ )?{MATHS}|it)\b| {FORMULA}|[^\w\s]))",
     ),
     Opening(
         "clause",
-        "is / isn't / was",
+        "is",
         rf" {_THIS}(?: \w+)? (?:consistent|correct|enough|okay|possible|right|true|valid)(?! (?:angle"
         rf"|for|of|to|triangle) )(?=[^.!?{SENTENCE}]{{0,40}}\?)",
     ),
     Opening(
         "clause",
-        "are / is",
+        "is",
         rf" (?:\S+ ){{1,3}}?(?:allowed|counted|included)\b(?=[^.!?{SENTENCE}]{{0,40}}\?)",
     ),
     Opening("clause", "should", rf" (?:it|that|this|the (?:\w+ )?{MATHS}) be(?=[^.!?{SENTENCE}]{{0,60}}\?)"),
     Opening("clause", "where", " did (?:i|it|this|we) go wrong"),
     Opening(
         "clause",
-        "am / are / did / do / does / have",
+        "am / are / did / does",
         rf" (?:{_THIS}|i|we) (?:\w+ )?(?:make sense|miss(?:ed|ing)?|sure|forget|forgot|forgotten"
         r"|forgetting|right|over-?count\w*|double-?count\w*|overlook\w*|consider|misread|use|account"
         rf"|include|handle|divide|subtract|add|multiply|actually)(?=[^.!?{SENTENCE}]{{0,80}}\?)",
@@ -116,19 +116,18 @@ REFLECTION = (
     ),
     Opening(
         "clause",
-        "it / my / that / the / this / which",
+        "that",
         r"(?: (?:answer|result))?(?: is| looks| seems|'s) (?:\w+ )?(?:too (?:easy|good|high|large|low"
         rf"|simple|small)|strange|off)(?=[.?!,;:]| (?:because|given|since|though|to me)\b|\s*{END})",
     ),
-    Opening("clause", "that", r"(?: looks| seems|'s) (?:\w+ )?odd(?=[.,:!])"),
     Opening("clause", "my", " (?:count|sum|total) (?:is|must be|seems|was) (?:off|wrong)"),
-    Opening("clause", "that / this / which", " contradicts (?:what|my|our|the (?:first|previous))"),
+    Opening("clause", "that", " contradicts (?:what|my|our|the (?:first|previous))"),
     Opening(
         "anywhere",
         "i(?:'m| am)",
         " (?:(?:a bit|getting|not|really|so|still) ){0,2}(?:confused|overcomplicating|sure)(?! (?:which))",
     ),
-    Opening("clause", "i found / i see / there (?:is|must be) / there's", rf" (?:an?|my|the) (?:\w+ )?{_SLIP}"),
+    Opening("clause", "i see", rf" (?:an?|my|the) (?:\w+ )?{_SLIP}"),
     Opening("anywhere", "i doubt"),
 )
 
@@ -147,15 +146,16 @@ VERIFICATION = (
     Opening("speaker", "see (?:if|whether)"),
     Opening(
         "speaker",
-        "add / calculate / compute / count / do / go through / run through",
+        "run through",
         f"(?: |{OBJECT}[^,.!?{SENTENCE}]{{0,40}}?){_AGAIN}",
     ),
     Opening(
         "speaker",
-        "multiply / plug / put / substitute / test / try",
+        "plug / test",
         f" [^,.!?{SENTENCE}]{{0,40}}? (?:to|and) (?:check|confirm|make sure|see|verify)",
     ),
-    *do(
+    Opening(
+        "speaker",
         "test",
         r" (?:this|that|it|the (?:answer|claim|formula|result)|our \w+|my \w+)(?=[^\w\s]| (?:against"
         rf"|by|for|in|on|out|with)\b|{END})",
@@ -168,7 +168,7 @@ VERIFICATION = (
     Opening("clause", "to be (?:safe|sure),"),
     Opening(
         "clause",
-        "check / quick check / sanity check / verification / verify",
+        "check / quick check / sanity check / verification",
         r"\s?:(?!\s*\$\d)",
     ),
     Opening(
@@ -180,11 +180,11 @@ VERIFICATION = (
         "clause",
         "as a (?:(?:final|quick|sanity) )?(?:check|test) / for a (?:(?:final|quick|sanity) )?check",
     ),
-    Opening("clause", "a quick check / quick check", " (?:confirms|of|on|shows|that)"),
+    Opening("clause", "a quick check", " (?:confirms|of|on|shows|that)"),
     Opening("anywhere", "sanity[- ]check"),
     Opening(
         "clause",
-        "our / the / this",
+        "the",
         r" (?:answer|claim|formula|result|solution) (?:checks out|is)(?: \w+)? (?:confirmed|consistent"
         "|verified)",
     ),
@@ -195,33 +195,28 @@ VERIFICATION = (
     ),
     Opening(
         "clause",
-        "that / this / which",
+        "this / which",
         f" (?:agrees with|confirms|matches|verifies){OBJECT}",
     ),
     Opening(
         "clause",
-        "it is / it's / one / you",
+        "it is",
         r"(?: (?:easy|simple) to| can| may)(?: \w+)? (?:check|confirm|verify)",
     ),
     Opening(
         "clause",
-        "all / everything / it / that / the answer / this / which",
+        "it / this / which",
         rf" (?:agrees|checks out|matches|works)(?:(?=[^\w\s]|{END})| (?:for|to|with){OBJECT})",
     ),
     Opening(
         "clause",
-        "do / does",
+        "does",
         r" (?:this|that|it|they|the \w+|\S+) (?:add up|check out|hold|match|satisfy|work)"
         rf"(?=[^.!{SENTENCE}]{{0,60}}\?)",
     ),
     Opening(
         "clause",
-        "both (?:methods|ways)",
-        " (?:agree|give|match)",
-    ),
-    Opening(
-        "clause",
-        "it / that / this / we / which",
+        "this",
         " (?:also )?(?:gets?|gives?|yields?) the same (?:answer|number|result|thing|value)",
     ),
     Opening("clause", "indeed", rf",? {FORMULA}"),

@@ -19,8 +19,7 @@ SUBGOAL = (
     Opening("sentence", "part", rf" (?:\d|one|two|three|i|ii|a|b)\s?:(?!{_THING})"),
     Opening(
         "sentence",
-        "before (?:anything else|that) / finally / first / firstly / next / next up / second"
-        " / secondly / third / to begin / to start",
+        "before (?:anything else|that) / finally / first / next / next up / second / to begin / to start",
         rf",?{WE} {CALCULATE}",
     ),
     Opening("sentence", "first things first"),
@@ -32,23 +31,23 @@ SUBGOAL = (
     ),
     Opening(
         "speaker",
-        "define the variables / set the goal / set up / start by / start with",
+        "define the variables / set the goal / start by / start with",
     ),
     Opening("speaker", "first", f" (?:need|want|{CALCULATE}|(?!thing)[a-z]+ing)"),
     Opening(
         "speaker",
-        "calculate / compute / count / do / find / handle / look at / simplify / solve / tackle / work out",
+        "find / tackle",
         rf" [^,.!?{SENTENCE}]{{1,40}}? first(?=[^\w\s]|{END})",
     ),
     Opening(
         "sentence",
-        "begin / beginning / start",
+        "start",
         rf" (?:by|with) (?:the (?:\w+ )?{MATHS}\b|(?:calculat|comput|convert|count|determin|factor|find"
         "|isolat|list|not|solv|work|writ)ing)",
     ),
     Opening(
         "clause",
-        "my / our / the",
+        "our / the",
         " (?:final|first|key|last|next|remaining|second) (?:goal|job|move|step|sub-?problem|thing)(?:"
         r" (?!is)\w+){0,2} (?:is|would be) (?:to|now)",
     ),
@@ -58,19 +57,19 @@ SUBGOAL = (
         rf"(?: \w+)? {_GOAL}(?: here| now)? is (?::|now|to (?:\w+ )?(?:{CALCULATE}|maximi[sz]e"
         "|minimi[sz]e|get|work (?:backwards?|out|with)))",
     ),
-    Opening("clause", "goal / plan / strategy", rf"\s?:(?!{_THING})"),
-    Opening("clause", "my / our / the", rf" {_GOAL}\s?:(?!{_THING})"),
+    Opening("clause", "goal", rf"\s?:(?!{_THING})"),
+    Opening("clause", "our / the", rf" {_GOAL}\s?:(?!{_THING})"),
     Opening(
         "clause",
-        "what / what i / what we",
+        "what / what we",
         r"(?: am| are|'m|'re)? (?:after|left|need|remains|want)(?: (?:now|first|next|to \w+))? is\b",
     ),
     Opening(
         "clause",
-        "everything / it / the (?:problem|proof|question) / this",
+        "the (?:problem|proof|question)",
         " (?:reduces|boils down|comes down) to",
     ),
-    Opening("clause", "it (?:is enough|remains) to / what remains is to", f" {CALCULATE}"),
+    Opening("clause", "it (?:is enough|remains) to", f" {CALCULATE}"),
     Opening(
         "anywhere",
         "break / breaking / split",
@@ -83,7 +82,7 @@ SUBGOAL = (
         rf" to (?:first )?{_AIM}(?! (?:out )?(?:her|him|his|my|off|on|their|to)\b)",
     ),
     Opening("anywhere", f"i{_NEED} / we{_NEED}", rf" the{OBJECT}"),
-    Opening("anywhere", "i / we", rf" (?:must|now|should) (?:first |now )?{_AIM}(?! (?:it|that|them|this)\b)"),
+    Opening("anywhere", "we", rf" (?:must|now|should) (?:first |now )?{_AIM}(?! (?:it|that|them|this)\b)"),
     Opening(
         "anywhere",
         "let(?: me| us|'s)",
@@ -116,15 +115,14 @@ ENUMERATION = (
         "case",
         rf" {_NUMBER},?(?! (?:costs|has|holds|of|weighs)\b)(?=\W)(?!\s*:{_THING})",
     ),
-    Opening("speaker", "four / three / two", r" (?:\w+ )?(?:cases|possibilities|scenarios)(?! of\b)"),
-    Opening("sentence", "in case", rf" {_NUMBER}[,:]"),
-    Opening("sentence", "in the / the", r" (?:first|last|other|remaining|second|third) case(?=[,:]| is\b)"),
+    Opening("speaker", "two", r" (?:\w+ )?(?:cases|possibilities|scenarios)(?! of\b)"),
+    Opening("sentence", "in the", r" (?:first|last|other|remaining|second|third) case(?=[,:]| is\b)"),
     *do(_EACH, rf" (?:\w+ ){{0,4}}?(?:{_CASES}|case (?:where|when|that|of|for|[a-z] ?[=<>]))(?! of\b)"),
-    *do(_EACH, r" (?!(?:her|his|my|our|their)\b)[^.!?\x1c]{0,40}?(?:in turn|one at a time|one by one)"),
+    Opening("speaker", _EACH, r" (?!(?:her|his|my|our|their)\b)[^.!?\x1c]{0,40}?(?:in turn|one at a time|one by one)"),
     *do(_EACH, rf" {_EVERY}(?! of (?:her|his|my|our|the)\b)"),
     Opening(
         "clause",
-        "checking / going through / trying",
+        "going through",
         rf" (?:\w+ ){{0,4}}?{_OPTIONS}",
     ),
     Opening(
@@ -138,18 +136,18 @@ ENUMERATION = (
     Opening("clause", "by (?:brute force|cases)"),
     Opening(
         "speaker",
-        "break / divide / go / proceed / split / work",
+        "proceed",
         r" (?:\w+ ){0,2}?(?:(?:between|by|into) )?(?:\w+ )?cases",
     ),
     *do(
-        "list / write / write down",
+        "list / write",
         rf"(?= (?:out |down )?(?:all|both|each|every|pairs|possible|some|the|them|what)\b)(?!.{{0,20}}"
         rf" (?:in terms|as)\b){OBJECT}(?![^.!?{SENTENCE}]{{0,40}}?(?!{NO_PLACE}) )",
     ),
     Opening("sentence", "listing", " (?:out )?(?:all|each|every|the|them)"),
-    Opening("clause", "taking / test / try / trying", rf" {_VALUES}"),
+    Opening("clause", "try / trying", rf" {_VALUES}"),
     Opening("speaker", "test / try", rf" (?:out )?{_VALUES}"),
-    Opening("sentence", "for / if / when / with", rf" \$?[a-z]{_PARITY}[^.!?{SENTENCE}]{{0,30}}?[,:]"),
+    Opening("sentence", "for / if / when", rf" \$?[a-z]{_PARITY}[^.!?{SENTENCE}]{{0,30}}?[,:]"),
     Opening("sentence", "first suppose / suppose (?:first|instead|next|now)"),
     Opening(
         "sentence",

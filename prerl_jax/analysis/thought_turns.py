@@ -33,15 +33,15 @@ TRANSITION = (
     ),
     Opening("clause", r"what (?:if|about) (?:i|treating|trying|using|we|working)\b", NO_STORY),
     Opening("clause", "what about", rf" [^.!?{SENTENCE}]{{1,60}}\?"),
-    *do(
-        "attempt / change / consider / look at / take / think about / try / use",
+    Opening(
+        "speaker",
+        "consider / look at / think about / try / use",
         rf" (?:\w+ ){{0,2}}?(?:(?:(?:a|an|the) )?{_OTHERS} (?:way|idea|angle|{_APPROACH})|differently"
         "|tack|approach(?:es)?)",
     ),
     Opening(
         "speaker",
-        "complete / compute / consider / count / do / find / go / look / set / solve / start / take"
-        " / think / treat / try / use / work / write",
+        "complete / try",
         rf"{OBJECT} [^.!?{SENTENCE}]{{1,60}}? instead(?=[^\w\s]|{END})",
     ),
     Opening("clause", "let(?: me| us|'s)", rf"(?! (?:{DEED})\b) [^.!?{SENTENCE}]{{1,60}}? instead(?=[^\w\s]|{END})"),
@@ -49,12 +49,12 @@ TRANSITION = (
     Opening("clause", f"new / {_BETTER} / {_OTHER}", rf" {_APPROACH}{_ONLY_OURS}"),
     Opening(
         "clause",
-        "a / an / the / yet",
+        "a",
         f" (?:far |whole ){{0,2}}{_OTHERS} {_APPROACH}{_ONLY_OURS}",
     ),
     Opening(
         "clause",
-        "by / here / i / let(?: me| us|'s) / there / there's / using / via / we / with",
+        "let(?: me| us|'s) / there",
         " (?:(?!(?:he|her|his|she|their"
         rf"|they)\b)[^\s.,:;!?]+ ){{0,6}}?{_OTHERS} {_APPROACH}{_ONLY_OURS}",
     ),
@@ -66,7 +66,7 @@ TRANSITION = (
     ),
     Opening(
         "clause",
-        "another / there (?:is|may be) another / there's another",
+        "another / there's another",
         " (?:angle|possibility|thought)(?=[:.,])",
     ),
     Opening(
@@ -76,17 +76,17 @@ TRANSITION = (
     ),
     Opening(
         "clause",
-        "i / one / or / we / you",
+        "or",
         f"(?: (?:i|one|we|you))? (?:can|could) (?:(?:also|alternatively|instead) {_THINKING}|(?:go about|attack) )",
     ),
     Opening("clause", "on the flip side / or (?:we|one) (?:can|could) / or, (?:using|by)", NO_STORY),
-    *do("pivot"),
-    *do(
-        "approach / attack / look / see / think",
+    Opening(
+        "speaker",
+        "approach / look / think",
         r" (?:\w+ ){0,3}?from (?:a different|another|the other) (?:angle|direction|end|perspective"
         "|side)",
     ),
-    *do(_THINK, r" (?:\w+ ){0,3}?(?:in (?:a different|another) way|differently)"),
+    Opening("speaker", _THINK, r" (?:\w+ ){0,3}?(?:in (?:a different|another) way|differently)"),
     Opening("clause", "in (?:a different|another) way(?=[:,])"),
 )
 
@@ -123,57 +123,61 @@ BACKTRACKING = (
     ),
     Opening(
         "clause",
-        "my / our / that / the / this",
+        "our / that / this",
         rf" (?:(?!of)\w+ )?(?:approach|assumption|attempt|guess|idea|line) {_FAILS}",
     ),
     Opening("clause", _ASIDE, r" (?:failed|fails)(?! (?:her|his|the)\b)"),
     Opening(
         "clause",
-        "my / our / that / this",
+        "this",
         r" \w+ (?:is|was) an? (?:dead end|red herring)",
     ),
     Opening(
         "clause",
-        "my / our / that / this",
+        "my",
         " (?:(?:first|initial|last|previous) )?(?:answer|calculation|claim|computation|result) (?:is"
         "|must be|seems|was) (?:off|wrong)",
     ),
-    Opening("clause", "my / our / that / this", rf" (?:\w+ )?(?:method|path|route|strategy) {_FAILS}"),
+    Opening("clause", "this", rf" (?:\w+ )?(?:method|path|route|strategy) {_FAILS}"),
     Opening(
         "anywhere",
-        "gets / goes / isn't / leads",
+        "isn't / leads",
         r" (?:(?:getting|going|us) ){0,2}(?:anywhere|in circles|nowhere)(?=[^\w\s]|\s*\x1c|$)",
     ),
-    Opening("sentence", "dead end / no good / nope / wrong", "(?=[.,!:\u2014])"),
+    Opening("sentence", "no good / nope", "(?=[.,!:\u2014])"),
     Opening("speaker", "hit", r" an? (?:\w+ )?(?:dead end|wall)"),
     Opening("anywhere", "i(?:'m| am) stuck", rf"(?=[^\w\s]|{END})"),
-    *do(
-        "backtrack / begin (?:anew|again) / start (?:over|again|anew|from the (?:beginning|top))",
+    Opening(
+        "speaker",
+        "backtrack / start (?:over|again|anew|from the (?:beginning|top))",
         f"(?! (?:at|in|on) ){NO_STORY}",
     ),
-    *do("try again", rf"(?=[^\w\s]| (?:but|from|using|with)\b|\s*{END})"),
-    *do(
-        "recalculate / recompute / redo",
+    Opening("speaker", "try again", rf"(?=[^\w\s]| (?:but|from|using|with)\b|\s*{END})"),
+    Opening(
+        "speaker",
+        "recompute / redo",
         rf"(?= (?:this|that|it|(?:the|my) (?:\w+ )?{MATHS}|everything|from|with|carefully)\b|[^\w\s])",
     ),
-    *do(
-        "go back / step back",
+    Opening(
+        "speaker",
+        "go back",
         r"(?= and (?:check|correct|fix|look|re|try)|[^\w\s]| to (?:(?:my|our|that"
         rf"|the) )?(?:\w+ )?(?:{MATHS}|start|beginning|drawing board|square one)\b)",
     ),
     Opening("clause", "go back", rf" to (?:(?:my|our|the) )?(?:\w+ )?(?:{MATHS}|square one)"),
     Opening("clause", "back to (?:square one|the drawing board)"),
     *do(
-        "correct / fix / undo",
+        "correct / undo",
         rf" (?:that|this|it|my|the (?:\w+ )?(?:calculation|equation|error|mistake|step))(?=\W|{END})",
     ),
-    *do(
-        "abandon / discard / drop",
+    Opening(
+        "speaker",
+        "abandon / discard",
         r" (?:this|that|it|the (?:\w+ )?(?:approach|attempt|guess|idea|line))(?=[^\w\s]|"
         rf" (?:\w+ )?(?:and|approach|assumption|attempt|guess|idea|line|method|path)\b|{END})",
     ),
     Opening("speaker", "take", " (?:it|that|this) back"),
-    *do("leave / put / set / throw / toss", rf" (?:this|that|it|the \w+) (?:away|out)(?=[^\w\s]| and\b|\s*{END})"),
+    *do("throw", rf" (?:this|that|it|the \w+) (?:away|out)(?=[^\w\s]| and\b|\s*{END})"),
     Opening("clause", _SCRAP, rf" (?:that|this|(?:my|the) (?:last|previous) \w+){_SCRAPPED}"),
     Opening("speaker", _SCRAP, rf" (?:that|this|it|the \w+){_SCRAPPED}"),
     Opening("speaker", "step back and undo / undo", " (?:it|my|that|the|this)"),
