@@ -9,6 +9,7 @@ from prerl_jax.analysis.thought_words import CONTENT, END, FORMULA, MATHS, NO_PL
 _THIS = r"(?:that|this|it|my (?:\w+ )?answer|the (?:answer|result))"
 _SLIP = "(?:error|mistake|slip)"
 REFLECTION = (
+    Opening("speaker", "took / used", rf" the wrong (?:\w+ )?{MATHS}"),
     Opening(
         "clause",
         "wait",
@@ -140,6 +141,7 @@ _CHECKED = (
 _CHECK = "check / confirm / double[- ](?:check|verify) / make sure / recheck / sanity[- ]check / validate / verify"
 _AGAIN = "(?:again|once more)"
 VERIFICATION = (
+    Opening("clause", "both (?:methods|ways) / the two (?:methods|answers)", " (?:agree|give|match)"),
     *do(_CHECK, _CHECKED + NO_STORY),
     Opening("speaker", _CHECK, rf" (?:{FORMULA}|(?:[\w-]+ )?{MATHS}\b)"),
     Opening("anywhere", "and (?:(?:also|now|then) )?(?:check|verify|double[- ]check)", _CHECKED),
