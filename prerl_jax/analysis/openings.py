@@ -55,7 +55,7 @@ _ALSO = (
     "|seem to|did|briefly|still|only"
 )
 SPEAKER = (
-    "(?P<speaker>let(?='s| +me| +us)|lets|i|we)(?:'ll|'ve|'d|'s| +me| +us)?+"
+    "(?P<speaker>let(?='s|(?: +me| +us)(?![a-z]))|lets|i|we)(?:'ll|'ve|'d|'s|(?: +me| +us)(?![a-z]))?+"
     rf"(?: +(?:{_ALSO})(?![a-z])){{0,4}}+ +(?!(?:let|lets|i|we)(?![a-z]))"
 )
 """The speaker, and what may stand between the speaker and the word for what the speaker does."""
