@@ -155,7 +155,7 @@ class Finder:
 
         at = 0
         for match in self.beginning.finditer(marked):
-            mark, speaker, word = match.group("mark", "speaker", "word")
+            mark, _, speaker, word = match.groups()
             if SENTENCE in marked[at : match.start() + 1]:
                 counted.clear()
                 tries.clear()
