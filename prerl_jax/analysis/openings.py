@@ -121,8 +121,8 @@ class Finder:
     """Finds the openings of several kinds; `make_finder` makes one.
 
     Attributes:
-      beginning: matches every beginning. Its groups are `mark` (a space in the middle of a clause), `speaker` (None if
-        there is none), and `word`.
+      beginning: matches every beginning. Its groups are `mark` (a space in the middle of a clause), `again` (not
+        needed), `speaker` (None if there is none), and `word`.
       first: for each mark, what is tried after the first word.
       spoken: what is tried after the first word that follows the speaker.
       kinds: the number of kinds.

@@ -70,7 +70,7 @@ _QUANTITY = (
     "|integers?|interest|intersections?|largest|lcm|least|length|lines?|logarithms?|logs?|loss"
     "|mass|maximum|mean|median|method|minimum|modulus|most|multiples?|notation|options?|outcomes?"
     "|pace|pairs?|payment|percent|permutations?|points?|possibilities|possibility|powers?|price"
-    "|primes?|profit|radius|rate|recurrence|residues?|revenue|rows?|savings|savings|score"
+    "|primes?|profit|radius|rate|recurrence|residues?|revenue|rows?|savings|score"
     "|sequences?|series|sets?|share|sides?|size|slope|smallest|speed|spending|squares?|strategy"
     "|subsets?|tangent|tax|temperature|thing|time|triangles?|triples?|variables?|vectors?"
     "|velocity|wage|ways?|weight|width"

@@ -50,7 +50,9 @@ def test_precision_and_recall_on_texts_that_nothing_was_mended_on():
     assert all(found.precision >= 0.8 and found.recall >= 0.7 for found in kinds)
 
 
-@pytest.mark.parametrize("line", [line for line in LABELLED if line["origin"] == "review"], ids=lambda line: line["text"])
+@pytest.mark.parametrize(
+    "line", [line for line in LABELLED if line["origin"] == "review"], ids=lambda line: line["text"]
+)
 def test_kinds_of_texts_that_a_review_found(line):
     found = {name: counts[0] for name, counts in count_thoughts([line["text"]]).items() if counts[0]}
     assert found == line["thoughts"]
