@@ -53,8 +53,8 @@ class Judgement:
             does not say.
 
     Raises:
-        ValueError: the reward is no number from -1e15 to 1e15, the verdict is not one of the three, the answer is no text, or
-            `format_ok` is no bool.
+        ValueError: the reward is no number from -1e15 to 1e15, the verdict is not one of the three, the answer is no
+            text, or `format_ok` is no bool.
     """
 
     reward: float
