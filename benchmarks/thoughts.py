@@ -2,8 +2,8 @@
 
     python benchmarks/thoughts.py [--quick] [--repetitions 21]
 
-The texts of tests/data/thoughts.jsonl were labelled before they were counted. The phrases were tuned on those of origin
-"tuning", and mended after each batch of origin "after" except for the last one, which is a fair test.
+The texts of tests/data/thoughts.jsonl were labelled before they were counted. "mended" are those that the phrases were
+tuned or mended on, so they show the fit alone. "fresh" are those that nothing was mended on, which is a fair test.
 
 Responses of 24 kB are counted in all kinds, together with the default `evaluation.reflection`: "mixed" has problems of
 MATH and labelled texts in turns, which is about as dense in thoughts as what a reasoning model writes; "labelled" has
@@ -63,9 +63,9 @@ def times(texts: dict[str, str], repetitions: int) -> Iterator[Row]:
 def rows(repetitions: int) -> Iterator[Row]:
     """All rows of the table."""
     lines = [json.loads(line) for line in (DATA / "thoughts.jsonl").open(encoding="utf-8")]
-    last = max(line["batch"] for line in lines)
-    yield from agreements(lines, "all")
-    yield from agreements([line for line in lines if line["batch"] == last], "last batch")
+    fresh = [line for line in lines if line["origin"] == "fresh"]
+    yield from agreements([line for line in lines if line["origin"] != "fresh"], "mended")
+    yield from agreements(fresh, "fresh")
     labelled = [line["text"] for line in lines]
     problems = [row["prompt"][-1]["content"] for row in pq.read_table(DATA / "math_sample.parquet").to_pylist()]
     mixed = [text for pair in zip(problems * 3, labelled, strict=False) for text in pair]

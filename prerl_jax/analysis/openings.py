@@ -55,10 +55,12 @@ _ALSO = (
     "|seem to|did|briefly|still|only"
 )
 SPEAKER = (
-    "(let(?='s| +me| +us)|lets|i|we)(?:'ll|'ve|'d|'s| +me| +us)?+"
+    "(?P<speaker>let(?='s|(?: +me| +us)(?![a-z]))|lets|i|we)(?:'ll|'ve|'d|'s|(?: +me| +us)(?![a-z]))?+"
     rf"(?: +(?:{_ALSO})(?![a-z])){{0,4}}+ +(?!(?:let|lets|i|we)(?![a-z]))"
 )
-"""The speaker (group 1), and what may stand between the speaker and the word for what the speaker does."""
+"""The speaker, and what may stand between the speaker and the word for what the speaker does."""
+TRIES = 20
+"""A word is tried this often in one sentence: enough for every sentence that makes sense, and fast where it repeats."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +121,8 @@ class Finder:
     """Finds the openings of several kinds; `make_finder` makes one.
 
     Attributes:
-      beginning: matches every beginning. Its groups are the mark (a space in the middle of a clause), the speaker (None
-        if there is none), and a word.
+      beginning: matches every beginning. Its groups are `mark` (a space in the middle of a clause), `again` (not
+        needed), `speaker` (None if there is none), and `word`.
       first: for each mark, what is tried after the first word.
       spoken: what is tried after the first word that follows the speaker.
       kinds: the number of kinds.
@@ -139,23 +141,30 @@ class Finder:
         """
         found: list[Spans] = [[] for _ in range(self.kinds)]
         counted: set[int] = set()  # the kinds that this sentence has already
+        tries: dict[str, int] = defaultdict(int)  # how often each word was tried in this sentence
 
-        def count(tried: Tried, start: int, after: int) -> None:
+        def count(word: str, tried: Tried, start: int, after: int) -> None:
+            tries[word] += 1
+            if tries[word] > TRIES:
+                return
             if len(tried.rests) < 3 or tried.any.match(marked, after):
                 for kind, rest in tried.each:
                     if kind not in counted and (match := rest.match(marked, after)):
                         counted.add(kind)
                         found[kind].append((start - 1, match.end() - 1))
 
+        at = 0
         for match in self.beginning.finditer(marked):
-            mark, speaker, word = match.groups()
-            if mark == SENTENCE:
+            mark, _, speaker, word = match.groups()
+            if SENTENCE in marked[at : match.start() + 1]:
                 counted.clear()
+                tries.clear()
+            at = match.end()
             if speaker and word in self.spoken:
-                count(self.spoken[word], match.start(2), match.end())
+                count(word, self.spoken[word], match.start("speaker"), at)
             if tried := self.first[mark].get(speaker or word):
-                group = 2 if speaker else 3
-                count(tried, match.start(group), match.end(group))
+                group = "speaker" if speaker else "word"
+                count(speaker or word, tried, match.start(group), match.end(group))
         return found
 
     def require_valid(self) -> None:
@@ -183,8 +192,11 @@ def make_finder(kinds: tuple[Openings, ...]) -> Finder:
     first = {mark: tried[place] for place, marks in MARKS.items() for mark in marks}
     anywhere = one_of("|".join({"let", "lets", "i", "we", *tried["anywhere"]}))
     # The class of characters comes first, so that regular expressions skip all other characters fast.
-    start = rf"([{re.escape(''.join(first))}])(?!{SENTENCE})(?:(?<= )(?={anywhere}(?![a-z]))|(?<! ){LEADING})"
-    return Finder(re.compile(rf"{start}(?:{SPEAKER})?([a-z]*)"), first, tried["speaker"], len(kinds))
+    start = (
+        rf"(?P<mark>[{re.escape(''.join(first))}])(?![{SENTENCE}.,;:!?)]|\(\()"
+        rf"(?:(?<= )(?=(?P<again>{anywhere})(?![a-z]))(?!(?P=again) (?P=again) )|(?<! ){LEADING})"
+    )
+    return Finder(re.compile(rf"{start}(?:{SPEAKER})?(?P<word>[a-z]+)"), first, tried["speaker"], len(kinds))
 
 
 def _compiled(rests: Iterable[str]) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 Numbers = Mapping[str, Any]
 """The metrics of a step. A metric that is not finite may be NaN, or None as in metrics.jsonl."""
-AGAIN = 10
+STEPS_TO_REPEAT = 10
 """A warning is repeated after this many steps, if its condition still holds."""
 
 
@@ -21,10 +21,10 @@ class Symptom:
     """A condition on the metrics of a step.
 
     Attributes:
-        what: what is wrong, as the beginning of a sentence.
-        holds: whether it is so in a step.
-        why: the likely cause, and what to do.
-        patience: a run warns when it has held in this many steps in a row.
+      what: what is wrong, as the beginning of a sentence.
+      holds: whether it is so in a step.
+      why: the likely cause, and what to do.
+      patience: a run warns when it has held in this many steps in a row.
     """
 
     what: str
@@ -34,13 +34,19 @@ class Symptom:
 
 
 def no_update(numbers: Numbers) -> bool:
-    """Whether a step changed neither the policy nor the critic."""
-    changed = numbers.get("train/update_norm") or numbers.get("train/critic_update_norm")
+    """Whether a step changed nothing that it was to change.
+
+    A step without trained tokens may train the critic alone, as the critic's warm-up does. In a step with trained
+    tokens an update of the critic does not stand for one of the policy.
+    """
+    changed = numbers.get("train/update_norm")
+    if not numbers.get("train/tokens"):
+        changed = changed or numbers.get("train/critic_update_norm")
     return bool(numbers.get("train/skipped")) and not changed
 
 
 def why_no_update(numbers: Numbers) -> str:
-    """Why a step changed no parameter."""
+    """Why a step did not change the policy."""
     if numbers["train/tokens"]:
         return (
             "the loss or its gradient is not finite; a smaller learning rate or model.compute_dtype='float32' may help"
@@ -64,7 +70,7 @@ SYMPTOMS = (
     Symptom("no update", no_update, why_no_update, patience=1),
     Symptom(
         "no response is right",
-        lambda numbers: numbers.get("train/unsolved_groups") == 1 and not cut_off(numbers),
+        lambda numbers: numbers.get("train/accuracy") == 0 and not cut_off(numbers),
         lambda numbers: (
             "the problems are too hard for the model, or it does not answer in the format that data.verifier reads; "
             "compare responses and answers in completions.jsonl"
@@ -72,8 +78,16 @@ SYMPTOMS = (
     ),
     Symptom(
         "every response is right",
-        lambda numbers: numbers.get("train/solved_groups") == 1,
+        lambda numbers: numbers.get("train/accuracy") == 1,
         lambda numbers: "the problems are too easy to learn from, or data.verifier accepts too much; use harder ones",
+    ),
+    Symptom(
+        "every advantage is 0",
+        lambda numbers: numbers.get("train/zero_advantage_groups") == 1 and bool(numbers.get("train/tokens")),
+        lambda numbers: (
+            "the rewards that are compared are all equal, so only other terms of the loss, such as a KL penalty, move "
+            "the policy; use problems that the model solves sometimes, or a larger sampling.group_size"
+        ),
     ),
     Symptom(
         "most responses are cut off at sampling.max_new_tokens",
@@ -92,9 +106,9 @@ class Watch:
     """For how many steps in a row each symptom has held.
 
     Attributes:
-        phase: the phase of these steps; another phase begins anew.
-        held: for each symptom, the number of steps.
-        said: for each symptom, the step of the last warning; None: none in this phase.
+      phase: the phase of these steps; another phase begins anew.
+      held: for each symptom, the number of steps.
+      said: for each symptom, the step of the last warning; None: none in this phase.
     """
 
     phase: str = ""
@@ -108,7 +122,7 @@ class Watch:
         said, warnings = list(before.said), []
         for index, symptom in enumerate(SYMPTOMS):
             last = said[index]
-            if held[index] >= symptom.patience and (last is None or step >= last + AGAIN):
+            if held[index] >= symptom.patience and (last is None or step >= last + STEPS_TO_REPEAT):
                 said[index] = step
                 row = f" for {held[index]} steps in a row" if held[index] > 1 else ""
                 warnings.append(f"step {step}: {symptom.what}{row}: {symptom.why(numbers)}")
@@ -119,10 +133,10 @@ def lasting(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """The symptoms that held in more than half of the steps of a phase.
 
     Args:
-        records: the lines of metrics.jsonl.
+      records: the lines of metrics.jsonl.
 
     Returns:
-        Phase -> one sentence for each symptom.
+      Phase -> one sentence for each symptom.
     """
     found: dict[str, list[str]] = {}
     steps = [record for record in records if "train/tokens" in record]

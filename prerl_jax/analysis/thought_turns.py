@@ -2,192 +2,184 @@
 
 from __future__ import annotations
 
+from prerl_jax.analysis.marked_text import SENTENCE
 from prerl_jax.analysis.openings import Opening
-from prerl_jax.analysis.thought_words import CALCULATE, END, HERE, MATHS, NO_STORY, do
+from prerl_jax.analysis.thought_words import CALCULATE, DEED, END, MATHS, NO_STORY, OBJECT, WE, do
 
-_APPROACH = (
-    r"(?:approach|method|strategy|technique|line of attack|tack|avenue|formulation|proof|perspective|argument|view"
-    r"|viewpoint|substitution)"
-)
+_APPROACH = "(?:approach|method|perspective|proof|strategy|substitution|tack)"
 _THINK = (
-    "solve / solving / think / thinking / look / looking / see / seeing / do / doing / check / approach / find"
-    " / compute / count"
-    " / counting / view / verify / tackle / express / calculate / derive / prove / phrase / put / write / get / attack"
-    " / evaluate / reason / confirm / show"
+    "approach / attack / calculate / check / compute / confirm / count / counting / do / find"
+    " / get / look / looking / put / reason / see / seeing / show / solve / solving / tackle"
+    " / think / verify / write"
 )
 _THINKING = f"(?:{_THINK.replace(' / ', '|')})"
-_OTHER = "another / different / alternative / other / second"
-_BETTER = (
-    "cleaner / nicer / simpler / smarter / quicker / slicker / easier / neater / faster / better / shorter"
-    " / more (?:elegant|direct|efficient|clever|general|systematic)"
-)
+_OTHER = "alternative / another / different / other / second"
+_BETTER = "better / cleaner / easier / more (?:direct|elegant) / neater / simpler / slicker / smarter"
 _OTHERS = f"(?:{(_OTHER + ' / ' + _BETTER).replace(' / ', '|')})"
+_ONLY_OURS = rf"(?! of (?:payment|transport)| to the (?!(?:\w+ )?{MATHS}\b))"
 TRANSITION = (
     Opening(
         "clause",
-        "alternatively / on the other hand / conversely / by contrast / in contrast / that said, / then again",
+        "alternatively / conversely / on the other hand / that said,",
         NO_STORY,
     ),
-    Opening("clause", r"however(?! (?:many|much|long|often|far|big|large|small|hard|fast|you)\b)", NO_STORY),
-    Opening("sentence", rf"instead,? (?:we|i|let|let's|{CALCULATE})\b", NO_STORY),
+    Opening("clause", r"however(?! (?:far|fast|hard|large|long|many|small|you)\b)", NO_STORY),
+    Opening("sentence", rf"instead,?{WE} {CALCULATE}"),
     Opening(
         "sentence",
-        "rather than / instead of",
-        r" (?:\w+ )?(?:computing|calculating|counting|solving|expanding|multiplying|adding|guessing|listing|enumerating"
-        rf"|integrating|working|doing|going)(?![^{HERE}]{{0,60}}\b(?:he|she|they|his|her)\b)",
+        "instead of",
+        rf" (?:\w+ )?(?:adding|computing|counting|going|solving|working)(?![^{SENTENCE}]{{0,60}}\b(?:he"
+        r"|her|his|she|they)\b)",
     ),
-    Opening("clause", r"what (?:if|about) (?:we|i|using|trying|treating|working)\b", NO_STORY),
-    Opening("clause", "what about / how about", rf" [^.!?{HERE}]{{1,60}}\?"),
-    *do(
-        "try / consider / use / think about / look at / take / attempt / switch / change",
-        rf" (?:\w+ ){{0,2}}?(?:something (?:else|different)|(?:(?:a|an|the) )?{_OTHERS} (?:way|idea|angle|{_APPROACH})"
-        r"|differently|tack|approach(?:es)?|gears)",
+    Opening("clause", r"what (?:if|about) (?:i|treating|trying|using|we|working)\b", NO_STORY),
+    Opening("clause", "what about", rf" [^.!?{SENTENCE}]{{1,60}}\?"),
+    Opening(
+        "speaker",
+        "consider / look at / think about / try / use",
+        rf" (?:\w+ ){{0,2}}?(?:(?:(?:a|an|the) )?{_OTHERS} (?:way|idea|angle|{_APPROACH})|differently"
+        "|tack|approach(?:es)?)",
     ),
     Opening(
         "speaker",
-        "try / use / count / complete / compute / consider / work / look / think / solve / apply / go / do / take"
-        " / write / find"
-        " / set / treat / integrate / expand / focus / start",
-        rf" [^.!?{HERE}]{{1,60}}? instead(?=[^\w\s]|{END})",
+        "complete / try",
+        rf"{OBJECT} [^.!?{SENTENCE}]{{1,60}}? instead(?=[^\w\s]|{END})",
     ),
+    Opening("clause", "let(?: me| us|'s)", rf"(?! (?:{DEED})\b) [^.!?{SENTENCE}]{{1,60}}? instead(?=[^\w\s]|{END})"),
+    Opening("clause", "new", f" (?:{_APPROACH}|idea|plan|angle)(?=[,:.!])"),
+    Opening("clause", f"new / {_BETTER} / {_OTHER}", rf" {_APPROACH}{_ONLY_OURS}"),
     Opening(
-        "anywhere",
-        f"{_OTHER} / {_BETTER}",
-        rf" {_APPROACH}(?! of (?:payment|transport|travel)| to the (?!(?:\w+ )?{MATHS}\b))",
-    ),
-    Opening("anywhere", f"{_BETTER} / alternative", " (?:solution|trick|derivation)"),
-    Opening(
-        "anywhere",
-        f"another / different / alternative / other / {_BETTER}",
-        rf" (?:way|idea|option)(?:[,:?]| (?:to|of) {_THINKING}| is to| would be)",
+        "clause",
+        "a",
+        f" (?:far |whole ){{0,2}}{_OTHERS} {_APPROACH}{_ONLY_OURS}",
     ),
     Opening(
         "clause",
-        "another / there's another / there (?:is|may be|might be) another",
-        " (?:possibility|thought|angle)(?=[:.,])",
+        "let(?: me| us|'s) / there",
+        " (?:(?!(?:he|her|his|she|their"
+        rf"|they)\b)[^\s.,:;!?]+ ){{0,6}}?{_OTHERS} {_APPROACH}{_ONLY_OURS}",
+    ),
+    Opening("anywhere", f"alternative / {_BETTER}", " (?:solution)"),
+    Opening(
+        "anywhere",
+        f"alternative / another / different / other / {_BETTER}",
+        f" (?:idea|option|way)(?:[,:?]| (?:to|of) {_THINKING}| is to| would be)",
+    ),
+    Opening(
+        "clause",
+        "another / there's another",
+        " (?:angle|possibility|thought)(?=[:.,])",
     ),
     Opening(
         "clause",
         "it",
-        rf"(?:'s| is| may be| might be| would be) (?:\w+ )?(?:easier|simpler|better|quicker|cleaner"
-        rf"|nicer) to {CALCULATE}",
+        rf"(?: is| may be| would be|'s) (?:\w+ )?(?:better|cleaner|easier|simpler) to {CALCULATE}",
     ),
     Opening(
         "clause",
-        "or / one / we / i / you",
-        rf"(?: (?:we|i|you|one|perhaps we|maybe we))? (?:could|can|might) (?:(?:also|instead|alternatively) {_THINKING}"
-        r"|(?:go about|attack) )",
+        "or",
+        f"(?: (?:i|one|we|you))? (?:can|could) (?:(?:also|alternatively|instead) {_THINKING}|(?:go about|attack) )",
     ),
-    Opening("clause", "or (?:we|one) (?:could|can|might) / or, (?:using|by) / on the flip side", NO_STORY),
-    *do("pivot / switch gears / shift gears / change tack"),
-    *do(
-        "look / view / think / attack / approach / see / come at",
-        r" (?:\w+ ){0,3}?from (?:another|a different|the other) (?:angle|perspective|side|viewpoint|direction|end)",
+    Opening("clause", "on the flip side / or (?:we|one) (?:can|could) / or, (?:using|by)", NO_STORY),
+    Opening(
+        "speaker",
+        "approach / look / think",
+        r" (?:\w+ ){0,3}?from (?:a different|another|the other) (?:angle|direction|end|perspective"
+        "|side)",
     ),
-    *do(_THINK, r" (?:\w+ ){0,3}?(?:in (?:a different|another) way|differently)"),
+    Opening("speaker", _THINK, r" (?:\w+ ){0,3}?(?:in (?:a different|another) way|differently)"),
     Opening("clause", "in (?:a different|another) way(?=[:,])"),
 )
 
-_SCRAP = "scrap / scratch / strike / forget / ignore / erase"
-_SCRAPPED = rf"(?=[^\w\s]| (?:and|idea|approach|last|attempt)\b|\s*{END})"
-_ASIDE = "that / this / it / which"
+_SCRAP = "forget / ignore / scrap / scratch"
+_SCRAPPED = rf"(?=[^\w\s]| (?:and|approach|attempt|idea|last)\b|\s*{END})"
+_ASIDE = "it / that / this / which"
 _FAILS = (
-    r"(?:is not|isn't|fails|failed|doesn't|does not|won't|will not|didn't|did not|can't|cannot|breaks down|is wrong"
-    r"|was wrong"
-    r"|is flawed|was too|was flawed|turned out|is hopeless|is going nowhere|leads nowhere|is too)"
+    "(?:can't|didn't|does not|doesn't|failed|fails|is not|is too|is wrong|isn't|leads nowhere|was too|was wrong|won't)"
 )
 BACKTRACKING = (
     Opening(
         "clause",
         _ASIDE,
-        r"(?:'s| is| was| seems| looks)(?: (?:all|clearly|also|obviously|definitely|just))? (?:not (?:right|correct"
-        r"|true|possible"
-        r"|it|what we (?:want|need)|going to work|working|helpful)|wrong|incorrect|false|invalid|inconsistent"
-        r"|no good|a mistake"
-        r"|an error|impossible|nonsense|absurd)(?! (?:to|for|with|of|on (?:his|her|the)|by)\b)",
+        "(?: is| looks| seems| was|'s)(?: (?:all|also|clearly|just))? (?:not (?:correct|it|possible"
+        "|right|true|working)|wrong|false|no good|a mistake|an error|impossible)(?! (?:to|for|with|of"
+        r"|on (?:her|his|the)|by)\b)",
     ),
     Opening(
         "clause",
         _ASIDE,
-        r" (?:isn't|wasn't|can't be|cannot be|couldn't be|doesn't (?:look|seem|sound)) (?:right|correct|true"
-        r"|possible|working)",
+        r" (?:can't be(?=[^\w\s])|(?:can't be|isn't) (?:correct|possible|right|true|working))",
     ),
     Opening(
         "clause",
         _ASIDE,
-        r" (?:doesn't|does not|didn't|did not|won't|will not|can't) (?:work|hold|help|make sense|add up)(?=[^\w\s]"
-        rf"|\s*{END}| (?:because|since|as|here|either|when|if|unless|with|though|for (?:all|every|n|x|negative|us)"
-        rf"|us|much|out)\b)",
+        r" (?:can't|didn't|does not|doesn't|won't) (?:add up|help|hold|make sense|work)(?=[^\w\s]"
+        rf"|\s*{END}| (?:because|since|as|here|either|when|if|with|though|for (?:all|every|n|negative"
+        r"|us|x)|us|out)\b)",
     ),
     Opening(
         "clause",
-        f"{_ASIDE} / all this",
-        r"(?:'s| is| was| turned out to be| looks like| leads to| leads us to)(?: \w+)? (?:red herring|dead end"
-        r"|wrong turn"
-        r"|blind alley|false start)",
+        f"{_ASIDE}",
+        r"(?: is| was|'s)(?: \w+)? (?:dead end|red herring)",
     ),
     Opening(
         "clause",
-        "this / that / my / our / the",
-        rf" (?:(?!of)\w+ )?(?:approach|line|idea|guess|attempt|assumption|ansatz|conjecture) {_FAILS}",
+        "our / that / this",
+        rf" (?:(?!of)\w+ )?(?:approach|assumption|attempt|guess|idea|line) {_FAILS}",
     ),
-    Opening("clause", _ASIDE, r" (?:fails|failed|breaks down|falls apart|is no use)(?! (?:the|his|her)\b)"),
+    Opening("clause", _ASIDE, r" (?:failed|fails)(?! (?:her|his|the)\b)"),
     Opening(
         "clause",
-        "this / that / my / our",
-        r" \w+ (?:is|was|turned out to be|looks like) an? (?:dead end|red herring|wrong turn)",
+        "this",
+        r" \w+ (?:is|was) an? (?:dead end|red herring)",
     ),
     Opening(
         "clause",
-        "my / our / that / this",
-        r" (?:(?:previous|earlier|first|last|initial) )?(?:computation|calculation|answer|result|reasoning|argument"
-        r"|claim)"
-        r" (?:is|was|must be|seems) (?:wrong|incorrect|flawed|invalid|off)",
+        "my",
+        " (?:(?:first|initial|last|previous) )?(?:answer|calculation|claim|computation|result) (?:is"
+        "|must be|seems|was) (?:off|wrong)",
     ),
-    Opening("clause", "this / that / my / our", rf" (?:\w+ )?(?:method|path|strategy|route) {_FAILS}"),
+    Opening("clause", "this", rf" (?:\w+ )?(?:method|path|route|strategy) {_FAILS}"),
     Opening(
         "anywhere",
-        "isn't / leads / goes / gets",
-        r" (?:(?:us|getting|going|us getting|leading) ){0,2}(?:nowhere|anywhere|in circles)(?=[^\w\s]|\s*\x1c|$)",
+        "isn't / leads",
+        r" (?:(?:getting|going|us) ){0,2}(?:anywhere|in circles|nowhere)(?=[^\w\s]|\s*\x1c|$)",
     ),
-    Opening("sentence", "no good / no luck / no dice / nope / wrong / incorrect / dead end", "(?=[.,!:\u2014])"),
-    Opening("speaker", "hit / reached", r" an? (?:\w+ )?(?:wall|dead end|snag|roadblock|impasse)"),
-    Opening("anywhere", "i(?:'m| am) stuck / we(?:'re| are) stuck", rf"(?=[^\w\s]|{END})"),
-    *do(
-        "start (?:over|again|afresh|anew|fresh|from scratch|from the (?:beginning|top)) / begin (?:anew|again)"
-        " / restart / backtrack / rewind",
-        NO_STORY,
+    Opening("sentence", "no good / nope", "(?=[.,!:\u2014])"),
+    Opening("speaker", "hit", r" an? (?:\w+ )?(?:dead end|wall)"),
+    Opening("anywhere", "i(?:'m| am) stuck", rf"(?=[^\w\s]|{END})"),
+    Opening(
+        "speaker",
+        "backtrack / start (?:over|again|anew|from the (?:beginning|top))",
+        f"(?! (?:at|in|on) ){NO_STORY}",
     ),
-    *do("try again", rf"(?=[^\w\s]| (?:with|from|using|but)\b|\s*{END})"),
-    *do(
-        "redo / re-do / recalculate / re-calculate / recompute / re-compute / rework / re-derive / rederive",
+    Opening("speaker", "try again", rf"(?=[^\w\s]| (?:but|from|using|with)\b|\s*{END})"),
+    Opening(
+        "speaker",
+        "recompute / redo",
         rf"(?= (?:this|that|it|(?:the|my) (?:\w+ )?{MATHS}|everything|from|with|carefully)\b|[^\w\s])",
     ),
-    *do(
-        "go back / going back / step back",
-        rf"(?= and (?:re|check|fix|correct|look|try)|[^\w\s]| to (?:(?:the|our|my|that) )?(?:\w+ )?(?:{MATHS}|start"
-        rf"|beginning"
-        r"|drawing board|where we|square one)\b| to step)",
+    Opening(
+        "speaker",
+        "go back",
+        r"(?= and (?:check|correct|fix|look|re|try)|[^\w\s]| to (?:(?:my|our|that"
+        rf"|the) )?(?:\w+ )?(?:{MATHS}|start|beginning|drawing board|square one)\b)",
     ),
-    Opening("clause", "go back", rf" to (?:(?:the|our|my) )?(?:\w+ )?(?:{MATHS}|square one|where we)"),
-    Opening("clause", "back to (?:square one|the drawing board|the start)"),
+    Opening("clause", "go back", rf" to (?:(?:my|our|the) )?(?:\w+ )?(?:{MATHS}|square one)"),
+    Opening("clause", "back to (?:square one|the drawing board)"),
     *do(
-        "correct / fix / undo",
-        rf" (?:that|this|it|my|the (?:\w+ )?(?:mistake|error|calculation|equation"
-        rf"|step))(?=\W|{END})",
+        "correct / undo",
+        rf" (?:that|this|it|my|the (?:\w+ )?(?:calculation|equation|error|mistake|step))(?=\W|{END})",
     ),
-    *do(
-        "discard / abandon / drop / ditch / give up on",
-        rf" (?:this|that|it|the (?:\w+ )?(?:approach|idea|attempt"
-        rf"|guess|line))(?=[^\w\s]| (?:\w+ )?(?:approach|idea|attempt|guess|line|assumption|method|path|and)\b"
-        rf"|{END})",
+    Opening(
+        "speaker",
+        "abandon / discard",
+        r" (?:this|that|it|the (?:\w+ )?(?:approach|attempt|guess|idea|line))(?=[^\w\s]|"
+        rf" (?:\w+ )?(?:and|approach|assumption|attempt|guess|idea|line|method|path)\b|{END})",
     ),
-    Opening("speaker", "take", " (?:that|this|it) back"),
-    *do(
-        "throw / toss / set / put / leave", rf" (?:this|that|it|the \w+) (?:out|away|aside)(?=[^\w\s]| and\b|\s*{END})"
-    ),
-    Opening("clause", _SCRAP, rf" (?:that|this){_SCRAPPED}"),
+    Opening("speaker", "take", " (?:it|that|this) back"),
+    *do("throw", rf" (?:this|that|it|the \w+) (?:away|out)(?=[^\w\s]| and\b|\s*{END})"),
+    Opening("clause", _SCRAP, rf" (?:that|this|(?:my|the) (?:last|previous) \w+){_SCRAPPED}"),
     Opening("speaker", _SCRAP, rf" (?:that|this|it|the \w+){_SCRAPPED}"),
-    Opening("speaker", "undo / step back and undo / retract / revert", " (?:that|this|it|the|my)"),
-    Opening("clause", "never mind(?! the) / nevermind / backtracking"),
+    Opening("speaker", "step back and undo / undo", " (?:it|my|that|the|this)"),
+    Opening("clause", "never mind(?! the)"),
 )

@@ -8,69 +8,112 @@ from __future__ import annotations
 from prerl_jax.analysis.marked_text import CAPITAL, SENTENCE
 from prerl_jax.analysis.openings import Opening, Openings, one_of
 
-HERE = SENTENCE
-"""In a class of characters: the end of the sentence, where the mark of the next one is."""
-END = rf"(?:{SENTENCE}|$)"
+END = f"(?:{SENTENCE}|$)"
 
 _CALCULATED = one_of(
-    "need|use|bas|exceed|proceed|succeed|indeed|deriv|obtain|assum|comput|calculat|defin|count|factor|squar|multipli"
-    "|subtract|divid|add|miss|overlook|ignor|ask|simplifi|swap|conver|expand|requir|expect|includ|doubl"
+    "add|ask|assum|bas|calculat|comput|conver|count|defin|deriv|divid|doubl|exceed|expand|expect"
+    "|factor|ignor|includ|indeed|miss|multipli|need|obtain|overlook|proceed|requir|simplifi|squar"
+    "|subtract|succeed|swap|use"
 )
-_STATE = r" (?:late|closed|open|full|empty|sold|gone|sick|tired|hungry|broken|cheaper|given|able|too)"
-_DEED = (
+_STATE = " (?:able|broken|cheaper|closed|empty|full|given|gone|hungry|late|open|sick|sold|tired|too)"
+DEED = (
     one_of(
-        "went|drove|bought|sold|gave|took|ate|ran|paid|spent|left|kept|won|began|lost|met|rode|swam|flew"
-        "|built|sent|drank|slept|threw|caught|fed|brought|said|grew|hid|wore|felt|had to|walk|drive|buy|sell"
-        "|bake|pour|eat|put on|get on|get off|get to|get home|sells|buys|pays|offers|charges|opens|closes"
-        "|bakes|eats|drives|walks|travels|works|earns|spends|saves|picks|drops|wins|loses|reads|goes|rides"
-        "|runs|swims|cuts|pours|sends|grows|visits|rains|plays|yesterday|last week|last month|last year"
-        "|last night|on monday|on tuesday|on wednesday|on thursday|on friday|on saturday|on sunday"
+        "ate|bake|bakes|began|bought|brought|built|buy|buys|caught|charges|closes|cuts|drank|drive"
+        "|drives|drops|drove|earns|eat|eats|fed|felt|flew|gave|get home|get off|get on|get to|goes"
+        "|grew|grows|had to|hid|kept|last month|last night|last week|last year|left|loses|lost|met"
+        "|offers|on friday|on monday|on saturday|on sunday|on thursday|on tuesday|on wednesday|opens"
+        "|paid|pays|picks|plays|pour|pours|put on|rains|ran|reads|rides|rode|runs|said|saves|sell"
+        "|sells|sends|sent|slept|sold|spends|spent|swam|swims|threw|took|travels|visits|walk|walks"
+        "|went|wins|won|wore|works|yesterday"
     )
-    + f"|(?:is|are|was|were){_STATE}"
+    + f"|(?:are|is|was|were){_STATE}"
 )
 _PEOPLE = one_of(
-    "he|she|they|his|her|hers|their|him|them|someone|everyone|nobody|customers|students|children|guests|visitors|members"
-    "|workers|people|players|passengers|shoppers|farmers"
+    "children|customers|everyone|farmers|guests|he|her|hers|him|his|members|nobody|passengers"
+    "|people|players|she|shoppers|someone|students|their|them|they|visitors|workers"
 )
 _FORMAL = (
-    "(?:we|if|let|this|that|the|since|it|note|step|case|use|using|for|when|so|what|by|add|find|fermat|euler|bayes)"
+    "(?:add|bayes|by|case|euler|fermat|find|for|if|it|let|note|since|so|step|that|the|this|use|using|we|what|when)"
 )
-_DETERMINER = one_of("the|a|an|my|our|each|every|some|both|half|all|most|i|we|it|you|one")
+_DETERMINER = one_of("a|all|an|both|each|every|half|i|it|most|my|one|our|some|the|we|you")
 NO_STORY = (
-    rf"(?!,?{CAPITAL}(?!{_FORMAL}\b)[a-z]{{2}}"
-    rf"|,? (?:(?:\d+ )?{_PEOPLE}|[a-z]+'s (?:mother|father|brother|sister|friend)"
-    rf"|(?:(?:{_DETERMINER}|\d+) (?:[a-z-]+ ){{0,3}}?)?"
-    rf"(?:{_DEED}|(?=[a-z]{{3,}}ed\b)(?!{_CALCULATED}\w*ed\b)[a-z]+))\b)"
+    rf"(?!,?{CAPITAL}(?!{_FORMAL}\b)[a-z]{{2}}|,? (?:(?:\d+ )?{_PEOPLE}|[a-z]+'s (?:brother|father"
+    rf"|friend|mother|sister)|(?:(?:{_DETERMINER}|\d+) (?:[a-z-]+ ){{0,3}}?)?(?:{DEED}"
+    rf"|(?=[a-z]{{3,}}ed\b)(?!{_CALCULATED}\w*ed\b)[a-z]+))\b)"
 )
 """Follows what may open a thought: no person and no deed comes next, as in "However, he" or "First, the baker sold"."""
 
 MATHS = (
-    r"(?:answers?|work|results?|solutions?|calculations?|computations?|arithmetic|reasoning|maths?|steps?|conditions?"
-    r"|equations?|constraints?|cases?|sums?|values?|units?|formulas?|identity|claims?|discriminant|remainders?|totals?"
-    r"|problem|question|words?|statement|prompt|wording|products?|factors?|roots?|algebra|signs?|logic|counts?|counting"
-    r"|divisibility|limits?|digits?|terms?|denominators?|numerators?|exponents?|expressions?|inequality|function"
-    r"|integral"
-    r"|derivative|proof|argument|bounds?|ratios?|differences?|perimeter|endpoints?|boundary|assumptions?|parity"
-    r"|figures?"
-    r"|candidates?|probability|average|polynomial|matrix|pattern|output|original|vertices|coefficients?|angles?"
-    r"|magnitude"
-    r"|dimensions?|requirements?|definitions?|numbers?|percentages?|fractions?|lemma|theorem|hypothesis|substitution"
-    r"|multiplication|division|addition|subtraction|decimals?|area|volume|parts?)"
+    "(?:addition|algebra|angles?|answers?|area|argument|arithmetic|assumptions?|average|boundary"
+    "|bounds?|calculations?|candidates?|cases?|claims?|coefficients?|computations?|conditions?"
+    "|constraints?|counting|counts?|decimals?|definitions?|denominators?|derivative|differences?"
+    "|digits?|dimensions?|discriminant|divisibility|division|endpoints?|equations?|exponents?"
+    "|expressions?|factors?|figures?|formulas?|fractions?|function|hypothesis|identity|inequality"
+    "|integral|lemma|limits?|logic|magnitude|maths?|matrix|multiplication|numbers?|numerators?"
+    "|original|output|parity|parts?|pattern|percentages?|perimeter|polynomial|probability|problem"
+    "|products?|prompt|proof|question|ratios?|reasoning|remainders?|requirements?|results?|roots?"
+    "|signs?|solutions?|statement|steps?|substitution|subtraction|sums?|terms?|theorem|totals?"
+    "|units?|values?|vertices|volume|wording|words?|work)"
 )
 """What a calculation is about."""
-FORMULA = r"(?=[\d$\\(|-]|[a-z]\s?[=(<>+*/^-])"
-"""The beginning of a number or of a formula."""
-CALCULATE = (
-    r"(?:find|compute|calculate|determine|solve|simplify|add|subtract|multiply|divide|convert|count|factor|factorise"
-    r"|expand|rewrite|express|set (?:up|the|each|both|it|x|y|f)|write|note|notice|observe|identify|define|isolate"
-    r"|evaluate"
-    r"|substitute|plug|work out|figure out|use|apply|look at|consider|recall|check|draw|list|square|sum|estimate"
-    r"|understand"
-    r"|differentiate|integrate|prove|show|establish|translate|reduce|combine|collect|distribute|label"
-    r"|denote|test|handle|treat|derive|pin down|get the (?:total|value|cost|number)|deal with|model|bound|normalise"
-    r"|take the (?:log|derivative|square|sum|difference|product|limit|gradient|determinant))"
+_GOES_ON = (
+    "(?:and|are|as|by|cases?|divides?|for|from|gives?|has|have|in|into|is|minus|modulo|of|per"
+    "|percent|plus|times|to|ways?)"
 )
-"""What one does in a calculation."""
+FORMULA = rf"(?=-?\d[\d.,]*+(?! ?(?!{_GOES_ON}\b)[a-z]{{3,}})|[$\\(|-]|[a-z]\s?[=(<>+*/^-]|[b-hj-z]\b)"
+"""The beginning of a number or of a formula; a number of things, as in "40 chairs", is none."""
+_QUANTITY = (
+    "age|amount|approach|axis|balance|bases?|capacity|chords?|circles?|circumference|coefficient"
+    "|columns?|combinations?|complement|constants?|contradiction|coordinates?|cost|debt"
+    "|diagonals?|diameter|distance|distribution|divisors?|duration|earnings|edges?|efficiency"
+    "|expenses|fare|fee|gcd|generality|gradient|graphs?|greatest|height|idea|income|induction"
+    "|integers?|interest|intersections?|largest|lcm|least|length|lines?|logarithms?|logs?|loss"
+    "|mass|maximum|mean|median|method|minimum|modulus|most|multiples?|notation|options?|outcomes?"
+    "|pace|pairs?|payment|percent|permutations?|points?|possibilities|possibility|powers?|price"
+    "|primes?|profit|radius|rate|recurrence|residues?|revenue|rows?|savings|score"
+    "|sequences?|series|sets?|share|sides?|size|slope|smallest|speed|spending|squares?|strategy"
+    "|subsets?|tangent|tax|temperature|thing|time|triangles?|triples?|variables?|vectors?"
+    "|velocity|wage|ways?|weight|width"
+)
+OBJECT = (
+    f"(?= (?:(?:at|by|down|for|into|on|out|over|up|with) )?(?:{FORMULA}|(?:all of|both|each"
+    r"|everything|how|if|it|that|them|these|this|those|what|when|where|whether|who)\b|(?:(?!(?:and"
+    rf"|her|his|their|to|your)\b)[\w'-]+,? ){{0,4}}?(?:{MATHS}|{one_of(_QUANTITY)})\b"
+    rf"|[^.!?{SENTENCE}]{{0,80}}?(?:[=+\u00d7\u00f7^\\]|\d/\d)))"
+)
+"""Follows a verb of everyday life, and makes it one of a calculation: a mathematical object comes next."""
+CONTENT = (
+    rf"(?=[^.!?{SENTENCE}]{{0,80}}?(?:[\d=$\\^<>]|\b(?:{MATHS}|{one_of(_QUANTITY)}|consistent"
+    "|constant|correct|divisible|even|fits?|holds?|i|it|makes? sense|numerically|odd|prime|right"
+    r"|satisf\w+|these|this|those|true|we|works?|x|y|n|definition|injective|converges)\b))"
+)
+"""Follows a verb of checking: the sentence says something of mathematics, or of the work so far."""
+NO_PLACE = (
+    "(?! (?:at|behind|from|in|inside|near|off|on|under) (?:a|an|her|his|my|our|the|their|your)"
+    rf" (?!(?:\w+ )?{MATHS}\b))"
+)
+"""Follows a mathematical object: it is none in the world, as "the sign on the highway" is."""
+_THINK = (
+    "bound|break|calculate|clarify|compare|compute|consider|convert|deal with|define|denote"
+    "|derive|determine|differentiate|divide|eliminate|establish|estimate|evaluate|expand|express"
+    "|factor|factorise|factorize|figure out|identify|integrate|isolate|justify|maximise|maximize"
+    "|minimise|minimize|multiply|normalise|note|notice|observe|parametrize|pin down|prove"
+    "|rearrange|recall|reduce|restate|rewrite|set up|simplify|solve|substitute|subtract|think"
+    "|translate|understand|verify|work out"
+)
+_HANDLE = (
+    "add|apply|check|collect|combine|count|deal|distribute|do|draw|find|get|give|go|group|handle"
+    "|have|know|label|list|look|look at|make|model|name|need|place|plug|put|see|set|show|sketch"
+    "|split|square|start|sum|tackle|take|test|treat|try|use|want|work|write"
+)
+CALCULATE = rf"(?:{one_of(_THINK)}\b|{one_of(_HANDLE)}\b{OBJECT})"
+"""What one does in a calculation: a verb of thought, or one of everyday life with a mathematical object."""
+
+WE = (
+    "(?: (?:i|let me|let us|let's|lets|we)(?: also| can| could| first| have to| instead| just"
+    "| may| must| need to| now| should| simply| then| try to| want to| will|'ll)*| to)?"
+)
+"""Who acts: the speaker, or nobody in an order."""
 
 
 def do(verbs: str, then: str = "") -> Openings:

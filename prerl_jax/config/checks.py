@@ -6,6 +6,7 @@ import math
 
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.guards import EndPhase
+from prerl_jax.verify.batch import require_verifier, require_workers
 
 
 def _validate_phases(config: TrainConfig) -> None:
@@ -183,6 +184,15 @@ def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int,
         )
 
 
+def _validate_verifiers(config: TrainConfig) -> None:
+    """The verifiers are verifiers, and have the workers that they need."""
+    data = config.data
+    verifiers = {"data.verifier": data.verifier, "data.evaluation_verifier": data.evaluation_verifier or data.verifier}
+    for name, verifier in verifiers.items():
+        require_verifier(verifier, name)
+        require_workers(verifier, data.verify_workers)
+
+
 def _validate_best(config: TrainConfig) -> None:
     best, evaluation, every = config.checkpoints.best, config.evaluation, config.checkpoints.every
     if best is None:
@@ -217,6 +227,7 @@ def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
       ValueError: something does not fit. The message has the numbers and the remedy.
     """
     _validate_phases(config)
+    _validate_verifiers(config)
     _validate_needs(config)
     _validate_critic(config)
     _validate_batch(config, shards)

@@ -8,7 +8,6 @@ here. Each spec checks its own fields when it is built; `config.checks.validate`
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from prerl_jax.config.fields import require_at_least, require_one_of, require_probability, require_seed
 from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, EvaluationSpec
@@ -27,6 +26,7 @@ from prerl_jax.rollout.continuous import ContinuousBatching
 from prerl_jax.rollout.engine import EngineSpec
 from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.verify.batch import Verifier
+from prerl_jax.verify.judgement import LARGEST_REWARD
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -85,8 +85,8 @@ class DataSpec:
       verify_memory: GiB that a worker may allocate, above 0. The verdict is unknown where it needs more.
       evaluation_verifier: the verifier of the held-out problems; None takes `verifier`. A number of it that is 1 or
         more means right.
-      truncated_reward: the reward of a truncated response, finite. It is wrong, and it is not verified. With rewards of
-        -1 and 1, set it to -1: else a truncated response is worth more than a wrong one.
+      truncated_reward: the reward of a truncated response, from -1e15 to 1e15. It is wrong, and it is not verified.
+        With rewards of -1 and 1, set it to -1: else a truncated response is worth more than a wrong one.
       unknown_limit: at least 0 and below 1. A step or an evaluation with a larger share of unknown verdicts ends the
         run.
       probe: whether a run checks before its first step that its verifiers accept the problems' own answers.
@@ -114,6 +114,11 @@ class DataSpec:
     curriculum: Curriculum | None = None
     decontaminate: bool = False
 
+    @property
+    def verifier_of_evaluation(self) -> Verifier:
+        """The verifier of the held-out problems: `evaluation_verifier`, or `verifier` where that is None."""
+        return self.verifier if self.evaluation_verifier is None else self.evaluation_verifier
+
     def __post_init__(self) -> None:
         if isinstance(self.evaluation, ProblemStream):
             raise ValueError(f"data.evaluation is {self.evaluation}; evaluations need fixed problems, not a stream.")
@@ -126,8 +131,11 @@ class DataSpec:
         for field in ("verify_timeout", "verify_memory"):
             if not 0 < getattr(self, field) < float("inf"):
                 raise ValueError(f"data.{field} is {getattr(self, field)}; it must be above 0, and finite.")
-        if not math.isfinite(self.truncated_reward):
-            raise ValueError(f"data.truncated_reward is {self.truncated_reward}; it must be finite.")
+        if not abs(self.truncated_reward) <= LARGEST_REWARD:
+            raise ValueError(
+                f"data.truncated_reward is {self.truncated_reward}; it must be between -{LARGEST_REWARD:g} and "
+                f"{LARGEST_REWARD:g}."
+            )
         if not 0 <= self.unknown_limit < 1:
             raise ValueError(f"data.unknown_limit is {self.unknown_limit}; it must be at least 0 and below 1.")
         require_one_of("data.too_long", self.too_long, TOO_LONG)

@@ -46,7 +46,7 @@ def dapo(*, steps: int, overlong_buffer: int, filter_truncated: bool = False, ma
 
     Args:
       steps: the number of rollout batches.
-      overlong_buffer: the penalty rises to 0.5 over this many last tokens. For rewards of 1 and -1, see OverlongPenalty.
+      overlong_buffer: the penalty rises to 0.5 over this many last tokens. See OverlongPenalty for rewards of 1 and -1.
       filter_truncated: leave truncated responses out.
       max_resamples: the most further batches of prompts a step, see Phase.
 

@@ -201,15 +201,24 @@ def _of_known(
 ) -> tuple[Array, Array]:
     """The estimator's advantages and selection, without responses whose verdict is unknown.
 
-    The means of an estimator that does not read `known` count such a response, so its whole group is left out.
+    The means of an estimator that does not read `known` count such a response. So it has the mean reward of the known
+    responses there, which leaves the mean of the batch as it is, and its whole group is left out.
     """
-    advantages, keep = advantage(rollouts, group_size, values)
     if rollouts.known is None:
-        return advantages, keep
+        return advantage(rollouts, group_size, values)
     known = rollouts.known_mask
     if not advantage.traits.reads_known:
+        rollouts = dataclasses.replace(rollouts, rewards=_with_mean_where_unknown(rollouts.rewards, known))
         known = jnp.repeat(by_group(known, group_size).all(axis=1), group_size)
+    advantages, keep = advantage(rollouts, group_size, values)
     return jnp.where(known[:, None] if advantages.ndim == 2 else known, advantages, 0.0), keep & known
+
+
+def _with_mean_where_unknown(rewards: Array, known: Array) -> Array:
+    """Rewards f32[B] or f32[B, R] with the mean of the known rows, bool[B], in each unknown one; 0 if none is known."""
+    known = known.reshape(-1, *(1,) * (rewards.ndim - 1))
+    total = jnp.where(known, rewards, 0.0).sum(axis=0)
+    return jnp.where(known, rewards, total / jnp.maximum(known.sum(), 1))
 
 
 def _take(rows: Array | None, tree: Any) -> Any:

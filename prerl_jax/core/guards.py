@@ -9,9 +9,10 @@ trips when its condition has held for `patience` values in a row.
     Plateau                    no value of the last `patience` is above max(those before) + min_delta or below
                                min(those before) - min_delta
 
-m_1 is the value for the parameters that the phase began with: a metric of training has it in the phase's first step, a
-metric of evaluation at the end of the phase before. A NaN makes no condition hold. A condition of your own is a frozen
-dataclass with `__call__`. To switch to the next phase automatically, use `Guard(metric, Plateau(...), EndPhase())`.
+m_1 is the first value that is not NaN, usually that of the parameters that the phase began with: a metric of training
+has it in the phase's first step, a metric of evaluation at the end of the phase before. A NaN makes no condition hold.
+A condition of your own is a frozen dataclass with `__call__`. To switch to the next phase automatically, use
+`Guard(metric, Plateau(...), EndPhase())`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def _finite(condition: Any) -> None:
         value = getattr(condition, field.name)
         if not math.isfinite(value):
             raise ValueError(f"{type(condition).__name__}.{field.name} is {value}; it must be a finite number.")
+
+
+def _first(values: Sequence[float]) -> float:
+    """The first value that is not NaN; NaN if there is none."""
+    return next((value for value in values if not math.isnan(value)), math.nan)
 
 
 def _positive(condition: Any, name: str) -> None:
@@ -90,7 +96,7 @@ class FellBy:
         _finite(self)
 
     def __call__(self, values: Sequence[float]) -> bool:
-        return values[-1] < values[0] - self.amount
+        return values[-1] < _first(values) - self.amount
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +113,7 @@ class RoseBy:
         _finite(self)
 
     def __call__(self, values: Sequence[float]) -> bool:
-        return values[-1] > values[0] + self.amount
+        return values[-1] > _first(values) + self.amount
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +130,7 @@ class FellToRatio:
         _positive(self, "ratio")
 
     def __call__(self, values: Sequence[float]) -> bool:
-        return values[-1] < self.ratio * values[0]
+        return values[-1] < self.ratio * _first(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +147,7 @@ class RoseToRatio:
         _positive(self, "ratio")
 
     def __call__(self, values: Sequence[float]) -> bool:
-        return values[-1] > self.ratio * values[0]
+        return values[-1] > self.ratio * _first(values)
 
 
 @dataclasses.dataclass(frozen=True)

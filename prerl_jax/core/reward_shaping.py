@@ -3,8 +3,9 @@
 OverlongPenalty   r - penalty * clip((|y| - (limit - buffer)) / buffer, 0, 1),  |y| in tokens    (DAPO, 2503.14476)
 KLPenalty         r on the last token - beta * D(pi_old, pi_ref) on every token          (InstructGPT, 2203.02155)
 
-In a phase with `max_resamples`, a group of equal verifier rewards that found no replacement has no lesson in it. There
-only a divergence from a reference counts (see `divergence_alone`); without one the group's advantages are exactly 0.
+In a phase with `max_resamples`, a group of equal verifier rewards that found no replacement teaches nothing: a shaping
+adds nothing to its rewards, so its advantages are exactly 0. A divergence from a reference is still subtracted (see
+`divergence_alone`).
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class AdvantageTraits:
       needs_values: it reads a critic's values, and has the method `targets` (see ValueAdvantageEstimator).
       needs_verdict: it reads whether a response is right or wrong (`Rollouts.right_mask`), so rewards must not be
         shaped.
-      reads_known: it leaves responses with an unknown verdict (`Rollouts.known_mask`) out of its means. Without it, the
-        whole group of such a response is left out of the update.
+      reads_known: it leaves responses with an unknown verdict (`Rollouts.known_mask`) out of its means. Without it,
+        such a response has the mean reward of the batch's known ones, and its whole group is left out of the update.
     """
 
     compares_group: bool = False
@@ -49,7 +49,9 @@ class RewardShapingTraits:
     """What a reward shaping declares.
 
     Attributes:
-      needs_reference: it takes the keywords `logprobs` and `reference`, see RewardShaping.
+      needs_reference: it takes the keywords `logprobs` and `reference`, see RewardShaping. With `max_resamples`, the
+        whole result of such a shaping stays in groups of equal rewards, as its divergence must. Only KLPenalty is split
+        there: another shaping inside it is left out.
     """
 
     needs_reference: bool = False

@@ -19,6 +19,7 @@ from prerl_jax.analysis.thoughts import count_matches, count_thoughts
 from prerl_jax.config.measuring import EvaluationSpec
 from prerl_jax.core.types import Params
 from prerl_jax.data import Example
+from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.sampling import (
     TokenFormat,
     await_verdicts,
@@ -28,7 +29,7 @@ from prerl_jax.evaluation.sampling import (
     sample,
 )
 from prerl_jax.evaluation.unknown import require_known
-from prerl_jax.evaluation.verification import Verification, Verify
+from prerl_jax.evaluation.verification import Verdicts, Verification, Verify
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.runtime.mesh import gather_rows, replicate
 from prerl_jax.verify import Verified
@@ -101,8 +102,47 @@ def evaluate(
     Raises ValueError where the policy's logits are not finite, UnknownVerdictsError where more verdicts are unknown,
     and what the verifier raises.
     """
+    calls = _calls(len(examples) * (spec.samples // shape.group_size), shape.prompts)
+    sampled = _sampled(engine, params, examples, spec, shape, calls, tokens=tokens, mesh=mesh, verify=verify)
+    verified, sizes = sampled.verdicts.verified, (len(calls), len(examples), spec.samples)
+    outcomes = _outcomes(verified, sizes)
+    columns = [verified.timed_out, _format(verified), sampled.lengths, sampled.verdicts.truncated]
+    others = _gathered(np.column_stack([*columns, sampled.verdicts.measured]).astype(np.float32), sizes)
+    require_known(
+        outcomes.known.ravel(),
+        others[0].ravel(),
+        unknown_limit,
+        "of an evaluation",
+        problems=sampled.problems,
+        texts=sampled.verdicts.texts,
+        verified=verified,
+    )
+    return _metrics(outcomes, others, examples, spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sampled:
+    """The B responses of this process: their problems, i64[B] lengths, and verdicts."""
+
+    problems: list[Problem]
+    lengths: np.ndarray
+    verdicts: Verdicts
+
+
+def _sampled(
+    engine: Engine,
+    params: Params,
+    examples: Sequence[Example],
+    spec: EvaluationSpec,
+    shape: CallShape,
+    calls: np.ndarray,
+    *,
+    tokens: TokenFormat,
+    mesh: Mesh,
+    verify: Verify,
+) -> _Sampled:
+    """Samples and verifies the responses of `calls`, see `_calls`. The other arguments are those of `evaluate`."""
     rounds = spec.samples // shape.group_size
-    calls = _calls(len(examples) * rounds, shape.prompts)
     problems = problems_of([examples[i // rounds] for i in calls.ravel()], shape.group_size)
     measure = functools.partial(_count, spec)
     key = replicate(mesh, jax.random.PRNGKey(spec.seed))  # placed as in training, so both use one program
@@ -116,20 +156,7 @@ def evaluate(
             lengths.append(np.asarray(rollouts.response_mask).sum(axis=1))
             broken.append(not_finite(rollouts))
         verdicts = await_verdicts(verification, np.concatenate(broken), "of an evaluation")
-    verified, sizes = verdicts.verified, (len(calls), len(examples), spec.samples)
-    outcomes = _outcomes(verified, sizes)
-    columns = [verified.timed_out, _format(verified), np.concatenate(lengths), verdicts.truncated]
-    others = _gathered(np.column_stack([*columns, verdicts.measured]).astype(np.float32), sizes)
-    require_known(
-        outcomes.known.ravel(),
-        others[0].ravel(),
-        unknown_limit,
-        "of an evaluation",
-        problems=problems,
-        texts=verdicts.texts,
-        verified=verified,
-    )
-    return _metrics(outcomes, others, examples, spec)
+    return _Sampled(problems, np.concatenate(lengths), verdicts)
 
 
 def _calls(count: int, prompts: int) -> np.ndarray:

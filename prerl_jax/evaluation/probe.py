@@ -8,14 +8,17 @@ a box: the probe refuses the run before anything compiles.
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from prerl_jax.data import Example
 from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.answer_formats import AFTER_THOUGHT, FORMATS, Written, bare_answer, filled, write_answer
+from prerl_jax.evaluation.quoted import quoted
 from prerl_jax.evaluation.verification import Verify
-from prerl_jax.verify import BatchVerifier, Delegates, Judgement, Verifier, written
+from prerl_jax.verify import AfterThinking, BatchVerifier, CombinedReward, Judgement, Verifier, written
+from prerl_jax.verify.batch import asked_by, leaves_of
 
 SECONDS = 10.0
 """After this time the probe of a source verifies no further answers."""
@@ -73,9 +76,7 @@ def probe(
         ValueError: no problem's own answer of a source is accepted, or too many verdicts are unknown.
         VerifierError: the verifier raised an exception, or returned what is no judgement.
     """
-    by_source: dict[str, list[Example]] = {}
-    for example in examples:
-        by_source.setdefault(example.problem.source, []).append(example)
+    by_source = _by_source(examples)
     notes: list[str] = []
     for source, members in by_source.items():
         where = f"data.{split}" + (f", source {source!r}" if len(by_source) > 1 else "")
@@ -85,14 +86,26 @@ def probe(
 
 
 def require_truncated_is_worst(examples: Sequence[Example], verify: Verify, truncated_reward: float) -> None:
-    """Raises ValueError if a truncated response is worth more than an empty one, which is wrong."""
-    empty = _verified(verify, [examples[0].problem], [""])[0]
-    if empty.verdict == "wrong" and empty.reward < truncated_reward:
+    """Raises ValueError if a truncated response is worth more than an empty one to a source, which is wrong."""
+    first = {source: members[0].problem for source, members in _by_source(examples).items()}
+    judgements = _verified(verify, list(first.values()), [""] * len(first))
+    wrong = {source: j.reward for source, j in zip(first, judgements, strict=True) if j.verdict == "wrong"}
+    source = min(wrong, key=wrong.__getitem__, default="")
+    if wrong and wrong[source] < truncated_reward:
+        of = f" to a problem of source {source!r}" if len(first) > 1 else ""
         raise ValueError(
-            f"data.verifier gives an empty response {empty.reward:g}, and a truncated one gets data.truncated_reward = "
-            f"{truncated_reward:g}: a response that never ends would be worth more than a wrong one. Set "
-            f"data.truncated_reward={empty.reward:g}."
+            f"data.verifier gives an empty response{of} {wrong[source]:g}, and a truncated one gets "
+            f"data.truncated_reward = {truncated_reward:g}: a response that never ends would be worth more than a "
+            f"wrong one. Set data.truncated_reward={wrong[source]:g}."
         )
+
+
+def _by_source(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """The examples of each source."""
+    by_source: dict[str, list[Example]] = {}
+    for example in examples:
+        by_source.setdefault(example.problem.source, []).append(example)
+    return by_source
 
 
 def probe_source(examples: Sequence[Example], verifier: Verifier, verify: Verify, decode: Callable) -> Probed:
@@ -100,21 +113,16 @@ def probe_source(examples: Sequence[Example], verifier: Verifier, verify: Verify
     answers: list[Written] = []
     judgements: list[Judgement] = []
     end = time.monotonic() + SECONDS
-    for part in _parts(examples[:OF_BATCHES] if _in_batches(verifier) else examples):
+    in_batches = any(isinstance(leaf, BatchVerifier) for leaf in leaves_of(verifier, examples[0].problem))
+    for part in _parts(examples[:OF_BATCHES] if in_batches else examples):
         problems, prompts = [example.problem for example in part], decode([list(example.tokens) for example in part])
         texts = [write_answer(problem, prompt, verifier) for problem, prompt in zip(problems, prompts, strict=True)]
         answers += texts
-        judgements += _best(verify, problems, [text.responses for text in texts])
+        tries = [_tries(verifier, *of) for of in zip(problems, texts, strict=True)]
+        judgements += _best(verify, problems, tries)
         if time.monotonic() > end:
             break
     return Probed(tuple(answers), tuple(judgements), _verified(verify, [examples[0].problem], [""])[0])
-
-
-def _in_batches(verifier: Verifier) -> bool:
-    """Whether a `BatchVerifier` is asked, at the end of all that delegate to others."""
-    if isinstance(verifier, Delegates):
-        return any(_in_batches(asked) for asked in verifier.delegates())
-    return isinstance(verifier, BatchVerifier)
 
 
 def _parts(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
@@ -124,9 +132,21 @@ def _parts(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
         start, size = start + size, min(2 * size, MOST)
 
 
-def _best(verify: Verify, problems: Sequence[Problem], responses: Sequence[tuple[str, ...]]) -> list[Judgement]:
+def _tries(verifier: Verifier, problem: Problem, answer: Written) -> tuple[str, ...]:
+    """The answer's texts; these after a thought; and the verifier's own text, if it ends with a format that is asked.
+
+    Some verifiers read only what follows a thought, and a verifier may ask for more than the prompts say.
+    """
+    texts, own = answer.responses, written(verifier, problem)
+    markers = [one.marker for one in asked_by(verifier, problem) if isinstance(one, AfterThinking)]
+    thoughts = ("", AFTER_THOUGHT, "".join(markers))
+    in_format = tuple(text for text in texts if text != bare_answer(problem.answer))
+    more = (own,) if own is not None and own.endswith(in_format) else ()
+    return tuple(dict.fromkeys((*(thought + text for thought in thoughts for text in texts), *more)))
+
+
+def _best(verify: Verify, problems: Sequence[Problem], tries: Sequence[tuple[str, ...]]) -> list[Judgement]:
     """The judgement on the first response to each problem that is right; on the first response, if none is."""
-    tries = [(*texts, *(AFTER_THOUGHT + text for text in texts)) for texts in responses]
     best = _verified(verify, problems, [texts[0] for texts in tries])
     for number in range(1, max(map(len, tries))):
         rows = [row for row, texts in enumerate(tries) if best[row].verdict == "wrong" and number < len(texts)]
@@ -170,13 +190,26 @@ def _report(
     if not any(one.known for one in found.answers):
         how = "Set the source's answer_format, and the verifier is checked with answers in that format."
         return [*notes, f"warning: {where}: no problem's own answer is accepted. The first is {first}. {how}"]
+    certain = found.tells_nothing and _looks_so(verifier, problems[wrong[0]], answer)
+    so = ", and so it would call every right response" if certain else ""
     text = (
-        f"{where}: no problem's own answer is accepted: {verifier} calls all of the {of_them} wrong, and so it would "
-        f"call every right response. The first is {first}. {_remedy(problems[wrong[0]], answer, verifier, verify)}"
+        f"{where}: no problem's own answer is accepted: {verifier} calls all of the {of_them} wrong{so}. "
+        f"The first is {first}. {_remedy(problems[wrong[0]], answer, verifier, verify)}"
     )
-    if found.tells_nothing:
+    if certain:
         raise ValueError(text)
     return [*notes, f"warning: {text}"]
+
+
+def _looks_so(verifier: Verifier, problem: Problem, answer: Written) -> bool:
+    """Whether a right response surely looks like the answer that was written.
+
+    Gates may ask for more, such as a length. A user's verifier that writes no answers may read what no prompt names.
+    """
+    asked = asked_by(verifier, problem)
+    if any(isinstance(one, CombinedReward) and one.gates for one in asked):
+        return False
+    return not answer.guessed or written(verifier, problem) is not None
 
 
 def _shown(found: Probed, problems: Sequence[Problem], number: int) -> str:
@@ -192,17 +225,21 @@ def _shown(found: Probed, problems: Sequence[Problem], number: int) -> str:
 def _remedy(problem: Problem, answer: Written, verifier: Verifier, verify: Verify) -> str:
     """What to do where no answer is accepted; it names a format that the verifier accepts, if one is found."""
     short = dataclasses.replace(problem, answer=bare_answer(problem.answer))
-    texts = [filled(one.text, short.answer) for one in FORMATS]
+    texts = [text for one in FORMATS for text in filled(one.text, short.answer)]
     texts += [text for text in (written(verifier, short),) if text is not None]
     judgements = zip(texts, _verified(verify, [short] * len(texts), texts), strict=True)
     accepted = [text for text, judgement in judgements if judgement.verdict == "right"]
     shorten = "" if short.answer == problem.answer else f"shorten the answers, to {_short(short.answer)}, and "
     remedies = [f"{shorten}let the prompts ask for {_short(text)}, which the verifier accepts" for text in accepted[:1]]
-    if answer.format:
-        remedies.insert(0, f"choose a verifier that reads {answer.format.text!r}, such as {answer.format.verifier}")
+    names = {type(one).__name__ for one in asked_by(verifier, problem)}
+    if answer.format and not names & set(re.findall(r"(\w+)\(\)", answer.format.verifier)):
+        form = quoted(answer.format.text.replace("{answer}", "..."))
+        remedies.insert(0, f"choose a verifier that reads {form}, such as {answer.format.verifier}")
+    do, example = "correct" if problem.answer_format else "set", "'<answer>{answer}</answer>'"
+    remedies.append(f"if right responses look otherwise, {do} the source's answer_format, such as {example}")
     return f"What to do: {'; or '.join([*remedies, 'set data.probe=False if this is intended'])}."
 
 
 def _short(text: str) -> str:
     """The text in quotes, in one line; only the end of a long one, where answers stand."""
-    return repr(text) if len(text) <= SHOWN else f"...{text[-SHOWN:]!r}"
+    return quoted(text) if len(text) <= SHOWN else f"...{quoted(text[-SHOWN:])}"

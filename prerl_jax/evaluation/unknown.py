@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prerl_jax.data.problems import Problem
+from prerl_jax.evaluation.quoted import quoted
 from prerl_jax.runtime.distributed import gather_text
 from prerl_jax.verify import Verified
 
@@ -50,7 +51,7 @@ def require_known(
     if unknown <= limit * len(known):
         return
     mine = np.flatnonzero(~verified.known)
-    first = f"{problems[mine[0]]}, the response {texts[mine[0]][:SHOWN]!r}" if mine.size else ""
+    first = f"{problems[mine[0]]}, the response {quoted(texts[mine[0]][:SHOWN])}" if mine.size else ""
     first += "".join(f" ({death[:SHOWN]})" for death in verified.deaths[:1])
     late = int(np.sum(timed_out))
     shown = next(text for text in gather_text(first) if text)

@@ -71,7 +71,8 @@ class Decoder:
             raise ValueError(f"attention must be one of {attentions.BACKENDS}, got {attention!r}.")
         require_auto_axes(mesh)
         self.config, self.compute_dtype, self.remat = config, jnp.dtype(compute_dtype), remat
-        self.mesh, self.rules, self.valid_ids, self.attention, self.unroll = mesh, rules, valid_ids, attention, unroll
+        self.mesh, self.rules, self.valid_ids = mesh, rules, valid_ids
+        self.attention, self.unroll = attention, unroll
         self._on_cpu = xla_cpu.on_cpu(mesh)
         self.unroll_decode = self._on_cpu if unroll_decode is None else unroll_decode
         self._freqs = rope.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)

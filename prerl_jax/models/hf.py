@@ -63,6 +63,7 @@ def load_model(
     compute_dtype: Any = "float32",
     remat: str = "none",
     rules: Rules = DEFAULT_RULES,
+    valid_ids: int | None = None,
 ) -> tuple[Decoder, Params]:
     """Reads a checkpoint.
 
@@ -78,6 +79,8 @@ def load_model(
       compute_dtype: see `Decoder`.
       remat: see `Decoder`.
       rules: see `Decoder`.
+      valid_ids: see `Decoder`. Many checkpoints have more ids than their tokenizer. A run masks these, with the number
+        that `prerl_jax.models.tokenizer.known_ids` gives; None masks none.
 
     Returns:
       (the decoder, its parameters, sharded over `mesh` by `rules` as they are read).
@@ -95,7 +98,7 @@ def load_model(
         stored = _drop_redundant(_open_folder(path), config.tied, path)
         stored_dtype = jnp.result_type(*(tensor.dtype for tensor in stored.values())) if stored else config.dtype
         config = dataclasses.replace(config, dtype=str(stored_dtype))
-    model = Decoder(config, compute_dtype=compute_dtype, remat=remat, mesh=mesh, rules=rules)
+    model = Decoder(config, compute_dtype=compute_dtype, remat=remat, mesh=mesh, rules=rules, valid_ids=valid_ids)
     return model, layout.load(model.abstract_params(dtype), stored, convention, path)
 
 

@@ -180,9 +180,11 @@ class Batching:
         self, phase: Phase, rollouts: Rollouts, inputs: PrepareInputs, rows: Array | None
     ) -> tuple[Batch, Metrics]:
         """The batch of one phase, filled up to the size of the largest phase."""
-        prepare = make_prepare(phase, self.setup.config.sampling.group_size)
+        group_size = self.setup.config.sampling.group_size
+        prepare = make_prepare(phase, group_size)
         terms, of_critic = len(phase.all_terms), (rollouts, inputs["values"])
         batch, value_metrics = with_values(prepare(rollouts, **inputs), *of_critic)
+        no_advantage = zero_advantage_groups(batch.advantages, terms, group_size)
         if rows is not None:  # the statistics are over all rollouts, the batch is one minibatch
             of_critic = jax.tree.map(lambda x: x[rows], of_critic)
             batch, _ = with_values(prepare(rollouts, **inputs, rows=rows), *of_critic)
@@ -191,6 +193,7 @@ class Batching:
             batch = dataclasses.replace(batch, sampler_logprobs=unknown_logprobs(batch))
         trained = trained_tokens(batch, phase.objective).any(axis=1)
         statistics = value_metrics | {
+            "train/zero_advantage_groups": no_advantage,
             "train/kept_fraction": (batch.weights != 0).any(axis=1).reshape(terms, -1).any(axis=0).mean(),
             "train/trained_fraction": trained.reshape(terms, -1).any(axis=0).mean(),
         }
@@ -251,6 +254,12 @@ def rollout_statistics(rollouts: Rollouts, group_size: int) -> Metrics:
         "train/truncated": jnp.asarray(rollouts.truncated).mean(),
         "train/sampler_logprob": rollouts.logprobs.sum() / jnp.maximum(lengths.sum(), 1),
     }
+
+
+def zero_advantage_groups(advantages: Array, terms: int, group_size: int) -> Array:
+    """f32[], the share of groups in which every advantage of f32[terms * B, T] is 0."""
+    some = (advantages != 0).any(axis=1).reshape(terms, -1, group_size).any(axis=(0, 2))
+    return (~some).mean()
 
 
 def _filled(batch: Batch, shape: tuple[int, int], minibatches: int) -> Batch:

@@ -105,10 +105,15 @@ def _other_prompts(setup: Setup, saved: dict[str, Any], allow: bool) -> list[str
     compares the line before the checkpoint's position.
     """
     lines = []
+    there = saved.get("prompts", {})
     with share_errors("comparing the prompts with those of the checkpoint"):
-        for split, there in saved.get("prompts", {}).items():
-            found = difference(PromptRecord(**there), setup.prompts[split], setup.fixed[split], setup.prompt_text)
-            lines += [] if found is None else [f"data.{split} has other prompts than the checkpoint: {found}"]
+        for split, now in setup.prompts.items() if there else ():
+            was = PromptRecord.of(there.get(split, {}))
+            if was is None:
+                other = "may have other prompts than the checkpoint: its record of them is of another version"
+                lines.append(f"data.{split} {other} of prerl_jax, and cannot be compared")
+            elif found := difference(was, now, setup.fixed[split], setup.prompt_text):
+                lines.append(f"data.{split} has other prompts than the checkpoint: {found}")
         if lines and not allow:
             raise ValueError("\n  ".join(["the run cannot be resumed with other prompts:", *lines]) + "\n" + REMEDY)
     return lines

@@ -16,7 +16,7 @@ from prerl_jax.data.mixture import Mixture, shares
 from prerl_jax.data.order import Order
 from prerl_jax.data.problems import Problem, ProblemSource
 from prerl_jax.data.streams import ProblemStream
-from prerl_jax.verify import NoVerifierError, usable
+from prerl_jax.verify import NoVerifierError, unused_sources, usable
 from prerl_jax.verify.batch import check_problem
 
 STEPS_KEPT = 8
@@ -75,7 +75,22 @@ def load_examples(config: TrainConfig, tokenizer: Any, check_tokens: CheckTokens
             f"sampling.prompts_per_step is {config.sampling.prompts_per_step}, but data.train has {len(train)} usable "
             "problems, and a step uses no problem twice. Set sampling.prompts_per_step to at most that."
         )
-    return Examples(train, _order(config, parts), evaluation, overlaps, (*notes, *said, *filtered))
+    notes = [*notes, *said, *filtered, *_unused(config, train, evaluation)]
+    return Examples(train, _order(config, parts), evaluation, overlaps, tuple(notes))
+
+
+def _unused(config: TrainConfig, train: tuple[Example, ...], evaluation: tuple[Example, ...]) -> list[str]:
+    """A line for the log on each verifier that names sources which no problem has."""
+    other = config.data.evaluation_verifier
+    asked = {"verifier": (config.data.verifier, train if other else (*train, *evaluation))}
+    if other:
+        asked["evaluation_verifier"] = other, evaluation
+    unused = {name: unused_sources(one, _problems(of)) for name, (one, of) in asked.items()}
+    return [
+        f"data.{name} names sources that no problem has: {', '.join(map(repr, sources))}"
+        for name, sources in unused.items()
+        if sources
+    ]
 
 
 def first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> tuple[Example, ...]:
@@ -97,7 +112,7 @@ def _examples(
     if not problems:
         raise ValueError(f"data.{split} {source} has no problems.")
     data = config.data
-    verifier = (data.evaluation_verifier if split == "evaluation" else None) or data.verifier
+    verifier = data.verifier_of_evaluation if split == "evaluation" else data.verifier
     try:
         problems, not_verifiable = usable(verifier, problems)
     except ValueError as error:

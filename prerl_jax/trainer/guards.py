@@ -27,8 +27,10 @@ OF_ROLLOUTS = frozenset(
     {
         "train/reward",
         "train/accuracy",
+        "train/unknown",
         "train/solved_groups",
         "train/unsolved_groups",
+        "train/zero_advantage_groups",
         "train/length",
         "train/truncated",
         "train/sampler_logprob",

@@ -10,17 +10,18 @@ import base64
 import dataclasses
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from prerl_jax.data import Example
 
-BYTES = 4
+HASH_BYTES = 4
 """Bytes of the hash of one prompt: enough to say which of two prompts differ, where the digest says that some do."""
 MOST = 100_000
 """Of more prompts than this, the hash of each is left out: a checkpoint's record stays below a megabyte."""
 LONGEST_TEXT = 2_000
 """Characters of the first prompt's text that are recorded."""
-AROUND = 60
+SHOWN_AROUND = 60
 """Characters that an error message shows before and after the first that differs."""
 LONGEST_SHOWN = 240
 """Characters of a prompt that an error message shows where the text of the other is not known."""
@@ -37,7 +38,7 @@ class PromptRecord:
     Attributes:
       count: how many there are.
       digest: of the tokens of all of them, in their order, in hexadecimal.
-      each: BYTES of the hash of each prompt, one after the other, in base64; "" for more than MOST prompts.
+      each: HASH_BYTES of the hash of each prompt, one after the other, in base64; "" for more than MOST prompts.
       first: the text of the first one, cut to LONGEST_TEXT characters.
     """
 
@@ -46,11 +47,17 @@ class PromptRecord:
     each: str
     first: str
 
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> PromptRecord | None:
+        """The record with the saved fields; None where one of them is missing, as in another version's record."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: saved[name] for name in names}) if set(names) <= set(saved) else None
+
     @property
     def hashes(self) -> list[bytes]:
-        """The BYTES of each prompt; empty where they are left out."""
+        """The HASH_BYTES of each prompt; empty where they are left out."""
         joined = base64.b64decode(self.each)
-        return [joined[i : i + BYTES] for i in range(0, len(joined), BYTES)]
+        return [joined[i : i + HASH_BYTES] for i in range(0, len(joined), HASH_BYTES)]
 
 
 def record(examples: Sequence[Example], decode: Decode) -> PromptRecord:
@@ -59,7 +66,7 @@ def record(examples: Sequence[Example], decode: Decode) -> PromptRecord:
     for example in examples:
         digest = hashlib.sha256(struct.pack(f"<{len(example.tokens)}i", *example.tokens)).digest()[:DIGEST_BYTES]
         whole.update(digest)
-        each.append(digest[:BYTES])
+        each.append(digest[:HASH_BYTES])
     kept = base64.b64encode(b"".join(each)).decode() if len(each) <= MOST else ""
     first = decode(examples[0].tokens)[:LONGEST_TEXT] if examples else ""
     return PromptRecord(len(examples), whole.hexdigest()[: 2 * DIGEST_BYTES], kept, first)
@@ -93,5 +100,5 @@ def difference(saved: PromptRecord, now: PromptRecord, examples: Sequence[Exampl
 def _around(was: str, now: str) -> tuple[str, str]:
     """Both texts around their first different character."""
     same = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now)))
-    shown = slice(max(0, same - AROUND), same + AROUND)
+    shown = slice(max(0, same - SHOWN_AROUND), same + SHOWN_AROUND)
     return was[shown], now[shown]

@@ -125,13 +125,15 @@ def _probed(setup: Setup, verifiers: Verifiers, main: bool) -> tuple[str, ...]:
     """The notes of the probe, on process 0; an error in it is raised on all processes."""
     data, first = setup.config.data, _first_problems(setup)
     with share_errors("the check that the verifier accepts the problems' own answers"):
-        if not (main and data.probe):
+        if not main:
             return ()
-        require_truncated_is_worst(first, verifiers.training, data.truncated_reward)
-        other = data.evaluation_verifier or data.verifier
+        if any(not term.advantage.traits.needs_verdict for phase in setup.phases for term in phase.all_terms):
+            require_truncated_is_worst(first, verifiers.training, data.truncated_reward)
+        if not data.probe:
+            return ()
         asked = (
             (first, "train", data.verifier, verifiers.training),
-            (setup.evaluation, "evaluation", other, verifiers.evaluation),
+            (setup.evaluation, "evaluation", data.verifier_of_evaluation, verifiers.evaluation),
         )
         notes = (
             probe(examples, split, verifier, verify, setup.decode, data.unknown_limit)

@@ -8,6 +8,7 @@ They may differ. The config of Qwen3's base models names `<|endoftext|>`, and th
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from prerl_jax.config.schema import TrainConfig
@@ -17,6 +18,13 @@ from prerl_jax.models.tokenizer import known_ids
 
 CONTENT = "zq7content7qz"
 """What the assistant says in the turn whose end is looked for: a text that no template writes of its own."""
+NEXT = "zq7next7qz"
+"""What the user says in the turn after it."""
+TURNS = (
+    {"role": "user", "content": "question"},
+    {"role": "assistant", "content": CONTENT},
+    {"role": "user", "content": NEXT},
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,24 +98,42 @@ def _with_differences(found: StopTokens, tokenizer: Any) -> StopTokens:
 
 
 def end_of_turn(tokenizer: Any, arguments: dict[str, Any]) -> int:
-    """The special token that the chat template writes behind an assistant's words, white space left aside.
+    """The first added token that the chat template writes behind an assistant's words, special or not.
+
+    It is looked for at the end of a conversation. A template that writes none there may write one where the user goes
+    on, or begin the user's turn with one.
 
     Args:
       tokenizer: a Hugging Face tokenizer with a chat template.
       arguments: arguments of the template.
 
-    Raises ValueError where the template raises, leaves the assistant's words out, or writes no special token there.
+    Raises ValueError where the template raises, leaves the assistant's words out, or writes no added token there.
     """
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": CONTENT}]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, **arguments)
+        return _first_added_token(tokenizer, _behind_content(tokenizer, TURNS[:2], arguments))
+    except ValueError as at_the_end:
+        try:
+            return _first_added_token(tokenizer, _behind_content(tokenizer, TURNS, arguments))
+        except ValueError:
+            raise at_the_end from None
+
+
+def _behind_content(tokenizer: Any, turns: Sequence[dict[str, str]], arguments: dict[str, Any]) -> str:
+    """What the chat template writes behind CONTENT, up to NEXT. Raises ValueError where it does not write CONTENT."""
+    try:
+        text = tokenizer.apply_chat_template(list(turns), tokenize=False, **arguments)
     except Exception as error:  # a template may raise anything
         raise ValueError(f"it does not render an assistant's turn ({type(error).__name__}: {error})") from error
-    _, content, after = text.rpartition(CONTENT)
+    _, content, behind = text.rpartition(CONTENT)
     if not content:
         raise ValueError("it leaves out what the assistant says")
-    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    ends = [token for token in special if after.lstrip().startswith(token)]
-    if not ends:
-        raise ValueError(f"it writes {after[:20]!r} behind what the assistant says, which begins with no special token")
-    return special[max(ends, key=len)]
+    return behind.partition(NEXT)[0]
+
+
+def _first_added_token(tokenizer: Any, text: str) -> int:
+    """The id of the first added token in a text, the longest if several begin there. Raises ValueError for none."""
+    added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+    found = [(text.find(content), -len(content), index) for content, index in added.items() if content in text]
+    if not found:
+        raise ValueError(f"it writes {text[:20]!r} behind what the assistant says, which has no added token")
+    return min(found)[2]

@@ -40,5 +40,5 @@ def open_verifiers(config: TrainConfig) -> Iterator[Verifiers]:
             return held.enter_context(pool)
 
         training = opened(data.verifier, any_reward)
-        other = data.evaluation_verifier
-        yield Verifiers(training, training if other in (None, data.verifier) else opened(other, True))
+        other = data.verifier_of_evaluation
+        yield Verifiers(training, training if other == data.verifier else opened(other, True))

@@ -15,7 +15,7 @@ from prerl_jax.verify.batch import (
     written,
 )
 from prerl_jax.verify.boxed import BoxedAnswer
-from prerl_jax.verify.by_source import BySource, NoVerifierError
+from prerl_jax.verify.by_source import BySource, NoVerifierError, unused_sources
 from prerl_jax.verify.code_tests import CodeTests
 from prerl_jax.verify.combined import CombinedReward, Weighted
 from prerl_jax.verify.exact import ExactMatch
@@ -68,6 +68,7 @@ __all__ = [
     "open_verifier",
     "right_or_wrong",
     "traits_of",
+    "unused_sources",
     "usable",
     "written",
 ]

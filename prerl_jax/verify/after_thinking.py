@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import Answer, Verifier, answers_of, check_problem, written
+from prerl_jax.verify.batch import Answer, Verifier, answers_of, check_problem, require_verifier, written
 from prerl_jax.verify.judgement import Judgement
 
 
@@ -21,7 +21,7 @@ class AfterThinking:
             with "<think>", so that every response begins with a thought. By default such a response counts as a whole,
             as that of a model that did not think.
 
-    Raises ValueError for an empty marker.
+    Raises ValueError for an empty marker, or for what is no verifier.
     """
 
     verifier: Verifier
@@ -29,6 +29,7 @@ class AfterThinking:
     required: bool = False
 
     def __post_init__(self) -> None:
+        require_verifier(self.verifier, "AfterThinking.verifier")
         if not self.marker:
             raise ValueError("AfterThinking's marker is empty; name the text that ends a thought, such as '</think>'.")
 

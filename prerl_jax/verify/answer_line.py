@@ -8,20 +8,24 @@ import re
 from prerl_jax.data.problems import Problem
 from prerl_jax.verify.boxed import equivalent, normal_form, require_answer
 from prerl_jax.verify.judgement import Judgement, right_or_wrong
-from prerl_jax.verify.math_forms import named_value
+from prerl_jax.verify.math_forms import stated_value
 from prerl_jax.verify.numbers import read_number, same_number
-from prerl_jax.verify.spelling import LONGEST, undecorated
+from prerl_jax.verify.spelling import LONGEST, respelled, undecorated
 
 _LABEL = re.compile(r"(?<![A-Za-z])answer[*_`]{0,3}\s?:[*_`]{0,3}", re.IGNORECASE)
+
+_BEFORE = re.compile(r"(?:[\s*_`]|\\[\[(]|\$+(?=\s))*+")
+r"""What may stand between the label and the answer: line breaks, Markdown, \[ and \(, dollars at the end of a line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AnswerLine:
     r"""Right if the text after the last "Answer:" equals the problem's answer.
 
-    It reads to the end of the line, or the next line if this one is empty. Capital letters, bold type, dollar signs, a
-    box, a full stop and a unit do not matter. Two numbers are compared as numbers, so 1,000 is 1000 and 0.5 is 1/2;
-    everything else by the string rule of BoxedAnswer. A last "Answer:" with nothing after it is no answer.
+    It reads to the end of the line, or the next line if this one is empty or only opens a formula (\[, $$). Capital
+    letters, bold type, dollar signs, a box, a unit, and a full stop, comma or semicolon at the end do not matter. Two
+    numbers are compared as numbers, so 1,000 is 1000 and 0.5 is 1/2; everything else by the string rule of BoxedAnswer.
+    A last "Answer:" with nothing after it is no answer.
     """
 
     def __call__(self, problem: Problem, response: str) -> Judgement:
@@ -32,9 +36,9 @@ class AnswerLine:
         """
         require_answer(problem)
         line = last_line(response)
-        if not line:
+        answer, gold = _value(line or "", problem.answer), _value(problem.answer, problem.answer)
+        if not answer:
             return right_or_wrong(False, format_ok=False)
-        answer, gold = _value(line), _value(problem.answer)
         number, truth = read_number(answer), read_number(gold)
         if number and truth:
             return right_or_wrong(same_number(number, truth), str(number), format_ok=True)
@@ -53,13 +57,14 @@ class AnswerLine:
 
 def last_line(text: str) -> str | None:
     """The text after the last "Answer:", to the end of its line; None if there is none, "" if nothing follows it."""
-    labels = list(_LABEL.finditer(text))
-    if not labels:
+    text = respelled(text)
+    *_, label = (None, *_LABEL.finditer(text))
+    if label is None:
         return None
-    return text[labels[-1].end() :].lstrip(" \t\r\n*_`").partition("\n")[0][: LONGEST + 1].strip()
+    before = _BEFORE.match(text, label.end())
+    start = before.end() if before else label.end()
+    return text[start:].partition("\n")[0][: LONGEST + 1].strip()
 
 
-def _value(text: str) -> str:
-    text = undecorated(text)
-    named = named_value(text) if len(text) < 200 else None
-    return named[1] if named and read_number(named[1]) else text
+def _value(text: str, truth: str) -> str:
+    return stated_value(undecorated(text.rstrip(" \t,;")), truth)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.judgement import Judgement, WrongAnswer, judged
+from prerl_jax.verify.judgement import NEEDS_VERDICTS, Judgement, WrongAnswer, judged
 
 Answer = Judgement | float | None
 """What a verifier returns: a judgement, a reward, or None where it does not know. See `judged`."""
@@ -33,8 +35,8 @@ class SingleVerifier(Protocol):
 class BatchVerifier(Protocol):
     """A config value that verifies many responses at once, such as a reward model or a remote judge.
 
-    It may have an attribute `batch_size`, the most responses of one call. Without one, or with None, it gets all
-    responses that are there.
+    It may have an attribute `batch_size`, the most responses of one call, 1 or more. Without one, or with None, it gets
+    all responses that are there.
     """
 
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> Sequence[Answer]:
@@ -85,25 +87,74 @@ class Delegates(Protocol):
         """The verifiers that it asks about this problem; for None, about any problem."""
 
 
+def asked_by(verifier: Verifier, problem: Problem | None = None) -> tuple[Verifier, ...]:
+    """The verifier, those that it asks, those that they ask, and so on, about a problem; for None, about any."""
+    asked = verifier.delegates(problem) if isinstance(verifier, Delegates) else ()
+    return (verifier, *(one for other in asked for one in asked_by(other, problem)))
+
+
+def leaves_of(verifier: Verifier, problem: Problem | None = None) -> tuple[Verifier, ...]:
+    """Those of `asked_by` that ask no others."""
+    return tuple(one for one in asked_by(verifier, problem) if not isinstance(one, Delegates))
+
+
 def traits_of(verifier: Verifier) -> VerifierTraits:
     """The traits of a verifier; for one that asks others, those of the others together."""
-    if isinstance(verifier, Delegates):
-        asked = [traits_of(one) for one in verifier.delegates()]
-        imports = tuple(module for traits in asked for module in traits.imports)
-        return VerifierTraits(any(traits.needs_workers for traits in asked), imports)
-    traits: VerifierTraits = getattr(verifier, "traits", VerifierTraits())
-    return traits
+    found: list[VerifierTraits] = [getattr(leaf, "traits", VerifierTraits()) for leaf in leaves_of(verifier)]
+    imports = tuple(module for traits in found for module in traits.imports)
+    return VerifierTraits(any(traits.needs_workers for traits in found), imports)
+
+
+def require_verifier(value: Any, name: str) -> None:
+    """Raises ValueError if a value of a config, which the error names, is no verifier."""
+    if isinstance(value, type):
+        raise ValueError(f"{name} is the class {value.__name__}; make a verifier of it, with {value.__name__}(...).")
+    if not (callable(value) or isinstance(value, BatchVerifier)):
+        raise ValueError(f"{name} is {value!r}, which is no verifier: it has no __call__ and no verify_batch.")
+
+
+def require_workers(verifier: Verifier, workers: int) -> None:
+    """Raises ValueError if the verifier needs worker processes and there are none."""
+    if traits_of(verifier).needs_workers and not workers:
+        raise ValueError(
+            f"{verifier} must run in worker processes, because it may hang or take too much memory on some responses. "
+            "Set data.verify_workers to 1 or more, for instance data.verify_workers=4."
+        )
 
 
 def check_problem(verifier: Verifier, problem: Problem) -> None:
-    """Raises ValueError if the verifier says that it cannot verify responses to this problem."""
+    """Raises ValueError if the verifier says that it cannot verify responses to this problem.
+
+    Raises VerifierError if its `check` raised another exception.
+    """
     if isinstance(verifier, ChecksProblems):
-        verifier.check(problem)
+        try:
+            verifier.check(problem)
+        except (ValueError, VerifierError, MemoryError):
+            raise
+        except Exception as error:
+            raise _failure("check", verifier, [problem]) from error
 
 
 def written(verifier: Verifier, problem: Problem) -> str | None:
-    """The shortest right response, see `WritesAnswers`; None if the verifier cannot write one."""
-    return verifier.write(problem) if isinstance(verifier, WritesAnswers) else None
+    """The shortest right response, see `WritesAnswers`; None if the verifier cannot write one.
+
+    Raises VerifierError if its `write` raised an exception, or returned what is neither text nor None.
+    """
+    if not isinstance(verifier, WritesAnswers):
+        return None
+    try:
+        text = verifier.write(problem)
+    except (VerifierError, MemoryError):
+        raise
+    except Exception as error:
+        raise _failure("write", verifier, [problem]) from error
+    if not isinstance(text, str | None):
+        raise VerifierError(
+            f"write of {verifier} returned a {type(text).__name__}, {str(text)[:80]!r}, and not text or None"
+            f"{on([problem])}."
+        )
+    return text
 
 
 def answers_of(verifier: Verifier, problems: Sequence[Problem], responses: Sequence[str]) -> list[Answer]:
@@ -116,7 +167,8 @@ def answers_of(verifier: Verifier, problems: Sequence[Problem], responses: Seque
     if not responses:
         return []
     answers = verifier.verify_batch(problems, responses)
-    if isinstance(answers, str | bytes | Mapping) or not hasattr(answers, "__len__"):
+    is_text = isinstance(answers, str | bytes | bytearray)
+    if is_text or not (isinstance(answers, Sequence) or getattr(answers, "ndim", 0) > 0):  # an array has dimensions
         raise WrongAnswer(
             f"verify_batch of {verifier} returned a {type(answers).__name__}, {str(answers)[:80]!r}, and not a "
             f"sequence of {len(responses)} rewards or Judgements, one for each response."
@@ -147,6 +199,21 @@ def _answer(verifier: SingleVerifier, problem: Problem, response: str) -> Answer
     return answers[verdicts.index("unknown") if "unknown" in verdicts else 0]
 
 
+def asked_judgements(
+    verifier: Verifier,
+    problems: Sequence[Problem],
+    responses: Sequence[str],
+    any_reward: bool,
+    because: str = NEEDS_VERDICTS,
+) -> list[Judgement]:
+    """What a verifier returns for B responses, checked by `judged`, whose arguments these are.
+
+    Raises WrongAnswer if it returned what is no judgement, and what the verifier raises.
+    """
+    answers = answers_of(verifier, problems, responses)
+    return [judged(a, verifier, p, any_reward, because) for a, p in zip(answers, problems, strict=True)]
+
+
 def judgements_of(
     verifier: Verifier, problems: Sequence[Problem], responses: Sequence[str], any_reward: bool = False
 ) -> list[Judgement]:
@@ -163,14 +230,19 @@ def judgements_of(
         MemoryError: there was too little memory.
     """
     try:
-        answers = answers_of(verifier, problems, responses)
-        return [judged(a, verifier, p, any_reward) for a, p in zip(answers, problems, strict=True)]
-    except MemoryError:
+        return asked_judgements(verifier, problems, responses, any_reward)
+    except (MemoryError, VerifierError):
         raise
     except WrongAnswer as error:
         raise VerifierError(str(error)) from error
     except Exception as error:
-        raise VerifierError(f"{verifier} failed{on(problems)}:\n{traceback.format_exc()[-_LONGEST_ERROR:]}") from error
+        raise _failure("", verifier, problems) from error
+
+
+def _failure(method: str, verifier: Verifier, problems: Sequence[Problem]) -> VerifierError:
+    """The error for the exception that is being handled, with its traceback."""
+    what = f"{method} of {verifier}" if method else f"{verifier}"
+    return VerifierError(f"{what} failed{on(problems)}:\n{traceback.format_exc()[-_LONGEST_ERROR:]}")
 
 
 def on(problems: Sequence[Problem]) -> str:
@@ -189,11 +261,13 @@ def batches(verifier: Verifier, problems: Sequence[Problem], rows: Sequence[int]
         verifier: verifies the responses.
         problems: the problems of all rows.
         rows: the rows to verify.
+
+    Raises VerifierError for a `batch_size` that is no number of 1 or more.
     """
     all_batches: list[list[int]] = []
     unfinished: dict[tuple[int, ...], list[int]] = {}
     for row in rows:
-        leaves = _leaves(verifier, problems[row])
+        leaves = leaves_of(verifier, problems[row])
         size = min((_batch_size(leaf, len(rows)) for leaf in leaves if isinstance(leaf, BatchVerifier)), default=1)
         asked = tuple(id(leaf) for leaf in leaves)  # a user's verifier may have no hash
         if asked not in unfinished:
@@ -205,16 +279,23 @@ def batches(verifier: Verifier, problems: Sequence[Problem], rows: Sequence[int]
     return all_batches
 
 
-def _leaves(verifier: Verifier, problem: Problem) -> tuple[Verifier, ...]:
-    """The verifiers that ask no others, of those that are asked about a problem."""
-    if not isinstance(verifier, Delegates):
-        return (verifier,)
-    return tuple(leaf for asked in verifier.delegates(problem) for leaf in _leaves(asked, problem))
+def deadlines(verifier: Verifier, problems: Sequence[Problem]) -> int:
+    """How many times the deadline of one response a batch of `batches` has.
+
+    It is the number of its responses where a verifier is asked about each by itself, as a part of a `CombinedReward`
+    with a `BatchVerifier` is; else 1.
+    """
+    one_by_one = any(not isinstance(leaf, BatchVerifier) for leaf in leaves_of(verifier, problems[0]))
+    return len(problems) if one_by_one else 1
 
 
 def _batch_size(verifier: BatchVerifier, unlimited: int) -> int:
-    size: int | None = getattr(verifier, "batch_size", None)
-    return unlimited if size is None else size
+    size = getattr(verifier, "batch_size", None)
+    if size is None:
+        return unlimited
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise VerifierError(f"batch_size of {verifier} is {size!r}; it must be a whole number of 1 or more, or None.")
+    return int(size)
 
 
 def require_same_length(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> None:

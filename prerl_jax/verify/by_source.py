@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import Answer, Verifier, answers_of, check_problem, written
+from prerl_jax.verify.batch import Answer, Verifier, answers_of, asked_by, check_problem, require_verifier, written
 
 
 class NoVerifierError(ValueError):
@@ -22,7 +22,7 @@ class BySource:
         default: the verifier of all other sources; None: there is none, and a problem of another source ends a run
             before its first step.
 
-    Raises ValueError if there is no verifier, or a source is named twice.
+    Raises ValueError if there is no verifier, a source is named twice, or what it has is no verifier.
     """
 
     verifiers: Mapping[str, Verifier] | tuple[tuple[str, Verifier], ...]
@@ -34,6 +34,10 @@ class BySource:
         sources = [source for source, _ in pairs]
         if not sources or len(set(sources)) < len(sources):
             raise ValueError(f"BySource needs a verifier for 1 source or more, and one for each; got {sources}.")
+        for source, verifier in pairs:
+            require_verifier(verifier, f"BySource's verifier of the source {source!r}")
+        if self.default is not None:
+            require_verifier(self.default, "BySource's default")
 
     def delegates(self, problem: Problem | None = None) -> tuple[Verifier, ...]:
         """The verifier of a problem; all of them for None. Raises NoVerifierError for a source without one."""
@@ -72,3 +76,10 @@ class BySource:
     def write(self, problem: Problem) -> str | None:
         """What the problem's verifier writes."""
         return written(self.delegates(problem)[0], problem)
+
+
+def unused_sources(verifier: Verifier, problems: Sequence[Problem]) -> tuple[str, ...]:
+    """The sources that a `BySource` among the verifiers names, and that no problem has, such as a mistyped one."""
+    named = [source for one in asked_by(verifier) if isinstance(one, BySource) for source in dict(one.verifiers)]
+    have = {problem.source for problem in problems}
+    return tuple(dict.fromkeys(source for source in named if source not in have))

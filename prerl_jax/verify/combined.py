@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import Verifier, answers_of, check_problem, written
-from prerl_jax.verify.judgement import UNKNOWN, Judgement, judged
+from prerl_jax.verify.batch import Verifier, asked_judgements, check_problem, require_verifier, written
+from prerl_jax.verify.judgement import UNKNOWN, Judgement
+
+_SAYS_WHAT_IS_RIGHT = "The first part of a CombinedReward and its gates say which responses are right"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +21,14 @@ class Weighted:
         verifier: verifies a response.
         weight: a finite number; below 0 for a penalty.
 
-    Raises ValueError for a weight that is not finite.
+    Raises ValueError for a weight that is not finite, or for what is no verifier.
     """
 
     verifier: Verifier
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        require_verifier(self.verifier, "Weighted.verifier")
         if not math.isfinite(self.weight):
             raise ValueError(f"Weighted.weight is {self.weight}; it must be a finite number.")
 
@@ -48,7 +51,7 @@ class CombinedReward:
         gates: verifiers that a response must pass.
         gated_reward: the reward of a response that does not pass.
 
-    Raises ValueError if there is no part, or `gated_reward` is not finite.
+    Raises ValueError if there is no part, a gate is no verifier, or `gated_reward` is not finite.
     """
 
     parts: tuple[Weighted, ...]
@@ -61,6 +64,8 @@ class CombinedReward:
                 f"CombinedReward needs 1 part or more and a finite gated_reward, got {len(self.parts)} parts and "
                 f"{self.gated_reward}."
             )
+        for gate in self.gates:
+            require_verifier(gate, "a gate of CombinedReward")
 
     def delegates(self, problem: Problem | None = None) -> tuple[Verifier, ...]:
         """The verifiers of the parts, and the gates."""
@@ -68,11 +73,12 @@ class CombinedReward:
 
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Judgement]:
         """The judgements of B responses. Each part and each gate is asked once."""
-        by_gate = [_judgements(gate, problems, responses) for gate in self.gates]
+        says = _SAYS_WHAT_IS_RIGHT
+        by_gate = [asked_judgements(gate, problems, responses, False, says) for gate in self.gates]
         judgements = [self._gated([gate[row] for gate in by_gate]) for row in range(len(responses))]
         rows = [row for row, judgement in enumerate(judgements) if judgement is None]
         passed = [problems[row] for row in rows], [responses[row] for row in rows]
-        by_part = [_judgements(part.verifier, *passed, any_reward=i > 0) for i, part in enumerate(self.parts)]
+        by_part = [asked_judgements(part.verifier, *passed, i > 0, says) for i, part in enumerate(self.parts)]
         for row, *of_parts in zip(rows, *by_part, strict=True):
             judgements[row] = self._sum(of_parts)
         return [judgement for judgement in judgements if judgement is not None]
@@ -98,10 +104,3 @@ class CombinedReward:
     def write(self, problem: Problem) -> str | None:
         """What the first part writes. It does not always pass the gates."""
         return written(self.parts[0].verifier, problem)
-
-
-def _judgements(
-    verifier: Verifier, problems: Sequence[Problem], responses: Sequence[str], any_reward: bool = False
-) -> list[Judgement]:
-    answers = answers_of(verifier, problems, responses)
-    return [judged(a, verifier, p, any_reward) for a, p in zip(answers, problems, strict=True)]

@@ -8,7 +8,7 @@ from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import require_truth
 from prerl_jax.verify.boxes import last_answers
 from prerl_jax.verify.judgement import Judgement, right_or_wrong
-from prerl_jax.verify.math_forms import named_value
+from prerl_jax.verify.math_forms import stated_value
 from prerl_jax.verify.numbers import read_number
 
 
@@ -27,7 +27,7 @@ class IntegerAnswer:
             ValueError: the problem's ground truth is no whole number.
         """
         gold = self._gold(problem)
-        answers = {integer(answer) for answer in last_answers(response)}
+        answers = {integer(answer, problem.answer) for answer in last_answers(response)}
         answer = answers.pop() if len(answers) == 1 else None
         if answer is None:
             return right_or_wrong(False, format_ok=False)
@@ -43,16 +43,15 @@ class IntegerAnswer:
 
     def _gold(self, problem: Problem) -> int:
         require_truth(problem)
-        gold = integer(problem.answer)
+        gold = integer(problem.answer, problem.answer)
         if gold is None:
             raise ValueError(f"the ground truth is not a whole number: {problem}")
         return gold
 
 
-def integer(text: str) -> int | None:
-    """The whole number that a text is, also as the value of a name; None if it is anything else."""
-    named = named_value(text) if len(text) < 200 else None
-    number = read_number(named[1] if named else text)
+def integer(text: str, truth: str) -> int | None:
+    """The whole number that a text is, also as the value of a name, see `stated_value`; None if it is anything else."""
+    number = read_number(stated_value(text, truth))
     if number is None or number.percent or number.base or number.value.denominator != 1:
         return None
     return number.value.numerator

@@ -17,10 +17,25 @@ it returned None. A response with an unknown verdict is never trained on."""
 VERDICTS = ("right", "wrong", "unknown")
 LONGEST_ANSWER = 1000
 """The characters of an answer that are kept."""
+LARGEST_REWARD = 1e15
+"""The largest size of a reward. In float32, the standard deviation of a group's rewards overflows beyond about 1e19."""
 
 
 class WrongAnswer(ValueError):
     """A verifier returned something that is no judgement of a response."""
+
+
+def _number(value: Any) -> float | None:
+    """The value as a float; None if it is no number."""
+    try:
+        return None if isinstance(value, str | bytes | bytearray) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _is_bool(value: Any) -> bool:
+    """Whether it is one bool, of Python, NumPy or JAX."""
+    return isinstance(value, bool | np.bool_) or (str(getattr(value, "dtype", "")) == "bool" and np.ndim(value) == 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +45,7 @@ class Judgement:
     Training reads the reward, accuracy and pass@k read the verdict, and majority votes read the answer.
 
     Attributes:
-        reward: any finite number. It is not read where the verdict is unknown.
+        reward: a number from -1e15 to 1e15. It is not read where the verdict is unknown.
         verdict: "right", "wrong" or "unknown".
         answer: the answer that the verifier has found in the response, in the form in which it compares answers. None:
             it found none, or the verifier does not say. A run keeps its first 1,000 characters.
@@ -38,7 +53,8 @@ class Judgement:
             does not say.
 
     Raises:
-        ValueError: the reward is not finite, or the verdict is not one of the three.
+        ValueError: the reward is no number from -1e15 to 1e15, the verdict is not one of the three, the answer is no
+            text, or `format_ok` is no bool.
     """
 
     reward: float
@@ -49,10 +65,17 @@ class Judgement:
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
             raise ValueError(f"Judgement.verdict must be one of {VERDICTS}, got {self.verdict!r}.")
-        if isinstance(self.reward, str) or not math.isfinite(self.reward):
+        if (number := _number(self.reward)) is None or not math.isfinite(number):
             raise ValueError(f"Judgement.reward must be a finite number, got {self.reward!r}.")
+        if abs(self.reward) > LARGEST_REWARD:
+            raise ValueError(
+                f"Judgement.reward must be between -{LARGEST_REWARD:g} and {LARGEST_REWARD:g}, got {self.reward!r}: "
+                "the standard deviation of larger rewards overflows. Divide the rewards by a constant."
+            )
         if not isinstance(self.answer, str | None):
             raise ValueError(f"Judgement.answer must be text or None, got {str(self.answer)[:80]!r}.")
+        if not (self.format_ok is None or _is_bool(self.format_ok)):
+            raise ValueError(f"Judgement.format_ok must be True, False or None, got {str(self.format_ok)[:80]!r}.")
 
 
 UNKNOWN = Judgement(0.0, "unknown")
@@ -69,7 +92,13 @@ def right_or_wrong(right: bool, answer: str | None = None, format_ok: bool | Non
     return Judgement(1.0, "right", answer, format_ok) if right else Judgement(0.0, "wrong", answer, format_ok)
 
 
-def judged(value: Any, verifier: Any, problem: Problem, any_reward: bool = False) -> Judgement:
+NEEDS_VERDICTS = "This run needs to know which responses are right"
+"""Why a reward outside [0, 1] is refused, in an error."""
+
+
+def judged(
+    value: Any, verifier: Any, problem: Problem, any_reward: bool = False, because: str = NEEDS_VERDICTS
+) -> Judgement:
     """The judgement of what a verifier returned: a `Judgement`, a number, or None for an unknown verdict.
 
     A number is the reward; the response is right if it is at least 1. Numbers outside [0, 1] do not say for sure what
@@ -80,20 +109,19 @@ def judged(value: Any, verifier: Any, problem: Problem, any_reward: bool = False
         verifier: is named in an error.
         problem: is named in an error.
         any_reward: whether numbers outside [0, 1] are accepted.
+        because: says in an error why they are not.
 
     Raises:
-        WrongAnswer: it is something else, or a number that is not finite, or one outside [0, 1] that is not accepted.
+        WrongAnswer: it is something else, or a number that is not finite or beyond
+            1e15, or one outside [0, 1] that is not accepted.
     """
     if isinstance(value, Judgement):  # as plain values, whatever numbers and texts the verifier works with
         answer = None if value.answer is None else str(value.answer[:LONGEST_ANSWER])
-        return Judgement(float(value.reward), value.verdict, answer, value.format_ok)
+        format_ok = None if value.format_ok is None else bool(value.format_ok)
+        return Judgement(float(value.reward), value.verdict, answer, format_ok)
     if value is None:
         return UNKNOWN
-    try:
-        number = None if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    where = f"for {str(problem)[:10_000]}"
+    number, where = _number(value), f"for {str(problem)[:10_000]}"
     if number is None:
         kind = type(value).__name__
         raise WrongAnswer(
@@ -101,10 +129,15 @@ def judged(value: Any, verifier: Any, problem: Problem, any_reward: bool = False
         )
     if not math.isfinite(number):
         raise WrongAnswer(f"{verifier} returned {number}, which is not finite, {where}")
+    if abs(number) > LARGEST_REWARD:
+        raise WrongAnswer(
+            f"{verifier} returned {number}, which is beyond {LARGEST_REWARD:g}, {where}. The standard deviation of "
+            "such rewards overflows; divide them by a constant."
+        )
     if not (0 <= number <= 1 or any_reward):
         raise WrongAnswer(
-            f"{verifier} returned {number}, which is not in [0, 1], {where}. This run needs to know which responses "
-            "are right: let the verifier return Judgement(reward, 'right' or 'wrong')."
+            f"{verifier} returned {number}, which is not in [0, 1], {where}. {because}: let the verifier return "
+            "Judgement(reward, 'right' or 'wrong')."
         )
     return Judgement(number, "right" if number >= 1 else "wrong")
 

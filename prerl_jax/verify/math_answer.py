@@ -11,7 +11,7 @@ from prerl_jax.verify.batch import VerifierTraits
 from prerl_jax.verify.boxed import require_answer
 from prerl_jax.verify.boxes import last_answers
 from prerl_jax.verify.judgement import Judgement, right_or_wrong
-from prerl_jax.verify.math_forms import same_answer, same_spelling, tidy
+from prerl_jax.verify.math_forms import natural, same_answer, same_spelling, stated_value, tidy
 from prerl_jax.verify.numbers import read_number
 from prerl_jax.verify.symbolic import load, same_expression, time_limit, too_complex
 
@@ -25,7 +25,8 @@ class MathAnswer:
 
     It needs worker processes, because SymPy may need any time and memory. An answer of more than 256 characters, 12
     nested brackets or 31 commas, or with exponents of 5 digits and the like, is compared as a string only: it is right
-    if it is the ground truth as it is written, and else wrong.
+    if it is the ground truth as it is written, and else wrong. If the ground truth is such an answer, every response
+    that does not write it as it is written is unknown.
 
     Attributes:
         seconds: time for one response. The verdict is unknown if it is not enough.
@@ -43,7 +44,9 @@ class MathAnswer:
             raise ValueError(f"MathAnswer.seconds must be above 0, got {self.seconds}.")
 
     def __call__(self, problem: Problem, response: str) -> Judgement | None:
-        """The judgement of one response; None, unknown, if its time is up. It never raises on a response.
+        """The judgement of one response; it never raises on a response.
+
+        None, unknown, if the time is up, or the ground truth is too complex and the response does not write it.
 
         Raises:
             ValueError: the problem's ground truth is empty.
@@ -53,7 +56,7 @@ class MathAnswer:
         answer = boxed_answer(response)
         if not answer:
             return right_or_wrong(False, format_ok=False)
-        number = read_number(answer)
+        number = read_number(stated_value(answer, problem.answer))
         right = self._same(answer, tidy(problem.answer))
         return None if right is None else right_or_wrong(right, str(number) if number else answer, format_ok=True)
 
@@ -69,9 +72,12 @@ class MathAnswer:
         return rf"\boxed{{{problem.answer}}}"
 
     def _same(self, answer: str, gold: str) -> bool | None:
+        answer = natural(answer, gold)
         if same_spelling(answer, gold):
             return True
-        if too_complex(answer) or too_complex(gold):
+        if too_complex(gold):
+            return None
+        if too_complex(answer):
             return False
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("MathAnswer needs the main thread of a worker process: set data.verify_workers.")

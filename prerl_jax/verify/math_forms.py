@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterable
 
 from prerl_jax.verify.boxed import equivalent
 from prerl_jax.verify.numbers import read_number, same_number
-from prerl_jax.verify.spelling import undecorated
+from prerl_jax.verify.spelling import STYLE, TEXT, undecorated
 
 Compare = Callable[[str, str], bool | None]
 """(answer, gold) -> whether two expressions are equal; None if nobody knows."""
 _DROPPED = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])|\^\s*\{?\s*\\circ\s*\}?")
 _TOKEN = re.compile(r"\\.|.", re.DOTALL)
 _OPENING, _CLOSING = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")
-_AND = re.compile(r"\\(?:text|mbox|mathrm)\s*\{[\s,]*(?:and|or)\s*\}|(?<![\\A-Za-z])(?:and|or)(?![A-Za-z])")
+_AND = re.compile(rf"\\{TEXT}\s*\{{[\s,]*(?:and|or)\s*\}}|(?<![\\A-Za-z])(?:and|or)(?![A-Za-z])")
 _ORDER = re.compile(r"[<>]|\\[lg]e(?:q|qslant|qq)?(?![A-Za-z])|\\[lg]t(?![A-Za-z])")
 _NAMED = re.compile(r"\s*(?=[A-Za-z\\])([^=<>+*/^,;-]{1,40}?)\s*(?:=|\\in(?![A-Za-z]))\s*([^=<>]+)", re.DOTALL)
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_SUM = re.compile(
+    r"\s*(?:[1-9][0-9]{0,5}\s*)?[A-Za-z](?:\s*[+-]\s*(?:[1-9][0-9]{0,5}\s*)?[A-Za-z]){1,7}\s*=\s*([^=<>]+)", re.DOTALL
+)
+_LOG = re.compile(r"\\log(?![A-Za-z]|\s*_)")
+_TEXT = re.compile(rf"\\{STYLE}\s*\{{([^{{}}]*)\}}")
 _WORDS = re.compile(r"[^\W\d_]+(?:(?: |(?<=[^\W\d_]{2})['-](?=[^\W\d_]{2}))[^\W\d_]+)*")
 _UNIT_ONLY = re.compile(r"\\text\{ (?!(?:or|and|not|if)\b)[A-Za-z][A-Za-z .'/]*\}(?:\^\{?[23]\}?)?\.?\s*")
 
@@ -39,6 +43,7 @@ def same_answer(answer: str, gold: str, compare: Compare) -> bool | None:
         gold: the ground truth, see `tidy`.
         compare: compares two expressions that are no numbers, words or lists.
     """
+    answer = unsummed(answer, gold)
     if same_spelling(answer, gold):
         return True
     number, truth = read_number(answer), read_number(gold)
@@ -81,6 +86,27 @@ def named_value(text: str) -> tuple[str, str] | None:
     r"""The name and the value of "x = 5", "f(x) = 2x" or "x \in [1,2]"; None for anything else, such as 6 = 5."""
     found = _NAMED.fullmatch(text)
     return (found[1].replace(" ", ""), found[2].strip()) if found else None
+
+
+def stated_value(text: str, truth: str) -> str:
+    """The number that an answer gives to a name: 5 for "x = 5", 113 for "m+n = 113"; else the text as it is.
+
+    "m+n = 113" is an equation, and not a name, if the truth is an equation.
+    """
+    text = unsummed(text, truth)
+    named = named_value(text) if len(text) < 200 else None
+    return named[1] if named and read_number(named[1]) else text
+
+
+def unsummed(answer: str, gold: str) -> str:
+    """The number on the right of "m+n = 113", a sum of letters, if the truth is no equation; else the answer."""
+    found = None if "=" in gold or len(answer) >= 200 else _SUM.fullmatch(answer)
+    return found[1].strip() if found and read_number(found[1]) else answer
+
+
+def natural(answer: str, gold: str) -> str:
+    r"""The answer with \ln for a \log without a base, if the truth has \ln and no \log."""
+    return _LOG.sub(r"\\ln", answer) if r"\ln" in gold and r"\log" not in gold else answer
 
 
 def _words(text: str) -> str | None:

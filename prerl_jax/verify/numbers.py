@@ -6,7 +6,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from prerl_jax.verify.spelling import LONGEST, respelled, undecorated, without_unit
+from prerl_jax.verify.spelling import LONGEST, STYLE, respelled, undecorated, without_unit
 
 _DIGITS, _EXPONENT, _SIGNIFICANT = 400, 400, 6
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?: [0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
@@ -17,6 +17,15 @@ _SCIENCE = re.compile(
 )
 _PART = r"(?:\{\s*(-?[0-9]+)\s*\}|\s*([0-9]))"
 _RATIO = re.compile(rf"([-+]?)\s*(?:([0-9]*)\s*\\[dt]?frac{_PART}{_PART}|(-?[0-9]+)\s*/\s*(-?[0-9]+))")
+_REPEATING = re.compile(r"([-+]?)\s*([0-9]*)\.([0-9]*)\s*\\(?:overline|bar|dot)(?:\s*\{\s*([0-9]+)\s*\}|\s*([0-9]))")
+_CURRENCY = re.compile(r"\A(?:(?:US|CA|AU|NZ|SG|HK)D?|EUR|GBP|INR|JPY|CNY|RMB|CHF|Rs\.?)(?![A-Za-z])\s*")
+_PARENTHESES = re.compile(r"\A\(\s*([^(),;]*)\)(?![\w(\\])")
+_SQUARE = re.compile(r"\b(?:[cdkm]?m|ft|in|yd|mi)[23]\b")
+_ARITHMETIC = re.compile(
+    r"\s*(?:[+^_]|[-/]+(?!-*\s*[A-Za-z]{2})|:\s*[0-9]|\\(?:times|cdot|pm|div|frac|sqrt)|[*x]\s*[0-9])"
+    r"|(?!m[23]\b)[A-Za-z]?[0-9]"
+)
+"""What follows a number that is the start of a calculation: " * 2", "/2", "-x"; but not "- that is it" or "/hour"."""
 _BASE = re.compile(r"(.*[0-9])_\{?([0-9]{1,2})\}?", re.DOTALL)
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|percent)", re.DOTALL)
 _DEGREES = re.compile(r"(.*?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|degrees?)", re.DOTALL)
@@ -76,7 +85,18 @@ def _read(text: str) -> Number | None:
         return _decimal(plain)
     if science := _SCIENCE.fullmatch(text):
         return _scientific(science)
+    if repeating := _REPEATING.fullmatch(text):
+        return _periodic(repeating)
     return _fraction(text)
+
+
+def _periodic(found: re.Match[str]) -> Number | None:
+    whole, start, period = found[2] or "0", found[3], found[4] or found[5]
+    if len(whole + start + period) > _DIGITS:
+        return None
+    tail = Fraction(int(period), 10 ** len(period) - 1)
+    size = (int(whole + start) + tail) / 10 ** len(start)
+    return Number(-size if found[1] == "-" else size)
 
 
 def _decimal(found: re.Match[str]) -> Number | None:
@@ -115,15 +135,17 @@ def leading_number(text: str) -> Number | None:
     line = next((line for line in respelled(text[:LONGEST]).split("\n") if line.strip()), "")
     if (number := read_number(line)) is not None:
         return number
-    line = re.sub(r"\\(?:boxed|text|textbf|mathbf|mathrm)\s*\{|[{}]", " ", undecorated(line)).strip()
+    line = re.sub(rf"\\(?:boxed|{STYLE})\s*\{{|[{{}}]", " ", undecorated(line)).strip()
+    line = _CURRENCY.sub("", _PARENTHESES.sub(r"\1", line))
     found = _START.match(line)
     number = _decimal(found) if found else None
     if found is None or number is None:
         return None
-    rest = re.split(r"[.;!?](?:\s|$)", line[found.end() :], maxsplit=1)[0]
-    if re.match(r"\s*(?:[-+/^_:]|\\(?:times|cdot|pm|div|frac|sqrt)|[*x]\s*[0-9])|[A-Za-z]?[0-9]", rest):
+    rest = re.split(r"[.;!?](?:\s|$)", line[found.end() :].lstrip(), maxsplit=1)[0]
+    if _ARITHMETIC.match(rest):
         return None
-    others = (read_number(other) for other in re.findall(rf"(?<![\^0-9])(?:{_PLAIN})", rest))
+    rest = _SQUARE.sub("", rest)
+    others = (read_number(other) for other in re.findall(rf"(?<![\^0-9])-?(?:{_PLAIN})", rest))
     if any(other is None or other.value != number.value for other in others):
         return None
     return dataclasses.replace(number, percent=rest.lstrip().startswith(("%", r"\%")))

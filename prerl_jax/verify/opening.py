@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from prerl_jax.verify.batch import Verifier, traits_of
+from prerl_jax.verify.batch import Verifier, require_workers
 from prerl_jax.verify.in_process import InProcessVerifier
 from prerl_jax.verify.workers import VerifierPool
 
@@ -26,18 +26,15 @@ def open_verifier(
     Args:
       verifier: verifies one response, or a batch.
       workers: processes; 0 verifies in this process, without a deadline and a limit on memory.
-      timeout: seconds that a worker has for one response, or for one batch of a `BatchVerifier`.
+      timeout: seconds that a worker has for one response, or for one batch of a `BatchVerifier`. A batch in which
+        another verifier is asked about each response has as many seconds for each, see `deadlines`.
       memory: GiB that each process of a worker may allocate, see `VerifierPool`.
       any_reward: whether rewards outside [0, 1] are accepted from a verifier that states no verdict, see `judged`.
       truncated_reward: the reward of a truncated response. It is wrong, and not verified.
 
     Raises ValueError if the verifier needs workers and there are none.
     """
-    if traits_of(verifier).needs_workers and not workers:
-        raise ValueError(
-            f"{verifier} must run in worker processes, because it may hang or take too much memory on some responses. "
-            "Set data.verify_workers to 1 or more, for instance data.verify_workers=4."
-        )
+    require_workers(verifier, workers)
     rules: dict[str, Any] = {"any_reward": any_reward, "truncated_reward": truncated_reward}
     verify: VerifierPool | InProcessVerifier
     if workers:

@@ -6,6 +6,10 @@ import re
 
 LONGEST = 1000
 """Characters of the longest text that is read as an answer."""
+TEXT = r"(?:text(?:bf|it|rm|sf|tt|sc|up|normal)?|mathrm|mbox|hbox|emph)"
+"""The LaTeX commands, as a pattern, for words and upright letters."""
+STYLE = rf"(?:{TEXT}|math(?:bf|it|sf|tt|normal)|boldsymbol|bm|underline)"
+r"""Those, and the commands that only change how a formula looks, such as \mathbf."""
 _SIGNS = {
     **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},  # full-width ASCII, as in ５
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\ufe63"), "-"),
@@ -20,16 +24,16 @@ _SIGNS = {
     **{ord("\N{VULGAR FRACTION ONE HALF}"): r"\frac{1}{2}", ord("\N{VULGAR FRACTION ONE QUARTER}"): r"\frac{1}{4}"},
     ord("\N{VULGAR FRACTION THREE QUARTERS}"): r"\frac{3}{4}",
     **dict.fromkeys(map(ord, "\u2018\u2019"), "'"),
+    **dict.fromkeys(map(ord, "\u2205\u00d8"), r"\emptyset "),
     ord("°"): r"^\circ",
 }
 _WRAPPED = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|boxed|fbox)\s*\{(.*)\}",
-    re.DOTALL,
+    rf"\\(?:{STYLE}|boxed|fbox|(?:text|math)?color(?:box)?(?:\[\w*\])?\s*\{{[^{{}}]*\}})\s*\{{(.*)\}}", re.DOTALL
 )
 _SPACES = re.compile(r"(\\\\)|\\[,;: ]|\\q?quad(?![A-Za-z])|~|\\?\$(?![0-9])|(?<![0-9])\\?\$|\\[()\[\]]")
 _BOLD = re.compile(r"(?<![\w)])(\*\*|[*`])([^*`\n]+)\1(?![\w(])")
 _UNIT = re.compile(
-    r"(?:\s*+\\(?:text|mathrm|mbox|hbox|textrm)\s*+\{\s*+([A-Za-z][A-Za-z .'/²³-]*+)\}"
+    rf"(?:\s*+\\{TEXT}\s*+\{{\s*+([A-Za-z][A-Za-z .'/²³-]*+)\}}"
     r"|\s++([A-Za-z]{3,}+(?: [A-Za-z]++)*+|cm|mm|km|kg|mg|ml|mL|ft|in|mi|yd|oz|lb|hr|Hz|eV))"
     r"(?:\s*+\^\s*+\{?-?[0-9]\}?|[²³])?+\.?\Z"
 )
@@ -50,6 +54,7 @@ def undecorated(text: str) -> str:
     if len(text) > LONGEST:
         return text
     text = re.sub(r",\\!\s*", ",", respelled(text)).replace(r"\!", "").replace("{,}", ",")
+    text = text.replace(r"\varnothing", r"\emptyset")
     text = _BOLD.sub(r"\2", _SPACES.sub(r"\1 ", text))
     for _ in range(8):
         text = text.strip(" \t\n*`").removesuffix(".").strip()

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from prerl_jax.verify.numbers import approximates, read_number
-from prerl_jax.verify.spelling import without_unit
+from prerl_jax.verify.spelling import TEXT, without_unit
 
 LONGEST, DEEPEST, MOST = 256, 12, 32
 """Characters, nested brackets and commas of the largest answer that is compared by anything but its spelling."""
@@ -31,7 +31,7 @@ _WORK = r"\\(?:[dt]?binom|int|iint|oint|sum|prod|lim|gcd|lcm|max|min|det|[pb]?mo
 _RATIO = re.compile(r"(?<![0-9.])([0-9]{1,99})\s*/\s*([0-9]{1,99})(?![0-9.])|\\frac\{([0-9]{1,99})\}\{([0-9]{1,99})\}")
 _EXPONENT = re.compile(r"\^\s*[{(]?\s*-?[0-9]{5}")
 _LARGE = re.compile(r"[0-9]{4}|\^")
-_TEXT = re.compile(r"\\(?:text|mbox|mathrm)\s*\{([^{}]*)\}")
+_TEXT = re.compile(rf"\\{TEXT}\s*\{{([^{{}}]*)\}}")
 _TOWER = re.compile(r"[0-9]\s*\}?\s*\^[\s{(]*[0-9]+[\s})]*\^")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import Verifier, check_problem
@@ -22,10 +23,13 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
         dropped one, a line that says why).
 
     Raises:
-        ValueError: it can verify none of them.
+        ValueError: it can verify none of a source's problems.
         NoVerifierError: a source has no verifier.
+        VerifierError: its `check` raised another exception.
     """
-    kept, dropped = [], []
+    kept: list[Problem] = []
+    dropped: list[str] = []
+    first: dict[str, str] = {}
     for index, problem in enumerate(problems):
         readable, reasons = [], []
         for answer in (problem.answer, *problem.alternatives):
@@ -40,9 +44,19 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
             kept.append(dataclasses.replace(problem, answer=readable[0], alternatives=tuple(readable[1:])))
         else:
             dropped.append(f"problem {index} (counted from 0): {reasons[0]}")
-    if dropped and not kept:
-        raise ValueError(
-            f"{verifier} cannot verify any of the {len(problems)} problems; {dropped[0]}. Correct the problems, or "
-            "choose another data.verifier."
-        )
+            first.setdefault(problem.source, dropped[-1])
+    _require_all_sources(verifier, [problem.source for problem in problems], {one.source for one in kept}, first)
     return tuple(kept), tuple(dropped)
+
+
+def _require_all_sources(verifier: Verifier, sources: Sequence[str], kept: set[str], first: Mapping[str, str]) -> None:
+    """Raises ValueError if a source has lost all its problems; `first` has a line on the first one of each source."""
+    counts = Counter(sources)
+    for source in (one for one in counts if one not in kept):
+        of = f" of source {source!r}" if len(counts) > 1 else ""
+        leave_out = ", leave this source out" if of else ""
+        raise ValueError(
+            f"{verifier} cannot verify any of the {counts[source]} problems{of}; {first[source]}. Correct the "
+            f"problems{leave_out}, or choose another verifier: data.verifier, or data.evaluation_verifier for "
+            "data.evaluation."
+        )

@@ -20,13 +20,14 @@ import multiprocessing.connection
 import os
 import pickle
 import resource
+import select
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prerl_jax.verify.batch import Verifier, VerifierError, judgements_of
 
@@ -52,16 +53,21 @@ class WorkerSpec:
     Attributes:
         verifier: the pickled verifier.
         imports: modules that the keeper imports, for a quick start of each child.
-        timeout: seconds for one batch of responses.
         memory: GiB that the child may allocate.
         any_reward: whether numbers outside [0, 1] are accepted.
     """
 
     verifier: bytes
     imports: tuple[str, ...]
-    timeout: float
     memory: float
     any_reward: bool
+
+
+class Request(NamedTuple):
+    """A batch of responses to verify: (problems, responses), pickled, and the seconds for all of them."""
+
+    to_verify: bytes
+    timeout: float
 
 
 class _LateError(Exception):
@@ -73,7 +79,7 @@ class _ClosedError(Exception):
 
 
 def keep(pool: Connection, spec: WorkerSpec) -> None:
-    """The keeper's main function: sends "ready", then a `Reply` to each pickled (problems, responses).
+    """The keeper's main function: sends "ready", then a `Reply` to each `Request`.
 
     It ends after a reply "failed", or if the other end of `pool` is closed.
     """
@@ -84,7 +90,7 @@ def keep(pool: Connection, spec: WorkerSpec) -> None:
     for module in spec.imports:
         with contextlib.suppress(ImportError):  # the child will say so
             importlib.import_module(module)
-    request: bytes | None = None
+    request: Request | None = None
     said_ready = False
     with contextlib.suppress(EOFError, ConnectionError, _ClosedError):  # the pool is closed, or the trainer is gone
         while True:
@@ -96,26 +102,25 @@ def keep(pool: Connection, spec: WorkerSpec) -> None:
                     said_ready = True
                 if reply[0] != "ready":
                     return
-                request = _serve(pool, child, request, spec.timeout)
+                request = _serve(pool, child, request)
             finally:
                 child.kill()
 
 
-def _serve(pool: Connection, child: _Child, request: bytes | None, timeout: float) -> bytes | None:
+def _serve(pool: Connection, child: _Child, request: Request | None) -> Request | None:
     """Answers requests until the child has ended. Returns the request that came after its end, if there is one.
 
     Args:
         pool: where requests come from.
         child: verifies.
         request: the first request, which another child has left; None if there is none.
-        timeout: seconds for each.
     """
     while True:
         if request is None:
-            request = pool.recv_bytes()
+            request = pool.recv()
             if child.ended():  # while it waited, so not because of this request
                 return request
-        reply = child.reply(request, timeout)
+        reply = child.reply(request.to_verify, request.timeout)
         request = None
         if reply[0] != "judged":
             child.kill()
@@ -146,20 +151,27 @@ class _Child:
                 os._exit(1)
         theirs.close()
 
-    def reply(self, request: bytes | None, timeout: float) -> Reply:
+    def reply(self, to_verify: bytes | None, timeout: float) -> Reply:
         """The child's reply to a request, or its first message for None. Raises _ClosedError if the pool is closed."""
         try:
             with _deadline(timeout):
-                if request is not None:
-                    self._connection.send_bytes(request)
-                    if self._pool in multiprocessing.connection.wait([self._connection, self._pool]):
-                        raise _ClosedError  # the pool sends nothing while it waits for a reply
+                if to_verify is not None:
+                    self._connection.send_bytes(to_verify)
+                self._wait()
                 reply: Reply = pickle.loads(self._connection.recv_bytes())
                 return reply
         except _LateError:
             return "late", None
         except (EOFError, ConnectionError):
-            return "died", self._how() + ("" if request else ", before it had imported its verifier")
+            return "died", self._how() + ("" if to_verify else ", before it had imported its verifier")
+
+    def _wait(self) -> None:
+        """Waits for a message of the child. Raises _ClosedError if the pool is closed, or the trainer is gone."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        poll.register(self._pool, 0)  # its end only: the next request may wait in it
+        if self._pool.fileno() in dict(poll.poll()):
+            raise _ClosedError
 
     def ended(self) -> bool:
         """Whether it has ended. Also takes leave of processes that it has left behind and that have ended."""

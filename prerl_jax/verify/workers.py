@@ -30,13 +30,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import Verifier, VerifierError, batches, on, require_same_length, traits_of
+from prerl_jax.verify.batch import Verifier, VerifierError, batches, deadlines, on, require_same_length, traits_of
 from prerl_jax.verify.in_process import CLOSED
 from prerl_jax.verify.judgement import UNKNOWN, Judgement, Verified, truncated_judgement
-from prerl_jax.verify.worker_process import Reply, WorkerSpec, keep
+from prerl_jax.verify.worker_process import START_UP, Reply, Request, WorkerSpec, keep
 
-START_UP = 300.0
-"""Seconds in which a worker must be ready."""
 GRACE = 360.0
 """Seconds after a deadline in which a keeper must have killed a child, started another one, and answered."""
 
@@ -56,7 +54,6 @@ class _Worker:
     def __init__(self, spec: WorkerSpec):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._timeout = spec.timeout
         self.ready, self.lost = False, False
         self.rows: list[int] = []
         self.deadline: float | None = time.monotonic() + START_UP
@@ -67,11 +64,11 @@ class _Worker:
         assert self._process.pid is not None  # it has been started
         self.pid: int = self._process.pid
 
-    def verify(self, rows: list[int], problems: Sequence[Problem], responses: Sequence[str]) -> None:
-        """Sends it these responses. Raises OSError if the keeper has died."""
-        request = [problems[row] for row in rows], [responses[row] for row in rows]
-        self.connection.send_bytes(pickle.dumps(request))
-        self.rows, self.deadline = rows, time.monotonic() + self._timeout + GRACE
+    def verify(self, rows: list[int], problems: Sequence[Problem], responses: Sequence[str], timeout: float) -> None:
+        """Sends it these responses, and the seconds for all of them. Raises OSError if the keeper has died."""
+        to_verify = pickle.dumps(([problems[row] for row in rows], [responses[row] for row in rows]))
+        self.connection.send(Request(to_verify, timeout))
+        self.rows, self.deadline = rows, time.monotonic() + timeout + GRACE
 
     @property
     def left(self) -> float:
@@ -106,7 +103,7 @@ class VerifierPool:
     Args:
       verifier: verifies responses; it must be picklable.
       workers: processes, 1 or more.
-      timeout: seconds for one response, or for one batch of a `BatchVerifier`, above 0.
+      timeout: seconds for one response, or for one batch of a `BatchVerifier`, above 0; see `deadlines`.
       memory: GiB of private memory that each process of a worker may allocate beyond what it has at its start, above 0.
         Only Linux enforces it (RLIMIT_DATA).
       any_reward: whether rewards outside [0, 1] are accepted from a verifier that states no verdict, see `judged`.
@@ -137,8 +134,8 @@ class VerifierPool:
                 f"{verifier} cannot be sent to another process ({error}); make it a frozen dataclass of plain values "
                 "in a module that Python can import, or set data.verify_workers=0."
             ) from error
-        self._verifier = verifier
-        self._spec = WorkerSpec(pickled, traits_of(verifier).imports, timeout, memory, any_reward)
+        self._verifier, self._timeout = verifier, timeout
+        self._spec = WorkerSpec(pickled, traits_of(verifier).imports, memory, any_reward)
         self._truncated = truncated_judgement(truncated_reward)
         self._turn, self._changing = threading.Lock(), threading.Lock()
         self._workers = [_Worker(self._spec) for _ in range(workers)]
@@ -182,8 +179,9 @@ class VerifierPool:
         for worker in list(self._workers):
             if worker.deadline is None and call.waiting:
                 rows = call.waiting.popleft()
+                timeout = self._timeout * deadlines(self._verifier, [call.problems[row] for row in rows])
                 try:
-                    worker.verify(rows, call.problems, call.responses)
+                    worker.verify(rows, call.problems, call.responses, timeout)
                 except OSError:  # it died while it waited: not because of these responses, unless it happens again
                     self._replace(worker)
                     if rows[0] not in call.sent_in_vain:

@@ -36,7 +36,16 @@ def test_a_file_gets_one_aligned_plain_line_a_step():
         "step 100/120  rl          accuracy  0.500  reward  0.250  length 8192.0  tokens/s   5123  left"
     )
     assert second.endswith("eval/avg@8 0.500")
+    assert "unknown" not in text
     assert base.index("left") == first.index("left") == second.index("left")
+
+
+def test_a_plain_line_shows_the_share_of_unknown_verdicts_above_one_percent():
+    shares = [{"train/unknown": 0.01}, {"train/unknown": 0.125}, {"eval/unknown": 0.02, "train/unknown": 0.5}]
+    lines = show([("update", n, "rl", METRICS | share) for n, share in enumerate(shares)]).splitlines()
+    assert "unknown" not in lines[0]
+    assert lines[1].endswith("train/unknown 12.5%")
+    assert {"eval/unknown 2.0%", "train/unknown 50.0%"} <= set(lines[2].split("  "))
 
 
 def test_a_file_gets_no_control_characters_and_no_wrapping():

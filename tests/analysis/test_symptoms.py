@@ -10,6 +10,8 @@ LEARNS = {
     "train/skipped": 0.0,
     "train/update_norm": 0.1,
     "train/tokens": 9.0,
+    "train/accuracy": 0.5,
+    "train/zero_advantage_groups": 0.75,
     "train/solved_groups": 0.25,
     "train/unsolved_groups": 0.5,
     "train/truncated": 0.25,
@@ -17,8 +19,9 @@ LEARNS = {
 }
 SKIPPED = LEARNS | {"train/skipped": 1.0, "train/update_norm": 0.0, "train/tokens": 0.0}
 CUT_OFF = LEARNS | {"train/truncated": 0.875}
-ALL_WRONG = LEARNS | {"train/unsolved_groups": 1.0, "train/solved_groups": 0.0}
-ALL_RIGHT = LEARNS | {"train/unsolved_groups": 0.0, "train/solved_groups": 1.0}
+ALL_WRONG = LEARNS | {"train/accuracy": 0.0, "train/unsolved_groups": 0.97, "train/unknown": 0.03}
+ALL_RIGHT = LEARNS | {"train/accuracy": 1.0, "train/solved_groups": 0.97, "train/unknown": 0.03}
+NO_ADVANTAGE = LEARNS | {"train/zero_advantage_groups": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,14 @@ ALL_RIGHT = LEARNS | {"train/unsolved_groups": 0.0, "train/solved_groups": 1.0}
 def test_what_is_an_update(changed):
     assert no_update(SKIPPED)
     assert not no_update(SKIPPED | changed)
+
+
+def test_the_critic_s_update_does_not_stand_for_the_policy_s():
+    """The policy's gradient is not finite at any step, and the critic's is."""
+    diverged = SKIPPED | {"train/tokens": 100.0, "train/critic_update_norm": 0.3}
+    assert no_update(diverged)
+    assert "not finite" in warned(diverged)[0][1]
+    assert not no_update(diverged | {"train/update_norm": 0.1})
 
 
 def test_why_a_step_has_no_update():
@@ -57,6 +68,7 @@ def warned(*steps, phase="rl"):
     [
         (ALL_WRONG, "step 3: no response is right for 3 steps in a row: .* completions.jsonl"),
         (ALL_RIGHT, "step 3: every response is right for 3 steps in a row: .*use harder ones"),
+        (NO_ADVANTAGE, "step 3: every advantage is 0 for 3 steps in a row: .* a KL penalty, move the policy; "),
         (CUT_OFF, r"step 3: most responses are cut off .* 88% of them .*Raise sampling.max_new_tokens"),
     ],
 )
@@ -68,13 +80,18 @@ def test_a_condition_is_said_after_three_steps_in_a_row_and_ten_steps_later(numb
 
 
 def test_where_responses_are_cut_off_that_is_why_none_is_right():
-    (found,) = warned(*[ALL_WRONG | CUT_OFF | {"train/unsolved_groups": 1.0}] * 4)
+    (found,) = warned(*[ALL_WRONG | {"train/truncated": 0.875}] * 4)
     assert "cut off" in found[1]
 
 
 def test_a_step_without_an_update_is_said_at_once_and_not_at_every_step():
     assert [step for step, _ in warned(*[SKIPPED] * 12)] == [1, 11]
     assert warned(*[LEARNS] * 30) == []
+
+
+def test_where_nothing_is_trained_on_that_is_said_and_not_the_advantages():
+    found = warned(*[SKIPPED | {"train/zero_advantage_groups": 1.0}] * 4)
+    assert ["no update" in warning for _, warning in found] == [True]
 
 
 def test_another_phase_begins_anew():

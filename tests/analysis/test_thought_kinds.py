@@ -26,17 +26,42 @@ LABELLED = [json.loads(line) for line in (Path(__file__).parents[1] / "data" / "
 TEXTS = [line["text"] for line in LABELLED]
 
 
+FRESH = [line for line in LABELLED if line["origin"] == "fresh"]
+MENDED = [line for line in LABELLED if line["origin"] != "fresh"]
+
+
+def agreement_on(lines):
+    return agreement([line["text"] for line in lines], [line["thoughts"] for line in lines])
+
+
 @pytest.mark.parametrize("kind", [thought.name for thought in THOUGHTS])
-def test_precision_and_recall(kind):
-    found = agreement(TEXTS, [line["thoughts"] for line in LABELLED])[kind]
+def test_precision_and_recall_on_the_texts_that_the_phrases_were_mended_on(kind):
+    found = agreement_on(MENDED)[kind]
     assert found.labelled >= 40
     assert found.precision >= 0.9
     assert found.recall >= 0.9
 
 
+def test_precision_and_recall_on_texts_that_nothing_was_mended_on():
+    kinds = agreement_on(FRESH).values()
+    agreed = sum(found.agreed for found in kinds)
+    assert agreed >= 0.88 * sum(found.found for found in kinds)
+    assert agreed >= 0.88 * sum(found.labelled for found in kinds)
+    assert all(found.precision >= 0.8 and found.recall >= 0.7 for found in kinds)
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in LABELLED if line["origin"] == "review"], ids=lambda line: line["text"]
+)
+def test_kinds_of_texts_that_a_review_found(line):
+    found = {name: counts[0] for name, counts in count_thoughts([line["text"]]).items() if counts[0]}
+    assert found == line["thoughts"]
+
+
 def test_the_labelled_texts():
     assert len(set(TEXTS)) == len(TEXTS) >= 200
     assert sum(line["origin"] == "after" for line in LABELLED) >= 60
+    assert len(FRESH) >= 60
     assert sum(not line["thoughts"] for line in LABELLED) >= 150
     assert {kind for line in LABELLED for kind in line["thoughts"]} == {thought.name for thought in THOUGHTS}
 
@@ -58,6 +83,12 @@ def test_the_labelled_texts():
         ("“Wait, let me check,” said Ann. `wait()` returns 'let me verify'.", {}),
         ("```python\n# Wait, let me check\n```", {}),
         ("WAIT! Let\u2019s verify: İ = 7.", {R: 1, V: 1}),
+        ("Is f even, odd, or neither? The sequence is even, odd, even, odd.", {}),
+        ("Odd. That gives 7.", {R: 1}),
+        ("$n=2$: & 4 \\\\", {}),
+        ("n = 2: 4 works", {E: 1}),
+        ("A coach tries a different strategy.", {}),
+        ("We try a different strategy.", {T: 1}),
         ("", {}),
     ],
 )
@@ -67,17 +98,17 @@ def test_counts(text, label):
 
 
 def test_where_thoughts_are():
-    text = "<think>So, wait. “Hmm”, but let's double-check: 7.</think>\nFirst, we add."
+    text = "<think>So, wait. “Hmm”, but let's double-check: 7.</think>\nFirst, we add x."
     assert [(name, text[a:b]) for name, a, b in find_thoughts(text)] == [
         (R, "wait"),
         (V, "let's double-check"),
-        (S, "First, we"),
+        (S, "First, we add"),
     ]
 
 
 def places_of(text, opening):
     """The sentences of a text in which an opening is, found with one regular expression after the other."""
-    speaker = SPEAKER.replace("(let", "(?:let", 1)
+    speaker = SPEAKER.replace("(?P<speaker>", "(?:", 1)
     after = {
         "sentence": rf"[{MARKS['sentence']}]{LEADING}",
         "clause": rf"[{MARKS['clause']}]{LEADING}",
@@ -219,8 +250,8 @@ def test_before_and_after():
         thoughts_before_and_after([], ["x"], MINE)
 
 
-def test_counting_takes_time_in_proportion_to_the_text():
-    """No pattern backtracks without end on what models repeat when they break."""
+def test_counting_ends_on_what_broken_models_repeat():
+    """A pattern that backtracks without end would never get through these texts."""
     for piece in (
         "wait ",
         "# \n",
@@ -234,5 +265,5 @@ def test_counting_takes_time_in_proportion_to_the_text():
         "so, ",
         "<a>",
     ):
-        counts = count_thoughts([piece * 3000])
-        assert set(counts) == {thought.name for thought in THOUGHTS}
+        counts = count_thoughts([f"{piece * 3000}\nWait, 7."])
+        assert counts[R] >= 1, piece

@@ -61,10 +61,21 @@ def test_runs(module, name, arguments, ratios, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_no_right_response_is_trained_on_where_a_verifier_hangs(module, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["hanging_verifier", str(tmp_path), "--steps", "1"])
+    module("hanging_verifier").main()
+    answers, hangs = [line for line in capsys.readouterr().out.splitlines() if "trained tokens" in line]
+    assert "unknown 0.000" in answers
+    assert "unknown 0.000" not in hangs
+    assert answers.endswith("wrong responses and no right one")
+    assert hangs.endswith("wrong responses and no right one")
+
+
+@pytest.mark.slow
 def test_hostile_answers_all_get_a_verdict(module, monkeypatch, capsys):
     arguments = ["--quick", "--verifier", "BoxedAnswer()", "--workers", "1", "--timeout", "60"]
     monkeypatch.setattr(sys, "argv", ["hostile_answers", *arguments])
-    assert module("hostile_answers", "thoughts").main() == 0
+    assert module("hostile_answers").main() == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["right"] + found["wrong"] == 200
     assert found["right"] > 5

@@ -44,7 +44,7 @@ from prerl_jax.core.spaces import PostTrainSpace, PreTrainSpace
 from prerl_jax.data import ChainSum, ChatTemplate, ParquetProblems, PlainText
 from prerl_jax.rollout import ContinuousBatching
 from prerl_jax.runtime.mesh import MeshSpec
-from prerl_jax.verify import BoxedAnswer, GSM8KAnswer
+from prerl_jax.verify import AfterThinking, BoxedAnswer, GSM8KAnswer, MathAnswer
 
 CONFIG = TrainConfig(
     name="test",
@@ -201,6 +201,23 @@ class OwnAdvantage:
 def test_parts_that_do_not_fit_together(changes, says):
     with pytest.raises(ValueError, match=says):
         validate(dataclasses.replace(CONFIG, **changes))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"verifier": MathAnswer()}, r"MathAnswer\(.* must run in worker processes.*data\.verify_workers=4"),
+        ({"evaluation_verifier": AfterThinking(MathAnswer())}, "must run in worker processes"),
+        ({"verifier": None}, r"data\.verifier is None, which is no verifier"),
+        ({"verifier": BoxedAnswer}, r"data\.verifier is the class BoxedAnswer"),
+        ({"evaluation_verifier": "BoxedAnswer()"}, r"data\.evaluation_verifier is 'BoxedAnswer\(\)', which is no"),
+    ],
+)
+def test_verifiers_that_a_run_cannot_have(data, says):
+    with pytest.raises(ValueError, match=says):
+        validate(dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **data)))
+    with_workers = dataclasses.replace(CONFIG.data, verifier=MathAnswer(), verify_workers=1)
+    validate(dataclasses.replace(CONFIG, data=with_workers))
 
 
 def test_what_fits_together_passes():
@@ -524,3 +541,25 @@ def test_the_difference_names_the_innermost_fields():
     ]
     (line,) = difference(CONFIG, apply_overrides(CONFIG, ["phases=grpo(steps=3)"]))
     assert line.startswith("phases: (Phase(name='nsr_prerl'")
+
+
+class FalseVerifier:
+    """A verifier whose truth value is False, as that of an empty mapping."""
+
+    def __call__(self, problem, response):
+        return 1.0
+
+    def __bool__(self):
+        return False
+
+
+def test_the_verifier_of_evaluation_is_the_training_one_unless_it_is_named():
+    other, data = FalseVerifier(), CONFIG.data
+    assert data.verifier_of_evaluation is data.verifier
+    assert dataclasses.replace(data, evaluation_verifier=other).verifier_of_evaluation is other
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), -2e15])
+def test_a_reward_that_no_group_could_hold_is_refused(reward):
+    with pytest.raises(ValueError, match=r"data\.truncated_reward is .* between -1e\+15 and 1e\+15"):
+        dataclasses.replace(CONFIG.data, truncated_reward=reward)

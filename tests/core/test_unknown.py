@@ -10,7 +10,7 @@ import toy
 
 import prerl_jax as pj
 from prerl_jax.core.gae import whiten
-from prerl_jax.core.grouping import equal_groups
+from prerl_jax.core.grouping import equal_groups, response_rewards
 
 # Three groups of four: one of 1, 0, 0; one of a single known response; one of equal rewards. "?" is unknown.
 KNOWN = np.asarray([1, 0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1], bool)
@@ -193,7 +193,7 @@ class OwnKnownMean(OwnMean):
 
 @dataclasses.dataclass(frozen=True)
 class OwnBatchMean(OwnMean):
-    """The same with the mean of the whole batch, unknown responses included: their reward is 0 there."""
+    """The same with the mean of the whole batch: an unknown response has the mean reward of the known ones there."""
 
     def __call__(self, rollouts, group_size, values=None):
         return rollouts.rewards - rollouts.rewards.mean(), jnp.ones(len(rollouts.rewards), bool)
@@ -208,3 +208,28 @@ def test_an_estimator_of_ones_own_trains_on_no_unknown_response():
         np.testing.assert_array_equal((batch.advantages != 0).any(axis=1), trained)
         assert np.isfinite(np.asarray(batch.advantages)).all()
     np.testing.assert_allclose(batch.advantages[0, 3], 1 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("known_rewards", "expected"), [([1] * 7, [0] * 4), ([1, 1, 1, 1, 0, 0, 0], [3 / 7, *[-4 / 7] * 3])]
+)
+@pytest.mark.parametrize("shaping", [None, pj.KLPenalty(0.0)])
+def test_the_mean_over_a_batch_is_that_of_the_known_responses(known_rewards, expected, shaping):
+    """Of an estimator of one's own that does not read what is known, with rewards by response and by token."""
+
+    @dataclasses.dataclass(frozen=True)
+    class OfSums(OwnBatchMean):
+        traits = pj.AdvantageTraits()
+
+        def __call__(self, rollouts, group_size, values=None):
+            return super().__call__(dataclasses.replace(rollouts, rewards=response_rewards(rollouts)), group_size)
+
+    given = {} if shaping is None else {"reference": pj.InitialModel(), "reward_shaping": shaping}
+    phase = pj.Phase("p", 1, advantage=OfSums(), **given)
+    scored = {} if shaping is None else {"old_logprobs": -jnp.ones((8, 8)), "ref_logprobs": -jnp.ones((8, 8))}
+    rewards = jnp.asarray([known_rewards[0], known_rewards[1], np.nan, *known_rewards[2:]], jnp.float32)
+    known = jnp.asarray([1, 1, 0, 1, 1, 1, 1, 1], bool)
+    batch = pj.make_prepare(phase, 4)(dataclasses.replace(toy.rollouts(), rewards=rewards, known=known), **scored)
+    found = np.asarray(batch.advantages).sum(axis=1) / np.maximum((np.asarray(batch.advantages) != 0).sum(axis=1), 1)
+    np.testing.assert_array_equal(found[:4], 0)
+    np.testing.assert_allclose(found[4:], expected, atol=1e-6)

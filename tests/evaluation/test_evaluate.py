@@ -7,91 +7,15 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from scripted import Scripted, evaluated, evaluated_with, problems, sampling
 
-from prerl_jax import Rollouts
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.config import AlignmentSpec
-from prerl_jax.evaluation.evaluate import evaluate
-from prerl_jax.evaluation.unknown import UnknownVerdictsError
-from prerl_jax.rollout.engine import Sampled
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.trainer import setup as trainer_setup
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import set_up
-from prerl_jax.verify import UNKNOWN, InProcessVerifier, Judgement, Verified, right_or_wrong
-
-LENGTH = 32
-
-
-def response(example, index, sample):
-    """The responses of the engine below: even samples are right, odd ones wrong, and those of problem 2 truncated."""
-    if sample % 2 == 0:
-        return f"wait\n#{example.problem.answer}" if index % 2 else f"#{example.problem.answer}"
-    return "1" * LENGTH if index == 2 else "wait wait\n#"
-
-
-class Scripted:
-    """An engine that answers by the prompts' ids, the problems, and their first samples' numbers, and keeps both."""
-
-    def __init__(self, setup):
-        self.setup, self.group_size = setup, setup.evaluation_calls.group_size
-        self.ids, self.first, self.keys = [], [], []
-
-    def sample(self, params, prompts, key, on_complete=None):
-        ids, first = prompts.ids.tolist(), prompts.first_sample.tolist()
-        self.ids.append(ids)
-        self.first.append(first)
-        self.keys.append(np.asarray(key).tolist())
-        samples = [(i, n + j) for i, n in zip(ids, first, strict=True) for j in range(self.group_size)]
-        texts = [response(self.setup.evaluation[i], i, j) for i, j in samples]
-        tokens = np.zeros((len(texts), LENGTH), np.int32)
-        lengths = np.zeros(len(texts), np.int64)
-        for row, text in enumerate(texts):
-            found = self.setup.tokenizer(text, add_special_tokens=False)["input_ids"]
-            found = [*found, self.setup.stop_tokens[0]][:LENGTH]
-            tokens[row, : len(found)], lengths[row] = found, len(found)
-        on_complete(np.arange(len(texts)), tokens, lengths)
-        prompt, mask = (np.repeat(x, self.group_size, axis=0) for x in (prompts.prompt, prompts.prompt_mask))
-        chosen = np.arange(LENGTH) < lengths[:, None]
-        rewards, logprobs = np.zeros(len(texts), np.float32), np.zeros(chosen.shape, np.float32)
-        return Sampled(Rollouts(prompt, mask, tokens, chosen, rewards, logprobs), ())
-
-
-def evaluated_with(setup, engine, verify=None, params=None):
-    """The metrics of an evaluation of a setup with an engine."""
-    return evaluate(
-        engine,
-        params,
-        setup.evaluation,
-        setup.config.evaluation,
-        setup.evaluation_calls,
-        tokens=setup.tokens,
-        mesh=setup.mesh,
-        verify=verify or InProcessVerifier(setup.config.data.verifier),
-        unknown_limit=setup.config.data.unknown_limit,
-    )
-
-
-def evaluated(**fields):
-    """(metrics, the engine) of an evaluation of a config."""
-    setup = set_up(dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **fields))
-    engine = Scripted(setup)
-    return evaluated_with(setup, engine), engine
-
-
-def sampling(prompts, group_size=1):
-    """With phases that allow groups of one."""
-    rows = dataclasses.replace(tiny_run.config().sampling, prompts_per_step=prompts, group_size=group_size)
-    advantage = tuple(
-        dataclasses.replace(phase, advantage=tiny_run.AgainstHalf()) for phase in tiny_run.config().phases
-    )
-    return {"sampling": rows, "phases": advantage}
-
-
-def problems(count, limit=None, samples=2):
-    config = tiny_run.config()
-    data = dataclasses.replace(config.data, evaluation=dataclasses.replace(config.data.evaluation, count=count))
-    return {"data": data, "evaluation": dataclasses.replace(config.evaluation, limit=limit, samples=samples)}
+from prerl_jax.verify import InProcessVerifier, Verified, right_or_wrong
 
 
 def test_means_of_scripted_responses():
@@ -137,72 +61,6 @@ def test_the_last_call_is_filled_up_and_cut_off(fields, calls):
     assert engine.ids == calls
     assert len({tuple(key) for key in engine.keys}) == 1, "what tells samples apart is their problem, not their call"
     assert metrics == evaluated(**problems(5))[0]
-
-
-def test_the_given_verifier_is_asked_and_its_timeouts_are_counted():
-    setup = set_up(dataclasses.replace(tiny_run.config(), **problems(5)))
-
-    def verify(problems, responses, truncated):
-        late = np.arange(len(problems)) == 3
-        return Verified([UNKNOWN if one else Judgement(0.25, "right") for one in late], late)
-
-    metrics = evaluated_with(setup, Scripted(setup), verify)
-    assert metrics["eval/avg@2"] == 1
-    assert metrics["eval/reward"] == 0.25
-    assert metrics["eval/unknown"] == 1 / 10
-    assert metrics["eval/incomplete"] == 1 / 5
-    assert metrics["time/verifier_timeouts_of_evaluation"] == 1
-    assert "eval/maj@2" not in metrics
-    assert "eval/format_failures" not in metrics
-
-
-def judged_by(judge):
-    """A verifier of batches that calls judge(problem, response), and says of truncated ones what verifiers say."""
-
-    def verify(problems, responses, truncated):
-        cut = Judgement(0.0, "wrong", format_ok=False)
-        rows = zip(problems, responses, truncated, strict=True)
-        return Verified([cut if over else judge(p, r) for p, r, over in rows], np.zeros(len(problems), bool))
-
-    return verify
-
-
-@pytest.mark.parametrize("fields", [{}, sampling(1, 4), sampling(2, 4)], ids=["one call", "three calls", "two calls"])
-def test_majority_votes_and_formats_of_what_the_verifier_extracts(fields):
-    """Six samples of five problems: even ones are right, odd ones have no answer and a wrong format."""
-
-    def judge(problem, response):
-        answer = response.rpartition("#")[2]
-        return right_or_wrong(answer == problem.answer, answer, bool(answer))
-
-    setup = set_up(
-        dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(5, samples=6), **fields)
-    )
-    metrics = evaluated_with(setup, Scripted(setup), judged_by(judge))
-    assert metrics["eval/avg@6"] == 0.5
-    assert metrics["eval/maj@6"] == 1
-    assert metrics["eval/format_failures"] == 12 / 27, "the three truncated responses were not verified"
-
-
-def test_too_many_unknown_verdicts_end_an_evaluation():
-    how = problems(4)
-    setup = set_up(dataclasses.replace(tiny_run.config(), **how))
-    hard = setup.evaluation[1].problem
-
-    def judge(problem, response):
-        return UNKNOWN if problem is hard or response.endswith("#") else right_or_wrong(True)
-
-    says = (
-        r"4 of the 8 verdicts of an evaluation are unknown, and data\.unknown_limit is 0\.4: .*deadline on 0 "
-        r"responses, and on 4 it returned None or its process died.*the response 'wait wait\\n#'.*raise "
-        r"data\.unknown_limit"
-    )
-    assert evaluated_with(setup, Scripted(setup), judged_by(judge))["eval/unknown"] == 0.5  # no more than the limit
-    setup = set_up(dataclasses.replace(tiny_run.config(), data=dataclasses.replace(how["data"], unknown_limit=0.4)))
-    hard = setup.evaluation[1].problem
-    with pytest.raises(UnknownVerdictsError, match=says) as found:
-        evaluated_with(setup, Scripted(setup), judged_by(judge))
-    assert str(setup.evaluation[0].problem) in str(found.value)
 
 
 def test_responses_are_verified_while_others_are_sampled():

@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 
 from prerl_jax.data import Example
-from prerl_jax.data.problems import Message, Problem
-from prerl_jax.evaluation.answer_formats import write_answer
+from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.probe import probe, require_truncated_is_worst
 from prerl_jax.verify import (
     UNKNOWN,
     AfterThinking,
+    AnswerLine,
     BoxedAnswer,
     BySource,
+    CombinedReward,
     ExactMatch,
     GSM8KAnswer,
     InProcessVerifier,
     Judgement,
     MultipleChoice,
+    VerifierError,
+    Weighted,
     right_or_wrong,
 )
 
@@ -50,8 +53,8 @@ def test_a_worked_solution_under_the_box_rule_is_refused():
     says = (
         r"data\.train: no problem's own answer is accepted: BoxedAnswer\(\) calls all of the 20 problems' own answers "
         r"wrong, .*#### 72', since the answers themselves have the form '#### 72': wrong, with reward 0\. .*"
-        r"GSM8KAnswer\(\); or shorten the answers, to '72', and let the prompts ask for '\\\\boxed\{72\}', .*"
-        r"set data\.probe=False"
+        r"GSM8KAnswer\(\); or shorten the answers, to '72', and let the prompts ask for '\\boxed\{72\}', .*"
+        r"set the source's answer_format, .*set data\.probe=False"
     )
     with pytest.raises(ValueError, match=says) as found:
         probed(BoxedAnswer(), *worked(20))
@@ -80,41 +83,67 @@ def test_each_format_that_prompts_ask_for(number):
                 probed(other, problem)
 
 
+@pytest.mark.parametrize("gold", ["B", "(B)", "( B )", "B. Paris", "(B) Paris", "B)"])
+@pytest.mark.parametrize(
+    "asks", [{"prompt": 'End with "the answer is (X)".'}, {"prompt": "?", "answer_format": "The answer is ({answer})."}]
+)
+def test_a_choice_in_brackets_is_not_put_into_further_ones(gold, asks):
+    assert probed(MultipleChoice(), Problem(answer=gold, **asks)) == ()
+
+
+@pytest.mark.parametrize("asks", ["Answer: put code in a block.", 'After "####".', BOX, "<answer> ... </answer>"])
+def test_a_user_s_verifier_that_writes_no_answers_is_not_refused_for_words_of_a_prompt(asks):
+    """It may read code, or <reasoning> and <answer> together, which no pattern finds."""
+    (note,) = probed(Own(lambda problem, response: 0.0), Problem(f"Write it. {asks} Then stop.", "2"))
+    assert note.startswith("warning: data.train: no problem's own answer is accepted")
+    assert "set the source's answer_format" in note
+    with pytest.raises(ValueError, match="correct the source's answer_format"):
+        probed(Own(lambda problem, response: 0.0), Problem("Write it.", "2", answer_format="<{answer}>"))
+
+
+@pytest.mark.parametrize("marker", ["</thought>", "</think>", "<answer>"])
+@pytest.mark.parametrize("required", [False, True])
+def test_any_marker_of_a_thought_is_no_obstacle(marker, required):
+    inner = AfterThinking(BoxedAnswer(), marker, required)
+    for verifier in (inner, AfterThinking(inner, "|", True), BySource({"": inner, "other": AnswerLine()})):
+        assert probed(verifier, Problem(f"1+1? {BOX}", "2")) == ()
+        with pytest.raises(ValueError, match="no problem's own answer is accepted") as found:
+            probed(verifier, Problem('1+1? End with "####".', "2"))
+        assert "GSM8KAnswer()" in str(found.value)
+
+
+def test_a_verifier_that_asks_for_more_than_the_prompt_writes_it():
+    reads = Strict(lambda problem, response: response == rf"<plan>\boxed{{{problem.answer}}}")
+    assert probed(reads, Problem(f"1+1? {BOX}", "2")) == ()
+    with pytest.raises(ValueError, match="no problem's own answer is accepted"):  # what it writes is not asked for
+        probed(reads, Problem('1+1? End with "####".', "2"))
+
+
+def test_gates_may_ask_for_more_than_an_answer():
+    long = CombinedReward((Weighted(BoxedAnswer()),), gates=(Own(lambda problem, response: len(response) > 200),))
+    for verifier in (long, AfterThinking(long)):
+        (note,) = probed(verifier, Problem(f"1+1? {BOX}", "2"))
+        assert note.startswith("warning: data.train: no problem's own answer is accepted")
+        assert "choose a verifier" not in note, "it has the one that reads boxes"
+    with pytest.raises(ValueError, match="no problem's own answer is accepted"):
+        probed(CombinedReward((Weighted(BoxedAnswer()),)), Problem('1+1? End with "####".', "2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [(7, "returned a int, '7', and not text"), (KeyError(), "failed on .*KeyError")]
+)
+def test_an_error_of_a_verifier_that_writes(text, says):
+    with pytest.raises(VerifierError, match=rf"(?s)write of Broken.* {says}"):
+        probed(Broken(text), Problem("1+1=", "2"))
+
+
 def test_the_remedy_names_a_format_that_the_verifier_accepts():
-    with pytest.raises(
-        ValueError, match=r"or let the prompts ask for '\\\\boxed\{72\}', which the verifier accepts; or"
-    ):
+    with pytest.raises(ValueError, match=r"or let the prompts ask for '\\boxed\{72\}', which the verifier accepts; or"):
         probed(BoxedAnswer(), Problem('Question? End with "####".', "72"))
 
 
 def test_what_a_chat_template_adds_is_a_part_of_the_prompt():
     assert probed(BoxedAnswer(), Problem("What is 1+1?", "2"), system=BOX) == ()
-
-
-@pytest.mark.parametrize(
-    ("problem", "response"),
-    [
-        (Problem("1+1=", "2", answer_format="<<{answer}>>"), "<<2>>"),
-        (Problem(f"1+1? {BOX}", "2", answer_format="#### {answer}"), "#### 2"),  # the source knows best
-        (Problem(f"1+1? {BOX}", "2"), r"\boxed{2}"),
-        (Problem(f"1+1? {BOX}", "so\n#### 2"), r"\boxed{2}"),
-        (Problem(f"1+1? {BOX}", r"It is \boxed{2}."), r"\boxed{2}"),
-        (Problem("1+1?", r"It is \boxed{2}."), r"It is \boxed{2}."),
-        (Problem("1+1?", "so\n#### 2"), "so\n#### 2"),
-        (Problem("Question: 1+1?\nAnswer:", "2"), "2"),  # the response begins after it
-        (Problem("Question: 1+0?\nAnswer: 1\n\nQuestion: 1+1?\nAnswer: ", "2"), "2"),
-        (Problem("#### Question\n1+1?", "2"), "2"),  # a heading
-        (Problem("If the answer is not whole, round it.", "2"), "2"),
-        (Problem((Message("user", f"1+1? {BOX}"),), "2"), r"\boxed{2}"),
-    ],
-)
-def test_how_an_answer_is_written(problem, response):
-    prompt = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[0].content
-
-    def silent(problem, response):
-        return 0.0
-
-    assert write_answer(problem, prompt, silent).responses[0] == response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +162,29 @@ class Writing(Own):
 
     def write(self, problem):
         return f"<{problem.answer}>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Strict(Own):
+    """One that asks for a plan."""
+
+    def write(self, problem):
+        return rf"<plan>\boxed{{{problem.answer}}}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """One whose `write` is wrong."""
+
+    text: object
+
+    def __call__(self, problem, response):
+        return 0.0
+
+    def write(self, problem):
+        if isinstance(self.text, Exception):
+            raise self.text
+        return self.text
 
 
 def test_without_a_known_format_the_verifier_writes_the_answer():
@@ -184,10 +236,11 @@ def test_unknown_verdicts_are_said_and_too_many_are_refused():
 
     problems = [Problem(f"1+1? {BOX}", answer) for answer in "233"]
     (note,) = probed(Own(judge), *problems, unknown_limit=0.7)
-    assert "the verdicts on 2 of the 3 problems' own answers are unknown; the first is '\\\\boxed{3}'" in note
+    assert "the verdicts on 2 of the 3 problems' own answers are unknown; the first is '\\boxed{3}'" in note
     with pytest.raises(ValueError, match=r"2 of the 3 .* unknown.*data\.unknown_limit is 0\.5"):
         probed(Own(judge), *problems)
     wrong = Own(lambda problem, response: UNKNOWN if problem.answer == "3" else 0.0)
+    problems = [dataclasses.replace(problem, answer_format="{answer}") for problem in problems]
     with pytest.raises(ValueError, match="no problem's own answer is accepted"):
         probed(wrong, *problems, unknown_limit=0.7)
 
@@ -225,6 +278,16 @@ def test_a_truncated_response_is_not_worth_more_than_a_wrong_one(wrong, truncate
         ValueError, match=r"empty response -1, .*data\.truncated_reward = 0: .*data\.truncated_reward=-1"
     ):
         require_truncated_is_worst(examples(Problem("1+1=", "2")), verify, truncated)
+
+
+def test_truncated_responses_are_compared_with_wrong_ones_of_each_source():
+    judge = Own(lambda problem, response: Judgement(-1.0, "wrong"))
+    verify = InProcessVerifier(BySource({"a": BoxedAnswer(), "b": judge}))
+    problems = examples(Problem("1+1=", "2", "a"), Problem("1+1=", "2", "b"))
+    for order in (problems, problems[::-1]):
+        with pytest.raises(ValueError, match=r"empty response to a problem of source 'b' -1, .*truncated_reward=-1"):
+            require_truncated_is_worst(order, verify, 0.0)
+    require_truncated_is_worst(problems, verify, -1.0)
 
 
 def test_numpy_is_not_needed_to_say_a_number():

@@ -208,3 +208,9 @@ def test_folders_without_weights_are_named(folder):
         load_model(folder)
     with pytest.raises(FileNotFoundError, match="There is no model at"):
         load_model(folder / "nothing")
+
+
+def test_ids_beyond_the_tokenizer_s_are_masked_on_request():
+    for valid_ids in (None, 11):
+        model, _ = load_model(GOLDEN, valid_ids=valid_ids)
+        assert model.valid_ids == valid_ids

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import toy
 
-from prerl_jax.trainer.batching import rollout_statistics
+import prerl_jax as pj
+from prerl_jax.trainer.batching import rollout_statistics, zero_advantage_groups
 
 GROUPS = {
     # rewards, verdicts (right, wrong, unknown) of four groups of three
@@ -49,3 +50,24 @@ def test_of_no_known_response_there_is_no_mean():
     found = statistics([1, 0, 1], "???")
     assert np.isnan([found["reward"], found["accuracy"]]).all()
     assert (found["unknown"], found["solved_groups"], found["unsolved_groups"]) == (1, 0, 0)
+
+
+def test_the_share_of_groups_without_an_advantage():
+    """Two terms, three groups of two: one learns in the second term alone, one has an advantage that is not finite."""
+    advantages = np.zeros((2, 3, 2, 4), np.float32)
+    assert zero_advantage_groups(advantages.reshape(12, 4), 2, 2) == 1
+    advantages[1, 0, 1, 3], advantages[0, 2, 0, 0] = -0.1, np.nan
+    assert zero_advantage_groups(advantages.reshape(12, 4), 2, 2) == pytest.approx(1 / 3)
+
+
+ON_EQUAL_GROUPS = [(pj.GroupRelative(), 1), (pj.BatchNormalized(), 0), (pj.BinaryAdvantage(), 0)]
+
+
+@pytest.mark.parametrize(("advantage", "share"), ON_EQUAL_GROUPS)
+def test_a_group_all_right_and_one_all_wrong(advantage, share):
+    """Estimators that compare groups find no advantage there, and the divergence trains on all the same."""
+    with_kl = {"objective": pj.WithKL(pj.ClippedPG(), 0.001), "reference": pj.InitialModel()}
+    rollouts = dataclasses.replace(toy.rollouts(), rewards=jnp.asarray([1.0] * 4 + [0.0] * 4))
+    batch = pj.make_prepare(pj.Phase("p", 1, advantage=advantage, **with_kl), 4)(rollouts)
+    assert zero_advantage_groups(batch.advantages, 1, 4) == share
+    assert (batch.weights != 0).any()

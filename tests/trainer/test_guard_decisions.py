@@ -114,3 +114,12 @@ def test_a_metric_that_there_is_not_is_refused_with_those_that_there_are():
             rows = [{"alignment/other": 1.0}]
         with pytest.raises(ValueError, match=rf"'p' has a guard on {metric}.*they measure (train|alignment)/"):
             decide(watched, rows)
+
+
+@pytest.mark.parametrize("metric", ["train/unknown", "train/zero_advantage_groups"])
+def test_a_step_without_trained_tokens_measures_what_describes_its_rollouts(metric):
+    guard = Guard(metric, Above(0.3), EndPhase())
+    rows = [{metric: share, ENTROPY: 0.0, "train/tokens": 0.0} for share in (0.1, 0.4)]
+    found, decisions = decide(phase(guard, Guard(ENTROPY, Below(0.5), EndPhase())), rows)
+    assert [d.ended for d in decisions] == [(), (f"{metric} above 0.3 at step 12",)]
+    assert list(found.values) == [metric]

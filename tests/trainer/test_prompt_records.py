@@ -19,7 +19,7 @@ def decode(tokens):
 
 def compared(before, after):
     """What is said of the prompts `after`, with the record of `before` as JSON has it."""
-    saved = prompts.PromptRecord(**dataclasses.asdict(record(before, decode)))
+    saved = prompts.PromptRecord.of(dataclasses.asdict(record(before, decode)))
     return difference(saved, record(after, decode), after, decode)
 
 
@@ -86,3 +86,13 @@ def test_a_record_is_small():
     assert (kept.count, len(kept.hashes), len(set(kept.hashes))) == (1000, 1000, 1000)
     assert len(kept.each) == 4 * -(-4000 // 3)
     assert kept.first == "0"
+
+
+def test_a_record_is_read_by_the_names_of_its_fields():
+    """One of another version may have more fields, which are left aside, or fewer: then it is none."""
+    was = record(THREE, decode)
+    fields = dataclasses.asdict(was)
+    assert prompts.PromptRecord.of(fields | {"more": 1}) == was
+    for name in fields:
+        assert prompts.PromptRecord.of({n: value for n, value in fields.items() if n != name}) is None
+    assert prompts.PromptRecord.of({}) is None

@@ -12,8 +12,9 @@ from prerl_jax.config import AlignmentSpec
 from prerl_jax.config.io import load_config
 from prerl_jax.trainer.start import run
 
-EVERY_STEP = """reward accuracy unknown solved_groups unsolved_groups kept_fraction trained_fraction length truncated
-logprob entropy clip_fraction ratio grad_norm update_norm learning_rate loss skipped tokens sampler_logprob flops"""
+EVERY_STEP = """reward accuracy unknown solved_groups unsolved_groups zero_advantage_groups kept_fraction
+trained_fraction length truncated logprob entropy clip_fraction ratio grad_norm update_norm learning_rate loss skipped
+tokens sampler_logprob flops"""
 EVALUATED = "avg@2 pass@2 reflections length truncated thoughts/reflection thoughts/verification"
 ALIGNED = """objective logprob sampler_logprob_diff token token_weighted token/post_0-0.1 token/position_0 marginal_gap
 marginal_gap_per_response pre/entropy post/entropy pre/eos post/top3"""

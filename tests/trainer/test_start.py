@@ -218,6 +218,14 @@ def test_a_resume_on_another_day_is_refused_if_the_prompts_have_the_date(begin, 
     assert "resumed from the checkpoint at step 1" in begin(config)  # as the killed run before it
 
 
+def test_a_record_of_prompts_of_another_version_is_refused(begin, tmp_path, monkeypatch):
+    begin(tiny_run.config(), saves=True)
+    monkeypatch.setattr("prerl_jax.trainer.beginning.PromptRecord.of", lambda saved: None)
+    with pytest.raises(ValueError, match=r"data\.train may have other prompts .* another version of prerl_jax"):
+        run(tiny_run.config(), tmp_path / "workdir", console=tiny_run.quiet())
+    assert "data.evaluation may have other" in begin(tiny_run.config(), allow_config_change=True)
+
+
 def test_other_prompts_can_be_allowed(begin, tmp_path):
     """With as many problems in the file, the run keeps its position in them; else their order begins anew."""
     file, positions = tmp_path / "problems.jsonl", []

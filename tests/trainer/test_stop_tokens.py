@@ -12,18 +12,19 @@ from prerl_jax.trainer.setup import set_up
 from prerl_jax.trainer.stop_tokens import end_of_turn, stop_tokens
 
 TURNS = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+PLAIN_TURNS = "{% for m in messages %}{{ '### ' + m.role + ': ' }}"
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im", "<|eot|>"]
 ENDS_A_TURN = "<|im_end|> (22, tokenizer, chat template)"
 
 
 @pytest.fixture(scope="module")
 def make_tokenizer():
-    """A tokenizer with the tokens SPECIAL, from id 22, and with <plain>, which is not special."""
+    """A tokenizer with the tokens SPECIAL, from id 22, and with <plain> and four spaces, which are not special."""
 
     def make(template, **special):
         tokenizer = chat_lab.make_tokenizer(template)
         tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL, **special})
-        tokenizer.add_tokens(["<plain>"])
+        tokenizer.add_tokens(["<plain>", "    "])
         return tokenizer
 
     return make
@@ -52,6 +53,12 @@ def config(template=None, **sampling):
             TURNS + "{{ m.content }}{{ '<|im_end|>' if not loop.last else '<|endoftext|>' }}{% endfor %}",
             "<|endoftext|>",
         ),
+        (TURNS + "{{ m.content + '<plain>\n' }}{% endfor %}", "<plain>"),  # added, and not special
+        (TURNS + "{{ m.content + '\n[/ANSWER]<|eot|>' }}{% endfor %}", "<|eot|>"),  # a footer before it
+        (TURNS + "{{ m.content | tojson + '<|im_end|>' }}{% endfor %}", "<|im_end|>"),
+        (TURNS + "{{ m.content }}{{ '<|im_end|>' if not loop.last }}{% endfor %}", "<|im_end|>"),
+        (TURNS + "{{ m.content + '\n' }}{% endfor %}", "<|im_start|>"),  # what begins the next turn
+        ("{{ messages[1].content + '<|eot|>' + messages[2].content }}", "<|eot|>"),
         (TURNS + "{% if again is defined %}{{ m.content + '<|eot|>' }}{% endif %}{% endfor %}", "<|eot|>"),
     ],
 )
@@ -63,10 +70,9 @@ def test_the_token_that_ends_a_turn(make_tokenizer, template, token):
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        (TURNS + "{{ m.content + '\n' }}{% endfor %}", r"writes '\\n' behind what the assistant says"),
-        (TURNS + "{{ m.content }}{{ '<|im_end|>' if not loop.last }}{% endfor %}", "writes '' behind"),
-        (TURNS + "{{ m.content + '<plain>' }}{% endfor %}", "writes '<plain>' behind"),
-        (TURNS + "{{ m.content | tojson + '<|im_end|>' }}{% endfor %}", "which begins with no special token"),
+        (PLAIN_TURNS + "{{ m.content + '\n' }}{% endfor %}", r"writes '\\n' behind what .*, which has no added token"),
+        (PLAIN_TURNS + "{{ m.content }}{% endfor %}", "writes '' behind"),
+        (PLAIN_TURNS + "{{ m.content + '    \n' }}{% endfor %}", "writes '    "),  # the added token of four spaces
         (TURNS + "{{ '<|im_end|>' }}{% endfor %}", "leaves out what the assistant says"),
         (TURNS + "{{ m.content[0].text + '<|im_end|>' }}{% endfor %}", r"\(UndefinedError: 'str object' has"),
         ("{{ raise_exception('no assistant') }}", r"does not render .* \(TemplateError: no assistant\)"),

@@ -80,5 +80,14 @@ def judge_many(problems, responses):
     return [1.0, *[0.5] * (len(responses) - 1)]
 
 
+def rest(problems, responses):
+    """0.5 for all."""
+    return [0.5] * len(responses)
+
+
+if multiprocessing.parent_process() is not None and os.environ.get("JUDGES_SLEEP"):
+    Path(os.environ["JUDGES_SLEEP"]).write_text(str(os.getpid()))
+    time.sleep(600)
+
 if multiprocessing.parent_process() is not None and os.environ.get("JUDGES_FAIL"):
     raise ImportError("this module is not for workers")

@@ -16,16 +16,18 @@ from prerl_jax.verify import (
     ExactMatch,
     GSM8KAnswer,
     InProcessVerifier,
+    IntegerAnswer,
     Judgement,
     NoVerifierError,
     VerifierError,
     VerifierTraits,
     Weighted,
     traits_of,
+    unused_sources,
     usable,
     written,
 )
-from prerl_jax.verify.batch import batches
+from prerl_jax.verify.batch import batches, deadlines
 
 BOX, LINE = Problem("a", "7", "math"), Problem("b", "7", "gsm8k")
 
@@ -83,6 +85,38 @@ def test_a_source_without_a_verifier_ends_a_run_before_it_starts():
     verifier = AfterThinking(BySource({"math": BoxedAnswer(), "aime": BoxedAnswer()}))
     with pytest.raises(NoVerifierError, match="'gsm8k' has no verifier; there are verifiers for 'math', 'aime'"):
         usable(verifier, [BOX, LINE])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda value: BySource({"a": value}),
+        lambda value: BySource({"a": BoxedAnswer()}, default=value),
+        AfterThinking,
+        Weighted,
+        lambda value: CombinedReward((Weighted(BoxedAnswer()),), gates=(value,)),
+    ],
+)
+def test_what_is_no_verifier_is_refused(build):
+    for value in ("BoxedAnswer()", 1.0):
+        with pytest.raises(ValueError, match="which is no verifier: it has no __call__ and no verify_batch"):
+            build(value)
+    with pytest.raises(
+        ValueError, match=r"is the class BoxedAnswer; make a verifier of it, with BoxedAnswer\(\.\.\.\)"
+    ):
+        build(BoxedAnswer)
+
+
+def test_no_verifier_is_no_verifier():
+    with pytest.raises(ValueError, match="verifier of the source 'a' is None, which is no verifier"):
+        BySource({"a": None})
+
+
+def test_sources_that_no_problem_has():
+    verifier = AfterThinking(BySource({"gsmk8": GSM8KAnswer(), "math": BoxedAnswer()}, default=BoxedAnswer()))
+    assert unused_sources(verifier, [BOX, LINE]) == ("gsmk8",)
+    assert unused_sources(verifier, [BOX, Problem("c", "7", "gsmk8")]) == ()
+    assert unused_sources(BoxedAnswer(), [BOX]) == ()
 
 
 @pytest.mark.parametrize("verifiers", [{}, (("a", BoxedAnswer()), ("a", GSM8KAnswer()))])
@@ -169,8 +203,11 @@ def test_the_parts_see_only_what_passes_the_gates():
 @pytest.mark.parametrize(("parts", "gates"), [([2.0], []), ([1.0], [2.0]), ([-1.0], [])])
 def test_the_first_part_and_the_gates_must_say_what_is_right(parts, gates):
     verifier = CombinedReward(tuple(Weighted(Fixed(p)) for p in parts), tuple(Fixed(g) for g in gates))
-    with pytest.raises(VerifierError, match=r"Fixed\(.* which is not in \[0, 1\]"):
-        judgements(verifier, ["x"])
+    says = r"Fixed\(.* which is not in \[0, 1\].*\. The first part of a CombinedReward and its gates say which"
+    for any_reward in (False, True):
+        with pytest.raises(VerifierError, match=says) as found:
+            InProcessVerifier(verifier, any_reward=any_reward)([BOX], ["x"], [False])
+        assert "This run" not in str(found.value)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +263,37 @@ def test_problems_are_checked_by_those_that_are_asked():
             usable(verifier, [bad, bad])
 
 
+def test_a_source_that_loses_all_its_problems_is_refused_by_name():
+    lost = [Problem("c", r"\frac12", "aime"), Problem("d", "x", "aime")]
+    says = r"any of the 2 problems of source 'aime'; problem 1 .*data\.evaluation_verifier for data\.evaluation\."
+    verifier = BySource({"aime": IntegerAnswer()}, default=BoxedAnswer())
+    with pytest.raises(ValueError, match=says):
+        usable(verifier, [BOX, *lost])
+    kept, dropped = usable(verifier, [BOX, *lost, Problem("e", "7", "aime")])
+    assert (len(kept), len(dropped)) == (2, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Raising:
+    """Its check fails, and not because of the problem."""
+
+    error: Exception
+
+    def __call__(self, problem, response):
+        return 0.0
+
+    def check(self, problem):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyError("it"), TypeError("it"), RuntimeError("it"), ZeroDivisionError("it")])
+def test_a_check_that_fails_is_an_error_of_the_verifier(error):
+    for verifier in (Raising(error), AfterThinking(BySource({"math": Raising(error)}))):
+        with pytest.raises(VerifierError, match=rf"(?s)check of Raising.* on Problem.*{type(error).__name__}") as found:
+            usable(verifier, [BOX])
+        assert str(found.value).count(" failed on ") == 1
+
+
 def test_a_verifier_without_a_check_takes_any_problem():
     assert usable(lambda problem, response: 1.0, [Problem("q", "")]) == ((Problem("q", ""),), ())
     assert usable(BoxedAnswer(), []) == ((), ())
@@ -238,6 +306,9 @@ def test_rows_are_together_only_where_a_batch_verifier_is_asked():
     assert batches(verifier, problems, range(6)) == [[0], [1, 3], [2], [4], [5]]
     assert batches(AfterThinking(Fixed()), problems, [0, 5]) == [[0], [5]]
     assert batches(CombinedReward((Weighted(Fixed()), Weighted(Long()))), problems, range(4)) == [[0, 1, 2, 3]]
+    assert deadlines(CombinedReward((Weighted(Fixed()), Weighted(Long()))), problems[:4]) == 4
+    assert deadlines(CombinedReward((Weighted(Long()), Weighted(Long(2)))), problems[:4]) == 1
+    assert deadlines(verifier, [LINE, LINE]) == deadlines(verifier, [BOX]) == 1
     two = BySource({"math": Long(), "gsm8k": Long(3)})
     assert batches(two, problems, range(6)) == [[0, 2, 4], [1, 3, 5]]
     assert rewards(two, ["abc", "a"] * 3, problems) == [1, 0] * 3

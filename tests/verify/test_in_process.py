@@ -1,5 +1,6 @@
 """Verification in this process: the outcome of everything that a verifier may return or do."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -61,10 +62,14 @@ def test_a_truncated_response_is_wrong_whatever_it_contains_and_is_not_verified(
         (None, Judgement(0.0, "unknown")),
         (Judgement(-3.0, "right", "7"), Judgement(-3.0, "right", "7")),
         (Judgement(np.float64(2), "wrong", "7" * 2000), Judgement(2.0, "wrong", "7" * 1000)),
+        (Judgement(np.array(1), "right", np.str_("7"), np.bool_(True)), Judgement(1.0, "right", "7", True)),
+        (Judgement(True, "right", format_ok=np.array(False)), Judgement(1.0, "right", format_ok=False)),
     ],
 )
 def test_what_a_verifier_may_return(value, judgement):
-    assert one(returns(value)) == judgement
+    found = one(returns(value))
+    assert found == judgement
+    assert {type(field) for field in dataclasses.astuple(found)} <= {float, str, bool, type(None)}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +77,7 @@ def test_what_a_verifier_may_return(value, judgement):
     [
         (float("nan"), "returned nan, which is not finite"),
         (float("inf"), "returned inf, which is not finite"),
+        (-2e15, "returned -2000000000000000.0, which is beyond .* divide them by a constant"),
         (-0.5, r"returned -0.5, which is not in \[0, 1\].*return Judgement\("),
         (2.0, r"returned 2.0, which is not in \[0, 1\].*return Judgement\("),
         ("good", "returned a str, 'good', and not a number or a Judgement, for Problem"),
@@ -90,7 +96,7 @@ def test_what_it_may_not_return(value, says):
     assert "Traceback" not in str(raised.value)
 
 
-@pytest.mark.parametrize("value", [2.0, -7.5])
+@pytest.mark.parametrize("value", [2.0, -7.5, -1e15])
 def test_any_reward(value):
     judgement = one(InProcessVerifier(lambda problem, response: value, any_reward=True))
     assert judgement == Judgement(value, "right" if value == 2.0 else "wrong")
@@ -98,9 +104,18 @@ def test_any_reward(value):
         one(InProcessVerifier(lambda problem, response: float("nan"), any_reward=True))
 
 
-@pytest.mark.parametrize("arguments", [(float("nan"), "right"), ("1", "right"), (1.0, "good"), (1.0, "right", 7)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *[(reward, "right") for reward in (float("nan"), 1e30, -1e16, "1", b"1", None, [1.0], 10**400, 1j, np.ones(2))],
+        (1.0, "good"),
+        (1.0, None),
+        *[(1.0, "right", answer) for answer in (7, b"7", ["7"], np.array("7"))],
+        *[(1.0, "right", None, ok) for ok in ("yes", 1, 0.0, np.float32(1), np.array([True]), [])],
+    ],
+)
 def test_a_judgement_that_cannot_be(arguments):
-    with pytest.raises(ValueError, match=r"Judgement\.(reward|verdict|answer) must be"):
+    with pytest.raises(ValueError, match=r"Judgement\.(reward|verdict|answer|format_ok) must be"):
         Judgement(*arguments)
 
 
@@ -173,6 +188,10 @@ def test_a_batch_verifier_gets_many_responses_at_once(batch_size, sizes):
         (None, "returned a NoneType, 'None', and not a sequence of 3"),
         (0.5, "returned a float"),
         ("yes", "returned a str"),
+        (b"yes", "returned a bytes"),
+        ({0.1, 0.2, 0.3}, "returned a set, .* and not a sequence of 3"),
+        ({0: 1.0, 1: 1.0, 2: 1.0}.values(), "returned a dict_values"),
+        (np.array(1.0), "returned a ndarray"),
         ({0: 1.0, 1: 1.0, 2: 1.0}, "returned a dict"),
         (iter([1.0] * 3), "returned a list_iterator"),
         (np.ones((3, 2)), "returned a ndarray"),
@@ -182,6 +201,13 @@ def test_a_batch_verifier_gets_many_responses_at_once(batch_size, sizes):
 def test_a_batch_of_the_wrong_length_or_type(answers, says):
     with pytest.raises(VerifierError, match=says):
         InProcessVerifier(Many(answers=lambda responses: answers))(PROBLEMS, ["x"] * 3, [False] * 3)
+
+
+@pytest.mark.parametrize("batch_size", ["8", 0, -1, 2.0, [8]])
+def test_a_batch_size_that_cannot_be(batch_size):
+    with pytest.raises(VerifierError, match=r"batch_size of .*Many.* is .*; it must be a whole number of 1 or more"):
+        InProcessVerifier(Many(batch_size))(PROBLEMS, ["x"] * 3, [False] * 3)
+    assert InProcessVerifier(Many(np.int64(2)))(PROBLEMS, ["x"] * 3, [False] * 3).known.all()
 
 
 def test_a_batch_may_be_an_array_or_a_tuple():

@@ -69,6 +69,19 @@ RIGHT = [
     ("10^{100},10^{1/100}", "10^{1/100}, 10^{100}"),
     ("3", "(3)"),
     ("3", r"\{3\}"),
+    (r"\emptyset", r"\varnothing"),
+    (r"\varnothing", "\N{EMPTY SET}"),
+    ("1/3", r"0.\overline{3}"),
+    (r"0.\bar{3}", r"\frac13"),
+    ("-1/6", r"-0.1\overline{6}"),
+    (r"\ln 2", r"\log 2"),
+    ("6", r"\underline{6}"),
+    ("6", r"\textcolor{red}{6}"),
+    ("6", r"\color{red}{6}"),
+    ("6", r"\boldsymbol{6}"),
+    ("113", "m+n=113"),
+    ("113", "a + b + c = 113"),
+    ("113", "100m+n=113"),
 ]
 WRONG = [
     ("5", r"\frac{10}{2}"),
@@ -116,6 +129,11 @@ WRONG = [
     ("1.5", r"1 \frac{1}{2} \text{ or } 2"),
     ("5", "5 and 5.1"),
     ("5", "1000000!"),
+    ("1/3", r"0.\overline{4}"),
+    ("6", r"\textcolor{red}{7}"),
+    ("x+y=5", "x+2y=5"),
+    ("x+y=5", "5"),
+    ("5", "2x=5"),
 ]
 # These are compared by math-verify.
 RIGHT_BY_ALGEBRA = [
@@ -227,7 +245,23 @@ def test_beyond_the_caps_only_the_spelling_counts(name):
     judgement = MathAnswer()(Problem("q", "x"), f"\\boxed{{{text}}}")
     assert (judgement.verdict, judgement.format_ok) == ("wrong", True)
     assert verdict(text, f"\\boxed{{{text}}}") == "right"
-    assert verdict(text, r"\boxed{x+1}") == "wrong"
+
+
+LIST = ",".join(map(str, range(40)))
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        *((text, "x+1") for text in COMPLEX.values()),
+        (LIST, rf"\{{{LIST}\}}"),
+        (LIST, ",".join(reversed(LIST.split(",")))),
+        ("2^{10000}", "2^{10^4}"),
+    ],
+)
+def test_another_spelling_of_a_truth_beyond_the_caps_is_unknown(gold, answer):
+    assert verdict(gold, f"\\boxed{{{answer}}}") == "unknown"
+    assert verdict(gold, "no box") == "wrong"
 
 
 def test_its_time_limit_leaves_an_alarm_that_was_set_before():

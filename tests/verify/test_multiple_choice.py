@@ -126,3 +126,149 @@ def test_multiple_choice_letters():
     for letters in ("", "A", "AA", "ab", "A]"):
         with pytest.raises(ValueError, match="distinct capital letters"):
             MultipleChoice(letters)
+
+
+# The ground truth is A.
+SEVERAL = [
+    "The answer is (A) 2! (B) 3!",
+    "The answer is (A) (B) (C)",
+    "The answer is (A)(B)",
+    "The answer is A B C D",
+    "answer: A B",
+    "Answer: A|B|C",
+    "The answer is A or maybe B",
+    "The answer is A. Or B.",
+    "The answer is A) B) C)",
+    "A) 12 B) 13 C) 14 D) 15",
+    r"\boxed{A) 12 B) 13 C) 14}",
+    "A: x B: y",
+    "A. B",
+    "The answer is A? B?",
+    "The answer is A - B",
+    "The answer is A (or B)",
+    "The answer is A, or it could be B",
+    "The answer is A. B. C. D.",
+    "The answer is A. B, C.",
+    "The answer is A. Paris B. London",
+    "Answer: A\nB\nC",
+    "a) 1 b) 2",
+    r"\boxed{a) b) c)}",
+    r"\boxed{a. x b. y}",
+    r"\boxed{(a) 1 (b) 2}",
+    "The answer is a) b) c)",
+    "(A) or b",
+    r"\boxed{A (or B)}",
+    r"\boxed{A (B)}",
+    r"\boxed{A, A, B}",
+    r"\boxed{\text{A}\text{B}}",
+    r"\boxed{(A), B}",
+    "The answer is A and also B",
+    "The answer is A as well as B",
+    "**A** **B**",
+    "The answer is **A** **B**",
+    "Answer: A, but maybe B",
+    "Answer: A; B; C",
+    r"Answer: A\B",
+    r"Answer: A\quad B",
+    "Answer: [A] [B]",
+    'Answer: "A" "B"',
+    "Answer: A & B",
+    "The answer is A/B",
+    "Answer: A\n\nAlso B.",
+    "A\nB\nC",
+    "(A)\n(B)",
+    "A B C D",
+    "ABCD",
+    "The answer is A, B, C, or D",
+    r"\boxed{A} \boxed{B}",
+    r"\boxed{A}\boxed{B}",
+    r"\boxed{A\\B\\C}",
+    r"\boxed{A|B|C}",
+    r"\boxed{\textbf{(A)}\ \textbf{(B)}}",
+    "The answer is (A) 12 (B) 13",
+    "The answer is A: 12 B: 13",
+    "Option A: 5, Option B: 6",
+    r"\boxed{\text{A. x, B. y}}",
+    "A) x\nB) y",
+    "A. x\n\nB. y",
+    "The answer is A and (B)",
+    "The answer is A & (B)",
+    "The answer is A and the answer is also option B",
+]
+ONE = [
+    r"\boxed{A) D/(M-3)}",
+    r"\boxed{A) I and II only}",
+    r"\boxed{A) (b-c)/d}",
+    "The answer is A. The others fail.",
+    "The answer is A because (B) is too small.",
+    "The answer is (A). Option (B) is too small.",
+    "The answer is A. B is wrong since it is big.",
+    "The answer is A. B, C and D are wrong.",
+    'The answer is "A".',
+    "The answer is 'A'.",
+    r"\boxed{A \text{ (Paris)}}",
+    r"\boxed{A (Paris)}",
+    "The answer is [A].",
+    "The answer is A, not B.",
+    "The answer is A and not B",
+    "The answer is A. A is right.",
+    "The answer is (A) (i.e. 30)",
+    "The answer is A, i.e. 30",
+    "The answer is A, e.g. 30",
+    r"\boxed{\textbf{(A)}\ E = mc^2}",
+    r"\boxed{A) P(B) = 0.5}",
+    r"\boxed{A) P(B \cup C) = 0.5}",
+    r"\boxed{A) (a+b)}",
+    r"\boxed{A: Vitamin C}",
+    "The answer is A (Paris).",
+    "Answer: A. Paris",
+    "Answer: A) Paris",
+    "The answer is A: Paris",
+    "The answer is (A) Paris",
+    "The answer is A I think",
+    "A",
+    "A.",
+    "(A)",
+    "The answer is __A__",
+    "The answer is A. I am sure.",
+    "The answer is A!",
+    "Answer: A\n\nB is wrong because it is late",
+    "The answer is (A), because (B), (C) are wrong.",
+    "The answer is A, as B is wrong.",
+    "The answer is A with 90% confidence.",
+    "The answer is “A”.",
+    "Answer: A\n\n",
+    "The answer is option (A): f(x) = 3.",
+    "The answer is A - Paris",
+    r"\boxed{A) (i) and (ii)}",
+]
+
+
+@pytest.mark.parametrize("response", SEVERAL)
+def test_a_response_that_names_several_letters_chooses_none(response):
+    judgement = MultipleChoice()(Problem("q", "A"), response)
+    assert (judgement.verdict, judgement.answer) in (("wrong", None), ("wrong", "B"))
+
+
+@pytest.mark.parametrize("response", ONE)
+def test_a_letter_that_is_only_mentioned_is_not_chosen(response):
+    assert MultipleChoice()(Problem("q", "A"), response).verdict == "right"
+
+
+@pytest.mark.parametrize("lead", ["", "The answer is ", "Answer:", "So\nthe option is: "])
+@pytest.mark.parametrize("mark", ["{}", "({})", "{})", "{}.", "**{}**", r"\text{{{}}}", "[{}]", "'{}'"])
+def test_all_letters_in_a_row_choose_none(lead, mark):
+    for gap in (" ", "\n", ", ", " or ", " and maybe ", "/", " | ", "; ", "? ", " - ", r" \quad "):
+        row = gap.join(mark.format(letter) for letter in "ABCD")
+        for response in (lead + row, rf"{lead}\boxed{{{row}}}"):
+            assert MultipleChoice()(Problem("q", "A"), response).reward == 0, response
+
+
+@pytest.mark.parametrize("lead", ["", "The answer is "])
+@pytest.mark.parametrize("mark", ["({})", "{})", "{}.", "{}:"])
+@pytest.mark.parametrize("text", ["12", "Paris", "a dog", "x", "the cat sat", "9 hours.", "3!", "Rs. 20"])
+def test_all_options_with_their_texts_choose_none(lead, mark, text):
+    for letters in ("ABCD", "abcd", "AB"):
+        options = " ".join(f"{mark.format(letter)} {text}" for letter in letters)
+        for response in (lead + options, rf"\boxed{{{options}}}"):
+            assert MultipleChoice()(Problem("q", "A"), response).reward == 0, response

@@ -56,6 +56,32 @@ def score(verifier, gold, response):
         ("18", "#### 2**3", 0),
         ("3", "#### 3,4", 0),
         ("5", "#### \u0665", 0),
+        ("18", "#### (18)", 1),
+        ("18", "#### 18 - that is it", 1),
+        ("18", "#### 18 \u2014 that is it", 1),
+        ("18", "#### 18 m2", 1),
+        ("18", "#### 18 cm3", 1),
+        ("18", "#### USD 18", 1),
+        ("18", "#### US$18", 1),
+        ("18", "#### (USD 18)", 1),
+        ("18", "#### EUR 18.00", 1),
+        ("18", "#### (18) eggs", 1),
+        ("18", "#### 18/hour", 1),
+        ("18", r"#### \underline{18}", 1),
+        ("18", "#### 18 - 2", 0),
+        ("18", "#### 18 - x", 0),
+        ("18", "#### (18 + 2)", 0),
+        ("18", "#### (18)(2)", 0),
+        ("18", "#### (18)x", 0),
+        ("18", "#### 18 or -18", 0),
+        ("2", "#### (2,-2)", 0),
+        ("100101", "#### (100,101)", 0),
+        ("18", "#### (18) * 2", 0),
+        ("18", "#### (18, 19)", 0),
+        ("18", "#### 18 - that is 9*2", 0),
+        ("18", "#### 18:30", 0),
+        ("18", "#### 18 eggs in 2 days", 0),
+        ("18", "#### USD", 0),
     ],
 )
 def test_gsm8k(gold, response, expected):
@@ -79,6 +105,13 @@ def test_gsm8k(gold, response, expected):
         ("4", r"\boxed{1,2}", 0),
         ("4", r"\boxed{4", 0),
         ("12", r"\boxed{1,2}", 0),
+        ("113", r"\boxed{m+n=113}", 1),
+        ("113", r"\boxed{m + n = 0113}", 1),
+        ("113", r"\boxed{100m+n=113}", 1),
+        ("113", r"\boxed{\textcolor{blue}{113}}", 1),
+        ("113", r"\boxed{100+13=113}", 0),
+        ("113", r"\boxed{m+13=113}", 0),
+        ("113", r"\boxed{m+n=112}", 0),
     ],
 )
 def test_integer(gold, response, expected):
@@ -101,10 +134,31 @@ def test_integer(gold, response, expected):
         ("x+1", "Answer: $x + 1$", 1),
         ("x+1", "Answer: 1+x", 0),
         ("23", "Answer: 2*3", 0),
+        ("42", "Answer: \\[\n42\n\\]", 1),
+        ("42", "Answer:\n\\[\n\\boxed{42}\n\\]", 1),
+        ("42", "Answer: $$\n42\n$$", 1),
+        ("42", "Answer: \\(\n42\n\\)", 1),
+        ("42", "Answer\uff1a42", 1),
+        ("42", "**Answer**\uff1a42", 1),
+        ("42", "Answer: 42,", 1),
+        ("42", "Answer: 42;", 1),
+        ("42", "Answer: $42$;", 1),
+        ("42", "Answer: m+n=42", 1),
+        ("42", "Answer: \\boxed{m + n = 42}", 1),
+        ("42", "Answer: 42,43", 0),
+        ("42", "Answer: 6*7=42", 0),
+        ("x+y=5", "Answer: x+2y=5", 0),
+        ("x+y=5", "Answer: x+y = 5", 1),
     ],
 )
 def test_answer_line(gold, response, expected):
     assert score(AnswerLine(), gold, response) == expected
+
+
+@pytest.mark.parametrize("rest", [r"\[", "$$", "$$\n$$", "**", ",", r"\boxed{}"])
+def test_a_line_without_an_answer_lacks_the_format(rest):
+    judgement = AnswerLine()(Problem("q", "42"), f"Answer: {rest}")
+    assert (judgement.verdict, judgement.format_ok) == ("wrong", False)
 
 
 def test_gsm8k_marker():
@@ -181,8 +235,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("verifier", [GSM8KAnswer(), MultipleChoice(), ExactMatch(), ExactMatch("Answer:")], ids=str)
-def test_hostile_text_is_zero_and_quick(verifier):
-    """A rule that is quadratic in the text takes minutes here."""
+def test_hostile_text_is_zero(verifier):
+    """It asserts no time: a rule that is quadratic in the text only makes this test take minutes."""
     gold = "7" if isinstance(verifier, GSM8KAnswer) else "C"
     assert [score(verifier, gold, text) for text in HOSTILE] == [0.0] * len(HOSTILE)
 

@@ -16,10 +16,12 @@ import pytest
 from prerl_jax.data import Problem
 from prerl_jax.verify import (
     BatchFunctionVerifier,
+    CombinedReward,
     FunctionVerifier,
     InProcessVerifier,
     VerifierError,
     VerifierPool,
+    Weighted,
     open_verifier,
     workers,
 )
@@ -208,8 +210,20 @@ def test_a_verifier_that_a_worker_cannot_import(judge, monkeypatch):
 
 
 @pytest.mark.slow
-def test_workers_end_with_the_trainer(tmp_path):
-    """Also if it is killed in the middle of a call."""
+def test_a_response_has_a_deadline_of_its_own_where_it_is_verified_beside_a_batch(judge):
+    """4 responses of 1 s each, with a deadline of 3 s for one."""
+    verifier = CombinedReward((Weighted(judge), Weighted(BatchFunctionVerifier("judges:rest"), 0.0)))
+    with open_verifier(verifier, workers=1, timeout=3.0) as verify:
+        verified = verify(PROBLEMS[:4], ["slow 1"] * 4, [False] * 4)
+    assert verified.known.all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("importing", [False, True])
+def test_workers_end_with_the_trainer(tmp_path, monkeypatch, importing):
+    """Also if it is killed in the middle of a call, or while a worker imports the verifier."""
+    if importing:
+        monkeypatch.setenv("JUDGES_SLEEP", str(tmp_path / "pid"))
     script = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
