@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import Verifier, VerifierError, batches, judgements_of, on, require_same_length
+from prerl_jax.verify.batch import Verifier, VerifierError, judgements_of, on, require_same_length
+from prerl_jax.verify.batches import batches
 from prerl_jax.verify.judgement import UNKNOWN, Verified, truncated_judgement
 
 CLOSED = "this verifier has been closed."

@@ -30,7 +30,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from prerl_jax.data.problems import Problem
-from prerl_jax.verify.batch import Verifier, VerifierError, batches, deadlines, on, require_same_length, traits_of
+from prerl_jax.verify.batch import Verifier, VerifierError, on, require_same_length, traits_of
+from prerl_jax.verify.batches import batches, deadlines
 from prerl_jax.verify.in_process import CLOSED
 from prerl_jax.verify.judgement import UNKNOWN, Judgement, Verified, truncated_judgement
 from prerl_jax.verify.worker_process import START_UP, Reply, Request, WorkerSpec, keep

@@ -27,7 +27,7 @@ from prerl_jax.verify import (
     usable,
     written,
 )
-from prerl_jax.verify.batch import batches, deadlines
+from prerl_jax.verify.batches import batches, deadlines
 
 BOX, LINE = Problem("a", "7", "math"), Problem("b", "7", "gsm8k")
 
