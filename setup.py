@@ -34,6 +34,8 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10.2"],
     # For MathAnswer; the other verifiers need nothing.
     "math": ["math-verify>=0.9.0"],
+    # For ReasoningGym.
+    "reasoning-gym": ["reasoning-gym>=0.1.25"],
 }
 
 

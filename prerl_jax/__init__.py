@@ -110,11 +110,14 @@ from prerl_jax.data.golds import (
 )
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions
+from prerl_jax.data.logical_deduction import DEDUCTION_SHOTS, LogicalDeduction
 from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.prefix import resolve_prefix
 from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, PlainText
+from prerl_jax.data.reasoning_gym import ReasoningGym
 from prerl_jax.data.sources import FileProblems, JsonlProblems, ParquetProblems
+from prerl_jax.data.word_problems import FIVE_WAY_SHOTS, WORD_PROBLEM_SHOTS, FiveWayWordProblems, WordProblems
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
@@ -127,6 +130,7 @@ from prerl_jax.rollout.static import StaticBatching
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.verify.after_thinking import AfterThinking
 from prerl_jax.verify.answer_line import AnswerLine
+from prerl_jax.verify.avoids import Avoids
 from prerl_jax.verify.batch import BatchVerifier, Verifier, VerifierTraits
 from prerl_jax.verify.boxed import BoxedAnswer
 from prerl_jax.verify.by_source import BySource
@@ -146,11 +150,14 @@ __all__ = [
     "BOXED",
     "CHOICE",
     "CISPO",
+    "DEDUCTION_SHOTS",
+    "FIVE_WAY_SHOTS",
     "GAE",
     "GSPO",
     "HASHES",
     "THOUGHTS",
     "WARMUP_GUARDS",
+    "WORD_PROBLEM_SHOTS",
     "Above",
     "Additions",
     "AdvantageEstimator",
@@ -161,6 +168,7 @@ __all__ = [
     "AnswerLine",
     "AnyGold",
     "Arm",
+    "Avoids",
     "Batch",
     "BatchFunctionVerifier",
     "BatchNormalized",
@@ -195,6 +203,7 @@ __all__ = [
     "FellToRatio",
     "Figure",
     "FileProblems",
+    "FiveWayWordProblems",
     "FunctionVerifier",
     "GSM8KAnswer",
     "GoldRule",
@@ -210,6 +219,7 @@ __all__ = [
     "LeaveOneOut",
     "LetterGold",
     "Linear",
+    "LogicalDeduction",
     "LogprobFloor",
     "LossAggregation",
     "MarkedGold",
@@ -239,6 +249,7 @@ __all__ = [
     "ProblemSource",
     "PromptDropout",
     "Prompts",
+    "ReasoningGym",
     "RegexAnswer",
     "Reinforce",
     "RewardShaping",
@@ -277,6 +288,7 @@ __all__ = [
     "Weighted",
     "WithEntropy",
     "WithKL",
+    "WordProblems",
     "adamw",
     "advance",
     "bucket",

@@ -15,16 +15,22 @@ from prerl_jax.data.golds import (
 )
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions, Corpus
+from prerl_jax.data.logical_deduction import DEDUCTION_SHOTS, LogicalDeduction
 from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.pipeline import Batches, make_batches
 from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, Example, LengthReport, PlainText, encode, left_pad
+from prerl_jax.data.reasoning_gym import ReasoningGym
 from prerl_jax.data.sources import FileProblems, JsonlProblems, ParquetProblems
+from prerl_jax.data.word_problems import FIVE_WAY_SHOTS, WORD_PROBLEM_SHOTS, FiveWayWordProblems, WordProblems
 
 __all__ = [
     "BOXED",
     "CHOICE",
+    "DEDUCTION_SHOTS",
+    "FIVE_WAY_SHOTS",
     "HASHES",
+    "WORD_PROBLEM_SHOTS",
     "Additions",
     "AllGold",
     "AnyGold",
@@ -36,10 +42,12 @@ __all__ = [
     "Corpus",
     "Example",
     "FileProblems",
+    "FiveWayWordProblems",
     "Instructions",
     "JsonlProblems",
     "LengthReport",
     "LetterGold",
+    "LogicalDeduction",
     "MarkedGold",
     "MeasuredGold",
     "Message",
@@ -50,7 +58,9 @@ __all__ = [
     "PlainText",
     "Problem",
     "ProblemSource",
+    "ReasoningGym",
     "ShuffledOptions",
+    "WordProblems",
     "encode",
     "layouts",
     "left_pad",

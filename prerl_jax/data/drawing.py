@@ -18,7 +18,7 @@ Drawn = tuple[str, Problem]
 """(what the question comes down to, without its wording; the problem)."""
 
 
-def require_fields(source: Any, name: str, allowed: tuple[int, ...]) -> None:
+def require_fields(source: Any, name: str, allowed: tuple[Any, ...]) -> None:
     """Checks the fields that sources of generated problems share.
 
     Args:

@@ -28,8 +28,8 @@ NAMES = ("Amira", "Bruno", "Chen", "Dina", "Emil", "Farah", "Goran", "Hana", "Ig
 THINGS = ("apples", "shells", "stamps", "marbles", "buttons", "postcards", "cookies", "pencils", "stickers", "candles")
 
 OPENINGS = {
-    "": ("{name} has {a} {things}.", "There are {a} {things} in {name}'s box.", "{name} collects {a} {things}."),
-    "*": ("{name} buys {a} packs with {b} {things} in each.", "On {a} days, {name} gets {b} {things} a day."),
+    "": ("{name} has {a} {things}.", "{name} owns {a} {things}.", "{name} collects {a} {things}."),
+    "*": ("{name} buys {a} packs with {b} {things} in each.", "For {a} days, {name} gets {b} {things} a day."),
 }
 """How a story begins: with a number, or with a product as its first step."""
 CHANGES = {
@@ -45,10 +45,10 @@ CHANGES = {
     ),
 }
 ENDINGS = {
-    "": ("How many {things} are there in the end?", "How many {things} does {name} have then?"),
+    "": ("How many {things} does {name} have in the end?", "How many {things} does {name} have now?"),
     "*": (
         "{name} sells all of them for {b} dollars each. How many dollars does {name} get?",
-        "Each of the {things} weighs {b} grams. How many grams do all of them weigh together?",
+        "{name} puts all of them on a scale. Each weighs {b} grams. How many grams does the scale show?",
     ),
     "/": (
         "{name} puts them into {b} bags, with the same number in each. How many {things} are in a bag?",
