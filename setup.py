@@ -10,6 +10,7 @@ BASE = [
     "flax>=0.12.8",
     "gguf>=0.19.0",
     "grain>=0.2.18",
+    "huggingface_hub>=2.4.0",
     "jax>=0.10.2",
     "jinja2>=3.1.6",
     "matplotlib>=3.11.0",

@@ -97,6 +97,8 @@ from prerl_jax.core.types import (
 from prerl_jax.data import layouts
 from prerl_jax.data.arithmetic import ChainSum
 from prerl_jax.data.columns import Columns
+from prerl_jax.data.contamination import Contamination, Overlap
+from prerl_jax.data.curriculum import Curriculum
 from prerl_jax.data.golds import (
     AllGold,
     AnyGold,
@@ -108,15 +110,19 @@ from prerl_jax.data.golds import (
     NumberGold,
     PlainGold,
 )
+from prerl_jax.data.hub import HubProblems
+from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions
 from prerl_jax.data.logical_deduction import DEDUCTION_SHOTS, LogicalDeduction
+from prerl_jax.data.mixture import Mixture
 from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.prefix import resolve_prefix
 from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, PlainText
 from prerl_jax.data.reasoning_gym import ReasoningGym
 from prerl_jax.data.sources import FileProblems, JsonlProblems, ParquetProblems
+from prerl_jax.data.streams import IteratorProblems, ProblemStream, StreamProblems
 from prerl_jax.data.word_problems import FIVE_WAY_SHOTS, WORD_PROBLEM_SHOTS, FiveWayWordProblems, WordProblems
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
@@ -187,9 +193,11 @@ __all__ = [
     "Columns",
     "CombinedReward",
     "ConstantBaseline",
+    "Contamination",
     "ContinuousBatching",
     "Cosine",
     "CriticSpec",
+    "Curriculum",
     "DataSpec",
     "Decoder",
     "DecoderConfig",
@@ -210,9 +218,12 @@ __all__ = [
     "GroupRelative",
     "Guard",
     "Head",
+    "HubFiles",
+    "HubProblems",
     "InitialModel",
     "Instructions",
     "IntegerAnswer",
+    "IteratorProblems",
     "JsonlProblems",
     "Judgement",
     "KLPenalty",
@@ -227,6 +238,7 @@ __all__ = [
     "MeasuredGold",
     "MeshSpec",
     "Message",
+    "Mixture",
     "Model",
     "ModelSpec",
     "MultipleChoice",
@@ -236,6 +248,7 @@ __all__ = [
     "OnComplete",
     "OptimizerSpec",
     "Options",
+    "Overlap",
     "OverlongPenalty",
     "ParquetProblems",
     "Phase",
@@ -247,6 +260,7 @@ __all__ = [
     "PreTrainSpace",
     "Problem",
     "ProblemSource",
+    "ProblemStream",
     "PromptDropout",
     "Prompts",
     "ReasoningGym",
@@ -273,6 +287,7 @@ __all__ = [
     "Space",
     "SpaceTraits",
     "StaticBatching",
+    "StreamProblems",
     "Study",
     "Term",
     "Thought",

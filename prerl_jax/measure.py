@@ -45,6 +45,7 @@ from prerl_jax.runtime.mesh import batch_shards, global_rows
 from prerl_jax.runtime.metrics import MetricsError, write_json
 from prerl_jax.runtime.step_files import CheckpointError
 from prerl_jax.trainer.alignment import alignment_phases
+from prerl_jax.trainer.hub import pinned
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.trainer.verifiers import open_verifiers
@@ -105,11 +106,15 @@ def measure(
       ValueError: the config is wrong, the checkpoint does not fit the model, or the number of groups is out of range
         or does not divide over the devices.
     """
+    config, _ = pinned(config)
     setup, buckets = set_up(config), buckets or Buckets()
     groups = config.alignment.prompts if groups is None else groups
-    if not 1 <= groups <= len(setup.train) or groups % batch_shards(setup.mesh):
+    problems = len(setup.fixed["train"])
+    if not problems:
+        raise ValueError("data.train is a stream; a measurement needs fixed problems, such as FileProblems.")
+    if not 1 <= groups <= problems or groups % batch_shards(setup.mesh):
         raise ValueError(
-            f"{groups} groups cannot be measured: there are {len(setup.train)} problems, and their number must be a "
+            f"{groups} groups cannot be measured: there are {problems} problems, and their number must be a "
             f"multiple of the {batch_shards(setup.mesh)} shards of the batch. Choose another --groups."
         )
     params = setup.load_params() if init_from is None else _restored(setup, init_from)
@@ -148,7 +153,7 @@ def _restored(setup: Setup, init_from: str) -> Params:
 
 def _sample(setup: Setup, params: Params, phase: Phase, groups: int) -> Measured:
     """Samples and verifies groups for the first training problems, as a training step does."""
-    group_size, examples = setup.config.sampling.group_size, setup.train[:groups]
+    group_size, examples = setup.config.sampling.group_size, setup.fixed["train"][:groups]
     problems = problems_of(examples, group_size)
     prompts = padded_prompts(examples, setup.tokens, np.arange(groups, dtype=np.int32))
     engine, key = Programs(setup).engine(phase), jax.random.PRNGKey(setup.config.seed)

@@ -53,6 +53,23 @@ def freed_memory():
         trim(0)
 
 
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """A function that makes huggingface_hub ask the hub at an address, with an empty cache and no token."""
+    from huggingface_hub import constants
+
+    def ask(address):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+
+    return ask
+
+
 def resident_bytes():
     """The memory that this process has now; where there is no /proc, the most that it has had."""
     try:

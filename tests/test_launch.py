@@ -44,7 +44,10 @@ def jsonl(path, count=8, prompt="12+34="):
     ("override", "parts"),
     [
         ("model.path=/no/such/model", ["/no/such/model"]),
-        ("data.verifier=MultipleChoice()", ["data.train: MultipleChoice", "any of the 64", "one letter of 'ABCDE'"]),
+        (
+            "data.verifier=MultipleChoice()",
+            ["data.train: MultipleChoice", "any of the 64", "one letter of 'ABCDEFGHIJ'"],
+        ),
         ("model.path=package:prerl_jax/nothing", ["prerl_jax/nothing"]),
         ("data.template=ChatTemplate()", ["no chat template", "PlainText()"]),
         ("data.max_prompt_tokens=2", ["64 prompts are longer than max_prompt_tokens=2", "truncate_left"]),

@@ -97,8 +97,8 @@ def test_problems_of_your_own(folder):
     for source in (config.data.train, config.data.evaluation):
         problems, dropped = source.load()
         assert (len(problems), dropped) == (2, ())
-        assert all(config.data.verifier(p, f"{p.prompt[-1].content} = {p.answer}") == 1 for p in problems)
-        assert all(config.data.verifier(p, f"{p.prompt[-1].content} = 77") == 0 for p in problems)
+        assert all(config.data.verifier(p, f"{p.prompt[-1].content} = {p.answer}").verdict == "right" for p in problems)
+        assert all(config.data.verifier(p, f"{p.prompt[-1].content} = 77").verdict == "wrong" for p in problems)
     overrides = [words for words in commands(README) if "runs/contains" in words]
     _, changed = parsed_config(launched(overrides[0]))
     assert changed.data.verifier(problems[0], f"It is {problems[0].answer} here.") == 1

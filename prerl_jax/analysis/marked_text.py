@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 
 SENTENCE, CLAUSE, CAPITAL = "\x1c\x1d\x1e"
-"""The marks: a sentence begins (after ". ", a tag, or \\textbf{), a clause begins (after ", ", "(", ": " ...), and a
-capitalised word follows within a sentence, which is either a name or a sentence after a missing full stop."""
+"""The marks: a sentence begins (after ". ", a line break, a tag, or \\textbf{), a clause begins (after "but", "hmm", or
+"..."), and a capitalised word follows within a sentence, which is a name or a sentence after a missing full stop."""
+PUNCTUATION = ",:;)*(\u2014\u2013-"
+"""A clause begins after these as well, if white space follows; after brackets and long dashes it need not."""
 
 _QUOTED = re.compile(
     "|".join(
@@ -27,15 +29,13 @@ _QUOTED = re.compile(
     )
 )
 _AFTER = (
-    *((end, CLAUSE) for end in ("... ", "\u2026 ", "e.g. ", "i.e. ")),
+    *((end, CLAUSE) for end in ("... ", "\u2026 ", " but ", "mm ")),  # also after "hmm"
     *((end, SENTENCE) for end in ("\n", ". ", "! ", "? ", r"\textbf{", r"\textit{", r"\emph{")),
-    *((end, CLAUSE) for end in (", ", ": ", "; ", ") ", "- ", "* ", "\u2014 ", "\u2013 ", " but ")),
-    *((end, CLAUSE) for end in ("mm ", "ait ")),  # "hmm", "wait"
 )
 """A mark takes the place of the last character of each of these."""
 _CLOSED = re.compile(r"([.!?][\")\]*_$]{1,3}) ")
 _TAG = re.compile(r"(</?[a-z]+)>")
-_NAME = re.compile(rf"[ {CLAUSE}](?=[A-Z][a-z])")
+_NAME = re.compile(r" (?=[A-Z][a-z])")
 
 
 def own_words(text: str) -> str:

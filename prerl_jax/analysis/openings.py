@@ -13,13 +13,24 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from prerl_jax.analysis.marked_text import CAPITAL, CLAUSE, SENTENCE
+from prerl_jax.analysis.marked_text import CAPITAL, CLAUSE, PUNCTUATION, SENTENCE
 
 Spans = list[tuple[int, int]]
 """(start, end) of matches in a text."""
 
 SEPARATOR = " / "
-_MARKS = {"sentence": SENTENCE, "clause": CLAUSE + CAPITAL + "(\u2014\u2013"}
+
+
+def one_of(words: str) -> str:
+    """A regular expression for one of the words. Those with the same first letter are tried together, which is faster.
+
+    Args:
+      words: words with "|" between them.
+    """
+    letters = itertools.groupby(sorted(words.split("|")), key=lambda word: word[0])
+    return f"(?:{'|'.join(f'{letter}(?:' + '|'.join(word[1:] for word in found) + ')' for letter, found in letters)})"
+
+
 PLACES = {
     "sentence": ("sentence",),
     "clause": ("sentence", "clause"),
@@ -27,18 +38,27 @@ PLACES = {
     "speaker": ("speaker",),
 }
 """Where an opening of each place counts: what may begin a clause may begin a sentence, too."""
+MARKS = {"sentence": SENTENCE, "clause": CLAUSE + CAPITAL + PUNCTUATION, "anywhere": " "}
+"""The characters before an opening."""
 
-_JUNK = r"[ \t\r\x1d\x1e\"'*_#>\[$-]*+(?:\(?\w\)[ \x1d])?"  # emphasis, bullets, "(a) "
-_LEADING = (
+_SPACE = rf"[ {CLAUSE}{CAPITAL}]"
+LEADING = (
+    rf"(?:(?<![,:;)*-])|(?=[ {CAPITAL}]))"  # after short punctuation, white space
+    rf"[ \t\r{CLAUSE}{CAPITAL}\"'*_#>\[$-]*+(?:\(?\w\){_SPACE})?"  # emphasis, bullets, "(a) "
     r"(?:(?:but|and|oh|no(?! (?:good|luck|dice))|so|ah|ok|okay|alright|well|yes|yeah|now|also|because|since|please"
-    r"|maybe|perhaps|anyway),?[ \x1d\x1e]+){0,2}"
+    rf"|maybe|perhaps|anyway),?{_SPACE}+){{0,2}}+"
 )
+"""What may stand between the mark of a sentence or a clause and its first word."""
 _ALSO = (
-    r"will|can|could|should|must|might|may|have|had|need\s+to|have\s+to|want\s+to|like\s+to|got\s+to|better|try\s+to"
-    r"|try\s+and|now|just|quickly|also|then|next|carefully|really|always|simply|instead|probably|definitely|accidentally"
-    r"|actually|seem\s+to|did|briefly|still|only"
+    "will|can|could|should|must|might|may|have|had|need to|have to|want to|like to|got to|better|try to|try and|now"
+    "|just|quickly|also|then|next|carefully|really|always|simply|instead|probably|definitely|accidentally|actually"
+    "|seem to|did|briefly|still|only"
 )
-_SPEAKER = rf"(let(?='s\b|\s+me\b|\s+us\b)|lets|i|we)(?:'ll|'ve|'d|'s|\s+me|\s+us)?(?:\s+(?:{_ALSO})){{0,4}}\s+"
+SPEAKER = (
+    "(let(?='s| +me| +us)|lets|i|we)(?:'ll|'ve|'d|'s| +me| +us)?+"
+    rf"(?: +(?:{_ALSO})(?![a-z])){{0,4}}+ +(?!(?:let|lets|i|we)(?![a-z]))"
+)
+"""The speaker (group 1), and what may stand between the speaker and the word for what the speaker does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +73,7 @@ class Opening:
       then: a regular expression that follows each phrase.
 
     Raises:
-      ValueError: there is no such place, or a phrase does not begin with a word.
+      ValueError: there is no such place, or a phrase does not begin with a word, or with one that is skipped.
     """
 
     place: str
@@ -63,10 +83,11 @@ class Opening:
     def __post_init__(self) -> None:
         if self.place not in PLACES:
             raise ValueError(f"{self} is at none of the places {', '.join(PLACES)}.")
-        if wrong := [
-            phrase for phrase in self.phrases.split(SEPARATOR) if not re.match(r"[a-z]+(?![a-z]|[*+?{|])", phrase)
-        ]:
+        phrases = self.phrases.split(SEPARATOR)
+        if wrong := [phrase for phrase in phrases if not re.match(r"[a-z]+(?![a-z]|[*+?{|])", phrase)]:
             raise ValueError(f"the phrases {wrong} do not begin with a word of the letters a to z, in lower case.")
+        if self.place != "anywhere" and (wrong := [p for p in phrases if re.match(LEADING, f"{p} ")[0]]):  # type: ignore[index]
+            raise ValueError(f"the phrases {wrong} begin with a word that is skipped before a thought. Leave it out.")
 
 
 Openings = tuple[Opening, ...]
@@ -95,7 +116,7 @@ class Tried:
 
 @dataclasses.dataclass(frozen=True)
 class Finder:
-    """Finds the openings of several kinds; `finder` makes one.
+    """Finds the openings of several kinds; `make_finder` makes one.
 
     Attributes:
       beginning: matches every beginning. Its groups are the mark (a space in the middle of a clause), the speaker (None
@@ -119,8 +140,8 @@ class Finder:
         found: list[Spans] = [[] for _ in range(self.kinds)]
         counted: set[int] = set()  # the kinds that this sentence has already
 
-        def count(tried: Tried | None, start: int, after: int) -> None:
-            if tried and (len(tried.rests) == 1 or tried.any.match(marked, after)):
+        def count(tried: Tried, start: int, after: int) -> None:
+            if len(tried.rests) < 3 or tried.any.match(marked, after):
                 for kind, rest in tried.each:
                     if kind not in counted and (match := rest.match(marked, after)):
                         counted.add(kind)
@@ -130,11 +151,11 @@ class Finder:
             mark, speaker, word = match.groups()
             if mark == SENTENCE:
                 counted.clear()
-            if speaker:
-                count(self.spoken.get(word), match.start(2), match.end())
-                count(self.first[mark].get(speaker), match.start(2), match.end(2))
-            elif tried := self.first[mark].get(word):
-                count(tried, match.start(3), match.end())
+            if speaker and word in self.spoken:
+                count(self.spoken[word], match.start(2), match.end())
+            if tried := self.first[mark].get(speaker or word):
+                group = 2 if speaker else 3
+                count(tried, match.start(group), match.end(group))
         return found
 
     def require_valid(self) -> None:
@@ -144,7 +165,7 @@ class Finder:
                 _ = tried.any
 
 
-def finder(kinds: tuple[Openings, ...]) -> Finder:
+def make_finder(kinds: tuple[Openings, ...]) -> Finder:
     """Finds these openings, those of each kind."""
     rests: dict[str, dict[str, dict[int, list[str]]]] = {p: defaultdict(lambda: defaultdict(list)) for p in PLACES}
     for kind, openings in enumerate(kinds):
@@ -159,27 +180,16 @@ def finder(kinds: tuple[Openings, ...]) -> Finder:
         }
         for place, words in rests.items()
     }
-    marks = "".join(_MARKS.values())
-    first = {mark: tried[place] for place, some in _MARKS.items() for mark in some} | {" ": tried["anywhere"]}
-    anywhere = _one_of({"let", "lets", "i", "we", *tried["anywhere"]})
+    first = {mark: tried[place] for place, marks in MARKS.items() for mark in marks}
+    anywhere = one_of("|".join({"let", "lets", "i", "we", *tried["anywhere"]}))
     # The class of characters comes first, so that regular expressions skip all other characters fast.
-    start = rf"([{marks} ])(?!{SENTENCE})(?:(?<= )(?={anywhere}(?![a-z]))|(?<! ){_JUNK}{_LEADING})"
-    return Finder(re.compile(rf"{start}(?:{_SPEAKER})?([a-z]*)"), first, tried["speaker"], len(kinds))
-
-
-def _one_of(words: Iterable[str]) -> str:
-    """Matches one of the words. Words with the same first letter are tried together, which is faster."""
-    letters = itertools.groupby(sorted(words), key=lambda word: word[0])
-    return _any_of(letter + _any_of(word[1:] for word in group) for letter, group in letters)
-
-
-def _any_of(patterns: Iterable[str]) -> str:
-    return f"(?:{'|'.join(patterns)})"
+    start = rf"([{re.escape(''.join(first))}])(?!{SENTENCE})(?:(?<= )(?={anywhere}(?![a-z]))|(?<! ){LEADING})"
+    return Finder(re.compile(rf"{start}(?:{SPEAKER})?([a-z]*)"), first, tried["speaker"], len(kinds))
 
 
 def _compiled(rests: Iterable[str]) -> re.Pattern[str]:
     """Matches one of these, up to the edge of a word."""
-    joined = re.sub(r"\[[^\]]*\]| ", lambda m: r"\s+" if m[0] == " " else m[0], _any_of(rests))
+    joined = re.sub(r"\[[^\]]*\]| ", lambda m: r"\s+" if m[0] == " " else m[0], f"(?:{'|'.join(rests)})")
     try:
         return re.compile(rf"{joined}(?<!\w\B)")
     except re.error as error:

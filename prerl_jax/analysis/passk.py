@@ -202,14 +202,16 @@ def metrics_by_source(outcomes: Outcomes, sources: Sequence[str]) -> dict[str, f
 
 
 def metric_names(samples: int) -> tuple[str, ...]:
-    """The names of the metrics that `evaluation_metrics` always returns, without that of the standard error.
+    """The names of an evaluation's metrics, without that of the standard error and those of thoughts.
+
+    `eval/maj@k` and `eval/format_failures` are there if the verifier names answers and says whether formats are right.
 
     Args:
       samples: k, the number of responses to each problem.
     """
-    others = ("reward", "unknown", "incomplete", "reflections", "length", "truncated")
+    others = ("reward", "unknown", "incomplete", "format_failures", "reflections", "length", "truncated")
     passed = (f"eval/pass@{k}" for k in _drawn(samples))
-    return (f"eval/avg@{samples}", *passed, *(f"eval/{name}" for name in others))
+    return (f"eval/avg@{samples}", *passed, f"eval/maj@{samples}", *(f"eval/{name}" for name in others))
 
 
 def _of_outcomes(kind: str, outcomes: Outcomes, draws: Iterable[int]) -> dict[str, float]:

@@ -55,11 +55,16 @@ def why_no_update(numbers: Numbers) -> str:
     return f"the phase trains on none of the responses ({of_responses})"
 
 
+def cut_off(numbers: Numbers) -> bool:
+    """Whether most responses of a step reached the length limit."""
+    return (numbers.get("train/truncated") or 0.0) > 0.5
+
+
 SYMPTOMS = (
     Symptom("no update", no_update, why_no_update, patience=1),
     Symptom(
         "no response is right",
-        lambda numbers: numbers.get("train/unsolved_groups") == 1,
+        lambda numbers: numbers.get("train/unsolved_groups") == 1 and not cut_off(numbers),
         lambda numbers: (
             "the problems are too hard for the model, or it does not answer in the format that data.verifier reads; "
             "compare responses and answers in completions.jsonl"
@@ -72,7 +77,7 @@ SYMPTOMS = (
     ),
     Symptom(
         "most responses are cut off at sampling.max_new_tokens",
-        lambda numbers: (numbers.get("train/truncated") or 0.0) > 0.5,
+        cut_off,
         lambda numbers: (
             f"{numbers['train/truncated']:.0%} of them in the last step; they count as wrong. Raise "
             "sampling.max_new_tokens, or name the token that ends a turn in sampling.stop_tokens if the model writes "

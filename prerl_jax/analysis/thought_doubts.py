@@ -21,7 +21,7 @@ REFLECTION = (
     ),
     Opening(
         "clause",
-        r"my bad / my mistake / not so fast / hold your horses / oh dear / no,? no\b / come to think of it"
+        r"my bad / my mistake / not so fast / hold your horses / come to think of it"
         r" / careful[,:!]",
     ),
     Opening(

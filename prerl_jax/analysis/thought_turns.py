@@ -147,11 +147,11 @@ BACKTRACKING = (
     Opening("clause", "this / that / my / our", rf" (?:\w+ )?(?:method|path|strategy|route) {_FAILS}"),
     Opening(
         "anywhere",
-        "isn't / is not / not / leads / goes / gets / going",
+        "isn't / leads / goes / gets",
         r" (?:(?:us|getting|going|us getting|leading) ){0,2}(?:nowhere|anywhere|in circles)(?=[^\w\s]|\s*\x1c|$)",
     ),
     Opening("sentence", "no good / no luck / no dice / nope / wrong / incorrect / dead end", "(?=[.,!:\u2014])"),
-    Opening("speaker", "hit / reached", " an? (?:\w+ )?(?:wall|dead end|snag|roadblock|impasse)"),
+    Opening("speaker", "hit / reached", r" an? (?:\w+ )?(?:wall|dead end|snag|roadblock|impasse)"),
     Opening("anywhere", "i(?:'m| am) stuck / we(?:'re| are) stuck", rf"(?=[^\w\s]|{END})"),
     *do(
         "start (?:over|again|afresh|anew|fresh|from scratch|from the (?:beginning|top)) / begin (?:anew|again)"

@@ -1,13 +1,16 @@
-"""Counts thoughts in the text of responses with regular expressions: per response, per step, and before and after.
+"""Counts thoughts in the text of responses: per response, per step, and before and after.
 
 There are two ways to count. `count_matches` takes one regular expression as it is. `count_thoughts` takes kinds of
-thoughts, each with several patterns; `thought_patterns.py` has the default ones. It ignores case, `^` matches the
-beginning of any line, and a typographic apostrophe counts as a plain one. Text in quotation marks or backticks is not
-the speaker's own thought, so nothing in it counts. Matches of one kind do not overlap; matches of two kinds may.
+thoughts, each with patterns or openings; `thought_patterns.py` has the default ones. Text in quotation marks or in
+backticks is not the speaker's own thought, so nothing in it counts.
 
-In both, a match counts only if it begins and ends at the edge of a word. "wait" is found in "Oh, wait!", but not in
-"await" or in "waiting". If the pattern ends with a character that is no letter, digit or underscore, no edge is needed
-there: "wait," is found in "wait,no".
+A pattern is a regular expression. It ignores case, `^` matches the beginning of any line, and a typographic apostrophe
+counts as a plain one. Matches of one kind do not overlap; matches of two kinds may. An opening is a phrase that begins
+a sentence or a clause, see `openings.py`; openings of one kind in one sentence count once.
+
+A match of `count_matches` or of a pattern counts only if it begins and ends at the edge of a word. "wait" is found in
+"Oh, wait!", but not in "await" or in "waiting". If the pattern ends with a character that is no letter, digit or
+underscore, no edge is needed there: "wait," is found in "wait,no".
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from prerl_jax.analysis.marked_text import mark, own_words
-from prerl_jax.analysis.openings import Finder, Spans, finder
+from prerl_jax.analysis.openings import Finder, Spans, make_finder
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 
 Thoughts = tuple[Thought, ...]
@@ -61,7 +64,7 @@ def count_thoughts(texts: Sequence[str], thoughts: Thoughts = THOUGHTS) -> dict[
     Raises:
       ValueError: a pattern is not a regular expression, or it matches the empty text.
     """
-    counts = [[len(spans) for spans in _spans(text, thoughts)] for text in texts]
+    counts = [[len(spans) for spans in found] for found in _spans(texts, thoughts)]
     table = np.array(counts, dtype=np.int64).reshape(len(texts), len(thoughts))
     return {thought.name: table[:, kind] for kind, thought in enumerate(thoughts)}
 
@@ -79,8 +82,59 @@ def find_thoughts(text: str, thoughts: Thoughts = THOUGHTS) -> list[tuple[str, i
     Raises:
       ValueError: a pattern is not a regular expression, or it matches the empty text.
     """
-    found = zip(thoughts, _spans(text, thoughts), strict=True)
+    found = zip(thoughts, _spans([text], thoughts)[0], strict=True)
     return sorted(((thought.name, *span) for thought, spans in found for span in spans), key=lambda span: span[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How the counts of one kind of thoughts agree with labels.
+
+    Attributes:
+      found: thoughts that were counted.
+      labelled: thoughts in the labels.
+      agreed: the sum over the texts of the smaller one of the two.
+    """
+
+    found: int
+    labelled: int
+    agreed: int
+
+    @property
+    def precision(self) -> float:
+        """The share of the counted thoughts that are in the labels; NaN if none was counted."""
+        return self.agreed / self.found if self.found else math.nan
+
+    @property
+    def recall(self) -> float:
+        """The share of the labelled thoughts that were counted; NaN if there are none."""
+        return self.agreed / self.labelled if self.labelled else math.nan
+
+
+def agreement(
+    texts: Sequence[str], labels: Sequence[Mapping[str, int]], thoughts: Thoughts = THOUGHTS
+) -> dict[str, Agreement]:
+    """Compares the counts of thoughts with labels, to measure patterns of your own, or ours on your model's responses.
+
+    Args:
+      texts: N texts.
+      labels: for each text, {name of a kind: number of its thoughts}; kinds without thoughts may be left out.
+      thoughts: the kinds of thoughts.
+
+    Returns:
+      {name of the kind: its agreement}.
+
+    Raises:
+      ValueError: there are not as many labels as texts, or a pattern is not valid (see `count_thoughts`).
+    """
+    if len(labels) != len(texts):
+        raise ValueError(f"there are {len(texts)} texts, but {len(labels)} labels.")
+    found = count_thoughts(texts, thoughts)
+    wanted = {name: np.array([label.get(name, 0) for label in labels], dtype=np.int64) for name in found}
+    return {
+        name: Agreement(int(n.sum()), int(wanted[name].sum()), int(np.minimum(n, wanted[name]).sum()))
+        for name, n in found.items()
+    }
 
 
 def thoughts_by_step(
@@ -150,22 +204,25 @@ def thoughts_before_and_after(
     return {name: Change(*(float(c[name].mean()) for c in counts)) for name in counts[0]}
 
 
-def _spans(text: str, thoughts: Thoughts) -> list[Spans]:
-    """For each kind, where its thoughts are in the text."""
-    words = own_words(text)
-    spans = [_matches(thought.patterns, words) for thought in thoughts]
-    if any(thought.openings for thought in thoughts):
-        opened = _finder(thoughts).find(mark(words))
-        spans = [found + more for found, more in zip(spans, opened, strict=True)]
-    return spans
+def _spans(texts: Sequence[str], thoughts: Thoughts) -> list[list[Spans]]:
+    """For each text and each kind, where its thoughts are in the text."""
+    finder = _finder(thoughts) if any(thought.openings for thought in thoughts) else None
+    found = []
+    for text in texts:
+        words = own_words(text)
+        spans = [_matches(thought.patterns, words) for thought in thoughts]
+        if finder:
+            spans = [some + more for some, more in zip(spans, finder.find(mark(words)), strict=True)]
+        found.append(spans)
+    return found
 
 
 @functools.cache
 def _finder(thoughts: Thoughts) -> Finder:
-    made = finder(tuple(thought.openings for thought in thoughts))
+    finder = make_finder(tuple(thought.openings for thought in thoughts))
     if thoughts != THOUGHTS:  # the tests see to ours
-        made.require_valid()
-    return made
+        finder.require_valid()
+    return finder
 
 
 def _matches(patterns: tuple[str, ...], words: str) -> Spans:
@@ -177,15 +234,15 @@ def _matches(patterns: tuple[str, ...], words: str) -> Spans:
 def _whole_words(matcher: re.Pattern[str], text: str) -> Spans:
     """The matches that begin at the edge of a word. A regular expression that looks for this edge itself is slow."""
     spans: Spans = []
-    at = 0
+    at: int | None = 0
     while at is not None:
         matches, at = matcher.finditer(text, at), None
         for match in matches:
-            start = match.start()
-            if start and not text[start - 1].isspace() and _INSIDE_WORD.match(text, start):
+            span = start, _ = match.span()
+            if start and text[start - 1] not in " \n" and _INSIDE_WORD.match(text, start):
                 at = start + 1
                 break
-            spans.append(match.span())
+            spans.append(span)
     return spans
 
 

@@ -15,8 +15,10 @@ from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, Evaluation
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.schedules import check_rate
 from prerl_jax.core.types import Schedule
+from prerl_jax.data.curriculum import Curriculum
 from prerl_jax.data.problems import ProblemSource
 from prerl_jax.data.prompts import TOO_LONG, ChatTemplate, PlainText
+from prerl_jax.data.streams import ProblemStream
 from prerl_jax.models.attention import BACKENDS
 from prerl_jax.models.cache import CACHE_DTYPES
 from prerl_jax.models.decoder import REMAT
@@ -36,7 +38,8 @@ class ModelSpec:
     Parameters and optimizer moments are float32, whatever `compute_dtype` is.
 
     Attributes:
-      path: a Hugging Face folder, a .gguf file, or `package:NAME/FILE` for one inside an installed Python package.
+      path: a Hugging Face folder, a .gguf file, `package:NAME/FILE` for one inside an installed Python package, or
+        OWNER/NAME or OWNER/NAME@REVISION of the hub. A local path that exists comes first.
       compute_dtype: "float32" or "bfloat16", the dtype of matrix products and activations.
       remat: what the backward pass recomputes: "none", "dots" (everything except matrix products), "attention"
         (everything except attention) or "full" (every layer). See `models.decoder.REMAT`.
@@ -66,7 +69,8 @@ class DataSpec:
     """The problems, how they become prompts, and how responses are verified.
 
     Attributes:
-      train: the training problems. Every epoch shuffles them anew.
+      train: the training problems: a source, which every epoch shuffles anew; a `Mixture` of sources; or a stream,
+        which is read in its own order.
       evaluation: the held-out problems, in their own order.
       template: makes the text of a prompt from a problem.
       verifier: (problem, response text) -> a reward, a `Judgement`, or None where it does not know. Rewards outside
@@ -86,12 +90,15 @@ class DataSpec:
       unknown_limit: at least 0 and below 1. A step or an evaluation with a larger share of unknown verdicts ends the
         run.
       probe: whether a run checks before its first step that its verifiers accept the problems' own answers.
+      curriculum: which problems are drawn when, by their difficulty; None draws from all. Not for a stream.
+      decontaminate: whether to drop training problems whose text is in the evaluation, as a whole or in 13 words in a
+        row. Otherwise the log counts them.
 
     Raises:
       ValueError: a field is out of its range, or is not one of its choices.
     """
 
-    train: ProblemSource
+    train: ProblemSource | ProblemStream
     evaluation: ProblemSource
     template: ChatTemplate | PlainText
     verifier: Verifier
@@ -104,8 +111,16 @@ class DataSpec:
     truncated_reward: float = 0.0
     unknown_limit: float = 0.5
     probe: bool = True
+    curriculum: Curriculum | None = None
+    decontaminate: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.evaluation, ProblemStream):
+            raise ValueError(f"data.evaluation is {self.evaluation}; evaluations need fixed problems, not a stream.")
+        if self.curriculum is not None and isinstance(self.train, ProblemStream):
+            raise ValueError(
+                "data.curriculum chooses among all problems, and data.train is a stream; leave one of them out."
+            )
         require_at_least(1, "data.", max_prompt_tokens=self.max_prompt_tokens)
         require_at_least(0, "data.", verify_workers=self.verify_workers)
         for field in ("verify_timeout", "verify_memory"):

@@ -1,7 +1,7 @@
 """Recipes of other algorithms. Each returns a tuple of Phases, as in `recipes`; `steps` counts rollout batches.
 
 docs/algorithms.md has the formula and the source of each. PSR, NSR and W-REINFORCE of RLVR-Decomposed (2506.01347)
-select by the reward, without a baseline. A recipe is a starting point: all of these train in P(y|x), and
+select by the verdict, without a baseline. A recipe is a starting point: all of these train in P(y|x), and
 `dataclasses.replace(phase, space=PreTrainSpace())` moves any of them to P(y). A setting out of range raises ValueError.
 """
 
@@ -46,7 +46,7 @@ def dapo(*, steps: int, overlong_buffer: int, filter_truncated: bool = False, ma
 
     Args:
       steps: the number of rollout batches.
-      overlong_buffer: the penalty rises over this many last tokens, see OverlongPenalty.
+      overlong_buffer: the penalty rises to 0.5 over this many last tokens. For rewards of 1 and -1, see OverlongPenalty.
       filter_truncated: leave truncated responses out.
       max_resamples: the most further batches of prompts a step, see Phase.
 

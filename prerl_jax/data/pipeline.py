@@ -2,7 +2,8 @@
 
 Epoch e is a random permutation, a function of (seed, e), that is cut into batches. The incomplete batch at its end is
 dropped. A batch is a function of (size, batch, seed, position), so the position is all that a checkpoint needs. The
-global batch does not depend on the number of processes; each process takes a contiguous slice of it.
+global batch does not depend on the number of processes; each process takes a contiguous slice of it. A mixture or a
+curriculum has an `Order` of its own, which is a function of the same arguments.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from prerl_jax.data.order import Order
+
+ENDLESS = 2**62
+"""Batches of an `Order`."""
+
 
 class Batches:
     """An endless iterator over batches of example indices. Make it with `make_batches`.
 
     Args:
         iterator: Grain's iterator over i32[batch / process_count].
-        identity: the `size`, `batch` and `seed` of the pipeline.
+        identity: what decides the order, as JSON: the `size`, `batch` and `seed`, and what an `Order` adds.
     """
 
-    def __init__(self, iterator: Any, identity: dict[str, int]) -> None:
+    def __init__(self, iterator: Any, identity: dict[str, Any]) -> None:
         self._iterator = iterator
         self._identity = identity
 
@@ -41,24 +47,27 @@ class Batches:
         """The epoch of the next batch, counted from 0."""
         return self.position // (self._identity["size"] // self._identity["batch"])
 
-    def get_state(self) -> dict[str, int]:
-        """The position and the pipeline's size, batch and seed, as JSON; the same on every process."""
+    def get_state(self) -> dict[str, Any]:
+        """The position and the identity of the pipeline, as JSON; the same on every process."""
         return {"next_index": self.position, **self._identity}
 
-    def set_state(self, state: dict[str, int]) -> None:
+    def accepts(self, state: dict[str, Any]) -> bool:
+        """Whether a state is of a pipeline with this identity."""
+        return {name: value for name, value in state.items() if name != "next_index"} == self._identity
+
+    def set_state(self, state: dict[str, Any]) -> None:
         """Moves the iterator to a saved position.
 
         Args:
             state: a value of `get_state`, also of a run with another number of processes.
 
         Raises:
-            ValueError: the state is of a pipeline with another size, batch or seed, where the same position means other
-                problems.
+            ValueError: the state is of a pipeline with another identity, where the same position means other problems.
         """
-        theirs = {name: state.get(name) for name in self._identity}
-        if theirs != self._identity or not isinstance(state.get("next_index"), int) or state["next_index"] < 0:
+        position = state.get("next_index")
+        if not self.accepts(state) or not isinstance(position, int) or position < 0:
             raise ValueError(f"the data position {state} does not belong to this pipeline, which has {self._identity}")
-        self._iterator.set_state({"next_index": state["next_index"]})
+        self._iterator.set_state({"next_index": position})
 
 
 def make_batches(size: int, *, batch: int, seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
@@ -79,6 +88,28 @@ def make_batches(size: int, *, batch: int, seed: int, process_index: int = 0, pr
     """
     if batch < 1 or size < batch:
         raise ValueError(f"a batch of {batch} prompts cannot be drawn from {size} problems; choose 1 to {size}")
+    mine = _slice(batch, process_index, process_count)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"the shuffle's seed must be in [0, 2**32), got {seed}")
+    import grain  # its import takes more than a second
+
+    # Shuffling comes before batching and repeating: each epoch is a new permutation, and no batch spans two epochs.
+    dataset = grain.MapDataset.range(size).seed(seed).shuffle().batch(batch, drop_remainder=True).repeat()
+    dataset = dataset.map(lambda indices: np.asarray(indices[mine], np.int32))
+    return _batches(dataset, {"size": size, "batch": batch, "seed": seed})
+
+
+def make_ordered_batches(order: Order, *, process_index: int = 0, process_count: int = 1) -> Batches:
+    """Makes an endless iterator over the batches of an order. The other arguments are those of `make_batches`."""
+    import grain  # its import takes more than a second
+
+    mine = _slice(order.batch, process_index, process_count)
+    dataset = grain.MapDataset.range(ENDLESS).map(lambda number: order.numbers(int(number))[mine])
+    return _batches(dataset, order.identity)
+
+
+def _slice(batch: int, process_index: int, process_count: int) -> slice:
+    """This process's part of a batch."""
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} is not in [0, process_count {process_count})")
     if batch % process_count:
@@ -86,16 +117,14 @@ def make_batches(size: int, *, batch: int, seed: int, process_index: int = 0, pr
             f"a batch of {batch} prompts does not divide evenly over {process_count} processes; choose a multiple of "
             f"{process_count}"
         )
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"the shuffle's seed must be in [0, 2**32), got {seed}")
-    import grain  # its import takes more than a second
-
     local = batch // process_count
-    mine = slice(process_index * local, (process_index + 1) * local)
-    # Shuffling comes before batching and repeating: each epoch is a new permutation, and no batch spans two epochs.
-    dataset = grain.MapDataset.range(size).seed(seed).shuffle().batch(batch, drop_remainder=True).repeat()
-    dataset = dataset.map(lambda indices: np.asarray(indices[mine], np.int32))
+    return slice(process_index * local, (process_index + 1) * local)
+
+
+def _batches(dataset: Any, identity: dict[str, Any]) -> Batches:
+    import grain
+
     # A thread prepares the next batch. With few problems an index takes a millisecond: Grain shuffles with a cipher of
     # 16 bits, and repeats it until the result is a valid index. The position still counts only the batches taken.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    return Batches(iter(dataset.to_iter_dataset(options)), {"size": size, "batch": batch, "seed": seed})
+    return Batches(iter(dataset.to_iter_dataset(options)), identity)

@@ -15,13 +15,14 @@ from pathlib import Path
 from prerl_jax.data.collecting import Collector, Reading
 from prerl_jax.data.columns import PROMPT_ANSWER, VERL, Columns
 from prerl_jax.data.files import existing, open_rows
+from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.json_rows import json_lines
 from prerl_jax.data.problems import Problem
 from prerl_jax.data.rows import Rows
 from prerl_jax.data.table_rows import parquet_rows
 
-Paths = str | tuple[str, ...]
+Paths = str | tuple[str, ...] | HubFiles
 Loaded = tuple[tuple[Problem, ...], tuple[str, ...]]
 
 
@@ -33,7 +34,7 @@ class FileProblems:
 
     Attributes:
         path: a file, or "package:NAME/relative" for a file of an installed package, or a tuple of those, whose problems
-            are concatenated.
+            are concatenated, or files of the hub.
         columns: which columns make a problem.
         instructions: what the prompt says besides the question.
         rows: the name of the list inside a JSON object, such as "examples"; "" for other layouts.
@@ -76,7 +77,7 @@ class ParquetProblems:
 
     Attributes:
         path: a file, or "package:NAME/relative" for a file of an installed package, or a tuple of those, whose problems
-            are concatenated.
+            are concatenated, or files of the hub.
         deduplicate: keep only the first row of each prompt. Published evaluation files repeat a problem for each
             sample, but an evaluation here samples k responses to each problem anyway.
         answer_format: how the prompts ask for the answer, with "{answer}" in its place, as in "#### {answer}"; ""
@@ -118,7 +119,7 @@ class JsonlProblems:
 
     Attributes:
         path: a file, or "package:NAME/relative" for a file of an installed package, or a tuple of those, whose problems
-            are concatenated.
+            are concatenated, or files of the hub.
         deduplicate: keep only the first line of each prompt.
         answer_format: how the prompts ask for the answer, with "{answer}" in its place, as in "#### {answer}"; ""
             leaves it open. A run checks before its first step that its verifier accepts answers in this format.
@@ -149,6 +150,8 @@ class JsonlProblems:
 
 
 def _load(path: Paths, open_file: Callable[[Path], Rows], reading: Reading) -> Loaded:
+    if isinstance(path, HubFiles):
+        path = tuple(str(file) for file in path.fetch())
     names = (path,) if isinstance(path, str) else path
     if not names:
         raise ValueError("the path of the problems is an empty tuple; name at least one file")

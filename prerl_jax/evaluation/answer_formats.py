@@ -95,7 +95,7 @@ def write_answer(problem: Problem, prompt: str, verifier: Verifier) -> Written:
 def bare_answer(answer: str) -> str:
     r"""The answer without the worked solution: what follows the last "####", or stands in the last \boxed."""
     _, marker, tail = answer.rpartition("####")
-    return (tail if marker else last_boxed(answer) or answer).strip()
+    return (tail if marker else last_boxed(answer) or "").strip() or answer.strip()
 
 
 def filled(text: str, answer: str) -> str:

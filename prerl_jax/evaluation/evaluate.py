@@ -161,10 +161,13 @@ def _outcomes(verified: Verified, sizes: tuple[int, int, int]) -> Outcomes:
 
 
 def _answers(verified: Verified) -> np.ndarray:
-    """u32[B, 2]: 64 bits of a hash of each response's answer, and 0 where it has none. Texts cannot be gathered."""
+    """u32[B, 2]: 64 bits of a hash of each response's answer, and 0 where it has none.
+
+    The empty text is no answer. Numbers are gathered from all processes, which texts cannot be.
+    """
     found = np.zeros((len(verified.judgements), 8), np.uint8)
     for row, judgement in enumerate(verified.judgements):
-        if judgement.answer is not None:
+        if judgement.answer:
             digest = hashlib.blake2b(judgement.answer.encode("utf-8", "surrogatepass"), digest_size=8).digest()
             found[row] = np.frombuffer(digest, np.uint8)
     return found.view(np.uint32)

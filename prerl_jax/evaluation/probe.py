@@ -17,7 +17,7 @@ from prerl_jax.evaluation.answer_formats import AFTER_THOUGHT, FORMATS, Written,
 from prerl_jax.evaluation.verification import Verify
 from prerl_jax.verify import BatchVerifier, Delegates, Judgement, Verifier, written
 
-SECONDS = 30.0
+SECONDS = 10.0
 """After this time the probe of a source verifies no further answers."""
 FIRST, MOST = 8, 512
 """The probe verifies this many answers together: first few, in case the verifier is slow, then more."""
@@ -191,13 +191,15 @@ def _shown(found: Probed, problems: Sequence[Problem], number: int) -> str:
 
 def _remedy(problem: Problem, answer: Written, verifier: Verifier, verify: Verify) -> str:
     """What to do where no answer is accepted; it names a format that the verifier accepts, if one is found."""
-    texts = [filled(one.text, bare_answer(problem.answer)) for one in FORMATS]
-    texts += [text for text in (written(verifier, problem),) if text is not None]
-    judgements = zip(texts, _verified(verify, [problem] * len(texts), texts), strict=True)
+    short = dataclasses.replace(problem, answer=bare_answer(problem.answer))
+    texts = [filled(one.text, short.answer) for one in FORMATS]
+    texts += [text for text in (written(verifier, short),) if text is not None]
+    judgements = zip(texts, _verified(verify, [short] * len(texts), texts), strict=True)
     accepted = [text for text, judgement in judgements if judgement.verdict == "right"]
-    remedies = [f"let the prompts ask for {_short(text)}, which the verifier accepts" for text in accepted[:1]]
+    shorten = "" if short.answer == problem.answer else f"shorten the answers, to {_short(short.answer)}, and "
+    remedies = [f"{shorten}let the prompts ask for {_short(text)}, which the verifier accepts" for text in accepted[:1]]
     if answer.format:
-        remedies.append(f"choose a verifier that reads {answer.format.text!r}, such as {answer.format.verifier}")
+        remedies.insert(0, f"choose a verifier that reads {answer.format.text!r}, such as {answer.format.verifier}")
     return f"What to do: {'; or '.join([*remedies, 'set data.probe=False if this is intended'])}."
 
 

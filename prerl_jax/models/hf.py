@@ -39,7 +39,7 @@ def read_config(path: str | Path) -> DecoderConfig:
     """The architecture of a Hugging Face folder or a .gguf file. No weights are read.
 
     Args:
-      path: the folder or file, or `package:NAME/file`.
+      path: the folder or file, `package:NAME/file`, or OWNER/NAME of the hub.
 
     Raises FileNotFoundError where there is no model, ValueError for an architecture that the decoder does not support.
     """
@@ -87,7 +87,7 @@ def load_model(
       ValueError: the decoder does not support the architecture; a tensor is missing, unexpected or of the wrong shape;
         a file is damaged; the mesh has Explicit axes, or does not divide a dimension.
     """
-    path = resolve(path)
+    path = resolve(path, weights=True)
     if path.suffix == ".gguf":
         (config, stored), convention = gguf.open_checkpoint(path), "gguf"
     else:

@@ -32,7 +32,7 @@ def load_tokenizer(path: str | Path) -> Any:
     """The tokenizer of a Hugging Face folder or of a .gguf file, with its chat template where there is one.
 
     Args:
-      path: the folder or file, or `package:NAME/file`.
+      path: the folder or file, `package:NAME/file`, or OWNER/NAME of the hub.
 
     Returns: a transformers.PreTrainedTokenizerFast.
 

@@ -101,12 +101,13 @@ def begin_or_resume(
 def _other_prompts(setup: Setup, saved: dict[str, Any], allow: bool) -> list[str]:
     """A line for each data set whose prompts are not those of the checkpoint. Raises ValueError unless allowed.
 
-    A checkpoint of an older version has no record of its prompts, and nothing is compared.
+    A checkpoint of an older version has no record of its prompts, and nothing is compared. A stream has no record: it
+    compares the line before the checkpoint's position.
     """
-    lines, of_split = [], {"train": setup.train, "evaluation": setup.evaluation}
+    lines = []
     with share_errors("comparing the prompts with those of the checkpoint"):
         for split, there in saved.get("prompts", {}).items():
-            found = difference(PromptRecord(**there), setup.prompts[split], of_split[split], setup.prompt_text)
+            found = difference(PromptRecord(**there), setup.prompts[split], setup.fixed[split], setup.prompt_text)
             lines += [] if found is None else [f"data.{split} has other prompts than the checkpoint: {found}"]
         if lines and not allow:
             raise ValueError("\n  ".join(["the run cannot be resumed with other prompts:", *lines]) + "\n" + REMEDY)

@@ -22,6 +22,7 @@ from prerl_jax.rollout.engine import Engine
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.batching import Batching
+from prerl_jax.trainer.hub import pinned
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
 
@@ -42,6 +43,7 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
     """
     console = console or Console()
     _imagine_devices(config, devices)
+    config, _ = pinned(config)
     setup = set_up(config)
     console.print(render(config), markup=False, highlight=False, soft_wrap=True)
     for table in (phase_table(setup), parameter_table(setup), memory_table(setup)):

@@ -24,6 +24,7 @@ from prerl_jax.core.params import merge_params
 from prerl_jax.core.phases import Phase, steps_left
 from prerl_jax.core.types import TrainState
 from prerl_jax.data import Batches
+from prerl_jax.data.arrivals import ExampleStream, StreamEnded
 from prerl_jax.evaluation.evaluate import evaluate
 from prerl_jax.evaluation.unknown import UnknownVerdictsError
 from prerl_jax.runtime.checkpoints import Checkpoints
@@ -60,7 +61,7 @@ class Run:
     """
 
     programs: Programs
-    batches: Batches
+    batches: Batches | ExampleStream
     verifiers: Verifiers
     references: References
     guards: GuardState
@@ -93,11 +94,17 @@ def train(run: Run, state: TrainState) -> TrainState:
             if position.step == 0:
                 base = evaluate_policy(run, state)
                 run.guards.enter(phases[0], 0, base.metrics)
-                run.reporter.base(base)
+                run.reporter.evaluated(0, "base", base)
             while position.phase < len(phases):
-                with run.profile.step(position.step + 1) as computed:
-                    state, position = train_step(run, state, position)
-                    computed(state)
+                drawn = run.batches.get_state()
+                try:
+                    with run.profile.step(position.step + 1) as computed:
+                        state, position = train_step(run, state, position)
+                        computed(state)
+                except StreamEnded as ended:
+                    run.batches.set_state(drawn)  # a step that resamples may have drawn batches in vain
+                    stop_early(run, state, position, str(ended))
+                    break
         run.checkpoints.wait()
     except (UnknownVerdictsError, VerifierError) as error:
         raise type(error)(f"the run stopped after step {position.step}: {error}") from error
@@ -232,6 +239,25 @@ def save(run: Run, phase: Phase, state: TrainState, after: Position, numbers: Fu
     }
     needed = () if after.phase_begins else run.guards.needed(phase)
     run.checkpoints.save(after.step, state, extra, numbers.result(), boundary=after.phase_begins, needed=needed)
+
+
+def stop_early(run: Run, state: TrainState, position: Position, reason: str) -> None:
+    """Evaluates and saves the policy where a stream has no further batch. The same command goes on from there.
+
+    Raises ValueError before the first step.
+    """
+    step, total = position.step, position.step + steps_left(run.setup.phases, position.phase, position.phase_step)
+    if not step:
+        raise ValueError(f"data.train has no batch: {reason}.")
+    run.reporter.message(
+        f"the stream ended after step {step} of {total}: {reason}. The same command goes on when there are more."
+    )
+    phase, metrics = run.setup.phases[position.phase], Future[dict[str, float]]()
+    if not position.phase_begins:  # else the end of the phase before was evaluated and saved
+        run.reporter.evaluated(step, phase.name, evaluate_policy(run, state))
+    if run.checkpoints.latest_step() != step:
+        metrics.set_result({})
+        save(run, phase, state, position, metrics)
 
 
 def due(every: int, number: int) -> bool:

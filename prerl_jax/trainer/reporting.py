@@ -125,10 +125,14 @@ class Reporter:
         """Raises the error of the reporting thread, if it failed."""
         self._background.check()
 
-    def base(self, evaluation: Evaluation) -> None:
-        """Reports the evaluation of the base model. Its time does not count as time of the first step."""
+    def evaluated(self, step: int, phase: str, evaluation: Evaluation) -> None:
+        """Reports an evaluation on its own: of the base model, as phase "base" of step 0, or after `step`.
+
+        Its time does not count as time of the next step.
+        """
+        self._background.wait()
         self._free = time.perf_counter()
-        self._line(0, "base", evaluation.metrics)
+        self._line(step, phase, evaluation.metrics)
 
     def watch_alignment(self, clock: StepClock, alignment: Metrics) -> None:
         """Sets the clock's mark "aligned" when the device has measured the alignment."""

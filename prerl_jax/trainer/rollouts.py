@@ -21,6 +21,7 @@ import numpy as np
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.types import Array, Params, Rollouts
 from prerl_jax.data import Example
+from prerl_jax.data.arrivals import ExampleStream
 from prerl_jax.data.problems import as_text
 from prerl_jax.evaluation.sampling import PendingResponses, VerifiedResponses, padded_prompts, problems_of
 from prerl_jax.evaluation.sampling import sample as sample_responses
@@ -227,7 +228,9 @@ def _gather_judgements(judgements: Sequence[Judgement]) -> list[Judgement]:
     return [Judgement(*fields) for text in texts for fields in json.loads(text)]
 
 
-def completions(batch: RolloutBatch, examples: Sequence[Example], phase: str, count: int) -> list[dict[str, Any]]:
+def completions(
+    batch: RolloutBatch, examples: Sequence[Example] | ExampleStream, phase: str, count: int
+) -> list[dict[str, Any]]:
     """Up to `count` responses of a batch as rows of completions.jsonl, evenly spread over its groups.
 
     Args:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +23,11 @@ from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.phases import Phase, Phases
 from prerl_jax.core.spaces import PreTrainSpace, PromptDropout
 from prerl_jax.core.types import CriticState, Params, Schedule, TrainState
-from prerl_jax.data import Example, encode
+from prerl_jax.data import Example
+from prerl_jax.data.arrivals import ExampleStream
+from prerl_jax.data.contamination import Overlap
+from prerl_jax.data.order import Order
 from prerl_jax.data.prefix import resolve_prefix
-from prerl_jax.data.problems import ProblemSource
 from prerl_jax.evaluation.evaluate import CallShape, call_shape
 from prerl_jax.evaluation.sampling import TokenFormat
 from prerl_jax.models.critic import ValueDecoder
@@ -35,9 +36,9 @@ from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import known_ids, load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards, make_mesh
 from prerl_jax.runtime.state import abstract_critic, abstract_state
+from prerl_jax.trainer.examples import first_of_each_source, load_examples
 from prerl_jax.trainer.prompts import PromptRecord, record
 from prerl_jax.trainer.stop_tokens import stop_tokens
-from prerl_jax.verify import usable
 
 FEWEST_PARTS = 8
 """The train step splits a batch into at least this many microbatches, if its rows divide evenly. It skips empty ones,
@@ -46,7 +47,7 @@ so a batch of few rows is cheap even with microbatches=1."""
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A config, and the objects made from it. Nothing in it changes during a run.
+    """A config, and the objects made from it. Nothing in it changes during a run, except that a stream goes on.
 
     Attributes:
       config: the config.
@@ -56,8 +57,10 @@ class Setup:
       phases: the config's phases, with prefixes as token ids.
       stop_tokens: the ids that end a response.
       pad_token: the id that fills prompts up.
-      train: the training problems with their prompt tokens.
+      train: the training problems with their prompt tokens; a stream gives them as they arrive.
+      order: the order of training with a mixture or a curriculum; None: every epoch is shuffled.
       evaluation: the held-out problems with their prompt tokens.
+      overlaps: the training problems that are in data.evaluation, too.
       notes: lines for the log: which tokens end a response and which are masked where the model's files differ, and how
         many problems were dropped or truncated.
     """
@@ -69,8 +72,10 @@ class Setup:
     phases: Phases
     stop_tokens: tuple[int, ...]
     pad_token: int
-    train: tuple[Example, ...]
+    train: tuple[Example, ...] | ExampleStream
+    order: Order | None
     evaluation: tuple[Example, ...]
+    overlaps: tuple[Overlap, ...]
     notes: tuple[str, ...]
 
     @property
@@ -110,10 +115,16 @@ class Setup:
         """How problems become token rows, and responses become text."""
         return TokenFormat(self.config.data.max_prompt_tokens, self.pad_token, self.stop_tokens, self.decode)
 
+    @property
+    def fixed(self) -> dict[str, tuple[Example, ...]]:
+        """The examples of data.train and of data.evaluation that are known before the run: none of a stream."""
+        train = () if isinstance(self.train, ExampleStream) else self.train
+        return {"train": train, "evaluation": self.evaluation}
+
     @functools.cached_property
     def prompts(self) -> dict[str, PromptRecord]:
         """What a checkpoint records of the prompts of data.train and of data.evaluation."""
-        return {"train": record(self.train, self.prompt_text), "evaluation": record(self.evaluation, self.prompt_text)}
+        return {split: record(examples, self.prompt_text) for split, examples in self.fixed.items()}
 
     def prompt_text(self, tokens: Sequence[int]) -> str:
         """The tokens of a prompt as text, with special tokens."""
@@ -200,16 +211,9 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
     model.abstract_params()  # refuses a mesh that does not divide the model
     stops = stop_tokens(config, architecture, tokenizer)
     _check_lengths(config, model)
-    train, train_notes = _examples(config, config.data.train, tokenizer, "train")
-    if len(train) < config.sampling.prompts_per_step:
-        raise ValueError(
-            f"sampling.prompts_per_step is {config.sampling.prompts_per_step}, but data.train has {len(train)} usable "
-            "problems, and a step uses no problem twice. Set sampling.prompts_per_step to at most that."
-        )
-    evaluation, evaluation_notes = _examples(config, config.data.evaluation, tokenizer, "evaluation")
-    pad = model.config.pad_token_id
     phases = resolve_prefix(config.phases, tokenizer)
-    _check_vocabulary(known, (*train, *evaluation), phases)
+    examples = load_examples(config, tokenizer, functools.partial(_check_vocabulary, known, phases))
+    pad = model.config.pad_token_id
     return Setup(
         config=config,
         mesh=mesh,
@@ -218,20 +222,12 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
         phases=phases,
         stop_tokens=stops.ids,
         pad_token=0 if pad is None else pad,
-        train=train,
-        evaluation=_first_of_each_source(evaluation, config.evaluation.limit),
-        notes=(*stops.notes, *_masked(known, architecture.vocab_size), *train_notes, *evaluation_notes),
+        train=examples.train,
+        order=examples.order,
+        evaluation=first_of_each_source(examples.evaluation, config.evaluation.limit),
+        overlaps=examples.overlaps,
+        notes=(*stops.notes, *_masked(known, architecture.vocab_size), *examples.notes),
     )
-
-
-def _first_of_each_source(examples: tuple[Example, ...], limit: int | None) -> tuple[Example, ...]:
-    counts: Counter[str] = Counter()
-    kept = []
-    for example in examples:
-        counts[example.problem.source] += 1
-        if limit is None or counts[example.problem.source] <= limit:
-            kept.append(example)
-    return tuple(kept)
 
 
 def _masked(known: int, vocab_size: int) -> list[str]:
@@ -244,7 +240,7 @@ def _masked(known: int, vocab_size: int) -> list[str]:
     ]
 
 
-def _check_vocabulary(known: int, examples: tuple[Example, ...], phases: Phases) -> None:
+def _check_vocabulary(known: int, phases: Phases, examples: Sequence[Example]) -> None:
     """An id outside the embedding would silently be clamped to its last row."""
     spaces = [term.space for phase in phases for term in phase.all_terms]
     prefixes = [space.prefix for space in spaces if isinstance(space, PreTrainSpace | PromptDropout)]
@@ -264,24 +260,3 @@ def _check_lengths(config: TrainConfig, model: Decoder) -> None:
             f"data.max_prompt_tokens + sampling.max_new_tokens = {length} tokens, but the model's context is "
             f"{context}; shorten one of them."
         )
-
-
-def _examples(
-    config: TrainConfig, source: ProblemSource, tokenizer: Any, split: str
-) -> tuple[tuple[Example, ...], list[str]]:
-    """(the problems of data.train or data.evaluation with their prompt tokens, notes for the log)."""
-    problems, dropped = source.load()
-    if not problems:
-        raise ValueError(f"data.{split} {source} has no problems.")
-    data = config.data
-    verifier = (data.evaluation_verifier if split == "evaluation" else None) or data.verifier
-    try:
-        problems, not_verifiable = usable(verifier, problems)
-    except ValueError as error:
-        raise ValueError(f"data.{split}: {error}") from error
-    dropped = (*dropped, *not_verifiable)
-    examples, report = encode(problems, tokenizer, data.template, data.max_prompt_tokens, data.too_long)
-    notes = [f"{split} data: {report}"]
-    if dropped:
-        notes.append(f"{split} data: " + "; ".join(dropped[:4]) + (" ..." if len(dropped) > 4 else ""))
-    return examples, notes

@@ -1,8 +1,9 @@
 """Beginning, resuming and ending a run in its workdir.
 
 The workdir holds config.py (resolved), metrics.jsonl, completions.jsonl, checkpoints/ and tensorboard/, and at the end
-summary.json and curves.png. init_from.json names the checkpoint that the run began from, if any. The same command in
-the same workdir resumes from the newest good checkpoint.
+summary.json and curves.png. init_from.json names the checkpoint that the run began from, if any, and hub.json the
+commits of what it takes from the hub. contamination.json lists training problems that are in the evaluation, if there
+are any. The same command in the same workdir resumes from the newest good checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from prerl_jax.analysis.symptoms import lasting
 from prerl_jax.config.io import difference, load_config, render
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.phases import steps_left
-from prerl_jax.data import Batches, make_batches
+from prerl_jax.data import Batches, Example, make_batches, make_ordered_batches
+from prerl_jax.data.arrivals import ExampleStream, StreamEnded
 from prerl_jax.evaluation.probe import probe, require_truncated_is_worst
 from prerl_jax.runtime.checkpoint_address import CheckpointAddress
 from prerl_jax.runtime.checkpoints import Checkpoints
@@ -37,6 +39,7 @@ from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.step_files import DamagedError, committed_steps, read_record
 from prerl_jax.trainer.beginning import Beginning, begin, begin_or_resume
 from prerl_jax.trainer.guards import GuardState
+from prerl_jax.trainer.hub import fetch, pinned, write_commits
 from prerl_jax.trainer.init_from import read_source, write_source
 from prerl_jax.trainer.loop import Run, train
 from prerl_jax.trainer.position import Position
@@ -73,6 +76,7 @@ def run(
       ValueError: the config does not fit the devices, the model, the data or the workdir, or the processes differ in
         it; the verifier accepts no problem's own answer; its answers cannot be trained on, or too many verdicts are
         unknown; another run is writing into the workdir.
+      OSError: something of the hub is not there, or can neither be reached nor is it in the cache.
       OtherProcessError: another process has raised an error.
       CheckpointError: a checkpoint cannot be read or written.
     """
@@ -82,6 +86,7 @@ def run(
     source = None if init_from is None else CheckpointAddress.parse(init_from)
     folder = workdir / "checkpoints"
     require_same("their configs", render(config), "Start all of them with one command.")
+    config, commits = pinned(config, workdir)
     with share_errors(f"reading {workdir}"):
         newest = max(committed_steps(folder), default=None)
         saved = None if newest is None else _saved_extra(folder, newest)
@@ -94,6 +99,7 @@ def run(
         return _finish(workdir, console, main, GuardState.of(saved.get("guards")))
     if newest is None:
         tracer.check(0, steps_left(config.phases, 0, 0))
+    fetch(config)
     with share_errors("setting the run up"):  # an error in the config is found before anything is written
         setup = set_up(config)
         prompts = "\n".join(f"{record.first}\n{record.digest}" for record in setup.prompts.values())
@@ -106,6 +112,9 @@ def run(
             _only_run_in(workdir, main),
             contextlib.closing(Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)) as checkpoints,
         ):
+            with share_errors(f"writing into {workdir}"):
+                if main:
+                    write_commits(workdir, commits)
             beginning = begin_or_resume(setup, checkpoints, began or source, allow_config_change)
             beginning = dataclasses.replace(beginning, notes=(*probed, *beginning.notes))
             guards = _train(setup, beginning, checkpoints, verifiers, workdir, console, tracer)
@@ -114,18 +123,31 @@ def run(
 
 def _probed(setup: Setup, verifiers: Verifiers, main: bool) -> tuple[str, ...]:
     """The notes of the probe, on process 0; an error in it is raised on all processes."""
-    data = setup.config.data
+    data, first = setup.config.data, _first_problems(setup)
     with share_errors("the check that the verifier accepts the problems' own answers"):
         if not (main and data.probe):
             return ()
-        require_truncated_is_worst(setup.train, verifiers.training, data.truncated_reward)
+        require_truncated_is_worst(first, verifiers.training, data.truncated_reward)
         other = data.evaluation_verifier or data.verifier
-        asked = (("train", data.verifier, verifiers.training), ("evaluation", other, verifiers.evaluation))
+        asked = (
+            (first, "train", data.verifier, verifiers.training),
+            (setup.evaluation, "evaluation", other, verifiers.evaluation),
+        )
         notes = (
-            probe(getattr(setup, split), split, verifier, verify, setup.decode, data.unknown_limit)
-            for split, verifier, verify in asked
+            probe(examples, split, verifier, verify, setup.decode, data.unknown_limit)
+            for examples, split, verifier, verify in asked
         )
         return tuple(itertools.chain.from_iterable(notes))
+
+
+def _first_problems(setup: Setup) -> tuple[Example, ...]:
+    """The training problems; of a stream those of its first batch. Raises ValueError if it has none."""
+    if not isinstance(setup.train, ExampleStream):
+        return setup.train
+    try:
+        return setup.train.first()
+    except StreamEnded as error:
+        raise ValueError(f"data.train has no batch: {error}.") from error
 
 
 @contextlib.contextmanager
@@ -160,12 +182,16 @@ def _train(
         if main:
             write_text(workdir / "config.py", render(setup.config))
             write_source(workdir, beginning.source)
+            if setup.overlaps:
+                write_json(workdir / "contamination.json", [dataclasses.asdict(overlap) for overlap in setup.overlaps])
         writer = MetricsWriter(workdir, resume_step=resumed, enabled=main)
     goodput = Goodput(read_metrics(workdir) if main else ())
     try:
         with Progress(total, step, enabled=main, console=console) as progress:
             for note in (*setup.notes, *beginning.notes):
                 progress.message(note)
+            if isinstance(batches, ExampleStream):
+                batches.listen(progress.message)
             work = Run(
                 programs=Programs(setup),
                 batches=batches,
@@ -207,26 +233,22 @@ def _check_config(config: TrainConfig, workdir: Path, allow: bool) -> bool:
     return bool(lines)
 
 
-def _batches(setup: Setup, beginning: Beginning) -> Batches:
-    """The order of problems, at the checkpoint's position."""
-    config, saved = setup.config, beginning.saved
-    batches = make_batches(
-        len(setup.train),
-        batch=config.sampling.prompts_per_step,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    if saved is None:
-        return batches
-    if not (beginning.changed and _other_data(saved["data"], batches.get_state())):
+def _batches(setup: Setup, beginning: Beginning) -> Batches | ExampleStream:
+    """The order of problems, at the checkpoint's position. It begins anew if a changed config has other problems."""
+    batches, saved = _fresh_batches(setup), beginning.saved
+    if saved is not None and not (beginning.changed and not batches.accepts(saved["data"])):
         batches.set_state(saved["data"])
     return batches
 
 
-def _other_data(position: dict[str, Any], fresh: dict[str, Any]) -> bool:
-    """Whether a position belongs to another data size, batch or seed; then the order of problems begins anew."""
-    return any(position.get(name) != value for name, value in fresh.items() if name != "next_index")
+def _fresh_batches(setup: Setup) -> Batches | ExampleStream:
+    """The order of problems, at its beginning."""
+    config, process = setup.config, {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    if isinstance(setup.train, ExampleStream):
+        return setup.train
+    if setup.order is not None:
+        return make_ordered_batches(setup.order, **process)
+    return make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed, **process)
 
 
 def _finish(workdir: Path, console: Console, main: bool, guards: GuardState) -> list[dict[str, Any]]:

@@ -112,7 +112,7 @@ def answers_of(verifier: Verifier, problems: Sequence[Problem], responses: Seque
     Raises WrongAnswer if a `BatchVerifier` returns anything but a sequence of B values.
     """
     if not isinstance(verifier, BatchVerifier):
-        return [verifier(problem, response) for problem, response in zip(problems, responses, strict=True)]
+        return [_answer(verifier, problem, response) for problem, response in zip(problems, responses, strict=True)]
     if not responses:
         return []
     answers = verifier.verify_batch(problems, responses)
@@ -127,6 +127,24 @@ def answers_of(verifier: Verifier, problems: Sequence[Problem], responses: Seque
             "one for each response, in their order."
         )
     return list(answers)
+
+
+def _answer(verifier: SingleVerifier, problem: Problem, response: str) -> Answer:
+    """What a verifier returns for a response to a problem, of which any acceptable answer is right.
+
+    This is the first answer whose verdict is right; without one, an unknown one; without one, that for
+    `problem.answer`.
+    """
+    if not problem.alternatives:
+        return verifier(problem, response)
+    answers, verdicts = [], []
+    for acceptable in (problem.answer, *problem.alternatives):
+        form = dataclasses.replace(problem, answer=acceptable, alternatives=())
+        answers.append(verifier(form, response))
+        verdicts.append(judged(answers[-1], verifier, form, any_reward=True).verdict)
+        if verdicts[-1] == "right":
+            return answers[-1]
+    return answers[verdicts.index("unknown") if "unknown" in verdicts else 0]
 
 
 def judgements_of(

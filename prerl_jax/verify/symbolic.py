@@ -59,7 +59,7 @@ def same_expression(answer: str, gold: str) -> bool | None:
         gold: LaTeX, not `too_complex`.
 
     Returns:
-        True or False; None if the comparison needs too much memory or recursion, or numbers beyond `LARGEST`.
+        True or False, as for numbers beyond `LARGEST`; None if the comparison needs too much memory or recursion.
     """
     answer, gold = without_unit(answer), without_unit(gold)
     number = read_number(gold)
@@ -73,10 +73,8 @@ def same_expression(answer: str, gold: str) -> bool | None:
         return False
     try:
         given, wanted = _parse(answer), _parse(gold)
-        if given is None or wanted is None:
+        if given is None or wanted is None or max(_bits(given), _bits(wanted)) > LARGEST:
             return False
-        if max(_bits(given), _bits(wanted)) > LARGEST:
-            return None
         return _same(answer, gold, given, wanted)
     except (MemoryError, RecursionError):
         return None

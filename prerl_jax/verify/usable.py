@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from prerl_jax.data.problems import Problem
@@ -17,7 +18,8 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
         problems: the problems.
 
     Returns:
-        (the problems that it can verify, in their order; for each dropped one, a line that says why).
+        (the problems that it can verify, in their order, each with the acceptable answers that it can read; for each
+        dropped one, a line that says why).
 
     Raises:
         ValueError: it can verify none of them.
@@ -25,14 +27,19 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
     """
     kept, dropped = [], []
     for index, problem in enumerate(problems):
-        try:
-            check_problem(verifier, problem)
-        except NoVerifierError:
-            raise
-        except ValueError as error:
-            dropped.append(f"problem {index} (counted from 0): {error}")
+        readable, reasons = [], []
+        for answer in (problem.answer, *problem.alternatives):
+            try:
+                check_problem(verifier, dataclasses.replace(problem, answer=answer, alternatives=()))
+                readable.append(answer)
+            except NoVerifierError:
+                raise
+            except ValueError as error:
+                reasons.append(error)
+        if readable:
+            kept.append(dataclasses.replace(problem, answer=readable[0], alternatives=tuple(readable[1:])))
         else:
-            kept.append(problem)
+            dropped.append(f"problem {index} (counted from 0): {reasons[0]}")
     if dropped and not kept:
         raise ValueError(
             f"{verifier} cannot verify any of the {len(problems)} problems; {dropped[0]}. Correct the problems, or "

@@ -67,6 +67,11 @@ def test_a_condition_is_said_after_three_steps_in_a_row_and_ten_steps_later(numb
     assert warned(*[numbers, numbers, LEARNS] * 9) == []
 
 
+def test_where_responses_are_cut_off_that_is_why_none_is_right():
+    (found,) = warned(*[ALL_WRONG | CUT_OFF | {"train/unsolved_groups": 1.0}] * 4)
+    assert "cut off" in found[1]
+
+
 def test_a_step_without_an_update_is_said_at_once_and_not_at_every_step():
     assert [step for step, _ in warned(*[SKIPPED] * 12)] == [1, 11]
     assert warned(*[LEARNS] * 30) == []

@@ -1,10 +1,20 @@
-"""Kinds of thoughts against texts labelled by hand, traps included: everything that is not in a label is 0."""
+"""Kinds of thoughts against texts labelled by hand, traps included, and against a plain way to count."""
+
+import json
+import random
+import re
+import sys
+from pathlib import Path
 
 import pytest
 
+from prerl_jax.analysis.marked_text import SENTENCE, mark, own_words
+from prerl_jax.analysis.openings import LEADING, MARKS, PLACES, SEPARATOR, SPEAKER, Opening
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.analysis.thoughts import (
+    Agreement,
     Change,
+    agreement,
     count_thoughts,
     find_thoughts,
     thoughts_before_and_after,
@@ -12,101 +22,118 @@ from prerl_jax.analysis.thoughts import (
 )
 
 T, R, S, E, V, B = (thought.name for thought in THOUGHTS)
-
-LABELLED = [
-    # transition
-    ("Alternatively, we can factor it.", {T: 1}),
-    ("alternatively we could count the pairs", {T: 1}),
-    ("She paints the posts alternatively red and blue.", {}),
-    ("However, the sum is odd. The product, however, is even.", {T: 2}),
-    ("However many apples he takes, 3 are left.", {}),
-    ('The word "however" has 7 letters, and \u2018alternatively\u2019 has 13.', {}),
-    ("On the other hand, x may be negative.", {T: 1}),
-    ("He holds 3 coins in one hand and 4 on the other hand.", {}),
-    ("Let's try a different approach.", {T: 1}),
-    ("There is another way to solve this. Another way home is 3 km long.", {T: 1}),
-    ("Instead, use the formula. He buys tea instead of 2 coffees.", {T: 1}),
-    # reflection
-    ("Wait, that's 12.", {R: 1}),
-    ("WAIT! 7*8=56", {R: 1}),
-    ("7+8=16\nwait 7+8=15\n#15", {R: 1}),
-    ("So x = 4. But wait... x was negative. Oh wait, no.", {R: 2}),
-    ("The waiter is waiting; I await his tips, 5% of the waits.", {}),
-    ("Tom has to wait 20 minutes. Wait 5 more minutes, then stir. Wait for the bus.", {}),
-    ("The wait time is 3 hours. Wait times add up.", {}),
-    ("Wait a minute, I forgot to carry the 1.", {R: 2}),
-    ("Hmm, let me\nreconsider. Hmmm.", {R: 3}),
-    ("A chrome hmac of 5 hm.", {}),
-    ("Hold on. Is that right? She told him to hold on to the rope.", {R: 2}),
-    ("Actually, I made a sign error. What she actually paid is $4.", {R: 2}),
-    ("On second thought, 5 is prime. On the second thought experiment he spent 5 hours.", {R: 1}),
-    ("I think I misread the question", {R: 1}),
-    # subgoals
-    ("Step 1: find x.\nStep 2: find y.\nFrom step 1 and step 2 we get 7.", {S: 2}),
-    ("**Step 1.** Add.\n### Step 2\nSubtract.", {S: 2}),
-    ("She climbs 3 steps, one step 2 feet high.", {}),
-    ("First, add 3 and 4. Then double it.", {S: 1}),
-    ("We first compute the area, then the cost.", {S: 1}),
-    ("First place gets $5, the second place $3; Ann came first.", {}),
-    ("The first apple weighs 3 ounces, then Ann eats it.", {}),
-    ("Let's break this down. We need to find the\ntotal cost.", {S: 2}),
-    ("We start by breaking the problem into parts; a plate breaks into 3 parts.", {S: 1}),
-    ("Our goal is to maximise f. A goal is worth 3 points.", {S: 1}),
-    # enumeration
-    ("Case 1: x > 0.\nCase 2: x < 0.", {E: 2}),
-    ("A case of 12 bottles costs $8; in that case he pays $9. In any case, it is his suitcase 2.", {}),
-    ("Let's list all the pairs one by one.", {E: 1}),
-    ("The list price is $40, from a list of all books.", {}),
-    ("Consider all possible cases. There are three cases.", {E: 2}),
-    ("There are three cases of soda. The students leave one by one.", {}),
-    ("Try n = 3. Try $n = 4$. For n = 5, we get 25.", {E: 3}),
-    # verification
-    ("Let me verify: 3*4=12.", {V: 1}),
-    ("let\u2019s double-check this", {V: 1}),
-    ("She writes a check for $20. The check bounced, and he cashed 3 checks.", {}),
-    ("He checks out 3 books and plays checkers; the flag is checkered.", {}),
-    ("We can check in at 3 pm. She went to check her mail.", {}),
-    ("Check: 7 + 5 = 12.", {V: 1}),
-    ("Check: $20", {}),
-    ("To check, substitute x = 2 back into the equation. It checks out.", {V: 3}),
-    ("Checking the answer: 5*5=25. This checks out", {V: 2}),
-    ("Please check your work and verify this result.", {V: 2}),
-    ("Let's see if 7 divides 91. Let's see: it does.", {V: 1}),
-    ("Quick check: 3+4=7. Ann has to double-check her bags.", {V: 1}),
-    # backtracking
-    ("That's not right. Let me start over.", {B: 2}),
-    ("No, this is wrong; it doesn't work.", {B: 2}),
-    ("Find the step that is wrong. Ben went back to the store and started over.", {}),
-    ("This approach fails. Let's go back to the first equation.", {B: 2}),
-    ("Never mind. Scratch that!", {B: 2}),
-    ("It is wrong to divide by 0.", {}),
-    # several, and none
-    ("<think>Hmm, 3 < 4, wait.</think>Check: 7", {R: 2, V: 1}),
-    (r"\textbf{Wait.} $W_{\text{wait}} = 3$. \textbf{Case 1:} \emph{However}, $\text{Check: } x$", {R: 1, E: 1, T: 1}),
-    ("1. Ann waits.\n2. Ben awaits a cheque in the waiting room.\n(a) Who was first? (b) Check 104 is for $7.", {}),
-    ("In the first hour he drives 40 miles; first he stops, then he drives. Check total: $60.", {}),
-    (
-        "Wait, that's not right. Let me double-check: 17+5 is 22, not 21.\nAlternatively, count up.",
-        {R: 1, B: 1, V: 1, T: 1},
-    ),
-    ("First, we need to find x.\n\nStep 2: Hmm, however, x = 3. Let me verify.", {S: 3, R: 1, T: 1, V: 1}),
-    ("“Wait, let me check,” said Ann. `wait()` returns 'let me verify'.", {}),
-    ("the sum is 12, so the answer is \\boxed{12}", {}),
-    ("", {}),
-]
+LABELLED = [json.loads(line) for line in (Path(__file__).parents[1] / "data" / "thoughts.jsonl").open(encoding="utf-8")]
+TEXTS = [line["text"] for line in LABELLED]
 
 
-@pytest.mark.parametrize(("text", "label"), LABELLED)
-def test_labelled_texts(text, label):
+@pytest.mark.parametrize("kind", [thought.name for thought in THOUGHTS])
+def test_precision_and_recall(kind):
+    found = agreement(TEXTS, [line["thoughts"] for line in LABELLED])[kind]
+    assert found.labelled >= 40
+    assert found.precision >= 0.9
+    assert found.recall >= 0.9
+
+
+def test_the_labelled_texts():
+    assert len(set(TEXTS)) == len(TEXTS) >= 200
+    assert sum(line["origin"] == "after" for line in LABELLED) >= 60
+    assert sum(not line["thoughts"] for line in LABELLED) >= 150
+    assert {kind for line in LABELLED for kind in line["thoughts"]} == {thought.name for thought in THOUGHTS}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("First, the baker sold 48 clips. Instead, he bought 3.", {}),
+        ("Hold on tight. When we go back to the store, I check the temperature.", {}),
+        ("I forgot to add the sugar. There are 3 cases in the warehouse.", {}),
+        ("We list all factors of 12.", {E: 1}),
+        ("Let us count in a different way: by rows.", {T: 1}),
+        ("Oops, I dropped a sign. Are we sure?", {R: 2}),
+        ("Let me make sure that 7 is prime.", {V: 1}),
+        ("Now consider the case where n is odd.", {E: 1}),
+        ("Wait, let me check again.", {R: 1, V: 1}),
+        ("Wait, hmm, I made a mistake. Wait.", {R: 2}),  # one for each sentence
+        ("Case 1: x > 0.\n\n- **Case 2:** x < 0.", {E: 2}),
+        ("“Wait, let me check,” said Ann. `wait()` returns 'let me verify'.", {}),
+        ("```python\n# Wait, let me check\n```", {}),
+        ("WAIT! Let\u2019s verify: İ = 7.", {R: 1, V: 1}),
+        ("", {}),
+    ],
+)
+def test_counts(text, label):
     found = {name: counts[0] for name, counts in count_thoughts([text]).items() if counts[0]}
-    assert found == label, [(name, text[a:b]) for name, a, b in find_thoughts(text)]
+    assert found == label, find_thoughts(text)
 
 
-def test_every_kind_is_labelled_with_and_without():
-    for thought in THOUGHTS:
-        assert sum(thought.name in label for _, label in LABELLED) >= 4
-    assert len(LABELLED) >= 40
-    assert sum(not label for _, label in LABELLED) >= 15
+def test_where_thoughts_are():
+    text = "<think>So, wait. “Hmm”, but let's double-check: 7.</think>\nFirst, we add."
+    assert [(name, text[a:b]) for name, a, b in find_thoughts(text)] == [
+        (R, "wait"),
+        (V, "let's double-check"),
+        (S, "First, we"),
+    ]
+
+
+def places_of(text, opening):
+    """The sentences of a text in which an opening is, found with one regular expression after the other."""
+    speaker = SPEAKER.replace("(let", "(?:let", 1)
+    after = {
+        "sentence": rf"[{MARKS['sentence']}]{LEADING}",
+        "clause": rf"[{MARKS['clause']}]{LEADING}",
+        "anywhere": " ",
+    }
+    after["speaker"] = rf"(?:{'|'.join(after.values())})(?:{speaker})"
+    marked = mark(own_words(text))
+    sentences = set()
+    for phrase in opening.phrases.split(SEPARATOR):
+        plain = rf"(?:{phrase})(?:{opening.then})(?<!\w\B)"
+        spaced = re.sub(r"\[[^\]]*\]| ", lambda m: r"\s+" if m[0] == " " else m[0], plain)
+        before = "|".join(after[place] for place in PLACES[opening.place])
+        sentences |= {
+            marked.count(SENTENCE, 0, m.start(1)) for m in re.finditer(rf"(?=(?:{before})({spaced}))", marked)
+        }
+    return sentences
+
+
+def scrambled(count):
+    """Texts of words and punctuation from the labelled texts, in any order."""
+    draw = random.Random(0)
+    words = sorted({word for text in TEXTS for word in re.findall(r"\w+(?:'\w+)?", text)})
+    common = re.findall(
+        r"\S+", "let me us I we wait hmm but so now check that is not right case step another way try x = 2"
+    )
+    between = [" "] * 9 + [", ", ". ", "\n", ": ", "; ", " - ", "? ", "... ", " (", "\n- **", '" ', "' ", "  "]
+    for _ in range(count):
+        yield "".join(draw.choice(draw.choice((words, common))) + draw.choice(between) for _ in range(60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", range(len(THOUGHTS)))
+def test_openings_are_found_as_in_the_plain_way(kind):
+    texts = TEXTS + list(scrambled(300))
+    counts = count_thoughts(texts)[THOUGHTS[kind].name]
+    for text, count in zip(texts, counts, strict=True):
+        places = set().union(*(places_of(text, opening) for opening in THOUGHTS[kind].openings))
+        assert count == len(places), text
+
+
+@pytest.mark.parametrize(
+    "pattern", ["wait", r"^so\b|^maybe", r"\w+ing", "let|let me", r"[a-z]\b", "re.?check", r"\?", "we?"]
+)
+def test_patterns_are_found_as_in_the_plain_way(pattern):
+    texts = [*TEXTS, *scrambled(30), "await wait", "waitwait awaitwait wait", "éwait wait_ _wait"]
+    plain = re.compile(rf"(?!\B\w)(?:{pattern})(?<!\w\B)", re.IGNORECASE | re.MULTILINE)
+    expected = [sum(1 for _ in plain.finditer(own_words(text))) for text in texts]
+    assert count_thoughts(texts, (Thought("mine", (pattern,)),))["mine"].tolist() == expected
+    assert sum(expected)
+
+
+def test_positions_are_kept():
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    for text in (everything, *TEXTS):
+        assert len(own_words(text)) == len(text)
+        assert len(mark(own_words(text))) == len(text) + 1
 
 
 MINE = (Thought("doubt", (r"perhaps", r"^maybe")), Thought("carry", (r"carry \d",)))
@@ -122,6 +149,18 @@ def test_own_kinds():
     assert find_thoughts("Maybe carry 1, perhaps", MINE) == [("doubt", 0, 5), ("carry", 6, 13), ("doubt", 15, 22)]
 
 
+def test_own_openings():
+    texts = ["Possibly 7, or 8, possibly. So, possibly not.", "It is possibly 7", "We should now guess 7; let me guess"]
+    thoughts = (
+        Thought("doubt", openings=(Opening("clause", "possibly / who knows"),)),
+        Thought("guess", ("7",), (Opening("speaker", "guess"),)),
+    )
+    assert {name: counts.tolist() for name, counts in count_thoughts(texts, thoughts).items()} == {
+        "doubt": [2, 0, 0],
+        "guess": [1, 1, 2],
+    }
+
+
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
@@ -135,9 +174,30 @@ def test_refuses_patterns_that_cannot_count(patterns, message):
         count_thoughts(["x"], (Thought("mine", patterns),))
 
 
+def test_refuses_openings_that_cannot_count():
+    with pytest.raises(ValueError, match="not regular expressions"):
+        count_thoughts([""], (Thought("mine", openings=(Opening("clause", "wait("),)),))
+    with pytest.raises(ValueError, match="skipped before a thought"):
+        Opening("clause", "perhaps / wait")
+    with pytest.raises(ValueError, match="none of the places sentence, clause"):
+        Opening("middle", "wait")
+    for phrases in ("", "Wait", "hm+", "wait / \\d"):
+        with pytest.raises(ValueError, match="do not begin with a word"):
+            Opening("clause", phrases)
+
+
 def test_refuses_a_kind_without_patterns():
     with pytest.raises(ValueError, match="at least one pattern"):
-        Thought("mine", ())
+        Thought("mine")
+
+
+def test_agreement_with_labels():
+    found = agreement(["perhaps", "perhaps perhaps", "carry 1"], [{"doubt": 2}, {"doubt": 1}, {}], MINE)
+    assert found == {"doubt": Agreement(found=3, labelled=3, agreed=2), "carry": Agreement(1, 0, 0)}
+    assert (found["doubt"].precision, found["carry"].precision) == (2 / 3, 0)
+    assert str(found["carry"].recall) == "nan"
+    with pytest.raises(ValueError, match="1 texts, but 0 labels"):
+        agreement(["x"], [])
 
 
 def test_by_step():
@@ -161,6 +221,18 @@ def test_before_and_after():
 
 def test_counting_takes_time_in_proportion_to_the_text():
     """No pattern backtracks without end on what models repeat when they break."""
-    for piece in ("wait ", "# \n", "\n\n", "((((", "1. ", "check the check the ", "' \" ", "try a b c d e "):
+    for piece in (
+        "wait ",
+        "# \n",
+        "\n\n",
+        "((((",
+        "1. ",
+        "check the check the ",
+        "' \" ",
+        "try a b c d e ",
+        "we ",
+        "so, ",
+        "<a>",
+    ):
         counts = count_thoughts([piece * 3000])
         assert set(counts) == {thought.name for thought in THOUGHTS}

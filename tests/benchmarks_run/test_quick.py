@@ -11,7 +11,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 COMMANDS = ("logprobs", "dual_gradients", "roofline", "roofline_decode", "scaling", "sampler", "train_step")
-COMMANDS += ("dsrl_step", "startup", "hostile_answers")
+COMMANDS += ("dsrl_step", "startup", "hostile_answers", "thoughts")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_runs(module, name, arguments, ratios, monkeypatch, capsys):
 def test_hostile_answers_all_get_a_verdict(module, monkeypatch, capsys):
     arguments = ["--quick", "--verifier", "BoxedAnswer()", "--workers", "1", "--timeout", "60"]
     monkeypatch.setattr(sys, "argv", ["hostile_answers", *arguments])
-    assert module("hostile_answers").main() == 0
+    assert module("hostile_answers", "thoughts").main() == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["right"] + found["wrong"] == 200
     assert found["right"] > 5

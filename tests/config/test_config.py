@@ -298,7 +298,7 @@ def test_an_override_sets_one_field(override, get, value):
         ("sampling.stop_tokens=(1, 2.5)", r"got tuple \(1, 2\.5\)"),
         ("sampling=GSM8KAnswer()", r"expected SamplingSpec, got GSM8KAnswer"),
         ("data.verifier=TokenMean", r"expected SingleVerifier \| BatchVerifier, got type"),
-        ("data.train=BoxedAnswer()", r"expected ProblemSource, got BoxedAnswer"),
+        ("data.train=BoxedAnswer()", r"expected ProblemSource \| ProblemStream, got BoxedAnswer"),
         ("phases.0=TokenMean()", r"expected Phase, got TokenMean"),
         ("phases=(TokenMean(),)", r"expected tuple\[.*Phase, \.\.\.\], got tuple"),
         ("phases.0.aggregation=SequenceSum()", r"'SequenceSum' is none of the names.*SequenceSumTokenSumNorm"),

@@ -278,6 +278,7 @@ def test_an_objective_never_sees_what_stands_outside_the_mask():
 CONFIG = DecoderConfig("qwen3", 16, 16, 32, 2, 4, 2, 8, qk_norm=True, tied=False)
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_agree():
     """Parameters over fsdp, rows over data and fsdp, two microbatches. A small eps would blow rounding up."""
     tx = pj.adamw(0.1, eps=1e-3)

@@ -99,6 +99,8 @@ def test_means_of_scripted_responses():
     assert metrics["eval/avg@2"] == 0.5
     assert metrics["eval/pass@2"] == 1
     assert metrics["eval/truncated"] == 1 / 8
+    assert metrics["eval/maj@2"] == 1, "only right responses have an answer, and so a vote"
+    assert metrics["eval/format_failures"] == 3 / 7
     assert metrics["eval/reflections"] == pytest.approx((0 + 2 + 1 + 2 + 0 + 0 + 1 + 2) / 8)
     named = {name for name in metrics if name.startswith("eval/") and not name.endswith("_stderr")}
     assert named == set(tiny_run.config().evaluation.metrics)
@@ -171,7 +173,7 @@ def test_majority_votes_and_formats_of_what_the_verifier_extracts(fields):
 
     def judge(problem, response):
         answer = response.rpartition("#")[2]
-        return right_or_wrong(answer == problem.answer, answer or None, bool(answer))
+        return right_or_wrong(answer == problem.answer, answer, bool(answer))
 
     setup = set_up(
         dataclasses.replace(tiny_run.config(), alignment=AlignmentSpec(), **problems(5, samples=6), **fields)
@@ -254,6 +256,9 @@ def test_only_the_first_problems_up_to_the_limit():
     assert metrics["eval/truncated"] == pytest.approx(1 / 6)
 
 
+OF_A_SOURCE = (("avg@2", 0.5), ("pass@2", 1), ("maj@2", 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class OfThreeSources:
     """Problems of the tiny run's source, of which every third is of another."""
@@ -272,7 +277,7 @@ def test_the_accuracy_of_each_source_and_the_limit_of_each(limit, asked):
     metrics, engine = evaluated(**how)
     assert engine.ids == [asked]
     found = {name: value for name, value in metrics.items() if name.count("/") == 2 and "thoughts" not in name}
-    expected = {f"eval/{source}/{what}": value for source in "abc" for what, value in (("avg@2", 0.5), ("pass@2", 1))}
+    expected = {f"eval/{source}/{what}": value for source in "abc" for what, value in OF_A_SOURCE}
     assert found == expected | ({f"eval/{source}/avg@2_stderr": 0 for source in "ab"} if limit is None else {})
 
 

@@ -50,7 +50,8 @@ def test_a_worked_solution_under_the_box_rule_is_refused():
     says = (
         r"data\.train: no problem's own answer is accepted: BoxedAnswer\(\) calls all of the 20 problems' own answers "
         r"wrong, .*#### 72', since the answers themselves have the form '#### 72': wrong, with reward 0\. .*"
-        r"GSM8KAnswer\(\).*set data\.probe=False"
+        r"GSM8KAnswer\(\); or shorten the answers, to '72', and let the prompts ask for '\\\\boxed\{72\}', .*"
+        r"set data\.probe=False"
     )
     with pytest.raises(ValueError, match=says) as found:
         probed(BoxedAnswer(), *worked(20))
@@ -80,7 +81,9 @@ def test_each_format_that_prompts_ask_for(number):
 
 
 def test_the_remedy_names_a_format_that_the_verifier_accepts():
-    with pytest.raises(ValueError, match=r"let the prompts ask for '\\\\boxed\{72\}', which the verifier accepts; or"):
+    with pytest.raises(
+        ValueError, match=r"or let the prompts ask for '\\\\boxed\{72\}', which the verifier accepts; or"
+    ):
         probed(BoxedAnswer(), Problem('Question? End with "####".', "72"))
 
 

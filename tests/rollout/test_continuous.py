@@ -96,7 +96,7 @@ def test_the_sampler_continues_in_a_longer_ring():
 @pytest.mark.parametrize(
     ("spec", "slots", "numbers"),
     [
-        (MeshSpec(data=2, fsdp=4), 8, {"rings": (12, 29), "shrink": (8,)}),
+        pytest.param(MeshSpec(data=2, fsdp=4), 8, {"rings": (12, 29), "shrink": (8,)}, marks=pytest.mark.slow),
         pytest.param(MeshSpec(2, 2, 2), None, {"rings": (12, 29), "shrink": (8,)}, marks=pytest.mark.slow),
         (MeshSpec(data=2, fsdp=2, tensor=2), None, {"tail": 24}),
         pytest.param(MeshSpec(2, 4), 16, {"tail": 16}, marks=pytest.mark.slow),
@@ -180,10 +180,11 @@ def test_a_smaller_cache_is_close(dtype, tolerance):
     "numbers",
     [
         {"slots": 8, "rings": (4, 29), "shrink": (4,)},
-        pytest.param({"tail": 16}, marks=pytest.mark.slow),
-        pytest.param({"slots": 8, "tail": 4}, marks=pytest.mark.slow),
+        {"tail": 16},
+        {"slots": 8, "tail": 4},
     ],
 )
+@pytest.mark.slow
 def test_decoding_layers_in_a_loop_gives_the_same_tokens(numbers):
     """Refilled, in longer rings, in fewer slots, with a tail. An int8 cache makes rounding errors larger."""
     settings = pj.SamplerConfig(R, stop_tokens=(3, 11), cache_dtype="int8")
@@ -192,9 +193,8 @@ def test_decoding_layers_in_a_loop_gives_the_same_tokens(numbers):
     assert_same_rollouts(batching.sample(PARAMS, prompts(), KEY).rollouts, expected, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "settings", [pytest.param({}, marks=pytest.mark.slow), {"temperature": 0.0}, {"top_k": 5, "top_p": 0.9}]
-)
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_k": 5, "top_p": 0.9}])
+@pytest.mark.slow
 def test_the_default_tail_of_short_responses(settings):
     """The tail of 64 rows is the last 8. They get the tokens of the sampler, however tokens are drawn."""
     settings = pj.SamplerConfig(R, stop_tokens=(3, 11), **settings)

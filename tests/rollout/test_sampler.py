@@ -183,6 +183,7 @@ def test_logprobs_of_a_decoder_are_its_score(decoder):
     np.testing.assert_allclose(found.logprobs, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sampling_on_eight_devices_is_sampling_on_one(decoder):
     model, params = decoder
     mesh = make_mesh(MeshSpec(data=2, fsdp=4))

@@ -42,6 +42,7 @@ def test_any_model_gives_the_samplers_rollouts_and_every_row_once():
     assert sampled.idle == ()
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_tokens_of_one():
     params = toy.random_params(Decoder(CONFIG), scale=0.4)
     one, _ = sample(Decoder(CONFIG), params)

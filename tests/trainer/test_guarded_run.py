@@ -56,6 +56,7 @@ def undisturbed(tmp_path_factory):
         return workdir, run(BACK, workdir, console=console), console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_back_says_so(undisturbed):
     workdir, rows, output = undisturbed
     records = lines(workdir)

@@ -24,6 +24,7 @@ def measured(tmp_path_factory, finished):
         return out, measure.measure(config, out, init_from=f"{finished.workdir}@4", groups=3, gradients=True)
 
 
+@pytest.mark.slow
 def test_files_and_numbers(measured):
     out, report = measured
     written = {path.name for path in out.iterdir()}

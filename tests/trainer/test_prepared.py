@@ -20,6 +20,7 @@ PHASES = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_with_all_of_them_resumes_bit_for_bit(tmp_path, setup):
     config = tiny_run.config()
     sampling = dataclasses.replace(config.sampling, max_new_tokens=24)

@@ -83,7 +83,10 @@ def test_several_updates_are_the_same(variant):
     toy.assert_close(other, params, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    ["two microbatches", *(pytest.param(name, marks=pytest.mark.slow) for name in ("half the slots", "eight devices"))],
+)
 def test_the_first_step_is_the_same(variant):
     expected, params = plain(GRPO)
     metrics, other = VARIANTS[variant](GRPO)
@@ -101,6 +104,7 @@ def test_the_first_step_is_the_same(variant):
         assert np.mean(np.abs(a - b) > 0.1 * rate) < 0.01
 
 
+@pytest.mark.slow
 def test_a_smaller_cache_samples_from_a_policy_near_the_one_that_is_scored():
     sampling = dataclasses.replace(tiny_run.config().sampling, cache_dtype="int8")
     config = tiny(GRPO, sampling=sampling)

@@ -44,6 +44,7 @@ def begin(tmp_path, monkeypatch):
     return begin
 
 
+@pytest.mark.slow
 def test_where_a_run_began_is_kept(begin, finished, tmp_path):
     other = str(finished.workdir)
     assert f"started from {other}@4" in begin(init_from=other)

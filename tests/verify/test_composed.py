@@ -258,3 +258,32 @@ def test_a_saved_config_names_them(tmp_path):
     assert isinstance(loaded, TrainConfig)
     assert loaded.data.verifier == verifier
     np.testing.assert_array_equal(rewards(loaded.data.verifier, [r"</think>\boxed{7}"]), [1])
+
+
+class TestAcceptableAnswers:
+    """A problem with several acceptable answers."""
+
+    EITHER = Problem("a", "1/2", alternatives=("0.5", "50"))
+
+    @pytest.mark.parametrize(("box", "right"), [("1/2", True), ("0.5", True), ("50", True), ("5", False)])
+    def test_any_of_them_is_right(self, box, right):
+        found = judgements(BoxedAnswer(), [rf"\boxed{{{box}}}"], [self.EITHER])[0]
+        assert (found.verdict == "right") is right
+
+    def test_it_reaches_verifiers_that_others_ask(self):
+        asked = AfterThinking(BySource({"": BoxedAnswer()}))
+        assert [j.verdict for j in judgements(asked, [r"</think>\boxed{50}"], [self.EITHER])] == ["right"]
+
+    def test_an_unknown_verdict_on_one_is_no_wrong_one(self):
+        @dataclasses.dataclass(frozen=True)
+        class Unsure:
+            def __call__(self, problem, response):
+                return None if problem.answer == "0.5" else float(problem.answer == response)
+
+        verdicts = [j.verdict for j in judgements(Unsure(), ["50", "7"], [self.EITHER] * 2)]
+        assert verdicts == ["right", "unknown"]
+
+    def test_answers_that_the_verifier_cannot_read_are_left_out(self):
+        problem = Problem("a", "no number", alternatives=("7", "proof", "8"))
+        kept, dropped = usable(GSM8KAnswer(), [problem])
+        assert ([(p.answer, p.alternatives) for p in kept], dropped) == ([("7", ("8",))], ())

@@ -1,11 +1,11 @@
-"""GSM8K, multiple choice, exact match and the user's function."""
+"""GSM8K, whole numbers, answer lines, exact match and the user's function."""
 
 from __future__ import annotations
 
 import pytest
 
 from prerl_jax.data import Problem
-from prerl_jax.verify import ExactMatch, FunctionVerifier, GSM8KAnswer, MultipleChoice
+from prerl_jax.verify import AnswerLine, ExactMatch, FunctionVerifier, GSM8KAnswer, IntegerAnswer, MultipleChoice
 
 
 def score(verifier, gold, response):
@@ -38,6 +38,23 @@ def score(verifier, gold, response):
         ("5", "#### -5", 0),
         ("5", "#### --5", 0),
         ("5", "#### -+5", 0),
+        ("18", "#### 18/2", 0),
+        ("9", "#### 9 * 2 = 18", 0),
+        ("18", "#### 18, 19", 0),
+        ("18", "#### 18 dollars and 50 cents", 0),
+        ("18", "#### 18, so 18 eggs", 1),
+        ("18", "#### $18$", 1),
+        ("18", "#### \\(18\\)", 1),
+        ("18", "#### **18** eggs", 1),
+        ("18", "#### \\boxed{18} eggs", 1),
+        ("18", "#### x = 18", 0),
+        ("18", "#### \\text{18}", 1),
+        ("18", "#### 18%", 1),
+        ("18", "#### 1.8e1", 1),
+        ("0.5", "#### 1/2", 1),
+        ("18", "#### 18^2", 0),
+        ("18", "#### 2**3", 0),
+        ("3", "#### 3,4", 0),
         ("5", "#### \u0665", 0),
     ],
 )
@@ -45,56 +62,53 @@ def test_gsm8k(gold, response, expected):
     assert score(GSM8KAnswer(), gold, response) == expected
 
 
-def test_gsm8k_marker():
-    assert score(GSM8KAnswer(marker="Answer:"), "18", "#### 17 Answer: 18") == 1.0
+@pytest.mark.parametrize(
+    ("gold", "response", "expected"),
+    [
+        ("27", r"\boxed{27}", 1),
+        ("4", r"\boxed{4.}", 1),
+        ("4", r"$\boxed 4$", 1),
+        ("4", r"\boxed{4 \text{ cm}}", 1),
+        ("-3", "\\boxed{\u22123}", 1),
+        ("5", r"\boxed{5} and \boxed{5}", 1),
+        ("5", r"\boxed{5} or \boxed{6}", 0),
+        ("4", r"\boxed{4!}", 0),
+        ("4", r"\boxed{2+2}", 0),
+        ("4", r"\boxed{4\%}", 0),
+        ("4", r"\boxed{4_5}", 0),
+        ("4", r"\boxed{1,2}", 0),
+        ("4", r"\boxed{4", 0),
+        ("12", r"\boxed{1,2}", 0),
+    ],
+)
+def test_integer(gold, response, expected):
+    assert score(IntegerAnswer(), gold, response) == expected
 
 
 @pytest.mark.parametrize(
     ("gold", "response", "expected"),
     [
-        ("B", r"\boxed{B}", 1),
-        ("(B)", r"\boxed{(B)}", 1),
-        ("b", r"\boxed{b}", 1),
-        ("B", r"\boxed{\text{B}}", 1),
-        ("B", r"\boxed{\textbf{(B)}}", 1),
-        ("B", r"The answer is A. \boxed{B}", 1),
-        ("B", "The answer is B.", 1),
-        ("B", "The answer is (B) because A is wrong.", 1),
-        ("B", "**Answer: B**", 1),
-        ("B", "The correct option is **B**.", 1),
-        ("B", "the answer is: $B$", 1),
-        ("B", "The answer is option B", 1),
-        ("B", "The answer is A. No, the answer is B.", 1),
-        ("B", "B", 1),
-        ("B", " (B) ", 1),
-        ("B", "B.", 1),
-        ("B", "B. Paris", 1),
-        ("B", "(B) Paris", 1),
-        ("A", r"\boxed{A, B}", 0),
-        ("A", r"\boxed{B} \boxed{}", 0),
-        ("A", "The answer is A or B.", 0),
-        ("A", "The answer is (A) and (B).", 0),
-        ("A", "(A) or (B)", 0),
-        ("A", "A, B", 0),
-        ("A", "The answer is Apple.", 0),
-        ("A", "the answer is a number", 0),
-        ("A", "Although it is late", 0),
-        ("A", "A dog is an animal.", 0),
-        ("B", "The answer is not B.", 0),
-        ("A", "", 0),
-        ("B", "C", 0),
+        ("42", "**Answer**: 42", 1),
+        ("42", "**Answer: 42**", 1),
+        ("42", "ANSWER : \\(42\\)", 1),
+        ("42", "Answer: x = 42", 1),
+        ("42", r"Answer: \$42", 1),
+        ("42", "Answer: 42.", 1),
+        ("42", "Answer:\n\n", 0),
+        ("42", "myanswer: 42", 0),
+        ("42", "Answer 42", 0),
+        ("1/2", "Answer: 0.5", 1),
+        ("x+1", "Answer: $x + 1$", 1),
+        ("x+1", "Answer: 1+x", 0),
+        ("23", "Answer: 2*3", 0),
     ],
 )
-def test_multiple_choice(gold, response, expected):
-    assert score(MultipleChoice(), gold, response) == expected
+def test_answer_line(gold, response, expected):
+    assert score(AnswerLine(), gold, response) == expected
 
 
-def test_multiple_choice_letters():
-    assert score(MultipleChoice("ABCDEFGHIJ"), "J", "The answer is J.") == 1.0
-    assert score(MultipleChoice("AB"), "B", "The answer is C.") == 0.0
-    for letters in ("", "A", "AA", "ab", "A]"):
-        with pytest.raises(ValueError, match="distinct capital letters"):
-            MultipleChoice(letters)
+def test_gsm8k_marker():
+    assert score(GSM8KAnswer(marker="Answer:"), "18", "#### 17 Answer: 18") == 1.0
 
 
 @pytest.mark.parametrize(
