@@ -71,5 +71,5 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["prerl_jax", "prerl_jax.*"]),
     cmdclass={"build_py": BuildWithConfigs},
-    package_data={"prerl_jax": ["py.typed", "lab_base/*"]},
+    package_data={"prerl_jax": ["py.typed", "lab_base/*", "samples/*"]},
 )
