@@ -141,7 +141,8 @@ class WordProblems:
 class FiveWayWordProblems:
     """The problems of `WordProblems` with five options, one of which is right. The answer is a letter.
 
-    A wrong option is what a slip gives (a step left out, or its sign mistaken) or a number near the right one.
+    A wrong option is what a slip gives (a step left out, or its sign mistaken) or a number near the right one. As many
+    are smaller as are larger, on average.
 
     Attributes:
         count: how many problems, at least 1.
@@ -245,13 +246,23 @@ def _plan(steps: int, rng: random.Random) -> tuple[str, ...]:
 
 
 def _wrong(story: _Story, rng: random.Random) -> list[int]:
-    """Four distinct wrong answers: what slips give first, then numbers near the right one."""
+    """Four distinct wrong answers: what slips give, then numbers near the right one.
+
+    How many of them are smaller than the right one is drawn first. So the size of an option does not tell which is
+    right.
+    """
     before, number, right = story.values[-2], story.numbers[-1], story.values[-1]
     slips = {*story.values[:-1], number, before + number, before - number, before * number, before // number}
-    slips = {value for value in slips if value > 0} - {right}
-    near = {value for value in (*range(right - 5, right + 6), right + 10, right - 10) if value > 0} - slips - {right}
-    some = rng.sample(sorted(slips), min(len(slips), rng.randint(1, 3)))
-    return [*some, *rng.sample(sorted(near), OPTIONS - 1 - len(some))]
+    smaller = min(rng.randrange(OPTIONS), right - 1)
+    sides = ((range(1, right), range(max(1, right - 10), right), smaller),
+             (range(right + 1, 10 * right), range(right + 1, right + 10), OPTIONS - 1 - smaller))  # fmt: skip
+    return [wrong for allowed, near, count in sides for wrong in _some(slips.intersection(allowed), near, count, rng)]
+
+
+def _some(first: set[int], then: range, count: int, rng: random.Random) -> list[int]:
+    """`count` distinct numbers in random order, those of `first` before the others."""
+    others = sorted(set(then) - first)
+    return [*rng.sample(sorted(first), len(first)), *rng.sample(others, len(others))][:count]
 
 
 def _problem(source: str, story: _Story, prompt: Prompt, answer: str, how: Instructions) -> Problem:

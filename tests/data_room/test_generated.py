@@ -144,7 +144,7 @@ def test_word_problems_have_right_answers_and_solutions():
 
 
 def test_five_ways_have_five_distinct_positive_options_of_which_one_is_right():
-    problems = FiveWayWordProblems(600, instructions=BARE).load()[0]
+    problems, ranks = FiveWayWordProblems(600, instructions=BARE).load()[0], []
     for problem in problems:
         story, *options = problem.prompt.split("\n")
         values = {option[1]: int(option[4:]) for option in options}
@@ -152,7 +152,9 @@ def test_five_ways_have_five_distinct_positive_options_of_which_one_is_right():
         assert len(set(values.values())) == 5
         assert min(values.values()) > 0
         assert [letter for letter, value in values.items() if value == result_of(story)] == [problem.answer]
+        ranks.append(sorted(values.values()).index(result_of(story)))
     letters = [problem.answer for problem in problems]
+    assert all(80 < ranks.count(rank) < 160 for rank in range(5))  # the size of an option does not tell
     assert all(80 < letters.count(letter) < 160 for letter in "ABCDE")
 
 
