@@ -63,8 +63,7 @@ def _pattern(words: tuple[str, ...], whole_words: bool) -> re.Pattern[str]:
     for number, word in enumerate(dict.fromkeys(_plain(word).strip() for word in words)):
         alternatives.append(r"\s+".join(map(re.escape, word.split())))
         if len(word) > 2 and word.isalpha():
-            first, *rest = word
             separator = f"(?P<s{number}>[^\\w\\n]|_)"
-            alternatives.append(first + separator + f"(?P=s{number})".join(rest))
+            alternatives.append(word[0] + separator + f"(?P=s{number})".join(word[1:]))
     before, after = (r"(?<!\w)", r"(?!\w)") if whole_words else ("", "")
     return re.compile(f"{before}(?:{'|'.join(alternatives)}){after}")
