@@ -35,6 +35,8 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10.2"],
     # For MathAnswer; the other verifiers need nothing.
     "math": ["math-verify>=0.9.0"],
+    # For ReasoningGym.
+    "reasoning-gym": ["reasoning-gym>=0.1.25"],
 }
 
 
@@ -69,5 +71,5 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["prerl_jax", "prerl_jax.*"]),
     cmdclass={"build_py": BuildWithConfigs},
-    package_data={"prerl_jax": ["py.typed", "lab_base/*"]},
+    package_data={"prerl_jax": ["py.typed", "lab_base/*", "samples/*"]},
 )

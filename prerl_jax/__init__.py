@@ -114,13 +114,16 @@ from prerl_jax.data.hub import HubProblems
 from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES, Instructions
 from prerl_jax.data.lab import Additions
+from prerl_jax.data.logical_deduction import DEDUCTION_SHOTS, LogicalDeduction
 from prerl_jax.data.mixture import Mixture
 from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.prefix import resolve_prefix
 from prerl_jax.data.problems import Message, Problem, ProblemSource
 from prerl_jax.data.prompts import ChatTemplate, PlainText
+from prerl_jax.data.reasoning_gym import ReasoningGym
 from prerl_jax.data.sources import FileProblems, JsonlProblems, ParquetProblems
 from prerl_jax.data.streams import IteratorProblems, ProblemStream, StreamProblems
+from prerl_jax.data.word_problems import FIVE_WAY_SHOTS, WORD_PROBLEM_SHOTS, FiveWayWordProblems, WordProblems
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, save_hf
 from prerl_jax.models.layers import DecoderConfig
@@ -133,6 +136,7 @@ from prerl_jax.rollout.static import StaticBatching
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.verify.after_thinking import AfterThinking
 from prerl_jax.verify.answer_line import AnswerLine
+from prerl_jax.verify.avoids import Avoids
 from prerl_jax.verify.batch import BatchVerifier, Verifier, VerifierTraits
 from prerl_jax.verify.boxed import BoxedAnswer
 from prerl_jax.verify.by_source import BySource
@@ -152,11 +156,14 @@ __all__ = [
     "BOXED",
     "CHOICE",
     "CISPO",
+    "DEDUCTION_SHOTS",
+    "FIVE_WAY_SHOTS",
     "GAE",
     "GSPO",
     "HASHES",
     "THOUGHTS",
     "WARMUP_GUARDS",
+    "WORD_PROBLEM_SHOTS",
     "Above",
     "Additions",
     "AdvantageEstimator",
@@ -167,6 +174,7 @@ __all__ = [
     "AnswerLine",
     "AnyGold",
     "Arm",
+    "Avoids",
     "Batch",
     "BatchFunctionVerifier",
     "BatchNormalized",
@@ -203,6 +211,7 @@ __all__ = [
     "FellToRatio",
     "Figure",
     "FileProblems",
+    "FiveWayWordProblems",
     "FunctionVerifier",
     "GSM8KAnswer",
     "GoldRule",
@@ -221,6 +230,7 @@ __all__ = [
     "LeaveOneOut",
     "LetterGold",
     "Linear",
+    "LogicalDeduction",
     "LogprobFloor",
     "LossAggregation",
     "MarkedGold",
@@ -253,6 +263,7 @@ __all__ = [
     "ProblemStream",
     "PromptDropout",
     "Prompts",
+    "ReasoningGym",
     "RegexAnswer",
     "Reinforce",
     "RewardShaping",
@@ -292,6 +303,7 @@ __all__ = [
     "Weighted",
     "WithEntropy",
     "WithKL",
+    "WordProblems",
     "adamw",
     "advance",
     "bucket",

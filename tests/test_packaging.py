@@ -30,8 +30,8 @@ def test_a_wheel_has_every_file(built):
     have = {str(p.relative_to(built)) for p in built.rglob("*") if p.is_file()}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "prerl_jax").rglob("*.py")}
     configs = {f"prerl_jax/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*.py")}
-    base = {str(p.relative_to(ROOT)) for p in (ROOT / "prerl_jax" / "lab_base").glob("*")}
-    assert have == sources | configs | base | {"prerl_jax/py.typed"}
+    data = {str(p.relative_to(ROOT)) for name in ("lab_base", "samples") for p in (ROOT / "prerl_jax" / name).glob("*")}
+    assert have == sources | configs | data | {"prerl_jax/py.typed"}
 
 
 def from_wheel(built, folder, *arguments):

@@ -2,6 +2,7 @@
 
 from prerl_jax.verify.after_thinking import AfterThinking
 from prerl_jax.verify.answer_line import AnswerLine
+from prerl_jax.verify.avoids import Avoids
 from prerl_jax.verify.batch import (
     BatchVerifier,
     ChecksProblems,
@@ -36,6 +37,7 @@ __all__ = [
     "UNKNOWN",
     "AfterThinking",
     "AnswerLine",
+    "Avoids",
     "BatchFunctionVerifier",
     "BatchVerifier",
     "BoxedAnswer",

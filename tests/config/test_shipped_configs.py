@@ -10,6 +10,8 @@ from prerl_jax import (
     BinaryAdvantage,
     ClippedPG,
     GroupRelative,
+    GSM8KAnswer,
+    MultipleChoice,
     OverlongPenalty,
     PostTrainSpace,
     PreTrainSpace,
@@ -23,13 +25,21 @@ from prerl_jax.config.io import config_names, load_config, render
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
+OFFLINE = ("lab", "ppo_lab", "safety_lab", "smollm2_135m", "smollm2_three_kinds")
 QWEN = [name for name in NAMES if "qwen3" in name and not name.startswith(("ppo", "w_reinforce", "dapo"))]
 
 
 def test_the_configs_that_there_must_be():
     assert config_names() == NAMES
     recipes = ("dsrl", "grpo", "nsr_prerl", "psr_prerl", "nsr_rl", "psr_rl")
-    assert {"lab", "smollm2_135m", "dsrl_qwen3_8b_math", *(f"{r}_qwen3_4b_math" for r in recipes)} <= set(NAMES)
+    assert {
+        *OFFLINE,
+        "gsm8k",
+        "mathqa",
+        "logical_deduction",
+        "dsrl_qwen3_8b_math",
+        *(f"{r}_qwen3_4b_math" for r in recipes),
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,10 +133,27 @@ def test_dsrl_warms_up_for_twenty_steps():
         ]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "qwen3" not in name])
+@pytest.mark.parametrize("name", OFFLINE)
 def test_the_problems_of_the_offline_configs_exist_and_do_not_overlap(name):
     data = load_config(name).data
     train, evaluation = ({problem.prompt for problem in source.load()[0]} for source in (data.train, data.evaluation))
     assert train
     assert evaluation
     assert not train & evaluation
+
+
+def test_each_of_the_three_kinds_has_its_own_verifier_and_every_sample_file_is_verified():
+    data = load_config("smollm2_three_kinds").data
+    problems = (*data.train.load()[0], *data.evaluation.load()[0])
+    assert {problem.source for problem in problems} == {"word_problems", "five_way", "deduction"}
+    for problem in problems:
+        (verifier,) = data.verifier.delegates(problem)
+        assert isinstance(verifier, GSM8KAnswer if problem.source == "word_problems" else MultipleChoice)
+        assert verifier(problem, problem.answer_format.replace("{answer}", problem.answer)).verdict == "right"
+
+
+def test_the_sources_of_the_six_sets_are_those_that_the_verifier_names():
+    data = load_config("six_sets_qwen3_4b_math").data
+    assert {source for source, _ in data.evaluation_verifier.verifiers} == {"aime24", "qwen_aime_2025", "amc"}
+    readers = {getattr(source, "source", "") for source, _ in data.evaluation.parts}
+    assert readers == {"math500", "aime24", "", "amc", "minerva", "olympiadbench"}

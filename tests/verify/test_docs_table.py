@@ -30,5 +30,5 @@ def test_row(verifier, gold, response, verdict):
 
 def test_every_verifier_of_the_package_is_on_the_page():
     single = {"BoxedAnswer", "MathAnswer", "IntegerAnswer", "AnswerLine", "GSM8KAnswer", "MultipleChoice", "ExactMatch"}
-    named = single | {"RegexAnswer", "BySource", "CombinedReward", "AfterThinking"}
+    named = single | {"RegexAnswer", "BySource", "CombinedReward", "AfterThinking", "Avoids"}
     assert named <= {re.split(r"\W", verifier)[0] for verifier, *_ in ROWS}
