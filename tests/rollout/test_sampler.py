@@ -53,8 +53,8 @@ def test_shapes_dtypes_and_prompts(sampled):
         "logprobs": ((rows, R), np.float32),
     }
     found = {f.name: getattr(sampled, f.name) for f in dataclasses.fields(sampled)}
-    unknown = [found.pop(name) for name in ("truncated", "loss_mask", "known")]
-    assert unknown == [None] * 3, "the sampler leaves these to the caller"
+    unknown = [found.pop(name) for name in ("truncated", "loss_mask", "known", "right")]
+    assert unknown == [None] * 4, "the sampler leaves these to the caller"
     assert {name: (a.shape, a.dtype) for name, a in found.items()} == expected
     np.testing.assert_array_equal(sampled.prompt, np.repeat(given.prompt, G, axis=0))
     np.testing.assert_array_equal(sampled.prompt_mask, np.repeat(given.prompt_mask, G, axis=0))
