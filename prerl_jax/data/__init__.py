@@ -11,7 +11,6 @@ from prerl_jax.data.golds import (
     BoxedGold,
     LetterGold,
     MarkedGold,
-    MeasuredGold,
     NumberGold,
     PlainGold,
 )
@@ -52,7 +51,6 @@ __all__ = [
     "LengthReport",
     "LetterGold",
     "MarkedGold",
-    "MeasuredGold",
     "Message",
     "Mixture",
     "NumberGold",

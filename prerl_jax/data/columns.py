@@ -138,7 +138,7 @@ class Columns:
             metadata=self._metadata(row) | ({"options": options} if options else {}),
             answer_format=instructions.answer_format,
             alternatives=gold.accepted[1:],
-            unit=unit_text(_one_text(self._value(row, self.unit), self.unit)) or gold.unit,
+            unit=unit_text(_one_text(self._value(row, self.unit), self.unit)),
             tolerance=_smallest(self._value(row, self.tolerance), self.tolerance),
             difficulty=parse_number(self._value(row, self.difficulty), self.difficulty),
         )

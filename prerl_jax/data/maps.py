@@ -73,11 +73,11 @@ OPENR1_MATH = Columns(
 )  # fmt: skip
 DEEPMATH = Columns("question", "final_answer", difficulty="difficulty", metadata=("topic",), optional=("topic",))
 DEEPMATH_TRL = Columns("prompt", "solution")
-RLVR = Columns("messages", "ground_truth", AnyGold(), source="dataset")
+RLVR = Columns("messages", "ground_truth", AnyGold(in_text=False), source="dataset")
 INTELLECT2 = Columns(
     "prompt",
     "verification_info.ground_truth",
-    AnyGold(),
+    AnyGold(in_text=False),
     keep=(("task_type", ("verifiable_math",)),),
     optional=("task_type",),
 )

@@ -154,6 +154,21 @@ def test_the_rows_before_the_cut_of_an_array_can_be_kept(tmp_path):
     assert re.match(r"row 3 \(line 1\): .*cut here", notes[0])
 
 
+@pytest.mark.parametrize("text", ['[{"q": "x", "a": 1}, {"q": oops}, {"q": "y", "a": 2}]', 'q,a\nx,1\n"z"y,1\ny,2\n'])
+def test_what_follows_damage_is_said_to_be_unread(tmp_path, text):
+    rows = [{"q": "x", "a": [number]} for number in range(12)]  # bad rows of another kind do not hide it
+    text = text.replace("[{", "[" + "".join(json.dumps(row) + "," for row in rows) + "{")
+    (tmp_path / "file").write_text(text)
+    kept, notes = answers(tmp_path / "file", skip_bad_rows=True)
+    assert kept == ["1"]
+    assert notes[-1].endswith("the rest of it was not read")
+
+
+def test_a_csv_field_may_be_as_long_as_a_prompt(tmp_path):
+    (tmp_path / "file").write_text(f"q,a\n{'x' * 200_000},1\n")
+    assert answers(tmp_path / "file")[0] == ["1"]
+
+
 def write_timestamps(path):
     """Parquet with a timestamp in the year 292277 in row 1, which Python cannot hold."""
     stamps = pa.array([0, 2**62, 0], pa.timestamp("us"))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prerl_jax.data import JsonlProblems, Message, ParquetProblems
-from prerl_jax.data.problems import parse_answer
+from prerl_jax.data.problems import parse_answer, parse_prompt
 from prerl_jax.verify import BoxedAnswer
 
 DATA = Path(__file__).parents[1] / "data"
@@ -239,3 +239,23 @@ def test_several_files_follow_one_another(tmp_path):
 def test_no_such_file(tmp_path, source):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.x"):
         source(str(tmp_path / "nowhere.x")).load()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{'from': 'human', 'value': 'x'}]",
+        '[{"type": "text", "role": "user", "text": "x"}]',
+        '[{"name": null, "role": "user"}]',
+        '["hi there"]',
+        "{'question': 'hi'}",
+    ],
+)
+def test_a_list_or_an_object_in_a_text_is_no_prompt(text):
+    with pytest.raises(ValueError, match="a message must be"):
+        parse_prompt(text)
+
+
+def test_a_message_in_a_text():
+    assert parse_prompt("{'role': 'user', 'content': 'hi'}") == (Message("user", "hi"),)
+    assert [parse_prompt(text) for text in ("[1, 2]", "{x} is a set", "[a]")] == ["[1, 2]", "{x} is a set", "[a]"]
