@@ -132,4 +132,4 @@ class Collector:
         self.problems.append(problem)
 
 
-_SKIP = "Correct the row, or leave it out with FileProblems(..., skip_bad_rows=True)"
+_SKIP = "Correct the row, or read the file with FileProblems(..., skip_bad_rows=True), which leaves it out"

@@ -41,13 +41,15 @@ class GoldRule(Protocol):
 class PlainGold:
     r"""A text or a number, without white space at its ends. Dollars around a text are removed: "$5$" is 5.
 
+    NA, N/A, nan, NaN, None and null, as tables write a missing value, are no ground truth.
     A text that holds a list of texts, such as '["\\frac{1}{2}", "0.5"]', gives several right answers.
     """
 
     def __call__(self, value: Any) -> Gold:
         """The gold of a text or a number."""
         texts = elements(value) if isinstance(value, str) else [value]
-        return _gold(_undollared(parse_answer(text)) for text in texts)
+        found = [_undollared(parse_answer(text)) for text in texts]
+        return _gold(text for text in found if text.strip() not in _MISSING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ class NumberGold:
     def __call__(self, value: Any) -> Gold:
         """The gold of a number, or of a text with one."""
         text = _undollared(parse_answer(value)).strip()
-        if not text:
+        if not text or text in _MISSING:
             return Gold(())
         found = _NUMBER.fullmatch(text.removeprefix("\\").removeprefix("$").strip())
         if not found:
@@ -228,6 +230,7 @@ def _shortest(number: str) -> str:
 
 
 _NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,400})(?:\.[0-9]{0,400})?")
+_MISSING = ("NA", "N/A", "nan", "NaN", "None", "null")
 _MARK = re.compile(r"\\[,;!]|[,()\[\]{}]")
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _DOLLARS = re.compile(

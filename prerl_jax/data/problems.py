@@ -96,7 +96,8 @@ def parse_prompt(value: Any) -> Prompt:
 
     Args:
         value: a string; a list of {"role", "content"} with string values; or a string that holds such a list, as JSON
-            or as Python writes it. A text that holds another list or object of texts or objects is an error. The assistant's turns at the end of a list are left out: the model answers there.
+            or as Python writes it. A text that holds another list or object of texts or objects is an error. The
+            assistant's turns at the end of a list are left out: the model answers there.
 
     Returns:
         The prompt.
@@ -148,12 +149,13 @@ def _parse_message(turn: Any) -> Message:
     return Message(*fields)
 
 
-def parse_answer(value: Any) -> str:
+def parse_answer(value: Any, what: str = "the ground truth") -> str:
     """Reads a ground truth from a value of a data file.
 
     Args:
         value: a string, an integer, a finite float or Decimal, NaN or None. A whole float is written without a decimal
             point: tables hold integers as floats if one of them is missing, and a response says 5, not 5.0.
+        what: says in the error what the value is.
 
     Returns:
         The ground truth as text; "" for None and NaN. Sources drop and report such rows.
@@ -167,11 +169,12 @@ def parse_answer(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and math.isinf(value):
-        raise ValueError(f"the ground truth is {value}; expected text or a finite number")
+        raise ValueError(f"{what} is {value}; expected text or a finite number")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"the ground truth is a {type(value).__name__}; expected text or a number")
+        remedy = "; AnyGold() and AllGold() read lists" if isinstance(value, list) else ""
+        raise ValueError(f"{what} is a {type(value).__name__}; expected text or a number{remedy}")
     return str(value)
 
 

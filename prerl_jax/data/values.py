@@ -23,6 +23,10 @@ _NUMBER = re.compile(
 )
 
 
+NOTHING = ("", "?", "na", "n/a", "nan", "none", "null")
+"""Texts, in small letters, that tables write where there is no value."""
+
+
 def value_at(row: Any, name: str) -> Any:
     """The value that a name with dots points at, ABSENT if there is none; None inside None."""
     if isinstance(row, dict) and name in row:
@@ -43,7 +47,7 @@ def value_at(row: Any, name: str) -> Any:
 def elements(value: Any) -> list[Any]:
     """The elements of a list, also of a list of texts in a text, such as '["a", "b"]'; else the value alone.
 
-    A list of nothing in a text, such as '[]' and '[null]', is a list, too. '[1, 2]' is a text: an interval, or a vector.
+    A list of nothing in a text, such as '[]' and '[null]', is a list, too. '[1, 2]' is a text, such as an interval.
 
     Raises:
         ValueError: a text begins and ends as such a list, and cannot be read, or was written with single backslashes.
@@ -99,7 +103,8 @@ def parse_number(value: Any, name: str) -> float | None:
     """Reads a number from a value of a data file, such as a difficulty.
 
     Args:
-        value: a finite number, or a text with one: "5", "3/8", "Level 5"; nothing where it is None, NaN, "" or "?".
+        value: a finite number, or a text with one: "5", "3/8", "Level 5", "37.5%", which is 0.375; nothing
+            where it is None, NaN, or a text of `NOTHING`.
         name: says in the error what the number is.
 
     Returns:
@@ -110,10 +115,11 @@ def parse_number(value: Any, name: str) -> float | None:
     """
     if isinstance(value, str):
         text = re.sub(r"^[Ll]evel\s+", "", value.strip())
-        if text in ("", "?"):
+        if text.casefold() in NOTHING:
             return None
-        found = _NUMBER.fullmatch(text)
+        found = _NUMBER.fullmatch(text.removesuffix("%").rstrip())
         number = float(found[1]) / float(found[2] or 1) if found and float(found[2] or 1) else math.nan
+        number = number / 100 if text.endswith("%") else number
     elif value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     else:

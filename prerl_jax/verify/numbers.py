@@ -145,7 +145,7 @@ def same_number(one: Number, other: Number) -> bool:
 
 
 def within(one: Number, other: Number, tolerance: float) -> bool:
-    """Whether two numbers of the same base differ by no more than the tolerance, which is read as it is written: 0.1."""
+    """Whether two numbers of the same base differ by no more than the tolerance, which is read as written: 0.1."""
     if one.base != other.base or not math.isfinite(tolerance):
         return False
     left, right = (one.written, other.written) if one.percent == other.percent else (one.value, other.value)

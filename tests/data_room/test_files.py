@@ -89,7 +89,7 @@ def test_the_list_of_an_object_may_lie_deep(tmp_path):
         (b'{"q": "x", "a": ' + b"9" * 5000 + b"}", "line 1: "),
         (b'{"q": ["x"], "a": 1}', "line 1: a message must be"),
         (b'{"q": 5, "a": 1}', "line 1: the prompt is a int"),
-        (b'{"q": "x", "a": [1]}', "line 1: the ground truth is a list"),
+        (b'{"q": "x", "a": [1]}', "line 1: the ground truth is a list.*AnyGold"),
         (b'{"q": "x", "a": "\\ud800"}', "line 1: it is not UTF-8 text"),
         (b'{"q": "x", "a": 1}\n{"question": "y", "a": 1}', r"line 2: the keys \['q'\] are missing"),
         (b'{"q": "x", "a": 1}\n["x", 1]', "line 2: expected a JSON object, got a list"),
@@ -129,7 +129,10 @@ def test_a_large_file_of_one_value_asks_for_lines(tmp_path, monkeypatch):
 def test_bad_rows_are_skipped_and_listed(tmp_path, write):
     rows = [ROWS[0], {"q": " ", "a": "2"}, ROWS[2], {"q": "[{'role': 1}]", "a": "4"}, ROWS[4]]
     path = write(tmp_path / "file", rows)
-    with pytest.raises(ValueError, match=r"the prompt is empty. Correct the row, or .*skip_bad_rows=True"):
+    with pytest.raises(
+        ValueError,
+        match=r"the prompt is empty. Correct the row, or read the file with FileProblems.*skip_bad_rows=True",
+    ):
         answers(path)
     kept, notes = answers(path, skip_bad_rows=True)
     assert kept == ["1", "3", "5"]
