@@ -294,3 +294,12 @@ def test_a_sentinel_may_end_with_a_full_stop(tmp_path):
     (tmp_path / "file").write_text("\n".join(map(json.dumps, rows)))
     columns = Columns(drop=(("answer", ("proof",)),))
     assert len(FileProblems(str(tmp_path / "file"), columns).load()[0]) == 1
+
+
+def test_the_remedy_for_a_layout_reads_the_file(tmp_path):
+    (tmp_path / "file").write_text('{"data": [{"prompt": "x", "answer": "1"}]}')
+    with pytest.raises(ValueError, match='rows="data"'):
+        FileProblems(str(tmp_path / "file")).load()
+    (tmp_path / "file").write_text('{"prompt": "x", "reward_model": {"ground_truth": "1"}}')
+    with pytest.raises(ValueError, match=r"fits FileProblems\(path, maps.VERL\)"):
+        FileProblems(str(tmp_path / "file")).load()
