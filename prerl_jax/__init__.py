@@ -106,7 +106,6 @@ from prerl_jax.data.golds import (
     GoldRule,
     LetterGold,
     MarkedGold,
-    MeasuredGold,
     NumberGold,
     PlainGold,
 )
@@ -235,7 +234,6 @@ __all__ = [
     "LossAggregation",
     "MarkedGold",
     "MathAnswer",
-    "MeasuredGold",
     "MeshSpec",
     "Message",
     "Mixture",

@@ -11,7 +11,6 @@ from prerl_jax.data.golds import (
     BoxedGold,
     LetterGold,
     MarkedGold,
-    MeasuredGold,
     NumberGold,
     PlainGold,
 )
@@ -60,7 +59,6 @@ __all__ = [
     "LetterGold",
     "LogicalDeduction",
     "MarkedGold",
-    "MeasuredGold",
     "Message",
     "Mixture",
     "NumberGold",

@@ -217,7 +217,7 @@ class Collecting:
         except (ValueError, RecursionError) as error:
             if not self._source.skip_bad_rows:
                 remedy = "Correct the row, or leave it out with skip_bad_rows=True"
-                raise ValueError(f"{where}: {error}. {remedy}") from error
+                raise ValueError(f"{self._source.identity}, {where}: {error}. {remedy}") from error
             self._count("dropped: bad row", where, f"dropped: {error}")
             return
         try:

@@ -10,7 +10,7 @@ from prerl_jax.data.columns import Columns, ColumnsMissing, Dropped
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.maps import fitting
 from prerl_jax.data.problems import Problem, Prompt
-from prerl_jax.data.rows import Rows
+from prerl_jax.data.rows import RestUnread, Rows
 from prerl_jax.data.values import columns_of
 
 SHOWN = 10
@@ -95,7 +95,8 @@ class Collector:
                 if not reading.skip_bad_rows:
                     remedy = fitting(row) if isinstance(error, ColumnsMissing) else _SKIP
                     raise ValueError(f"{path}, {where}: {error}. {remedy}") from error
-                self._dropped.add("bad rows", f"{place}: {error}")
+                kind = "the rest of a file was not read" if isinstance(error, RestUnread) else "bad rows"
+                self._dropped.add(kind, f"{place}: {error}")
         if len(self.problems) == before:
             count, lines = self._dropped.counts.total() - dropped, self._dropped.lines
             first = f", the first: {lines[-min(count, len(lines))]}" if count and lines else ""
@@ -131,4 +132,4 @@ class Collector:
         self.problems.append(problem)
 
 
-_SKIP = "Correct the row, or leave it out with FileProblems(..., skip_bad_rows=True)"
+_SKIP = "Correct the row, or read the file with FileProblems(..., skip_bad_rows=True), which leaves it out"

@@ -58,7 +58,7 @@ class Columns:
         optional: columns of this map that a file, or a row, may lack.
 
     Raises:
-        ValueError: the prompt's or the answer's column has no name.
+        ValueError: the prompt's or the answer's column has no name, or a name is no text.
     """
 
     prompt: str = "prompt"
@@ -77,6 +77,21 @@ class Columns:
     optional: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        names = (
+            self.prompt,
+            self.answer,
+            self.context,
+            self.source,
+            self.difficulty,
+            self.unit,
+            self.tolerance,
+            self.id,
+        )
+        if not all(isinstance(name, str) for name in (*names, self.id)):
+            raise ValueError(f"Columns takes the name of one column for each use, got {names}")
+        for several in (self.metadata, self.optional):
+            if not isinstance(several, tuple) or not all(isinstance(name, str) for name in several):
+                raise ValueError(f"Columns takes metadata and optional as tuples of names, got {several!r}")
         if not self.prompt or not self.answer:
             raise ValueError("Columns needs the name of the prompt's and of the answer's column")
 
@@ -138,14 +153,14 @@ class Columns:
             metadata=self._metadata(row) | ({"options": options} if options else {}),
             answer_format=instructions.answer_format,
             alternatives=gold.accepted[1:],
-            unit=unit_text(_one_text(self._value(row, self.unit), self.unit)) or gold.unit,
+            unit=unit_text(_one_text(self._value(row, self.unit), self.unit)),
             tolerance=_smallest(self._value(row, self.tolerance), self.tolerance),
             difficulty=parse_number(self._value(row, self.difficulty), self.difficulty),
         )
 
     def identity(self, row: Any) -> str:
         """The row's id, "" if the map names no column for it."""
-        return parse_answer(self._value(row, self.id))
+        return parse_answer(self._value(row, self.id), f"the id `{self.id}`")
 
     def _value(self, row: Any, name: str) -> Any:
         value = value_at(row, name) if name else None
@@ -173,7 +188,7 @@ class Columns:
             for name, values in filters:
                 value = value_at(row, name)
                 text = _one_text(value, name, any_scalar=True).strip() if value is not ABSENT else ""
-                known = text.casefold() in [one.casefold() for one in values]
+                known = text.rstrip(" .").casefold() in [one.casefold() for one in values]
                 if value is not ABSENT and known != wanted:
                     return f"`{name}` is {text[:40]!r}"
         return ""

@@ -2,8 +2,8 @@
 
 Texts are compared as words: small letters, numbers and the signs of arithmetic. All else, white space, punctuation and
 the spacing of LaTeX, is left out. Runs of 13 words are those of GPT-3 (Brown et al., 2020, arXiv 2005.14165, appendix
-C). Instructions tell nothing: the words with which all prompts of a data set begin and end are taken off, and a run of
-words counts only if a single evaluation text has it.
+C). Instructions tell nothing: those of the package (`BOXED`, `HASHES`, `CHOICE`) and the words with which all prompts
+of a data set begin and end are taken off, and a run of words counts only if a single evaluation text has it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from prerl_jax.data.instructions import BOXED, CHOICE, HASHES
 from prerl_jax.data.problems import Problem, as_text
 
 WORDS = 13
 """Words in a row that two problems must share."""
 SAMPLED, FEWEST = 200, 10
-"""The instructions of a data set are found from so many of its first prompts; with fewer than FEWEST it has none."""
+"""The instructions of a data set are found from so many of its first prompts; with fewer than
+FEWEST only those of the package are known."""
 AFFIX = 4
 """Words of the shortest instruction."""
 CHUNK = 4096
@@ -75,7 +77,7 @@ class Wording:
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> Wording:
-        """The instructions of each source among the problems."""
+        """The instructions of each source among the problems, and those of the package."""
         texts: dict[str, set[str]] = {}
         for problem in problems:
             found = texts.setdefault(problem.source, set())
@@ -84,6 +86,9 @@ class Wording:
         groups = [[words(text) for text in found] for found in texts.values() if len(found) >= FEWEST]
         before = {_common(group) for group in groups}
         after = {_common([found[::-1] for found in group])[::-1] for group in groups}
+        for one in (BOXED, HASHES, CHOICE):
+            before.add(tuple(words(one.system + one.before)))
+            after.add(tuple(words(one.after)))
         return cls(*(frozenset(affix for affix in found if len(affix) >= AFFIX) for found in (before, after)))
 
     def __or__(self, other: Wording) -> Wording:

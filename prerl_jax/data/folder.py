@@ -106,7 +106,10 @@ class FolderReader:
 
     def _require_unchanged(self, read: int) -> None:
         if not self._path.is_file():
-            raise ValueError(f"{self._path} is gone, and it was not read to its end: restore it")
+            raise ValueError(
+                f"{self._path} is gone, and the run, or its checkpoint, is inside it: restore it. "
+                "A file may be removed only once a checkpoint lies in a later one"
+            )
         if self._path.stat().st_size < read:
             raise ValueError(
                 f"{self._path} has {self._path.stat().st_size:,} bytes, and {read:,} were read: a file of a stream may "

@@ -1,7 +1,7 @@
 r"""Golds: how the ground truth is read from a value of a data file.
 
 A rule is a config value that maps the value to a `Gold`. Data sets store ground truths as plain text, at the end of a
-worked solution, in its last \boxed, as a list, or with a unit. A rule that finds none says why: the row is then dropped
+worked solution, in its last \boxed, or as a list. A rule that finds none says why: the row is then dropped
 and counted. A value of the wrong type is a ValueError.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from prerl_jax.data.problems import parse_answer
-from prerl_jax.data.values import elements
+from prerl_jax.data.values import elements, list_elements
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,10 @@ class Gold:
     Attributes:
         accepted: the right answers, any of which is right; the first one becomes `Problem.answer`. Empty if there is
             none.
-        unit: the unit that stood beside the number; "" if none did.
         reason: why there is no answer.
     """
 
     accepted: tuple[str, ...]
-    unit: str = ""
     reason: str = "empty ground truth"
 
 
@@ -43,39 +41,46 @@ class GoldRule(Protocol):
 class PlainGold:
     r"""A text or a number, without white space at its ends. Dollars around a text are removed: "$5$" is 5.
 
+    NA, N/A, nan, NaN, None and null, as tables write a missing value, are no ground truth.
     A text that holds a list of texts, such as '["\\frac{1}{2}", "0.5"]', gives several right answers.
     """
 
     def __call__(self, value: Any) -> Gold:
         """The gold of a text or a number."""
         texts = elements(value) if isinstance(value, str) else [value]
-        return _gold(_undollared(parse_answer(text)) for text in texts)
+        found = [_undollared(parse_answer(text)) for text in texts]
+        return _gold(text for text in found if text.strip() not in _MISSING)
 
 
 @dataclasses.dataclass(frozen=True)
 class AnyGold:
-    """A list, any of whose elements is right; or a single value.
+    """A list, any of whose elements is right, also one in a text, such as "[13, 14]"; or a single value.
 
     Attributes:
         each: reads an element.
+        in_text: whether a text such as "[0, 1]" is a list, too. Where it may be an interval, say False: then only a
+            list of texts, such as '["0", "1"]', is one.
     """
 
     each: GoldRule = PlainGold()
+    in_text: bool = True
 
     def __call__(self, value: Any) -> Gold:
         """The gold of a list, a text or a number."""
-        read = [self.each(one) for one in elements(value)]
-        gold = _gold(text for one in read for text in one.accepted)
-        return dataclasses.replace(gold, unit=next((one.unit for one in read if one.unit), ""))
+        found = list_elements(value) if self.in_text else elements(value)
+        return _gold(text for one in found for text in self.each(one).accepted)
 
 
 @dataclasses.dataclass(frozen=True)
 class AllGold:
-    """A list, all of whose elements belong to the answer; or a text that lists them: "$69$,$84$" becomes "69, 84"."""
+    """A list, all of whose elements belong to the answer; or a text that lists them: "$69$,$84$" becomes "69, 84".
+
+    "1,234" is one number.
+    """
 
     def __call__(self, value: Any) -> Gold:
         """The gold of a list, a text or a number."""
-        found = [_without_dollars(part) for one in elements(value) for part in parts(parse_answer(one))]
+        found = [_without_dollars(part) for one in elements(value) for part in _listed(parse_answer(one))]
         return _gold([", ".join(part for part in found if part)])
 
 
@@ -89,29 +94,12 @@ class NumberGold:
     def __call__(self, value: Any) -> Gold:
         """The gold of a number, or of a text with one."""
         text = _undollared(parse_answer(value)).strip()
-        if not text:
+        if not text or text in _MISSING:
             return Gold(())
         found = _NUMBER.fullmatch(text.removeprefix("\\").removeprefix("$").strip())
         if not found:
             raise ValueError(f"the ground truth is not a number: {text[:80]!r}")
         return _gold([_shortest(found[0]), text])
-
-
-@dataclasses.dataclass(frozen=True)
-class MeasuredGold:
-    r"""A number with its unit: "25 \mathrm{~km/h}" and "60^\circ" become 25 and 60, with the units km/h and degrees.
-
-    The form in the file stays right, too. A text without a number and a unit is read as `PlainGold` reads it.
-    """
-
-    def __call__(self, value: Any) -> Gold:
-        """The gold of a text or a number."""
-        plain = PlainGold()(value)
-        found = _MEASURED.fullmatch(plain.accepted[0].strip()) if len(plain.accepted) == 1 else None
-        if not found:
-            return plain
-        number, unit = found[1].strip(), unit_text(found[2])
-        return dataclasses.replace(_gold([number, plain.accepted[0]]), unit=unit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +203,11 @@ def unit_text(unit: str) -> str:
     return re.sub(r"\\(?:text|mathrm|mbox|operatorname|rm)\b|\\[,;! ]|[~{}$\\]", "", text).strip()
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    """The parts of a text, one for a number such as "$1,234$"."""
+    return (text,) if _NUMBER.fullmatch(_undollared(text).strip()) else parts(text)
+
+
 def _gold(texts: Iterator[str] | list[str]) -> Gold:
     return Gold(tuple(dict.fromkeys(text.strip() for text in texts if text.replace("$", " ").strip())))
 
@@ -237,11 +230,7 @@ def _shortest(number: str) -> str:
 
 
 _NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,400})(?:\.[0-9]{0,400})?")
-_UNIT = r"(?:\\(?:text|mathrm|mbox|operatorname|rm)\s*\{[^{}]*\}|[A-Za-zµ]+)(?:\^\{?-?[0-9]\}?)?"
-_MEASURED = re.compile(
-    r"([-+]?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+|\\[dt]?frac\{[0-9]+\}\{[0-9]+\}))"
-    rf"(\s*\^?\{{?\\circ\}}?|\s*\^\{{\\circ\}}|\s*°|\s*\\?%|(?:\s|~|\\[,;! ]|(?=\\))+{_UNIT}(?:\s*/\s*{_UNIT})*)"
-)
+_MISSING = ("NA", "N/A", "nan", "NaN", "None", "null")
 _MARK = re.compile(r"\\[,;!]|[,()\[\]{}]")
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _DOLLARS = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 from prerl_jax.data import layouts
@@ -27,11 +28,17 @@ READERS: Mapping[str, Callable[[HubFiles], FileProblems]] = {
     "SynthLabsAI/Big-Math-RL-Verified": layouts.big_math,
     "TIGER-Lab/MMLU-Pro": layouts.mmlu_pro,
     "agentica-org/DeepScaleR-Preview-Dataset": layouts.deepscaler,
+    "allenai/RLVR-GSM": layouts.rlvr,
+    "allenai/RLVR-GSM-MATH-IF-Mixed-Constraints": layouts.rlvr,
+    "allenai/RLVR-MATH": layouts.rlvr,
+    "allenai/math_qa": layouts.mathqa,
     "cais/mmlu": layouts.mmlu,
     "deepmind/aqua_rat": layouts.aqua_rat,
     "lkevinzc/math-eval": layouts.math_eval,
+    "lukaemon/bbh": layouts.logical_deduction,
     "math-ai/aime24": layouts.aime_boxed,
     "math-ai/aime25": layouts.aime,
+    "math-ai/amc23": functools.partial(layouts.amc, prompt="question"),
     "open-r1/DAPO-Math-17k-Processed": layouts.dapo_processed,
     "open-r1/OpenR1-Math-220k": layouts.openr1_math,
     "openai/gsm8k": layouts.gsm8k,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from prerl_jax.data.rows import Row, bad_row
+from prerl_jax.data.rows import RestUnread, Row, bad_row
 from prerl_jax.data.values import ABSENT, value_at
 
 LONGEST_LINE = 2**26
@@ -117,17 +117,14 @@ def _elements(text: str) -> Iterator[Row]:
         try:
             _, end = _SCANNER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            yield where, bad_row(f"{_reason(error)}; the file is damaged or cut here")
+            yield where, bad_row(RestUnread(_reason(error)))
             return
         yield where, functools.partial(read_json, text[at:end])
         at, index = _SPACE.match(text, end).end(), index + 1  # type: ignore[union-attr]
         if text.startswith(",", at):
             at += 1
         elif not text.startswith("]", at):
-            yield (
-                f"row {index} (line {line})",
-                bad_row("no comma before it; the file is damaged or cut here"),
-            )
+            yield f"row {index} (line {line})", bad_row(RestUnread("no comma before it"))
             return
     if text[at + 1 :].strip():
         yield f"row {index} (line {line})", bad_row(f"text after the end of the array: {text[at + 1 : at + 80]!r}")

@@ -58,9 +58,12 @@ def aime_boxed(path: Paths, instructions: Instructions = BOXED, source: str = "a
     return FileProblems(path, maps.AIME_BOXED, instructions, source=source)
 
 
-def amc(path: Paths, instructions: Instructions = BOXED) -> FileProblems:
-    """AMC 2023; the answers are floats such as 27.0, which are read as 27."""
-    return FileProblems(path, maps.AMC, instructions, source="amc")
+def amc(path: Paths, instructions: Instructions = BOXED, prompt: str = "problem") -> FileProblems:
+    """AMC 2023; the answers are floats such as 27.0, which are read as 27.
+
+    `prompt` is the column of the question, "problem" or, in math-ai/amc23, "question".
+    """
+    return FileProblems(path, dataclasses.replace(maps.AMC, prompt=prompt), instructions, source="amc")
 
 
 def minerva(path: Paths, instructions: Instructions = BOXED) -> FileProblems:

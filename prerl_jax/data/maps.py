@@ -73,18 +73,18 @@ OPENR1_MATH = Columns(
 )  # fmt: skip
 DEEPMATH = Columns("question", "final_answer", difficulty="difficulty", metadata=("topic",), optional=("topic",))
 DEEPMATH_TRL = Columns("prompt", "solution")
-RLVR = Columns("messages", "ground_truth", AnyGold(), source="dataset")
+RLVR = Columns("messages", "ground_truth", AnyGold(in_text=False), source="dataset")
 INTELLECT2 = Columns(
     "prompt",
     "verification_info.ground_truth",
-    AnyGold(),
+    AnyGold(in_text=False),
     keep=(("task_type", ("verifiable_math",)),),
     optional=("task_type",),
 )
 
 KNOWN = {
-    "ParquetProblems": VERL,
-    "JsonlProblems": PROMPT_ANSWER,
+    "FileProblems(path, maps.VERL)": VERL,
+    "FileProblems(path)": PROMPT_ANSWER,
     "olympiadbench": OLYMPIADBENCH,
     "mathqa": MATHQA,
     "aqua_rat": AQUA_RAT,
@@ -120,9 +120,11 @@ def fitting(row: Any, has_values: bool = True) -> str:
     """
     if isinstance(row, Mapping) and isinstance(row.get("examples"), list):
         return 'The rows are in a list: use logical_deduction(path), or FileProblems(path, ..., rows="examples")'
+    if isinstance(row, Mapping) and len(row) == 1 and isinstance(next(iter(row.values())), list):
+        return f'The rows are in a list: use FileProblems(path, ..., rows="{next(iter(row))}")'
     readers = [name for name, columns in KNOWN.items() if _fits(columns, row, has_values)][:3]
     if readers:
-        return f"The layout fits {' or '.join(f'{name}(path)' for name in readers)}"
+        return f"The layout fits {' or '.join(name if '(' in name else f'{name}(path)' for name in readers)}"
     have = list(row) if isinstance(row, Mapping) else []
     prompt = next((name for name in _QUESTIONS if name in have), "...")
     answer = next((name for name in _ANSWERS if name in have and name != prompt), "...")

@@ -39,7 +39,10 @@ class Mixture:
     def __post_init__(self) -> None:
         if len(self.parts) < 2:
             raise ValueError(f"a mixture of {len(self.parts)} sources mixes nothing; name the source itself")
-        for number, (source, _) in enumerate(self.parts):
+        for number, part in enumerate(self.parts):
+            if not isinstance(part, tuple) or len(part) != 2:
+                raise ValueError(f"part {number} of the mixture must be a pair (source, weight), got {part}")
+            source = part[0]
             if isinstance(source, Mixture) or not hasattr(source, "load"):
                 raise ValueError(
                     f"part {number} of the mixture is {source}; a part is a source with fixed problems, not a mixture "

@@ -31,7 +31,8 @@ SPLITS = ("train", "evaluation")
 Prompt = str | tuple[Message, ...]
 """Plain text, or the turns of a chat."""
 
-_MESSAGES_IN_TEXT = re.compile(r"""\s*\[\s*\{\s*['"](?:role|content)['"]\s*:""")
+_LIST_OR_OBJECT = re.compile(r"\s*(?:\[.*\]|\{.*\})\s*\Z", re.DOTALL)
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*['"](?:role|content|from|value)['"]\s*:""")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +48,10 @@ class Problem:
         answer_format: how the prompt asks for the answer, with "{answer}" in its place, as in "#### {answer}"; "" where
             the source does not say. A run checks before it starts that its verifier accepts answers in this format.
         alternatives: further right answers. A response is right if it gives `answer` or any of them.
-        unit: the unit of the answer, such as "km/h"; "" if the data has none.
+        unit: the unit of the answer, such as "km/h"; "" if the data has none. It is recorded only: no verifier of this
+            package compares units with it.
         tolerance: the largest difference, in the answer's unit, of a number that is still right; None if the data has
-            none.
+            none. `MathAnswer` honours it.
         difficulty: how hard the problem is, in the data set's own scale, which may rise or fall with the difficulty
             (a level, a share of solved attempts); None if it is not known.
     """
@@ -94,7 +96,8 @@ def parse_prompt(value: Any) -> Prompt:
 
     Args:
         value: a string; a list of {"role", "content"} with string values; or a string that holds such a list, as JSON
-            or as Python writes it. The assistant's turns at the end of a list are left out: the model answers there.
+            or as Python writes it. A text that holds another list or object of texts or objects is an error. The
+            assistant's turns at the end of a list are left out: the model answers there.
 
     Returns:
         The prompt.
@@ -102,8 +105,8 @@ def parse_prompt(value: Any) -> Prompt:
     Raises:
         ValueError: the value is of another type, or it is empty, or too long.
     """
-    if isinstance(value, str) and _MESSAGES_IN_TEXT.match(value):
-        value = parse_text(value, "the prompt holds messages in a text")
+    if isinstance(value, str):
+        value = _out_of_text(value)
     if isinstance(value, str):
         turns: tuple[Message, ...] = (Message("user", value),)
     elif isinstance(value, list):
@@ -123,6 +126,22 @@ def parse_prompt(value: Any) -> Prompt:
     return value if isinstance(value, str) else turns
 
 
+def _out_of_text(text: str) -> str | list[Any]:
+    """The messages that a text holds, not yet checked; else the text. "[1, 2]" is a text."""
+    begins = _MESSAGES.match(text)
+    if not begins and not _LIST_OR_OBJECT.match(text):
+        return text
+    try:
+        found = parse_text(text, "the prompt holds messages in a text")
+    except ValueError:
+        if begins:
+            raise
+        return text
+    turns = [found] if isinstance(found, dict) else found
+    holds_turns = isinstance(turns, list) and any(isinstance(turn, dict | str) for turn in turns)
+    return turns if holds_turns else text
+
+
 def _parse_message(turn: Any) -> Message:
     fields = [turn.get(name) for name in ("role", "content")] if isinstance(turn, dict) else [None, None]
     if not all(isinstance(field, str) for field in fields):
@@ -130,12 +149,13 @@ def _parse_message(turn: Any) -> Message:
     return Message(*fields)
 
 
-def parse_answer(value: Any) -> str:
+def parse_answer(value: Any, what: str = "the ground truth") -> str:
     """Reads a ground truth from a value of a data file.
 
     Args:
         value: a string, an integer, a finite float or Decimal, NaN or None. A whole float is written without a decimal
             point: tables hold integers as floats if one of them is missing, and a response says 5, not 5.0.
+        what: says in the error what the value is.
 
     Returns:
         The ground truth as text; "" for None and NaN. Sources drop and report such rows.
@@ -149,11 +169,12 @@ def parse_answer(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and math.isinf(value):
-        raise ValueError(f"the ground truth is {value}; expected text or a finite number")
+        raise ValueError(f"{what} is {value}; expected text or a finite number")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"the ground truth is a {type(value).__name__}; expected text or a number")
+        remedy = "; AnyGold() and AllGold() read lists" if isinstance(value, list) else ""
+        raise ValueError(f"{what} is a {type(value).__name__}; expected text or a number{remedy}")
     return str(value)
 
 

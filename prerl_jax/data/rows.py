@@ -13,6 +13,13 @@ Row = tuple[str, Callable[[], Any]]
 """(where the row is, such as "line 3"; a function that reads it, which raises ValueError for a bad row)."""
 
 
+class RestUnread(ValueError):
+    """A file is damaged at a row, and what follows was not read."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; the file is damaged or cut here, and the rest of it was not read")
+
+
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """An open file.
@@ -26,10 +33,10 @@ class Rows:
     columns: dict[str, Any] | None = None
 
 
-def bad_row(reason: str) -> Callable[[], Any]:
+def bad_row(reason: str | ValueError) -> Callable[[], Any]:
     """A row that cannot be read, for this reason."""
 
     def read() -> Any:
-        raise ValueError(reason)
+        raise reason if isinstance(reason, ValueError) else ValueError(reason)
 
     return read

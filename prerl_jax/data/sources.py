@@ -153,6 +153,8 @@ def _load(path: Paths, open_file: Callable[[Path], Rows], reading: Reading) -> L
     if isinstance(path, HubFiles):
         path = tuple(str(file) for file in path.fetch())
     names = (path,) if isinstance(path, str) else path
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"the path of the problems must be a text, or a tuple of texts, got {path!r}")
     if not names:
         raise ValueError("the path of the problems is an empty tuple; name at least one file")
     collector = Collector(reading)

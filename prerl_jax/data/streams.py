@@ -68,7 +68,7 @@ class StreamProblems:
 
     The files whose names end with ".jsonl" are read in the order of their names. The last one may grow by whole lines;
     a line without its line feed is left for later. As soon as a file with a later name is there, the one before it is
-    complete, and may not change; it may be removed once it has been read.
+    complete, and may not change; it may be removed once a checkpoint lies in a later file.
 
     Attributes:
         folder: the folder. Process 0 reads it.
@@ -187,8 +187,8 @@ def _problem(value: Any) -> Problem:
 
 
 def _check(wait: float, then: str) -> None:
-    if not 0 <= wait < math.inf:
-        raise ValueError(f"the stream's wait is {wait}; it must be 0 or more seconds, and finite")
+    if not isinstance(wait, int | float) or not 0 <= wait < math.inf:
+        raise ValueError(f"the stream's wait is {wait!r}; it must be 0 or more seconds, and finite")
     if then not in THEN:
         raise ValueError(f"the stream's then is {then!r}; it is one of {THEN}")
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from prerl_jax.data.rows import Row, Rows, bad_row
+from prerl_jax.data.json_rows import LONGEST_LINE
+from prerl_jax.data.rows import RestUnread, Row, Rows, bad_row
 from prerl_jax.data.values import ABSENT, value_at
 
 BATCH = 512
@@ -48,6 +49,7 @@ def csv_rows(path: Path) -> Rows:
     Raises:
         ValueError: the file has no header, or two columns of one name.
     """
+    csv.field_size_limit(LONGEST_LINE)  # Python's own limit is below the longest prompt
     with _text(path) as file:
         delimiter = max(",\t;", key=file.readline(2**20).count)
     try:
@@ -133,7 +135,7 @@ def _csv(path: Path, delimiter: str, header: list[str]) -> Iterator[Row]:
             try:
                 fields = next(reader, None)
             except csv.Error as error:
-                yield where, bad_row(f"{error}; the file is damaged or cut here")
+                yield where, bad_row(RestUnread(str(error)))
                 return
             if fields is None:
                 return

@@ -15,10 +15,16 @@ ABSENT = object()
 LONGEST_TEXT = 1_000_000
 """Characters. A longer prompt is an error in the data."""
 _LIST_OF_TEXTS = re.compile(r"""\s*\[\s*["'].*["']\s*\]\s*\Z""", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\r]|\t(?:ext|imes|heta|frac|an)")  # "\frac" in JSON is a form feed and "rac"
+_LIST_OF_NOTHING = re.compile(r"\s*\[\s*(?:(?:null|None)\s*(?:,\s*(?:null|None)\s*)*)?\]\s*\Z")
+_ANY_LIST = re.compile(r"\s*\[.*\]\s*\Z", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # "\frac" in JSON is a form feed and "rac", "\nu" a line feed and "u"
 _NUMBER = re.compile(
     r"([-+]?\d{1,40}(?:\.\d{0,40})?(?:[eE][-+]?\d{1,3})?|[-+]?\.\d{1,40})(?:\s*/\s*(\d{1,40}))?", re.ASCII
 )
+
+
+NOTHING = ("", "?", "na", "n/a", "nan", "none", "null")
+"""Texts, in small letters, that tables write where there is no value."""
 
 
 def value_at(row: Any, name: str) -> Any:
@@ -41,17 +47,39 @@ def value_at(row: Any, name: str) -> Any:
 def elements(value: Any) -> list[Any]:
     """The elements of a list, also of a list of texts in a text, such as '["a", "b"]'; else the value alone.
 
+    A list of nothing in a text, such as '[]' and '[null]', is a list, too. '[1, 2]' is a text, such as an interval.
+
     Raises:
         ValueError: a text begins and ends as such a list, and cannot be read, or was written with single backslashes.
     """
     if isinstance(value, list):
         return value
-    if not isinstance(value, str) or not _LIST_OF_TEXTS.match(value):
+    if not isinstance(value, str) or not (_LIST_OF_TEXTS.match(value) or _LIST_OF_NOTHING.match(value)):
         return [value]
     found = parse_text(value, "it begins as a list of texts")
     if any(isinstance(one, str) and _CONTROL.search(one) for one in found):
         raise ValueError(f"the backslashes in a list of texts are not doubled: {value[:80]!r}")
     return found if isinstance(found, list) else [value]
+
+
+def list_elements(value: Any) -> list[Any]:
+    """The elements of a list, also of any list in a text, such as '[13]' and '["1", 2]'; else the value alone.
+
+    Raises:
+        ValueError: as for `elements`.
+    """
+    found = elements(value)
+    if found != [value] or not isinstance(value, str) or not _ANY_LIST.match(value):
+        return found
+    try:
+        parsed = parse_text(value, "it begins as a list")
+    except ValueError:  # such as [x, y], which is no list of JSON
+        return found
+    if not isinstance(parsed, list):
+        return found
+    if any(isinstance(one, str) and _CONTROL.search(one) for one in parsed):
+        raise ValueError(f"the backslashes in a list of texts are not doubled: {value[:80]!r}")
+    return parsed
 
 
 def columns_of(row: Any) -> list[str] | str:
@@ -75,7 +103,8 @@ def parse_number(value: Any, name: str) -> float | None:
     """Reads a number from a value of a data file, such as a difficulty.
 
     Args:
-        value: a finite number, or a text with one: "5", "3/8", "Level 5"; nothing where it is None, NaN, "" or "?".
+        value: a finite number, or a text with one: "5", "3/8", "Level 5", "37.5%", which is 0.375; nothing
+            where it is None, NaN, or a text of `NOTHING`.
         name: says in the error what the number is.
 
     Returns:
@@ -86,10 +115,11 @@ def parse_number(value: Any, name: str) -> float | None:
     """
     if isinstance(value, str):
         text = re.sub(r"^[Ll]evel\s+", "", value.strip())
-        if text in ("", "?"):
+        if text.casefold() in NOTHING:
             return None
-        found = _NUMBER.fullmatch(text)
+        found = _NUMBER.fullmatch(text.removesuffix("%").rstrip())
         number = float(found[1]) / float(found[2] or 1) if found and float(found[2] or 1) else math.nan
+        number = number / 100 if text.endswith("%") else number
     elif value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     else:

@@ -34,7 +34,8 @@ class BatchVerifier(Protocol):
     """A config value that verifies many responses at once, such as a reward model or a remote judge.
 
     It may have an attribute `batch_size`, the most responses of one call, 1 or more. Without one, or with None, it gets
-    all responses that are there.
+    all responses that are there. It must compare with `problem.alternatives`, too: only a `SingleVerifier` is asked
+    about each acceptable answer in turn.
     """
 
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> Sequence[Answer]:

@@ -12,7 +12,7 @@ from prerl_jax.verify.boxed import require_answer
 from prerl_jax.verify.boxes import last_answers
 from prerl_jax.verify.judgement import Judgement, right_or_wrong
 from prerl_jax.verify.math_forms import natural, same_answer, same_spelling, stated_value, tidy
-from prerl_jax.verify.numbers import read_number
+from prerl_jax.verify.numbers import read_number, within
 from prerl_jax.verify.symbolic import load, same_expression, time_limit, too_complex
 
 
@@ -21,7 +21,8 @@ class MathAnswer:
     r"""Right if the last \boxed{...} has the value of the problem's answer, in a form that is worked out.
 
     It accepts 0.25 for 1/4, 1,000 for 1000, \text{13} for 13, 2\sqrt{3} for \sqrt{12}, and several boxes in a row as
-    one list. It does not accept 2+3 or 10/2 for 5, or 6=5. docs/verifiers.md has the table.
+    one list. It does not accept 2+3 or 10/2 for 5, or 6=5. Where the problem has a tolerance, a number is right if it
+    differs by no more than that. docs/verifiers.md has the table.
 
     It needs worker processes, because SymPy may need any time and memory. An answer of more than 256 characters, 12
     nested brackets or 31 commas, or with exponents of 5 digits and the like, is compared as a string only: it is right
@@ -57,7 +58,7 @@ class MathAnswer:
         if not answer:
             return right_or_wrong(False, format_ok=False)
         number = read_number(stated_value(answer, problem.answer))
-        right = self._same(answer, tidy(problem.answer))
+        right = self._same(answer, tidy(problem.answer), problem.tolerance)
         return None if right is None else right_or_wrong(right, str(number) if number else answer, format_ok=True)
 
     def check(self, problem: Problem) -> None:
@@ -71,9 +72,9 @@ class MathAnswer:
         """The ground truth in a box."""
         return rf"\boxed{{{problem.answer}}}"
 
-    def _same(self, answer: str, gold: str) -> bool | None:
+    def _same(self, answer: str, gold: str, tolerance: float | None) -> bool | None:
         answer = natural(answer, gold)
-        if same_spelling(answer, gold):
+        if same_spelling(answer, gold) or _near(answer, gold, tolerance):
             return True
         if too_complex(gold):
             return None
@@ -86,6 +87,14 @@ class MathAnswer:
         with time_limit(self.seconds):
             same = same_answer(answer, gold, same_expression)
         return same
+
+
+def _near(answer: str, gold: str, tolerance: float | None) -> bool:
+    """Whether both are numbers that differ by no more than the tolerance."""
+    if tolerance is None:
+        return False
+    number, truth = read_number(answer), read_number(gold)
+    return number is not None and truth is not None and within(number, truth, tolerance)
 
 
 def boxed_answer(response: str) -> str:

@@ -3,6 +3,7 @@ r"""Reads a number as answers write it, exactly: 1,000, -\frac{1}{2}, 2\frac12, 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from fractions import Fraction
 
@@ -163,6 +164,14 @@ def same_number(one: Number, other: Number) -> bool:
         return True
     decimal, exact = (one, other) if one.places else (other, one)
     return exact.places is None and approximates(decimal, exact.value)
+
+
+def within(one: Number, other: Number, tolerance: float) -> bool:
+    """Whether two numbers of the same base differ by no more than the tolerance, which is read as written: 0.1."""
+    if one.base != other.base or not math.isfinite(tolerance):
+        return False
+    left, right = (one.written, other.written) if one.percent == other.percent else (one.value, other.value)
+    return abs(left - right) <= Fraction(str(tolerance))
 
 
 def approximates(number: Number, value: Fraction) -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 from prerl_jax.data import Contamination, Message, Problem
 from prerl_jax.data.contamination import note, words
+from prerl_jax.data.instructions import BOXED, CHOICE, HASHES
 
 LONG = "A farmer has 12 cows and 7 goats and he sells 3 cows to a neighbour who lives near the river"
 ASK = "Reason step by step and put your final answer within \\boxed{}. "
@@ -91,3 +92,9 @@ def test_nothing_to_compare_with():
     assert found([], ["a"]) == []
     assert found(["a"], []) == []
     assert found(["?"], ["!"]) == []
+
+
+def test_the_instructions_of_the_package_are_taken_off_a_single_problem():
+    for instructions in (HASHES, BOXED, CHOICE):
+        evaluation, *others = [Problem(instructions.ask(f"Who is {name}?"), "1") for name in ("ann", "bob", "eve")]
+        assert not list(Contamination([evaluation]).find(others))

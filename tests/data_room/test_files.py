@@ -89,7 +89,7 @@ def test_the_list_of_an_object_may_lie_deep(tmp_path):
         (b'{"q": "x", "a": ' + b"9" * 5000 + b"}", "line 1: "),
         (b'{"q": ["x"], "a": 1}', "line 1: a message must be"),
         (b'{"q": 5, "a": 1}', "line 1: the prompt is a int"),
-        (b'{"q": "x", "a": [1]}', "line 1: the ground truth is a list"),
+        (b'{"q": "x", "a": [1]}', "line 1: the ground truth is a list.*AnyGold"),
         (b'{"q": "x", "a": "\\ud800"}', "line 1: it is not UTF-8 text"),
         (b'{"q": "x", "a": 1}\n{"question": "y", "a": 1}', r"line 2: the keys \['q'\] are missing"),
         (b'{"q": "x", "a": 1}\n["x", 1]', "line 2: expected a JSON object, got a list"),
@@ -129,7 +129,10 @@ def test_a_large_file_of_one_value_asks_for_lines(tmp_path, monkeypatch):
 def test_bad_rows_are_skipped_and_listed(tmp_path, write):
     rows = [ROWS[0], {"q": " ", "a": "2"}, ROWS[2], {"q": "[{'role': 1}]", "a": "4"}, ROWS[4]]
     path = write(tmp_path / "file", rows)
-    with pytest.raises(ValueError, match=r"the prompt is empty. Correct the row, or .*skip_bad_rows=True"):
+    with pytest.raises(
+        ValueError,
+        match=r"the prompt is empty. Correct the row, or read the file with FileProblems.*skip_bad_rows=True",
+    ):
         answers(path)
     kept, notes = answers(path, skip_bad_rows=True)
     assert kept == ["1", "3", "5"]
@@ -152,6 +155,21 @@ def test_the_rows_before_the_cut_of_an_array_can_be_kept(tmp_path):
     kept, notes = answers(tmp_path / "file", skip_bad_rows=True)
     assert kept == ["1", "2", "3"]
     assert re.match(r"row 3 \(line 1\): .*cut here", notes[0])
+
+
+@pytest.mark.parametrize("text", ['[{"q": "x", "a": 1}, {"q": oops}, {"q": "y", "a": 2}]', 'q,a\nx,1\n"z"y,1\ny,2\n'])
+def test_what_follows_damage_is_said_to_be_unread(tmp_path, text):
+    rows = [{"q": "x", "a": [number]} for number in range(12)]  # bad rows of another kind do not hide it
+    text = text.replace("[{", "[" + "".join(json.dumps(row) + "," for row in rows) + "{")
+    (tmp_path / "file").write_text(text)
+    kept, notes = answers(tmp_path / "file", skip_bad_rows=True)
+    assert kept == ["1"]
+    assert notes[-1].endswith("the rest of it was not read")
+
+
+def test_a_csv_field_may_be_as_long_as_a_prompt(tmp_path):
+    (tmp_path / "file").write_text(f"q,a\n{'x' * 200_000},1\n")
+    assert answers(tmp_path / "file")[0] == ["1"]
 
 
 def write_timestamps(path):

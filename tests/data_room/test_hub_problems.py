@@ -56,6 +56,7 @@ def test_other_instructions_and_columns():
 def test_every_known_data_set_has_a_reader():
     for repo in READERS:
         assert isinstance(HubProblems(repo).source, FileProblems)
+    assert HubProblems("math-ai/amc23").source.columns.prompt == "question"
 
 
 def test_columns_of_its_own_and_an_error_that_names_them(hub):

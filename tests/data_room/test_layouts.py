@@ -154,7 +154,7 @@ def test_other_layouts_are_named_too(tmp_path):
         FileProblems(write(tmp_path / "file.json", [ROWS["logical_deduction"][1]])).load()
     with pytest.raises(ValueError, match=r"open_reasoner_zero\(path\)"):
         FileProblems(json_array(tmp_path / "file.json", [ROWS["open_reasoner_zero"][1]])).load()
-    with pytest.raises(ValueError, match=r"ParquetProblems\(path\)"):
+    with pytest.raises(ValueError, match=r"FileProblems\(path, maps.VERL\)"):
         FileProblems(parquet(tmp_path / "file", [VERL])).load()
     with pytest.raises(ValueError, match=r'Columns\(prompt="question", answer="label"\)'):
         FileProblems(csv_file(tmp_path / "file.csv", [{"question": "a", "label": "b"}])).load()

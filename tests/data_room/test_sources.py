@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prerl_jax.data import JsonlProblems, Message, ParquetProblems
-from prerl_jax.data.problems import parse_answer
+from prerl_jax.data import Columns, FileProblems, JsonlProblems, Message, Mixture, ParquetProblems, StreamProblems
+from prerl_jax.data.problems import parse_answer, parse_prompt
+from prerl_jax.data.values import parse_number
 from prerl_jax.verify import BoxedAnswer
 
 DATA = Path(__file__).parents[1] / "data"
@@ -239,3 +240,66 @@ def test_several_files_follow_one_another(tmp_path):
 def test_no_such_file(tmp_path, source):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.x"):
         source(str(tmp_path / "nowhere.x")).load()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{'from': 'human', 'value': 'x'}]",
+        '[{"type": "text", "role": "user", "text": "x"}]',
+        '[{"name": null, "role": "user"}]',
+        '["hi there"]',
+        "{'question': 'hi'}",
+    ],
+)
+def test_a_list_or_an_object_in_a_text_is_no_prompt(text):
+    with pytest.raises(ValueError, match="a message must be"):
+        parse_prompt(text)
+
+
+def test_a_message_in_a_text():
+    assert parse_prompt("{'role': 'user', 'content': 'hi'}") == (Message("user", "hi"),)
+    assert [parse_prompt(text) for text in ("[1, 2]", "{x} is a set", "[a]")] == ["[1, 2]", "{x} is a set", "[a]"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FileProblems(Path("x")).load(), "must be a text, or a tuple"),
+        (lambda: FileProblems(None).load(), "must be a text, or a tuple"),
+        (lambda: Columns("q", ["a"]), "the name of one column"),
+        (lambda: Columns(metadata="foo"), "tuples of names"),
+        (lambda: Mixture((JsonlProblems("a"), JsonlProblems("b"))), r"a pair \(source, weight\)"),
+        (lambda: StreamProblems("x", wait="0"), "wait is '0'"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_said(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "None", "null", "N/A"])
+def test_words_for_nothing_in_a_csv(tmp_path, word):
+    (tmp_path / "file").write_text(f"prompt,answer\nx,{word}\ny,1\n")
+    assert [problem.answer for problem in FileProblems(str(tmp_path / "file")).load()[0]] == ["1"]
+    assert parse_number(word, "difficulty") is None
+
+
+def test_a_share_in_percent():
+    assert parse_number("37.5%", "difficulty") == 0.375
+
+
+def test_a_sentinel_may_end_with_a_full_stop(tmp_path):
+    rows = [{"prompt": "x", "answer": "Proof."}, {"prompt": "y", "answer": "1"}]
+    (tmp_path / "file").write_text("\n".join(map(json.dumps, rows)))
+    columns = Columns(drop=(("answer", ("proof",)),))
+    assert len(FileProblems(str(tmp_path / "file"), columns).load()[0]) == 1
+
+
+def test_the_remedy_for_a_layout_reads_the_file(tmp_path):
+    (tmp_path / "file").write_text('{"data": [{"prompt": "x", "answer": "1"}]}')
+    with pytest.raises(ValueError, match='rows="data"'):
+        FileProblems(str(tmp_path / "file")).load()
+    (tmp_path / "file").write_text('{"prompt": "x", "reward_model": {"ground_truth": "1"}}')
+    with pytest.raises(ValueError, match=r"fits FileProblems\(path, maps.VERL\)"):
+        FileProblems(str(tmp_path / "file")).load()

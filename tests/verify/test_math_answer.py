@@ -317,3 +317,18 @@ def test_in_workers():
 def test_no_time_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         MathAnswer(seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("box", "tolerance", "verdict"),
+    [
+        ("3.31", 0.1, "right"),
+        ("3.4", 0.1, "right"),
+        ("3.41", 0.1, "wrong"),
+        ("3.31", None, "wrong"),
+        ("x", 0.1, "wrong"),
+    ],
+)
+def test_a_tolerance_of_the_data(box, tolerance, verdict):
+    problem = Problem("q", "3.3", tolerance=tolerance)
+    assert MathAnswer()(problem, rf"\boxed{{{box}}}").verdict == verdict
