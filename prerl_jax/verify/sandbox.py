@@ -70,8 +70,8 @@ exit $?
 make a user namespace below a changed root, so the program cannot get one in which it has privileges."""
 
 
-class SandboxError(RuntimeError):
-    """The sandbox itself failed or is not to be had here. It says nothing about the program."""
+class SandboxError(ValueError):
+    """The sandbox itself failed, or this machine has none. It says nothing about the program."""
 
 
 @dataclasses.dataclass(frozen=True)
