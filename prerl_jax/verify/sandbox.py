@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prerl_jax.verify import sandbox_inside
+from prerl_jax.verify.processor_time import starved, used_by, waited_for
 
 Isolation = Literal["namespaces", "none"]
 End = Literal["exit", "deadline", "output"]
@@ -220,7 +221,7 @@ class Sandbox:
                     return Run(output, "exit", status if status >= 0 else 128 - status)
                 except subprocess.TimeoutExpired:  # it has closed its output
                     end = "deadline"
-            if end == "deadline" and self.wall - _waited(process.pid) < self.cpu:
+            if end == "deadline" and starved(self.cpu, self.wall, waited_for(process.pid), used_by(process.pid)):
                 raise SandboxError(
                     f"the machine is too busy: a program got no processor for so long that {self.cpu} s of its "
                     f"{self.wall} s were not left. Verify with fewer workers, or allow more time by Sandbox.wall."
@@ -231,19 +232,6 @@ class Sandbox:
                 os.killpg(process.pid, signal.SIGKILL)
             process.stdout.close()
             process.wait()
-
-
-def _waited(pid: int) -> float:
-    """Seconds in which a process or its first child's first child, the program, was ready and got no processor."""
-    waited = 0.0
-    for _ in range(3):
-        task = Path(f"/proc/{pid}/task/{pid}")
-        try:
-            waited += int((task / "schedstat").read_text().split()[1]) / 1e9
-            pid = int((task / "children").read_text().split()[0])
-        except (OSError, IndexError):  # it has no child, or has ended, or this is no Linux
-            break
-    return waited
 
 
 def _read(descriptor: int, limit: int, deadline: float) -> tuple[bytes, End]:
