@@ -75,6 +75,10 @@ class SandboxError(RuntimeError):
     """The sandbox itself failed or is not to be had here. It says nothing about the program."""
 
 
+class IsolationError(SandboxError, ValueError):
+    """This machine cannot isolate programs, so no problem with tests can be verified."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """How a program ended.
@@ -134,11 +138,11 @@ class Sandbox:
     def require(self) -> None:
         """Makes sure that this machine can isolate a program, by isolating one; once in each process.
 
-        Raises SandboxError, with the reason, if it cannot.
+        Raises IsolationError, with the reason, if it cannot.
         """
         reason = _unavailable(self)
         if reason:
-            raise SandboxError(
+            raise IsolationError(
                 f"this machine cannot isolate programs: {reason}. Run on Linux where this user may make namespaces "
                 "(docs/code.md says how), or, for programs that you trust as you trust your own, choose "
                 'Sandbox(isolation="none").'

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import Verifier, check_problem
 from prerl_jax.verify.by_source import NoVerifierError
+from prerl_jax.verify.sandbox import IsolationError
 
 
 def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
@@ -24,6 +25,7 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
     Raises:
         ValueError: it can verify none of them.
         NoVerifierError: a source has no verifier.
+        IsolationError: this machine cannot isolate programs.
     """
     kept, dropped = [], []
     for index, problem in enumerate(problems):
@@ -32,7 +34,7 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
             try:
                 check_problem(verifier, dataclasses.replace(problem, answer=answer, alternatives=()))
                 readable.append(answer)
-            except NoVerifierError:
+            except (NoVerifierError, IsolationError):
                 raise
             except ValueError as error:
                 reasons.append(error)
