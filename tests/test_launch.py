@@ -75,6 +75,16 @@ def test_an_override_that_does_not_fit(tmp_path, capsys, override, parts):
         assert part in error
 
 
+def test_a_machine_that_cannot_isolate_programs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "s390x")
+    path = tmp_path / "code.jsonl"
+    row = {"prompt": "1+1=", "answer": "f", "tests": [{"stdin": "", "stdout": "2"}]}
+    path.write_text((json.dumps(row) + "\n") * 8)
+    settings = [f'data.train=JsonlProblems(path="{path}")', "data.verifier=CodeTests(Sandbox(processes=7))"]
+    error = refused(tmp_path, capsys, "--set", settings[0], "--set", settings[1])
+    assert "data.train: this machine cannot isolate programs: its processor is s390x" in error
+
+
 def test_a_config_that_is_not_there(tmp_path, capsys):
     error = refused(tmp_path, capsys, "--config", "labb")
     assert "labb" in error

@@ -16,7 +16,7 @@ from prerl_jax.data.mixture import Mixture, shares
 from prerl_jax.data.order import Order
 from prerl_jax.data.problems import Problem, ProblemSource
 from prerl_jax.data.streams import ProblemStream
-from prerl_jax.verify import NoVerifierError, unused_sources, usable
+from prerl_jax.verify import IsolationError, NoVerifierError, unused_sources, usable
 from prerl_jax.verify.batch import check_problem
 
 STEPS_KEPT = 8
@@ -199,7 +199,7 @@ def _encoder(config: TrainConfig, tokenizer: Any, check_tokens: CheckTokens, eva
     def encode_one(problem: Problem) -> tuple[Example | Dropped, str]:
         try:
             check_problem(data.verifier, problem)
-        except NoVerifierError:
+        except (NoVerifierError, IsolationError):
             raise
         except ValueError:
             return Dropped("the verifier cannot verify it"), ""

@@ -29,7 +29,7 @@ from prerl_jax.verify.math_answer import MathAnswer
 from prerl_jax.verify.multiple_choice import MultipleChoice
 from prerl_jax.verify.opening import open_verifier
 from prerl_jax.verify.pattern import RegexAnswer
-from prerl_jax.verify.sandbox import Sandbox, SandboxError
+from prerl_jax.verify.sandbox import IsolationError, Sandbox, SandboxError
 from prerl_jax.verify.usable import usable
 from prerl_jax.verify.workers import VerifierPool
 
@@ -51,6 +51,7 @@ __all__ = [
     "GSM8KAnswer",
     "InProcessVerifier",
     "IntegerAnswer",
+    "IsolationError",
     "Judgement",
     "MathAnswer",
     "MultipleChoice",

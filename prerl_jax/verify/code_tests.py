@@ -72,7 +72,7 @@ class CodeTests:
 
         Raises:
             ValueError: the problem has no tests, or malformed ones.
-            SandboxError: this machine cannot isolate programs.
+            IsolationError: this machine cannot isolate programs.
         """
         tests = tests_of(problem)
         self.sandbox.require()
@@ -97,7 +97,7 @@ class CodeTests:
 
         Raises:
             ValueError: the problem has no tests, malformed ones, or ones that are too large for the sandbox's limits.
-            SandboxError: this machine cannot isolate programs.
+            IsolationError: this machine cannot isolate programs.
         """
         tests = tests_of(problem)
         inputs = [test for test in tests if isinstance(test, InputTest)]

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prerl_jax.verify import sandbox_inside
+from prerl_jax.verify.processor_time import starved, used_by, waited_for
 
 Isolation = Literal["namespaces", "none"]
 End = Literal["exit", "deadline", "output"]
@@ -70,8 +71,12 @@ exit $?
 make a user namespace below a changed root, so the program cannot get one in which it has privileges."""
 
 
-class SandboxError(ValueError):
+class SandboxError(RuntimeError):
     """The sandbox itself failed, or this machine has none. It says nothing about the program."""
+
+
+class IsolationError(SandboxError, ValueError):
+    """This machine cannot isolate programs, so no problem with tests can be verified."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +138,11 @@ class Sandbox:
     def require(self) -> None:
         """Makes sure that this machine can isolate a program, by isolating one; once in each process.
 
-        Raises SandboxError, with the reason, if it cannot.
+        Raises IsolationError, with the reason, if it cannot.
         """
         reason = _unavailable(self)
         if reason:
-            raise SandboxError(
+            raise IsolationError(
                 f"this machine cannot isolate programs: {reason}. Run on Linux where this user may make namespaces "
                 "(docs/code.md says how), or, for programs that you trust as you trust your own, choose "
                 'Sandbox(isolation="none").'
@@ -220,7 +225,7 @@ class Sandbox:
                     return Run(output, "exit", status if status >= 0 else 128 - status)
                 except subprocess.TimeoutExpired:  # it has closed its output
                     end = "deadline"
-            if end == "deadline" and self.wall - _waited(process.pid) < self.cpu:
+            if end == "deadline" and starved(self.cpu, self.wall, waited_for(process.pid), used_by(process.pid)):
                 raise SandboxError(
                     f"the machine is too busy: a program got no processor for so long that {self.cpu} s of its "
                     f"{self.wall} s were not left. Verify with fewer workers, or allow more time by Sandbox.wall."
@@ -231,19 +236,6 @@ class Sandbox:
                 os.killpg(process.pid, signal.SIGKILL)
             process.stdout.close()
             process.wait()
-
-
-def _waited(pid: int) -> float:
-    """Seconds in which a process or its first child's first child, the program, was ready and got no processor."""
-    waited = 0.0
-    for _ in range(3):
-        task = Path(f"/proc/{pid}/task/{pid}")
-        try:
-            waited += int((task / "schedstat").read_text().split()[1]) / 1e9
-            pid = int((task / "children").read_text().split()[0])
-        except (OSError, IndexError):  # it has no child, or has ended, or this is no Linux
-            break
-    return waited
 
 
 def _read(descriptor: int, limit: int, deadline: float) -> tuple[bytes, End]:

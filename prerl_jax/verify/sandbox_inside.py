@@ -30,6 +30,10 @@ REFUSED = {
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
     "msgget": (68, 186),
+    "setpriority": (141, 140),  # a program that lets others go first would look like one on a busy machine
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setattr": (314, 274),
     "ptrace": (101, 117),  # large parts of the kernel that no solution needs
     "syslog": (103, 116),
     "bpf": (321, 280),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from prerl_jax.data.problems import Problem
 from prerl_jax.verify.batch import Verifier, check_problem
 from prerl_jax.verify.by_source import NoVerifierError
+from prerl_jax.verify.sandbox import IsolationError
 
 
 def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
@@ -26,6 +27,7 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
         ValueError: it can verify none of a source's problems.
         NoVerifierError: a source has no verifier.
         VerifierError: its `check` raised another exception.
+        IsolationError: this machine cannot isolate programs.
     """
     kept: list[Problem] = []
     dropped: list[str] = []
@@ -36,7 +38,7 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
             try:
                 check_problem(verifier, dataclasses.replace(problem, answer=answer, alternatives=()))
                 readable.append(answer)
-            except NoVerifierError:
+            except (NoVerifierError, IsolationError):
                 raise
             except ValueError as error:
                 reasons.append(error)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from prerl_jax.data import Problem
-from prerl_jax.verify import CodeTests, Sandbox, SandboxError, open_verifier, usable
+from prerl_jax.verify import CodeTests, IsolationError, Sandbox, SandboxError, open_verifier, usable
 from prerl_jax.verify.code_tests import printed, program_of, returned, tests_of
 
 tests_of.__test__ = False
@@ -224,7 +224,7 @@ def test_a_failing_sandbox_is_unknown_and_says_so(verifier, monkeypatch):
 
 def test_a_machine_without_isolation_is_refused_before_the_run(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "s390x")
-    with pytest.raises(ValueError, match=r"cannot verify any of the 1 problems.*s390x.*isolation=\"none\""):
+    with pytest.raises(IsolationError, match=r"s390x.*isolation=\"none\""):
         usable(CodeTests(Sandbox(processes=9)), [problem(NEGATE)])
     trusting = CodeTests(Sandbox(isolation="none"))
     trusting.check(problem(NEGATE))

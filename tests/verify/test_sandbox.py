@@ -14,6 +14,7 @@ import pytest
 
 from prerl_jax.data import Problem
 from prerl_jax.verify import CodeTests, Sandbox, SandboxError
+from prerl_jax.verify.processor_time import starved
 from prerl_jax.verify.sandbox import Run
 from prerl_jax.verify.sandbox_inside import ARCHITECTURES, REFUSED
 
@@ -308,6 +309,19 @@ def test_a_bomb_ends_by_a_limit(program):
 @pytest.mark.parametrize("program", SLEEPERS.values(), ids=SLEEPERS)
 def test_what_sleeps_is_killed(program):
     assert Sandbox(cpu=1, wall=5.0).run(program).end == "deadline"
+
+
+@pytest.mark.parametrize(
+    ("waited", "used", "busy"), [(7.5, 0.3, True), (7.5, 8.0, False), (7.5, 1.0, False), (0.5, 0.3, False)]
+)
+def test_a_machine_is_busy_only_if_the_program_used_little_itself(waited, used, busy):
+    assert starved(cpu=4, wall=8.0, waited=waited, used=used) is busy
+
+
+@pytest.mark.slow
+def test_a_program_cannot_keep_itself_from_the_processor():
+    program = "import os\nfor n in range(7):\n    if os.fork() == 0: break\nwhile True: pass"
+    assert Sandbox(cpu=4, wall=8.0).run(program).end in ("deadline", "exit")
 
 
 @pytest.mark.slow
