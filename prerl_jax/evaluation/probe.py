@@ -17,7 +17,7 @@ from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.answer_formats import AFTER_THOUGHT, FORMATS, Written, bare_answer, filled, write_answer
 from prerl_jax.evaluation.quoted import quoted
 from prerl_jax.evaluation.verification import Verify
-from prerl_jax.verify import AfterThinking, BatchVerifier, CombinedReward, Judgement, Verifier, written
+from prerl_jax.verify import AfterThinking, BatchVerifier, CombinedReward, Judgement, Verifier, WritesAnswers, written
 from prerl_jax.verify.batch import asked_by, leaves_of
 
 SECONDS = 10.0
@@ -80,6 +80,10 @@ def probe(
     notes: list[str] = []
     for source, members in by_source.items():
         where = f"data.{split}" + (f", source {source!r}" if len(by_source) > 1 else "")
+        members = [example for example in members if _has_text(verifier, example.problem)]
+        if not members:
+            notes.append(f"{where}: no right response is known, so it is not checked that the verifier accepts one.")
+            continue
         found = probe_source(members, verifier, verify, decode)
         notes += _report(where, [member.problem for member in members], verifier, verify, found, unknown_limit)
     return tuple(notes)
@@ -130,6 +134,12 @@ def _parts(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
     while start < len(examples):
         yield examples[start : start + size]
         start, size = start + size, min(2 * size, MOST)
+
+
+def _has_text(verifier: Verifier, problem: Problem) -> bool:
+    """Whether no verifier that writes answers says that it cannot write this one, such as a program's tests."""
+    leaves = leaves_of(verifier, problem)
+    return all(written(leaf, problem) is not None for leaf in leaves if isinstance(leaf, WritesAnswers))
 
 
 def _tries(verifier: Verifier, problem: Problem, answer: Written) -> tuple[str, ...]:

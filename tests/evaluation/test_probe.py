@@ -293,3 +293,23 @@ def test_truncated_responses_are_compared_with_wrong_ones_of_each_source():
 def test_numpy_is_not_needed_to_say_a_number():
     (note,) = probed(Own(lambda problem, response: np.float32(0.5) * bool(response)), Problem(BOX, "2"))
     assert "wrong, with reward 0.5" in note
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """Accepts no text; it can write a right response where the problem has one."""
+
+    def __call__(self, problem, response):
+        return 0.0
+
+    def write(self, problem):
+        return problem.metadata.get("solution")
+
+
+def test_problems_without_a_known_solution_are_not_checked():
+    unsolved, solved = Problem("#### write a program", "-"), Problem("b", "-", metadata={"solution": "x = 1"})
+    (note,) = probed(Programs(), unsolved)
+    assert note == "data.train: no right response is known, so it is not checked that the verifier accepts one."
+    assert probed(AfterThinking(Programs()), unsolved) == (note,)
+    with pytest.raises(ValueError, match="all of the 1 problems' own answers wrong"):
+        probed(Programs(), unsolved, solved)
