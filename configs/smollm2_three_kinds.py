@@ -11,9 +11,10 @@ prerl_jax/samples, which have the layouts of GSM8K, MathQA and BIG-Bench-Hard's 
 and seven objects. Each kind has its own verifier. The questions are stand-ins, of our own writing: scores on them are
 not scores on those benchmarks.
 
-Hardware: any CPU with 16 GB of memory; TIME_HERE
+Hardware: any CPU with 16 GB of memory. A run of two steps with half the group took 6 minutes on two shared cores.
 
-Expected: EXPECTED_HERE
+Expected: accuracy of 0.1 to 0.6 in training, so that most groups have right and wrong responses. Six steps are a
+demonstration; to learn, raise `phases` to hundreds of steps.
 """
 
 import dataclasses

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
+from prerl_jax.analysis.thought_patterns import THOUGHTS
 from prerl_jax.config.checks import validate
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.config.vocabulary import public_names
@@ -154,6 +155,11 @@ class _Imports:
         self.names[local] = (source, top)
         return f"{local}.{rest}" if rest else local
 
+    def constant(self, name: str, module: str) -> str:
+        """The expression for a constant of the package."""
+        self.names[name] = (module, name)
+        return name
+
     def lines(self) -> list[str]:
         """Import statements, sorted by module."""
         modules: dict[str, list[str]] = {}
@@ -200,7 +206,12 @@ def _parts(value: Any, where: str, imports: _Imports) -> tuple[str, list[tuple[s
 
 
 def _source(value: Any, where: str, indent: int, prefix: str, imports: _Imports) -> str:
-    """Python source of a value. A section of the config takes a line per field; others one line where they fit."""
+    """Python source of a value. A section of the config takes a line per field; others one line where they fit.
+
+    The default kinds of thoughts are written by their name: they are long, and nothing is trained on them.
+    """
+    if type(value) is tuple and value == THOUGHTS:
+        return imports.constant("THOUGHTS", "prerl_jax")
     parts = _parts(value, where, imports)
     if parts is None:
         line = _scalar(value, where, imports)

@@ -563,3 +563,9 @@ def test_the_verifier_of_evaluation_is_the_training_one_unless_it_is_named():
 def test_a_reward_that_no_group_could_hold_is_refused(reward):
     with pytest.raises(ValueError, match=r"data\.truncated_reward is .* between -1e\+15 and 1e\+15"):
         dataclasses.replace(CONFIG.data, truncated_reward=reward)
+
+
+def test_the_default_thoughts_are_saved_by_their_name():
+    source = render(load_config("lab"))
+    assert "thoughts=THOUGHTS," in source
+    assert len(source) < 10_000
