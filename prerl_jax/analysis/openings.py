@@ -46,7 +46,7 @@ LEADING = (
     rf"(?:(?<![,:;)*-])|(?=[ {CAPITAL}]))"  # after short punctuation, white space
     rf"[ \t\r{CLAUSE}{CAPITAL}\"'*_#>\[$-]*+(?:\(?\w\){_SPACE})?"  # emphasis, bullets, "(a) "
     r"(?:(?:but|and|oh|no(?! (?:good|luck|dice))|so|ah|ok|okay|alright|well|yes|yeah|now|also|because|since|please"
-    rf"|maybe|perhaps|anyway),?{_SPACE}+){{0,2}}+"
+    rf"|maybe|perhaps|anyway),?{_SPACE}+){{0,2}}"
 )
 """What may stand between the mark of a sentence or a clause and its first word."""
 _ALSO = (
@@ -55,8 +55,8 @@ _ALSO = (
     "|seem to|did|briefly|still|only"
 )
 SPEAKER = (
-    "(?P<speaker>let(?='s|(?: +me| +us)(?![a-z]))|lets|i|we)(?:'ll|'ve|'d|'s|(?: +me| +us)(?![a-z]))?+"
-    rf"(?: +(?:{_ALSO})(?![a-z])){{0,4}}+ +(?!(?:let|lets|i|we)(?![a-z]))"
+    "(?P<speaker>let(?='s|(?: +me| +us)(?![a-z]))|lets|i|we)(?:'ll|'ve|'d|'s|(?: +me| +us)(?![a-z]))?"
+    rf"(?: +(?:{_ALSO})(?![a-z])){{0,4}} +(?!(?:let|lets|i|we)(?![a-z]))"
 )
 """The speaker, and what may stand between the speaker and the word for what the speaker does."""
 TRIES = 20

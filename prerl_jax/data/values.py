@@ -114,7 +114,7 @@ def parse_number(value: Any, name: str) -> float | None:
         ValueError: the value is something else.
     """
     if isinstance(value, str):
-        text = re.sub(r"^[Ll]evel\s+", "", value.strip())
+        text = re.sub(r"^[^\W\d_]+\s+(?=\d)", "", value.strip())  # "Level 5", in any language
         if text.casefold() in NOTHING:
             return None
         found = _NUMBER.fullmatch(text.removesuffix("%").rstrip())
@@ -126,7 +126,8 @@ def parse_number(value: Any, name: str) -> float | None:
         whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**300
         number = float(value) if whole or isinstance(value, float | Decimal) else math.nan
     if not math.isfinite(number):
-        raise ValueError(f"`{name}` must be a number, got {str(value)[:80]!r}")
+        forms = '5, "3/8", "37.5%" or "Level 5"'
+        raise ValueError(f"`{name}` must be a number, such as {forms}; got {str(value)[:80]!r}")
     return number
 
 

@@ -86,7 +86,8 @@ def write_answer(problem: Problem, prompt: str, verifier: Verifier) -> Written:
     bare = bare_answer(problem.answer)
     if problem.answer_format:
         because = f"the source's answer_format is {quoted(problem.answer_format)}"
-        return Written(filled(problem.answer_format, bare), because)
+        known = next((one for one in FORMATS if one.text == problem.answer_format), None)
+        return Written(filled(problem.answer_format, bare), because, format=known)
     if asked := [one for one in FORMATS if one.asked_in(problem, prompt)]:
         texts = tuple(text for one in asked for text in filled(one.text, bare))
         return Written(texts, f"the prompts ask for {quoted(texts[0])}", format=asked[0], guessed=True)

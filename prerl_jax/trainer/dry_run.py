@@ -13,6 +13,7 @@ from rich.table import Table
 
 from prerl_jax.config.io import render
 from prerl_jax.config.schema import TrainConfig
+from prerl_jax.data.arrivals import ExampleStream
 from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
 from prerl_jax.models.cache import head_bytes
@@ -25,6 +26,7 @@ from prerl_jax.trainer.batching import Batching
 from prerl_jax.trainer.hub import pinned
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
+from prerl_jax.trainer.verifiers import open_verifiers, probe_verifiers
 
 BYTES_PER_TOKEN = 4 * 7
 """Bytes of one token of a packed batch: seven arrays of 32 bits."""
@@ -39,7 +41,7 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
       devices: the number of devices to plan for. By default as many as the mesh names; if one of the
         mesh's sizes is -1, the devices of this machine.
 
-    Raises what a run would raise about the config, the devices, the model's architecture and the data.
+    Raises what a run would raise about the config, the devices, the model's architecture, the data and the verifier.
     """
     console = console or Console()
     _imagine_devices(config, devices)
@@ -53,8 +55,16 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
     console.print(f"mesh         {shape} ({setup.mesh.size} {kind} devices)", highlight=False)
     console.print(f"stop tokens  {setup.stop_tokens}", highlight=False)
     console.print(f"attention    {_attention(setup)}", highlight=False)
-    for note in setup.notes:
+    for note in (*setup.notes, *_probed(setup)):
         console.print(note, highlight=False, markup=False)
+
+
+def _probed(setup: Setup) -> tuple[str, ...]:
+    """The notes of the probe, as before a run. A stream is not probed, since it may have no problem yet."""
+    if isinstance(setup.train, ExampleStream):
+        return ("data.train is a stream: a run checks the verifier with the problems of its first batch",)
+    with open_verifiers(setup.config) as verifiers:
+        return probe_verifiers(setup, verifiers)
 
 
 def _imagine_devices(config: TrainConfig, devices: int | None) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,8 @@ from prerl_jax.analysis.symptoms import lasting
 from prerl_jax.config.io import difference, load_config, render
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.phases import steps_left
-from prerl_jax.data import Batches, Example, make_batches, make_ordered_batches
-from prerl_jax.data.arrivals import ExampleStream, StreamEnded
-from prerl_jax.evaluation.probe import probe, require_truncated_is_worst
+from prerl_jax.data import Batches, make_batches, make_ordered_batches
+from prerl_jax.data.arrivals import ExampleStream
 from prerl_jax.runtime.checkpoint_address import CheckpointAddress
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.distributed import require_same, require_shared, share_errors
@@ -47,7 +45,7 @@ from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.references import References
 from prerl_jax.trainer.reporting import Reporter
 from prerl_jax.trainer.setup import Setup, set_up
-from prerl_jax.trainer.verifiers import Verifiers, open_verifiers
+from prerl_jax.trainer.verifiers import Verifiers, open_verifiers, probe_verifiers
 
 SHARED = "The workdir must be one shared folder, under the same path on all machines."
 
@@ -123,33 +121,8 @@ def run(
 
 def _probed(setup: Setup, verifiers: Verifiers, main: bool) -> tuple[str, ...]:
     """The notes of the probe, on process 0; an error in it is raised on all processes."""
-    data, first = setup.config.data, _first_problems(setup)
     with share_errors("the check that the verifier accepts the problems' own answers"):
-        if not main:
-            return ()
-        if any(not term.advantage.traits.needs_verdict for phase in setup.phases for term in phase.all_terms):
-            require_truncated_is_worst(first, verifiers.training, data.truncated_reward)
-        if not data.probe:
-            return ()
-        asked = (
-            (first, "train", data.verifier, verifiers.training),
-            (setup.evaluation, "evaluation", data.verifier_of_evaluation, verifiers.evaluation),
-        )
-        notes = (
-            probe(examples, split, verifier, verify, setup.decode, data.unknown_limit)
-            for examples, split, verifier, verify in asked
-        )
-        return tuple(itertools.chain.from_iterable(notes))
-
-
-def _first_problems(setup: Setup) -> tuple[Example, ...]:
-    """The training problems; of a stream those of its first batch. Raises ValueError if it has none."""
-    if not isinstance(setup.train, ExampleStream):
-        return setup.train
-    try:
-        return setup.train.first()
-    except StreamEnded as error:
-        raise ValueError(f"data.train has no batch: {error}.") from error
+        return probe_verifiers(setup, verifiers) if main else ()
 
 
 @contextlib.contextmanager

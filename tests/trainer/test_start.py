@@ -161,7 +161,7 @@ def test_a_run_probes_its_verifiers_before_it_begins_and_under_another_config(be
         probed.append((len(examples), split, verifier))
         return (f"{split} was probed",)
 
-    monkeypatch.setattr(start, "probe", probe)
+    monkeypatch.setattr("prerl_jax.trainer.verifiers.probe", probe)
     config, other = tiny_run.config(), ExactMatch(marker="#", ignore_case=True)
     data = dataclasses.replace(config.data, evaluation_verifier=other)
     changed = dataclasses.replace(config, data=data)
