@@ -114,7 +114,7 @@ def parse_number(value: Any, name: str) -> float | None:
         ValueError: the value is something else.
     """
     if isinstance(value, str):
-        text = re.sub(r"^[^\W\d_]+\s+(?=\d)", "", value.strip())  # "Level 5", in any language
+        text = re.sub(r"^[^\W\d_]+\s+(?=[\d?])", "", value.strip())  # "Level 5", in any language
         if text.casefold() in NOTHING:
             return None
         found = _NUMBER.fullmatch(text.removesuffix("%").rstrip())

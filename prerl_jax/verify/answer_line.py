@@ -14,7 +14,7 @@ from prerl_jax.verify.spelling import LONGEST, respelled, undecorated
 
 _LABEL = re.compile(r"(?<![A-Za-z])answer[*_`]{0,3}\s?:[*_`]{0,3}", re.IGNORECASE)
 
-_BEFORE = re.compile(r"(?:[\s*_`]|\\[\[(]|\$+(?=\s))*+")
+_BEFORE = re.compile(r"(?:[\s*_`]|\\[\[(]|\$+(?=\s))*")
 r"""What may stand between the label and the answer: line breaks, Markdown, \[ and \(, dollars at the end of a line."""
 
 

@@ -35,7 +35,7 @@ _BOLD = re.compile(r"(?<![\w)])(\*\*|[*`])([^*`\n]+)\1(?![\w(])")
 _UNIT = re.compile(
     rf"(?:\s*+\\{TEXT}\s*+\{{\s*+([A-Za-z][A-Za-z .'/²³-]*+)\}}"
     r"|\s++([A-Za-z]{3,}+(?: [A-Za-z]++)*+|cm|mm|km|kg|mg|ml|mL|ft|in|mi|yd|oz|lb|hr|Hz|eV))"
-    r"(?:\s*+\^\s*+\{?-?[0-9]\}?|[²³])?+\.?\Z"
+    r"(?:\s*+\^\s*+\{?-?[0-9]\}?|[²³])?\.?\Z"
 )
 _NO_UNIT = re.compile(r"\b(?:or|and|not|if|to|than|when|where|unless|but|mod|pi|sqrt)\b", re.IGNORECASE)
 

@@ -98,7 +98,7 @@ def test_a_source_without_a_verifier(tmp_path, capsys):
 
 def test_a_format_without_a_place_for_the_answer(tmp_path, capsys):
     error = refused(tmp_path, capsys, 'data.train=JsonlProblems(path="x.jsonl", answer_format="####")')
-    assert "answer_format is '####'" in error
+    assert "answer_format needs {answer} in it, got '####'" in error
 
 
 @pytest.mark.parametrize(
