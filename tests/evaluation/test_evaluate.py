@@ -172,6 +172,7 @@ def test_rounds_on_a_mesh(four_parts):
     assert metrics["eval/pass@2"] == 1
 
 
+@pytest.mark.slow
 def test_what_is_sampled_does_not_depend_on_the_calls():
     """Six samples of a problem in calls of a training step's shape, of one group of three, and all at once."""
     said = {}

@@ -49,6 +49,7 @@ def test_files_and_numbers(measured):
     assert set(report["thoughts"]) == {"transition", "reflection", "anything"}  # those of the config
 
 
+@pytest.mark.slow
 def test_the_trainer_and_the_sampler_agree(measured):
     """The log-probabilities in P(y|x) are those of the sampler."""
     assert measured[1]["metrics"]["alignment/sampler_logprob_diff"] < 1e-4

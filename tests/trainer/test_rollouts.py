@@ -163,6 +163,7 @@ def constant(rewards):
     return all(reward == rewards[0] for reward in rewards)
 
 
+@pytest.mark.slow
 def test_a_step_draws_until_its_groups_are_mixed(runs, setup):
     records, said, workdir = runs[2]
     batches = [record["train/sampled_batches"] for record in records[1:]]

@@ -117,6 +117,7 @@ def test_a_smaller_cache_samples_from_a_policy_near_the_one_that_is_scored():
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 def test_a_run_compiles_one_step_for_any_number_of_rows():
     config = dataclasses.replace(tiny_run.config(), phases=nsr_prerl(steps=12), alignment=AlignmentSpec())
     _, state, metrics = tiny_run.steps(config, 12)

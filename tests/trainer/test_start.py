@@ -73,6 +73,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
         run(tiny_run.config(), tmp_path / "workdir", console=tiny_run.quiet())
 
 
+@pytest.mark.slow
 def test_a_run_that_began_from_its_model_does_not_take_another_s_parameters(begin, finished, tmp_path):
     begin(init_from=str(finished.workdir))  # it left no checkpoint: this was no beginning
     assert "started from" not in begin(saves=True)

@@ -93,11 +93,13 @@ def test_a_response_that_ends_its_worker_is_unknown_and_the_others_go_on(pool):
     assert [(a, b) for a, b in zip(how, said, strict=True) if a not in b] == []
 
 
+@pytest.mark.slow
 def test_a_process_that_has_escaped_ends_with_the_worker(pool, tmp_path):
     assert verdicts(pool(PROBLEMS[:1], [f"escape {tmp_path}/pid"], [False])) == ["unknown"]
     assert group_of(int((tmp_path / "pid").read_text())) is None
 
 
+@pytest.mark.slow
 def test_a_fork_that_comes_back_gives_no_second_answer(pool):
     responses = ["fork", "fork", "slow 0.3", "is 3", "is 7", "is 5"]
     np.testing.assert_array_equal(pool(PROBLEMS, responses, [False] * 6).rewards, [1, 1, 0.5, 1, 0, 1])
@@ -109,6 +111,7 @@ def test_output_is_thrown_away_input_is_empty_and_a_long_answer_is_cut(pool):
     assert verified.judgements[2].answer == "9" * 1000
 
 
+@pytest.mark.slow
 def test_a_worker_that_died_while_it_waited_is_replaced(judge):
     with open_verifier(judge, workers=1, timeout=60.0) as verify:
         verify(PROBLEMS[:1], ["is 0"], [False])
@@ -148,6 +151,7 @@ def test_a_failure_ends_the_pool(judge, response, says):
         pool(PROBLEMS[:1], ["is 0"], [False])
 
 
+@pytest.mark.slow
 def test_closing_it_ends_a_call_on_another_thread(judge, tmp_path):
     """As when a run is interrupted: the call ends with an error, no worker is left, and none is started."""
     pool, started = VerifierPool(judge, 2, 600.0), tmp_path / "pid"
