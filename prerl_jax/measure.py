@@ -109,14 +109,7 @@ def measure(
     config, _ = pinned(config)
     setup, buckets = set_up(config), buckets or Buckets()
     groups = config.alignment.prompts if groups is None else groups
-    problems = len(setup.fixed["train"])
-    if not problems:
-        raise ValueError("data.train is a stream; a measurement needs fixed problems, such as FileProblems.")
-    if not 1 <= groups <= problems or groups % batch_shards(setup.mesh):
-        raise ValueError(
-            f"{groups} groups cannot be measured: there are {problems} problems, and their number must be a "
-            f"multiple of the {batch_shards(setup.mesh)} shards of the batch. Choose another --groups."
-        )
+    _check_groups(setup, groups)
     params = setup.load_params() if init_from is None else _restored(setup, init_from)
     pre, post = alignment_phases(setup)
     sampled = _sample(setup, params, post, groups)
@@ -144,6 +137,18 @@ def measure(
     title = f"{config.name}, {init_from or config.model.path}: {len(sampled.prompts)} responses"
     alignment_figure(tables, names, f"{title}, {report['accuracy']:.0%} right").savefig(out / "alignment.png", dpi=110)
     return report
+
+
+def _check_groups(setup: Setup, groups: int) -> None:
+    """Raises ValueError if this number of groups cannot be measured."""
+    problems = len(setup.fixed["train"])
+    if not problems:
+        raise ValueError("data.train is a stream; a measurement needs fixed problems, such as FileProblems.")
+    if not 1 <= groups <= problems or groups % batch_shards(setup.mesh):
+        raise ValueError(
+            f"{groups} groups cannot be measured: there are {problems} problems, and their number must be a "
+            f"multiple of the {batch_shards(setup.mesh)} shards of the batch. Choose another --groups."
+        )
 
 
 def _restored(setup: Setup, init_from: str) -> Params:

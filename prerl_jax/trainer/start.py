@@ -82,7 +82,7 @@ def run(
     console = console or Console()
     tracer = Profile(workdir / "profile", profile)
     source = None if init_from is None else CheckpointAddress.parse(init_from)
-    folder = workdir / "checkpoints"
+    folder, keep_last, best = workdir / "checkpoints", config.checkpoints.keep_last, config.checkpoints.best
     require_same("their configs", render(config), "Start all of them with one command.")
     config, commits = pinned(config, workdir)
     with share_errors(f"reading {workdir}"):
@@ -97,26 +97,36 @@ def run(
         return _finish(workdir, console, main, GuardState.of(saved.get("guards")))
     if newest is None:
         tracer.check(0, steps_left(config.phases, 0, 0))
-    fetch(config)
-    with share_errors("setting the run up"):  # an error in the config is found before anything is written
-        setup = set_up(config)
-        prompts = "\n".join(f"{record.first}\n{record.digest}" for record in setup.prompts.values())
-    require_same("their prompts", prompts, "They need the same data files, and one date in the chat template.")
+    setup = _set_up(config)  # an error in the config is found before anything is written
     require_shared(workdir)
-    spec = config.checkpoints
     with open_verifiers(config) as verifiers:
         probed = _probed(setup, verifiers, main) if newest is None or changed else ()
         with (
             _only_run_in(workdir, main),
-            contextlib.closing(Checkpoints(folder, keep_last=spec.keep_last, best=spec.best)) as checkpoints,
+            contextlib.closing(Checkpoints(folder, keep_last=keep_last, best=best)) as checkpoints,
         ):
-            with share_errors(f"writing into {workdir}"):
-                if main:
-                    write_commits(workdir, commits)
+            _record_commits(workdir, commits, main)
             beginning = begin_or_resume(setup, checkpoints, began or source, allow_config_change)
             beginning = dataclasses.replace(beginning, notes=(*probed, *beginning.notes))
             guards = _train(setup, beginning, checkpoints, verifiers, workdir, console, tracer)
     return _finish(workdir, console, main, guards)
+
+
+def _set_up(config: TrainConfig) -> Setup:
+    """Downloads what the config takes from the hub, and sets the run up, with the same prompts on all processes."""
+    fetch(config)
+    with share_errors("setting the run up"):
+        setup = set_up(config)
+        prompts = "\n".join(f"{record.first}\n{record.digest}" for record in setup.prompts.values())
+    require_same("their prompts", prompts, "They need the same data files, and one date in the chat template.")
+    return setup
+
+
+def _record_commits(workdir: Path, commits: dict[str, str], main: bool) -> None:
+    """Process 0 writes hub.json; an error in it is raised on all processes."""
+    with share_errors(f"writing into {workdir}"):
+        if main:
+            write_commits(workdir, commits)
 
 
 def _probed(setup: Setup, verifiers: Verifiers, main: bool) -> tuple[str, ...]:

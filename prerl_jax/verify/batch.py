@@ -167,7 +167,8 @@ def answers_of(verifier: Verifier, problems: Sequence[Problem], responses: Seque
         return []
     answers = verifier.verify_batch(problems, responses)
     is_text = isinstance(answers, str | bytes | bytearray)
-    if is_text or not (isinstance(answers, Sequence) or getattr(answers, "ndim", 0) > 0):  # an array has dimensions
+    is_array = hasattr(answers, "shape") and len(answers.shape) > 0
+    if is_text or not (isinstance(answers, Sequence) or is_array):
         raise WrongAnswer(
             f"verify_batch of {verifier} returned a {type(answers).__name__}, {str(answers)[:80]!r}, and not a "
             f"sequence of {len(responses)} rewards or Judgements, one for each response."

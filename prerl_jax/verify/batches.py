@@ -49,9 +49,9 @@ def deadlines(verifier: Verifier, problems: Sequence[Problem]) -> int:
 
 
 def _batch_size(verifier: BatchVerifier, unlimited: int) -> int:
-    size = getattr(verifier, "batch_size", None)
-    if size is None:
+    if not hasattr(verifier, "batch_size") or verifier.batch_size is None:
         return unlimited
+    size = verifier.batch_size
     if not isinstance(size, int | np.integer) or size < 1:
         raise VerifierError(f"batch_size of {verifier} is {size!r}; it must be a whole number of 1 or more, or None.")
     return int(size)

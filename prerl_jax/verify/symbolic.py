@@ -151,7 +151,7 @@ def _undone_divisions(text: str) -> bool:
 
 def _bits(node: Any) -> float:
     """A bound of log2 of the largest number in an expression, computed without evaluating it."""
-    if getattr(node, "is_Number", False):
+    if hasattr(node, "is_Number") and node.is_Number:
         size = abs(node)
         return math.log2(float(size) + 2) if size < 10**300 else float(len(str(size))) * 4
     parts = [_bits(part) for part in (node.args if hasattr(node, "args") else node)] or [1.0]
@@ -192,4 +192,4 @@ def _is_work(node: Any, sympy: ModuleType) -> bool:
 
 
 def _is_relation(tree: Any) -> bool:
-    return bool(getattr(tree, "is_Relational", False)) or type(tree).__name__ == "And"
+    return (hasattr(tree, "is_Relational") and bool(tree.is_Relational)) or type(tree).__name__ == "And"
