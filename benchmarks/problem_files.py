@@ -25,7 +25,7 @@ from prerl_jax import (
     Verifier,
     layouts,
 )
-from prerl_jax.verify.judgement import judged
+from prerl_jax.verify.batch import judgements_of
 
 BOX = r"\boxed{{answer}}"
 CHOICES = MultipleChoice("ABCDEFGHIJ")
@@ -64,8 +64,8 @@ ENTRIES = (
 
 def accepted(verifier: Verifier, problem: Problem, response: str) -> bool:
     """Whether the response is right; any of the problem's answers counts."""
-    forms = [dataclasses.replace(problem, answer=answer) for answer in (problem.answer, *problem.alternatives)]
-    return any(judged(verifier(form, response), verifier, form).verdict == "right" for form in forms)
+    (judgement,) = judgements_of(verifier, [problem], [response])
+    return judgement.verdict == "right"
 
 
 def written(problem: Problem, answer: str) -> str:

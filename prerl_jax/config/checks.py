@@ -187,7 +187,7 @@ def _validate_patience(config: TrainConfig, what: str, kind: str, patience: int,
 def _validate_verifiers(config: TrainConfig) -> None:
     """The verifiers are verifiers, and have the workers that they need."""
     data = config.data
-    verifiers = {"data.verifier": data.verifier, "data.evaluation_verifier": data.evaluation_verifier or data.verifier}
+    verifiers = {"data.verifier": data.verifier, "data.evaluation_verifier": data.verifier_of_evaluation}
     for name, verifier in verifiers.items():
         require_verifier(verifier, name)
         require_workers(verifier, data.verify_workers)

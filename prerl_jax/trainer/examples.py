@@ -17,7 +17,7 @@ from prerl_jax.data.order import Order
 from prerl_jax.data.problems import Problem, ProblemSource
 from prerl_jax.data.streams import ProblemStream
 from prerl_jax.verify import IsolationError, NoVerifierError, unused_sources, usable
-from prerl_jax.verify.batch import check_problem
+from prerl_jax.verify.usable import readable
 
 STEPS_KEPT = 8
 """Steps whose problems of a stream are kept, for the report of a step that is written during the next one."""
@@ -198,7 +198,7 @@ def _encoder(config: TrainConfig, tokenizer: Any, check_tokens: CheckTokens, eva
 
     def encode_one(problem: Problem) -> tuple[Example | Dropped, str]:
         try:
-            check_problem(data.verifier, problem)
+            problem = readable(data.verifier, problem)
         except (NoVerifierError, IsolationError):
             raise
         except ValueError:

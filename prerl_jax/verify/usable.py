@@ -33,22 +33,42 @@ def usable(verifier: Verifier, problems: Sequence[Problem]) -> tuple[tuple[Probl
     dropped: list[str] = []
     first: dict[str, str] = {}
     for index, problem in enumerate(problems):
-        readable, reasons = [], []
-        for answer in (problem.answer, *problem.alternatives):
-            try:
-                check_problem(verifier, dataclasses.replace(problem, answer=answer, alternatives=()))
-                readable.append(answer)
-            except (NoVerifierError, IsolationError):
-                raise
-            except ValueError as error:
-                reasons.append(error)
-        if readable:
-            kept.append(dataclasses.replace(problem, answer=readable[0], alternatives=tuple(readable[1:])))
-        else:
-            dropped.append(f"problem {index} (counted from 0): {reasons[0]}")
+        try:
+            kept.append(readable(verifier, problem))
+        except (NoVerifierError, IsolationError):
+            raise
+        except ValueError as error:
+            dropped.append(f"problem {index} (counted from 0): {error}")
             first.setdefault(problem.source, dropped[-1])
     _require_all_sources(verifier, [problem.source for problem in problems], {one.source for one in kept}, first)
     return tuple(kept), tuple(dropped)
+
+
+def readable(verifier: Verifier, problem: Problem) -> Problem:
+    """A problem with those of its acceptable answers that a verifier can read.
+
+    Raises:
+        ValueError: it can read none of them; the error is that on `problem.answer`.
+        NoVerifierError: the problem's source has no verifier.
+        IsolationError: this machine cannot isolate programs.
+        VerifierError: its `check` raised another exception.
+    """
+    if not problem.alternatives:
+        check_problem(verifier, problem)
+        return problem
+    read: list[str] = []
+    reasons: list[ValueError] = []
+    for answer in (problem.answer, *problem.alternatives):
+        try:
+            check_problem(verifier, dataclasses.replace(problem, answer=answer, alternatives=()))
+            read.append(answer)
+        except (NoVerifierError, IsolationError):
+            raise
+        except ValueError as error:
+            reasons.append(error)
+    if not read:
+        raise reasons[0]
+    return dataclasses.replace(problem, answer=read[0], alternatives=tuple(read[1:]))
 
 
 def _require_all_sources(verifier: Verifier, sources: Sequence[str], kept: set[str], first: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from prerl_jax import Columns, Curriculum, FileProblems, JsonlProblems, Mixture, StreamProblems
+from prerl_jax import Columns, Curriculum, FileProblems, GSM8KAnswer, JsonlProblems, Mixture, StreamProblems
 from prerl_jax.trainer.setup import set_up
 from prerl_jax.trainer.start import run
 
@@ -77,6 +77,14 @@ def test_a_stream_is_prepared_by_the_rules_of_a_fixed_source(tmp_path):
 
 def completions(workdir):
     return [json.loads(line) for line in (workdir / "completions.jsonl").read_text().splitlines()]
+
+
+def test_a_stream_leaves_out_acceptable_answers_that_the_verifier_cannot_read(tmp_path):
+    row = json.dumps({"prompt": "1+6=\n", "answer": '["seven", "7", "proof", "7.0"]'})
+    (tmp_path / "a.jsonl").write_text(4 * f"{row}\n")
+    setup = set_up(with_data(train=StreamProblems(str(tmp_path), wait=0.0), verifier=GSM8KAnswer(marker="#")))
+    problems = [example.problem for example in setup.train.first()]
+    assert [(problem.answer, problem.alternatives) for problem in problems] == [("7", ("7.0",))] * 4
 
 
 @pytest.mark.slow
