@@ -1,8 +1,8 @@
 """The device programs of continuous batching: prefill, a chunk of decoding, a longer ring, fewer slots.
 
-On a mesh the rows belong to the shard of the batch (data x fsdp) that their prompt lies on, and so do slots: with D
-shards of S / D slots, slot n serves rows of shard n // (S / D). Rows are moved only within a shard; indices of prompts
-and slots count within their shard.
+The programs run on the mesh of the decode layout (`rollout.layout`). The rows belong to the shard of the batch that
+their prompt lies on, and so do slots: with D shards of S / D slots, slot n serves rows of shard n // (S / D). Rows are
+moved only within a shard; indices of prompts and slots count within their shard.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from prerl_jax.rollout.decode import (
     decode_while,
     draw_first_tokens,
     empty_slots,
-    make_draw,
     make_is_last,
-    row_keys,
 )
+from prerl_jax.rollout.draw import make_draw, row_keys
+from prerl_jax.rollout.layout import lay_out, vocab_parts
 from prerl_jax.rollout.plan import BatchingPlan
-from prerl_jax.rollout.sampler import SamplerConfig, cast_params, decoding_params, prefill
+from prerl_jax.rollout.sampler import SamplerConfig, prefill
 
 
 @pytree
@@ -115,11 +115,14 @@ class ContinuousPrograms:
 
 
 def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
-    """The programs for a model and a plan. Of `config.temperature` they depend only on whether it is 0."""
+    """The programs for a model on the mesh of its decode layout, and a plan.
+
+    Of `config.temperature` they depend only on whether it is 0.
+    """
     shards, pin = plan.shards, SlotSharding(model)
 
     def start(params: Params, prompts: Prompts) -> tuple[Params, PromptStore, Slots]:
-        params = cast_params(params, model)
+        params = lay_out(params, model)
         ring = plan.rings[0]
         group = plan.group_size if plan.shared else 1
         hidden, cache = prefill(model, params, prompts, group, ring if plan.shared else 1, config.cache_dtype)
@@ -129,7 +132,7 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
             store = PromptStore(hidden, cache.prompt_key, cache.prompt_value, cache.prompt_mask)
             cache = empty_slot_cache(cache, plan.slots, ring)
         slots = empty_slots(plan.slots, cache, done=True)
-        return decoding_params(params, model), pin.rows(store), pin.slots(slots)
+        return model.decoding(params), pin.rows(store), pin.slots(slots)
 
     def decode_chunk(
         weights: Params, store: PromptStore, slots: Slots, assignment: Assignment, key: Array, temperature: Array
@@ -240,7 +243,7 @@ class _Chunk:
 
         return {
             "decode": decode,
-            "draw": make_draw(head, keys, temperature, config.top_k, config.top_p),
+            "draw": make_draw(head, keys, temperature, config.top_k, config.top_p, vocab_parts(self.model)),
             "is_last": make_is_last(config.max_new_tokens, config.stop_tokens),
         }
 

@@ -27,10 +27,10 @@ from prerl_jax.rollout.decode import (
     decode_while,
     draw_first_tokens,
     empty_slots,
-    make_draw,
     make_is_last,
-    row_keys,
 )
+from prerl_jax.rollout.draw import make_draw, row_keys
+from prerl_jax.rollout.layout import lay_out, vocab_parts
 
 SHORTEST_HALF = 32
 """Columns of the shortest half ring: a shorter one saves less time than a second loop takes to compile."""
@@ -94,7 +94,7 @@ def make_sampler(
         raise ValueError(f"group_size must be at least 1, got {group_size}.")
 
     def sample(params: Params, prompts: Prompts, key: Array) -> Rollouts:
-        params = cast_params(params, model)
+        params = lay_out(params, model)
         rows, length = prompts.prompt.shape[0] * group_size, config.max_new_tokens
         rings = _ring_lengths(max(length - 1, 1), model)
         hidden, cache = prefill(model, params, prompts, group_size, rings[0], config.cache_dtype)
@@ -104,7 +104,8 @@ def make_sampler(
         def decode(slots: Slots) -> tuple[Array, Any]:
             return model.decode(weights, slots.cache, slots.token, slots.clock)
 
-        draw = make_draw(model.head(params), keys, config.temperature or None, config.top_k, config.top_p)
+        settings = (config.temperature or None, config.top_k, config.top_p, vocab_parts(model))
+        draw = make_draw(model.head(params), keys, *settings)
         is_last = make_is_last(length, config.stop_tokens)
         slots, drawn = draw_first_tokens(
             empty_slots(rows, cache, done=False),
@@ -144,13 +145,6 @@ def _ring_lengths(needed: int, model: Model) -> tuple[int, ...]:
     whole = whole_lines(needed)
     half = whole_lines(-(-whole // 2))
     return (half, whole) if half >= SHORTEST_HALF else (whole,)
-
-
-def cast_params(params: Params, model: Model) -> Params:
-    """The parameters in the compute dtype of a `SlotModel`: cast once, not at every decoded token."""
-    if not isinstance(model, SlotModel):
-        return params
-    return jax.tree.map(lambda p: p.astype(model.compute_dtype), params)
 
 
 def decoding_params(params: Params, model: Model) -> Params:
