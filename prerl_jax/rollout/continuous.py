@@ -229,7 +229,7 @@ class ContinuousBatchingEngine:
         temperature: Any,
     ) -> None:
         """Decodes all rows of the scheduler."""
-        weights, store, slots = programs.prefill(params, _place(plan.mesh, scheduler.prompts))
+        weights, store, slots = programs.prefill(programs.lay_out(params), _place(plan.mesh, scheduler.prompts))
         clock.stop()
         in_flight: deque[tuple[np.ndarray, ChunkResult]] = deque()
         previous: tuple[np.ndarray, ChunkResult, np.ndarray] | None = None
@@ -275,17 +275,21 @@ class ContinuousBatchingEngine:
     def compile(self, params: Params, prompts: Prompts, key: Array) -> Iterator[tuple[str, jax.stages.Compiled]]:
         """Compiles the programs ahead of time, one after the other; yields each with its name.
 
-        The names are "prefill"; "decode_chunk/COLUMNS" for each ring, after "longer_ring/COLUMNS" for each but the
-        first; then "fewer_slots/COUNT", from all slots, in the longest ring. The arguments are trees of
-        jax.ShapeDtypeStruct, with shardings where the model has a mesh.
+        The names are "decode_weights" on a mesh; "prefill"; "decode_chunk/COLUMNS" for each ring, after
+        "longer_ring/COLUMNS" for each but the first; then "fewer_slots/COUNT", from all slots, in the longest ring. The
+        arguments are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
         """
         count, length = prompts.prompt.shape
         plan = self.plan(count * self.group_size, length)
         programs, where = self.programs(plan), None if plan.mesh is None else batch_sharding(plan.mesh)
-        arguments = (
-            params,
-            Prompts(*(jax.ShapeDtypeStruct((count, length), kind, sharding=where) for kind in (np.int32, bool))),
-        )
+        tokens, mask = (jax.ShapeDtypeStruct((count, length), kind, sharding=where) for kind in (np.int32, bool))
+        weights = params
+        if plan.mesh is not None:
+            key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(plan.mesh))
+            copy = programs.lay_out.lower(params).compile()
+            yield "decode_weights", copy
+            weights = _output_structs(copy, jax.eval_shape(programs.lay_out, params))
+        arguments = weights, Prompts(tokens, mask)
         prefill = programs.prefill.lower(*arguments).compile()
         yield "prefill", prefill
         weights, store, slots = _output_structs(prefill, jax.eval_shape(programs.prefill, *arguments))

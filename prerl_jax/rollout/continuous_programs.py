@@ -39,9 +39,9 @@ from prerl_jax.rollout.decode import (
     make_is_last,
 )
 from prerl_jax.rollout.draw import make_draw, row_keys
-from prerl_jax.rollout.layout import lay_out, vocab_parts
+from prerl_jax.rollout.layout import make_lay_out, vocab_parts
 from prerl_jax.rollout.plan import BatchingPlan
-from prerl_jax.rollout.sampler import SamplerConfig, prefill
+from prerl_jax.rollout.sampler import SamplerConfig, cast_params, prefill
 
 
 @pytree
@@ -101,13 +101,16 @@ class ContinuousPrograms:
     """The jitted programs; each is compiled once for every number of slots and length of the ring.
 
     Attributes:
-      prefill: (params, prompts) -> (parameters to decode with, the prompt store, empty slots).
-      decode: (parameters to decode with, prompt store, slots, assignment, key, temperature) -> (slots, chunk result).
+      lay_out: params -> weights on the mesh of decoding, see `make_lay_out`.
+      prefill: (weights, prompts) -> (the weights as decoding reads them, the prompt store, empty slots). On a mesh the
+        weights are donated.
+      decode: (weights, prompt store, slots, assignment, key, temperature) -> (slots, chunk result).
         The slots are donated. Where every active row needs a longer ring, or there is no row, nothing is drawn.
       grow: ring -> the same in a ring of the next length, see `ring_of` and `with_ring`. Prompts stay as they are.
       shrink: (slots, the kept slots i32[S'], their prompts i32[S']) -> S' slots.
     """
 
+    lay_out: Callable[[Params], Params]
     prefill: jax.stages.Wrapped
     decode: jax.stages.Wrapped
     grow: jax.stages.Wrapped
@@ -121,18 +124,18 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
     """
     shards, pin = plan.shards, SlotSharding(model)
 
-    def start(params: Params, prompts: Prompts) -> tuple[Params, PromptStore, Slots]:
-        params = lay_out(params, model)
+    def start(weights: Params, prompts: Prompts) -> tuple[Params, PromptStore, Slots]:
+        weights = cast_params(weights, model)
         ring = plan.rings[0]
         group = plan.group_size if plan.shared else 1
-        hidden, cache = prefill(model, params, prompts, group, ring if plan.shared else 1, config.cache_dtype)
+        hidden, cache = prefill(model, weights, prompts, group, ring if plan.shared else 1, config.cache_dtype)
         if plan.shared:
             store = PromptStore(hidden, None, None, None)
         else:
             store = PromptStore(hidden, cache.prompt_key, cache.prompt_value, cache.prompt_mask)
             cache = empty_slot_cache(cache, plan.slots, ring)
         slots = empty_slots(plan.slots, cache, done=True)
-        return model.decoding(params), pin.rows(store), pin.slots(slots)
+        return model.decoding(weights), pin.rows(store), pin.slots(slots)
 
     def decode_chunk(
         weights: Params, store: PromptStore, slots: Slots, assignment: Assignment, key: Array, temperature: Array
@@ -152,17 +155,22 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
         return pin.slots(select_slots(slots, which, prompt, shards))
 
     start.__name__ = "prefill"
-    return _jitted(model, start, decode_chunk, longer_ring, fewer_slots)
+    return _jitted(model, plan, start, decode_chunk, longer_ring, fewer_slots)
 
 
-def _jitted(model: SlotModel, start: Callable, chunk: Callable, grow: Callable, shrink: Callable) -> ContinuousPrograms:
+def _jitted(
+    model: SlotModel, plan: BatchingPlan, start: Callable, chunk: Callable, grow: Callable, shrink: Callable
+) -> ContinuousPrograms:
     """The functions of `ContinuousPrograms`, jitted; their rings are laid out as decoding reads them."""
     key, value = ring_formats(model)
     unspecified: Any = None
     cache = Cache(unspecified, unspecified, unspecified, key, value)
     slots = Slots(unspecified, unspecified, unspecified, unspecified, cache)
+    lay_out = make_lay_out(model, plan.mesh)
+    copied = () if plan.mesh is None else (0,)
     return ContinuousPrograms(
-        jax.jit(start, out_shardings=(None, None, slots)),
+        lay_out,
+        jax.jit(start, donate_argnums=copied, out_shardings=(None, None, slots)),
         jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None)),
         jax.jit(grow, out_shardings=(None, key, value)),
         jax.jit(shrink, out_shardings=slots),

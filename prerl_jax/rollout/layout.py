@@ -13,7 +13,7 @@ are prefilled in the same layout. The parameters and the optimizer's state stay 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -75,17 +75,22 @@ def on_mesh(model: SlotModel, mesh: Mesh | None) -> SlotModel:
     return model.on_mesh(mesh) if mesh is not None and isinstance(model, MeshModel) else model
 
 
-def lay_out(params: Params, model: Model) -> Params:
-    """The parameters of a `SlotModel` in the compute dtype, split as its mesh and rules say; inside jit.
+def make_lay_out(model: SlotModel, mesh: Mesh | None) -> Callable[[Params], Params]:
+    """The program that copies the parameters from the training mesh to that of decoding, in the compute dtype.
 
-    They are cast once, not at every decoded token. Those of another model stay as they are.
+    Without a mesh, and for a model that is no `MeshModel`, decoding reads the parameters where they are.
+
+    Args:
+      model: the model on the mesh of decoding.
+      mesh: the same mesh; None for the default device.
     """
-    if not isinstance(model, SlotModel):
-        return params
-    params = jax.tree.map(lambda p: p.astype(model.compute_dtype), params)
-    if model.mesh is None or model.mesh.size == 1 or not isinstance(model, MeshModel):
-        return params
-    return jax.lax.with_sharding_constraint(params, model.shardings())
+    if mesh is None or not isinstance(model, MeshModel):
+        return lambda params: params
+
+    def decode_weights(params: Params) -> Params:
+        return jax.tree.map(lambda p: p.astype(model.compute_dtype), params)
+
+    return jax.jit(decode_weights, out_shardings=model.shardings())
 
 
 def vocab_parts(model: Model) -> int:

@@ -30,7 +30,7 @@ from prerl_jax.rollout.decode import (
     make_is_last,
 )
 from prerl_jax.rollout.draw import make_draw, row_keys
-from prerl_jax.rollout.layout import lay_out, vocab_parts
+from prerl_jax.rollout.layout import vocab_parts
 
 SHORTEST_HALF = 32
 """Columns of the shortest half ring: a shorter one saves less time than a second loop takes to compile."""
@@ -94,7 +94,7 @@ def make_sampler(
         raise ValueError(f"group_size must be at least 1, got {group_size}.")
 
     def sample(params: Params, prompts: Prompts, key: Array) -> Rollouts:
-        params = lay_out(params, model)
+        params = cast_params(params, model)
         rows, length = prompts.prompt.shape[0] * group_size, config.max_new_tokens
         rings = _ring_lengths(max(length - 1, 1), model)
         hidden, cache = prefill(model, params, prompts, group_size, rings[0], config.cache_dtype)
@@ -145,6 +145,13 @@ def _ring_lengths(needed: int, model: Model) -> tuple[int, ...]:
     whole = whole_lines(needed)
     half = whole_lines(-(-whole // 2))
     return (half, whole) if half >= SHORTEST_HALF else (whole,)
+
+
+def cast_params(params: Params, model: Model) -> Params:
+    """The parameters in the compute dtype of a `SlotModel`: cast once, not at every decoded token."""
+    if not isinstance(model, SlotModel):
+        return params
+    return jax.tree.map(lambda p: p.astype(model.compute_dtype), params)
 
 
 def decoding_params(params: Params, model: Model) -> Params:
