@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from prerl_jax.plan.hlo import Computation, Instruction, Module, Shape
 from prerl_jax.plan.traffic import COLLECTIVES, carries_on, result_parts
 
+
 @dataclasses.dataclass(frozen=True)
 class Exchange:
     """One collective.
