@@ -19,8 +19,8 @@ from jax.sharding import Mesh
 from prerl_jax.core.head import Head
 from prerl_jax.core.types import Params
 from prerl_jax.models import attention as attentions
-from prerl_jax.models import rope, xla_cpu
-from prerl_jax.models.cache import Cache, Held, attend_cached, head_bytes, hold, valid_columns, write
+from prerl_jax.models import filled, rope, xla_cpu
+from prerl_jax.models.cache import Cache, Held, append, head_bytes, hold, reader
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding, require_auto_axes
 
@@ -214,17 +214,12 @@ class Decoder:
         positions = jnp.repeat(cache.prompt_mask.sum(axis=1, dtype=jnp.int32), group_size) + lengths
         rotation = self._rotations(positions)
         columns = jax.tree.leaves(cache.key)[0].shape[-1]
-        valid, column = valid_columns(columns, lengths, clock), clock % columns
+        read = self._reader(cache, lengths, clock)
 
         def step(x, weights, prompt, ring, layer=None):
             def attend(q, k, v):
-                dtype = "int8" if ring[0].scale is not None else None
-                new = (
-                    write(ring[0], k, column, axis=2, columns=3, dtype=dtype, layer=layer),
-                    write(ring[1], v, column, axis=3, columns=2, dtype=dtype, layer=layer),
-                )
-                key, value = new if layer is None else jax.tree.map(lambda part: part[layer], new)
-                return attend_cached(q, prompt[0], prompt[1], cache.prompt_mask, key, value, valid), new
+                new = append(ring, k, v, clock % columns, layer)
+                return read(q, prompt, new, layer), new
 
             return self._apply(weights, x, rotation, attend)
 
@@ -240,12 +235,23 @@ class Decoder:
 
             def body(layer, carry):
                 x, ring = carry
-                of_layer = (params["layers"], (cache.prompt_key, cache.prompt_value))
-                weights, prompt = jax.tree.map(lambda part: part[layer], of_layer)
-                return step(x, weights, prompt, ring, layer)
+                weights = jax.tree.map(lambda part: part[layer], params["layers"])
+                return step(x, weights, (cache.prompt_key, cache.prompt_value), ring, layer)
 
             x, (keys, values) = jax.lax.fori_loop(0, self.config.num_layers, body, (x, (cache.key, cache.value)))
         return self._norm(params, x), dataclasses.replace(cache, key=keys, value=values)
+
+    @property
+    def reads_filled(self) -> bool:
+        """Whether decoding reads only the filled columns of its cache, by the kernel of `models.filled`."""
+        c = self.config
+        shape = c.num_heads, c.num_kv_heads, c.head_dim
+        return self.attention != "xla" and not self.unroll_decode and not filled.misfit(*shape, self.mesh, self.rules)
+
+    def _reader(self, cache, lengths, clock):
+        if self.reads_filled and filled.splits_rows(len(cache.prompt_mask), self.mesh, self.rules):
+            return filled.reader(cache, lengths, clock, self.mesh, self.rules)
+        return reader(cache, lengths, clock)
 
     # Pieces
 
