@@ -54,11 +54,11 @@ def test_collectives_within_loops():
 
 
 def test_the_dearest_instructions():
-    dearest, *_ = count(LOOP).dearest("hbm")
+    dearest, *_ = count(LOOP).dearest(lambda cost: cost.hbm)
     assert (dearest.name, dearest.opcode, dearest.times, dearest.depth) == ("y", "dot", 5, 1)
     assert (dearest.op_name, dearest.result) == ("jit(f)/dot", "f32[8,16]")
     assert dearest.total.hbm == 5 * 2 * X
-    assert [line.name for line in count(LOOP).dearest("sent", 1)] == ["all"]
+    assert [line.name for line in count(LOOP).dearest(lambda cost: cost.sent, most=1)] == ["all"]
 
 
 def test_a_loop_without_a_bound_counts_once_and_is_named():
