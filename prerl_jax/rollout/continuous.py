@@ -14,8 +14,8 @@ these rows to their ends.
 Token t of sample j of prompt i is drawn with the key fold_in(key, i, j, t). So with any slots, chunks and
 refills, the tokens are those of `make_sampler`, except for ties within rounding.
 
-Each process decodes the rows of its own prompts, and all processes call the same programs in the same order: what is
-called next depends only on numbers that every process has.
+Each process decodes the rows of its own prompts (see `row_share`), and all processes call the same programs in the same
+order: what is called next depends only on numbers that every process has.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
 from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
+from prerl_jax.runtime.row_share import RowShare, row_share
 
 AHEAD = 2
 """Chunks that are started ahead when no row waits for a slot."""
@@ -149,6 +150,11 @@ class ContinuousBatchingEngine:
     batching: ContinuousBatching
     rings: tuple[int, ...]
 
+    @property
+    def _share(self) -> RowShare:
+        """The rows of this process."""
+        return row_share(self.model.mesh)
+
     def plan(self, rows: int) -> BatchingPlan:
         """The plan of a call with this many rows, over all processes."""
         given = self.batching
@@ -182,15 +188,15 @@ class ContinuousBatchingEngine:
         """
         clock = IdleClock()
         clock.start()
-        mesh, processes = self.model.mesh, jax.process_count()
+        mesh, share = self.model.mesh, self._share
         prompts = on_host(prompts)
         count = prompts.prompt.shape[0]
-        local_shards = 1 if mesh is None else batch_shards(mesh) // processes
+        local_shards = 1 if mesh is None else batch_shards(mesh) // share.count
         if count % local_shards:
             raise ValueError(f"{count} prompts do not divide over the {local_shards} shards of the mesh (data x fsdp).")
-        rows = count * processes * self.group_size
+        rows = count * share.count * self.group_size
         plan, programs = self.plan(rows), self.programs(rows)
-        local_slots = plan.slots // processes
+        local_slots = plan.slots // share.count
         scheduler = SlotScheduler(prompts, self.group_size, local_slots, local_shards, self.config.max_new_tokens)
         temperature: Any = np.float32(self.config.temperature or 1)
         if mesh is not None:
@@ -251,7 +257,7 @@ class ContinuousBatchingEngine:
         # Shrinks step by step through the plan's numbers, so that every program has one fixed pair of sizes.
         for fewer in [n for n in plan.shrink if n < slots.done.shape[0]]:
             if most * plan.shards <= fewer:
-                which, prompt = scheduler.compact(fewer // jax.process_count())
+                which, prompt = scheduler.compact(fewer // self._share.count)
                 slots = programs.shrink(slots, self._place(which), self._place(prompt))
         return slots
 
