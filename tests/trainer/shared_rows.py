@@ -1,0 +1,57 @@
+"""Two steps and an evaluation of the tiny run on this process's part of a mesh; prints what they say, as JSON.
+
+Run as a program, `python shared_rows.py DATA FSDP TENSOR`, it is one of several processes. Only the first process of a
+row group may verify: the verifiers of the others raise.
+"""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import numpy as np
+import tiny_run
+
+from prerl_jax import dsrl
+from prerl_jax.config import AlignmentSpec
+from prerl_jax.runtime.distributed import initialize
+from prerl_jax.runtime.mesh import MeshSpec
+from prerl_jax.trainer.loop import evaluate_policy
+from prerl_jax.trainer.position import Position
+from prerl_jax.trainer.verifiers import Verifiers
+
+
+def config(mesh: MeshSpec):
+    """The tiny run on a mesh: a step with resampling, then one whose rows are scored and minibatched."""
+    first, second = dsrl(warmup=1, total=2)
+    phases = (
+        dataclasses.replace(first, max_resamples=1),
+        dataclasses.replace(second, epochs=2, minibatches=2),
+    )
+    return dataclasses.replace(tiny_run.config(), phases=phases, alignment=AlignmentSpec(), mesh=mesh)
+
+
+def refuse(problems, texts, truncated):
+    raise AssertionError(f"process {jax.process_index()} verifies {len(texts)} responses of its row group again")
+
+
+def said(mesh: MeshSpec, devices=None):
+    """(the metrics of an evaluation and of the steps; the responses of each step on this process, by problem)."""
+    run, state, lines = tiny_run.begin(config(mesh), devices)
+    if not run.setup.share.leads:
+        run = dataclasses.replace(run, verifiers=Verifiers(refuse, refuse))
+    metrics = [evaluate_policy(run, state).metrics]
+    with run.reporter:
+        place = Position.of(state)
+        for _ in range(2):
+            state, place = tiny_run.train_step(run, state, place)
+        run.reporter.flush()
+    metrics = [{name: value for name, value in found.items() if "time/" not in name} for found in metrics + lines.metrics]
+    rows = [[row["prompt"], row["response"], row["reward"]] for step in lines.responses for row in step]
+    return metrics, rows
+
+
+if __name__ == "__main__":
+    initialize()
+    metrics, rows = said(MeshSpec(*map(int, sys.argv[1:4])))
+    print("SAID", json.dumps([metrics, rows], default=np.ndarray.tolist))
