@@ -1,7 +1,7 @@
-"""Two steps and an evaluation of the tiny run on this process's part of a mesh; prints what they say, as JSON.
+"""Steps of the tiny run on this process's part of a mesh; prints what they say, as JSON.
 
-Run as a program, `python shared_rows.py DATA FSDP TENSOR`, it is one of several processes. Only the first process of a
-row group may verify: the verifiers of the others raise.
+Run as a program, `python shared_rows.py DATA FSDP TENSOR STEPS`, it is one of several processes. Only the first process
+of a row group may verify: the verifiers of the others raise.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from prerl_jax.trainer.verifiers import Verifiers
 
 def config(mesh: MeshSpec):
     """The tiny run on a mesh: a step with resampling, then one whose rows are scored and minibatched."""
-    first, second = dsrl(warmup=1, total=2)
+    first, second = dsrl(warmup=1, total=3)
     phases = (
         dataclasses.replace(first, max_resamples=1),
         dataclasses.replace(second, epochs=2, minibatches=2),
@@ -35,23 +35,23 @@ def refuse(problems, texts, truncated):
     raise AssertionError(f"process {jax.process_index()} verifies {len(texts)} responses of its row group again")
 
 
-def said(mesh: MeshSpec, devices=None):
-    """(the metrics of an evaluation and of the steps; the responses of each step on this process, by problem)."""
+def said(mesh: MeshSpec, steps: int, devices=None):
+    """(the metrics of each step, and of an evaluation after two steps; responses of this process with rewards)."""
     run, state, lines = tiny_run.begin(config(mesh), devices)
     if not run.setup.share.leads:
         run = dataclasses.replace(run, verifiers=Verifiers(refuse, refuse))
-    metrics = [evaluate_policy(run, state).metrics]
     with run.reporter:
         place = Position.of(state)
-        for _ in range(2):
+        for _ in range(steps):
             state, place = tiny_run.train_step(run, state, place)
         run.reporter.flush()
-    metrics = [{name: value for name, value in found.items() if "time/" not in name} for found in metrics + lines.metrics]
+    metrics = lines.metrics + ([evaluate_policy(run, state).metrics] if steps == 2 else [])
+    metrics = [{name: value for name, value in found.items() if "time/" not in name} for found in metrics]
     rows = [[row["prompt"], row["response"], row["reward"]] for step in lines.responses for row in step]
     return metrics, rows
 
 
 if __name__ == "__main__":
     initialize()
-    metrics, rows = said(MeshSpec(*map(int, sys.argv[1:4])))
+    metrics, rows = said(MeshSpec(*map(int, sys.argv[1:4])), int(sys.argv[4]))
     print("SAID", json.dumps([metrics, rows], default=np.ndarray.tolist))
