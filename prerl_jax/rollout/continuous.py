@@ -14,8 +14,8 @@ these rows to their ends.
 Token t of sample j of prompt i is drawn with the key fold_in(key, i, j, t). So with any slots, chunks and
 refills, the tokens are those of `make_sampler`, except for ties within rounding.
 
-Each process decodes the rows of its own prompts, and all processes call the same programs in the same order: what is
-called next depends only on numbers that every process has.
+Each process decodes the rows of its own prompts (see `row_share`), and all processes call the same programs in the same
+order: what is called next depends only on numbers that every process has.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
 from prerl_jax.runtime.mesh import batch_sharding, batch_shards, global_rows, local_rows, replicate, replicated
+from prerl_jax.runtime.row_share import RowShare, row_share
 
 AHEAD = 2
 """Chunks that are started ahead when no row waits for a slot."""
@@ -156,6 +157,11 @@ class ContinuousBatchingEngine:
     batching: ContinuousBatching
     rings: tuple[int, ...]
 
+    @property
+    def _share(self) -> RowShare:
+        """The rows of this process."""
+        return row_share(self.model.mesh)
+
     def layout(self, rows: int, prompt: int) -> Layout:
         """How many devices share a copy of the weights while decoding, and why; for a call as in `plan`."""
         slots = self._slots(rows)
@@ -200,14 +206,14 @@ class ContinuousBatchingEngine:
         """
         clock = IdleClock()
         clock.start()
-        processes, prompts = jax.process_count(), on_host(prompts)
+        share, prompts = self._share, on_host(prompts)
         count, length = prompts.prompt.shape
-        plan = self.plan(count * processes * self.group_size, length)
+        plan = self.plan(count * share.count * self.group_size, length)
         programs, mesh = self.programs(plan), plan.mesh
-        local_shards = 1 if mesh is None else batch_shards(mesh) // processes
+        local_shards = 1 if mesh is None else batch_shards(mesh) // share.count
         if count % local_shards:
             raise ValueError(f"{count} prompts do not divide over the {local_shards} shards of the mesh (data x fsdp).")
-        local_slots = plan.slots // processes
+        local_slots = plan.slots // share.count
         scheduler = SlotScheduler(prompts, self.group_size, local_slots, local_shards, self.config.max_new_tokens)
         temperature: Any = np.float32(self.config.temperature or 1)
         if mesh is not None:
@@ -268,7 +274,7 @@ class ContinuousBatchingEngine:
         # Shrinks step by step through the plan's numbers, so that every program has one fixed pair of sizes.
         for fewer in [n for n in plan.shrink if n < slots.done.shape[0]]:
             if most * plan.shards <= fewer:
-                which, prompt = scheduler.compact(fewer // jax.process_count())
+                which, prompt = scheduler.compact(fewer // self._share.count)
                 slots = programs.shrink(slots, *(_place(plan.mesh, numbers) for numbers in (which, prompt)))
         return slots
 

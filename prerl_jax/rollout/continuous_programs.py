@@ -142,9 +142,8 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
     ) -> tuple[Slots, ChunkResult]:
         chunk = _Chunk(model, config, plan, weights, store, assignment, key, temperature)
         slots, drawn = chunk.decode(_start_fresh_rows(store, slots, assignment, shards))
-        active = (~slots.done).sum()
-        numbers = [active, _most_active(slots, shards), _longest_active(slots), assignment.waiting.sum()]
-        status = jnp.stack(numbers).astype(jnp.int32)
+        numbers = chunk.numbers(slots)
+        status = jnp.stack([numbers.active, numbers.most, numbers.longest, numbers.waiting])
         return pin.slots(slots), ChunkResult(pin.rows(drawn), pin.rows(slots.done), pin.replicated(status))
 
     def longer_ring(ring: Ring) -> Ring:
@@ -178,6 +177,25 @@ def _jitted(
 
 
 @dataclasses.dataclass(frozen=True)
+class SlotNumbers:
+    """Numbers of the slots of all shards, i32[] each.
+
+    Attributes:
+      active: slots with a row that is not complete.
+      most: active slots of the shard with the most.
+      longest: tokens of the longest active row.
+      waiting: rows without a slot.
+      refillable: free slots that could take a waiting row of their shard.
+    """
+
+    active: Array
+    most: Array
+    longest: Array
+    waiting: Array
+    refillable: Array
+
+
+@dataclasses.dataclass(frozen=True)
 class _Chunk:
     """The arguments of one call of `ContinuousPrograms.decode`."""
 
@@ -194,17 +212,16 @@ class _Chunk:
         """Decodes at most `chunk` tokens of every slot; or, once only the tail is active, all of its tokens."""
         if not self.plan.tail:
             return self._decode_some(slots)
-        only_tail = self._only_tail_active(slots) & ~self.assignment.fresh.any()
+        only_tail = self._only_tail_active(self.numbers(slots)) & ~self.assignment.fresh.any()
         return jax.lax.cond(only_tail, self._decode_tail, self._decode_some, slots)
 
     def _decode_some(self, slots: Slots) -> tuple[Slots, Drawn]:
         ring, refill = ring_length(slots.cache.key), max(1, slots.done.shape[0] // self.plan.refill)
 
-        def condition(slots: Slots) -> Array:
-            done = slots.done.reshape(self.plan.shards, -1).sum(axis=1)
-            refillable = jnp.minimum(done, self.assignment.waiting).sum()
-            room = ~slots.done.all() & (_longest_active(slots) <= ring)
-            return room & (refillable < refill) & ~self._only_tail_active(slots)
+        def steps_left(slots: Slots) -> Array:
+            all_slots = self.numbers(slots)
+            goes_on = (all_slots.active > 0) & (all_slots.refillable < refill) & ~self._only_tail_active(all_slots)
+            return jnp.where(goes_on, jnp.maximum(ring + 1 - all_slots.longest, 0), 0)
 
         def hidden() -> Array:
             return take_by_shard(self.store.hidden, self.assignment.prompt, self.plan.shards)
@@ -212,7 +229,7 @@ class _Chunk:
         functions = self._functions(self.assignment.id, self.assignment.sample)
         draw, is_last = functions["draw"], functions["is_last"]
         slots, drawn = draw_first_tokens(slots, self._columns, hidden, self.assignment.fresh, draw, is_last)
-        return decode_while(condition, slots, drawn, jnp.int32(0), self.plan.chunk, **functions)[:2]
+        return decode_while(steps_left, slots, drawn, jnp.int32(0), self.plan.chunk, **functions)[:2]
 
     def _decode_tail(self, slots: Slots) -> tuple[Slots, Drawn]:
         """Decodes the tail in slots of its own. The ring of `slots` is not updated, since nothing reads it again."""
@@ -224,15 +241,25 @@ class _Chunk:
         few = select_slots(slots, which, prompt, shards)
         start, last = jnp.int32(-1), self._columns - 1  # no first tokens are drawn, so the steps begin with column 0
         functions = self._functions(ids, samples)
-        _, drawn, _ = decode_while(lambda few: ~few.done.all(), few, drawn, start, last, **functions)
+        _, drawn, _ = decode_while(lambda few: jnp.where(few.done.all(), 0, last), few, drawn, start, last, **functions)
         nothing = Drawn.empty(slots.done.shape[0], self._columns)
         return dataclasses.replace(slots, done=jnp.ones_like(slots.done)), put_by_shard(nothing, drawn, which, shards)
 
-    def _only_tail_active(self, slots: Slots) -> Array:
+    def numbers(self, slots: Slots) -> SlotNumbers:
+        """The numbers of all slots. On a mesh this is one collective, whatever is read of it."""
+        shards, waiting = self.plan.shards, self.assignment.waiting
+        active = (~slots.done).reshape(shards, -1)
+        length = jnp.where(active, slots.count.reshape(shards, -1), 0).max(axis=1)
+        refillable = jnp.minimum((~active).sum(axis=1), waiting)
+        of_shards = jnp.stack([active.sum(axis=1), length, waiting, refillable], axis=1).astype(jnp.int32)
+        of_shards = SlotSharding(self.model).replicated(of_shards)
+        (total, _, left, free), (most, longest, _, _) = of_shards.sum(axis=0), of_shards.max(axis=0)
+        return SlotNumbers(total, most, longest, left, free)
+
+    def _only_tail_active(self, numbers: SlotNumbers) -> Array:
         if not self.plan.tail:
             return jnp.zeros((), bool)
-        shards, none_waits = self.plan.shards, self.assignment.waiting.sum() == 0
-        return none_waits & (_most_active(slots, shards) * shards <= self.plan.tail)
+        return (numbers.waiting == 0) & (numbers.most * self.plan.shards <= self.plan.tail)
 
     @property
     def _columns(self) -> int:
@@ -240,8 +267,8 @@ class _Chunk:
         chunk = self.plan.chunk + 1
         return max(chunk, self.config.max_new_tokens) if self.plan.tail else chunk
 
-    def _functions(self, ids: Array, samples: Array) -> dict[str, Callable]:
-        """`decode`, `draw` and `is_last` for slots whose rows have these prompt ids and sample numbers, i32[S]."""
+    def _functions(self, ids: Array, samples: Array) -> dict[str, Any]:
+        """The keyword arguments of `decode_while`, for rows with these prompt ids and sample numbers, i32[S]."""
         config = self.config
         keys, temperature = row_keys(self.key, ids, samples), self.temperature if config.temperature else None
         head = self.model.head(self.weights)
@@ -253,17 +280,8 @@ class _Chunk:
             "decode": decode,
             "draw": make_draw(head, keys, temperature, config.top_k, config.top_p, vocab_parts(self.model)),
             "is_last": make_is_last(config.max_new_tokens, config.stop_tokens),
+            "shards": self.plan.shards,
         }
-
-
-def _longest_active(slots: Slots) -> Array:
-    """i32[], tokens of the longest active row."""
-    return jnp.where(slots.done, 0, slots.count).max()
-
-
-def _most_active(slots: Slots, shards: int) -> Array:
-    """i32[], active slots of the shard that has the most."""
-    return (~slots.done).reshape(shards, -1).sum(axis=1).max()
 
 
 def _start_fresh_rows(store: PromptStore, slots: Slots, assignment: Assignment, shards: int) -> Slots:

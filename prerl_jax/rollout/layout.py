@@ -24,6 +24,7 @@ from prerl_jax.models.partitioning import part_count, partition_spec
 from prerl_jax.rollout.decode import SlotModel
 from prerl_jax.runtime.mesh import AXES
 from prerl_jax.runtime.peak import device_memory
+from prerl_jax.runtime.row_share import row_share
 from prerl_jax.runtime.state import bytes_per_device
 
 FREE = 0.25
@@ -128,7 +129,8 @@ def choose_layout(model: SlotModel, tensor: int | None, cache: Parts, dtype: str
         raise ValueError(
             f"ContinuousBatching has tensor = {tensor}. The {mesh.size} devices and the model allow "
             f"{', '.join(map(str, fitting))}: a multiple of the mesh's tensor axis ({mesh.shape['tensor']}) that "
-            "divides the devices, heads, key-value heads, MLP width and vocabulary, and lies within a process."
+            "divides the devices, heads, key-value heads, MLP width and vocabulary, and spans the processes that the "
+            "tensor axis spans, and no other."
         )
     return Layout(tensor, "ContinuousBatching.tensor says so")
 
@@ -161,16 +163,13 @@ def _gib(count: float) -> str:
 def _fitting(model: MeshModel, mesh: Mesh) -> Iterator[tuple[int, MeshModel]]:
     """The possible numbers of devices of a replica, rising, with the model on their mesh."""
     for tensor in range(mesh.shape["tensor"], mesh.size + 1, mesh.shape["tensor"]):
-        if mesh.size % tensor or not _within_processes(mesh, tensor):
+        if mesh.size % tensor:
             continue
         laid = model.on_mesh(decode_mesh(mesh, tensor))
         try:
             laid.abstract_params()
+            same_rows = row_share(mesh, laid.mesh) == row_share(mesh)
         except ValueError:
             continue
-        yield tensor, laid
-
-
-def _within_processes(mesh: Mesh, tensor: int) -> bool:
-    """Whether every replica lies within one process, as the training mesh's tensor axis does."""
-    return all(len({d.process_index for d in replica}) == 1 for replica in mesh.devices.reshape(-1, tensor))
+        if same_rows:  # every process samples the rows that it trains on
+            yield tensor, laid
