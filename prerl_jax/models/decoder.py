@@ -41,7 +41,7 @@ class Decoder:
       config: the architecture.
       compute_dtype: dtype of activations, and of the weights inside products; parameters keep their own dtype.
       remat: "none", "dots", "attention" or "full", see REMAT.
-      attention: "auto", "xla" or "splash", see `attention.choose`.
+      attention: "auto", "xla" or "splash", see `attention.choose`. With "xla", decoding uses no kernel either.
       unroll: whether a training pass writes the layers out instead of scanning over them; None: on CPUs, where
         `xla_cpu.unrolls` says so.
       unroll_decode: whether decoding is compiled layer by layer, each layer with its own weights. None: True on CPUs,
@@ -204,21 +204,21 @@ class Decoder:
           params: the parameters, or those of `decoding`.
           cache: of Q prompts and Q * G rows.
           tokens: i32[Q * G], one per row.
-          lengths: i32[Q * G], the response tokens that each row has in the cache already.
+          lengths: i32[Q * G], the response tokens that each row has in the cache already; -1: its result is not used.
           clock: i32[], steps done since the cache was made.
 
         Returns: (hidden [Q * G, D], the new cache).
         """
         params = self.decoding(params)
-        group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
-        positions = jnp.repeat(cache.prompt_mask.sum(axis=1, dtype=jnp.int32), group_size) + lengths
-        rotation = self._rotations(positions)
-        columns = jax.tree.leaves(cache.key)[0].shape[-1]
-        read = self._reader(cache, lengths, clock)
+        prompt_lengths = cache.prompt_mask.sum(axis=1, dtype=jnp.int32)
+        rotation = self._rotations(jnp.repeat(prompt_lengths, len(tokens) // len(prompt_lengths)) + lengths)
+        column = clock % jax.tree.leaves(cache.key)[0].shape[-1]
+        kernel = self.reads_filled and filled.splits_rows(len(cache.prompt_mask), self.mesh, self.rules)
+        read = filled.reader(cache, lengths, clock, self.mesh, self.rules) if kernel else reader(cache, lengths, clock)
 
         def step(x, weights, prompt, ring, layer=None):
             def attend(q, k, v):
-                new = append(ring, k, v, clock % columns, layer)
+                new = append(ring, k, v, column, layer)
                 return read(q, prompt, new, layer), new
 
             return self._apply(weights, x, rotation, attend)
@@ -244,14 +244,8 @@ class Decoder:
     @property
     def reads_filled(self) -> bool:
         """Whether decoding reads only the filled columns of its cache, by the kernel of `models.filled`."""
-        c = self.config
-        shape = c.num_heads, c.num_kv_heads, c.head_dim
-        return self.attention != "xla" and not self.unroll_decode and not filled.misfit(*shape, self.mesh, self.rules)
-
-    def _reader(self, cache, lengths, clock):
-        if self.reads_filled and filled.splits_rows(len(cache.prompt_mask), self.mesh, self.rules):
-            return filled.reader(cache, lengths, clock, self.mesh, self.rules)
-        return reader(cache, lengths, clock)
+        wanted = self.attention != "xla" and not self.unroll_decode
+        return wanted and filled.misfit(self.config, self.mesh, self.rules) is None
 
     # Pieces
 

@@ -62,16 +62,17 @@ class ContinuousBatching:
       chunk: the most tokens that are decoded before the host reads the results; a tail is decoded in one chunk.
       rings: lengths of the responses' cache, rising; the last is at least `max_new_tokens - 1`. A cache starts with the
         first length and grows to the next when a response needs it. Each length adds a compiled program. None: that
-        number, and thirds of it down to SHORTEST_RING (512), see `default_rings`.
+        number, and, unless the model reads only filled columns, thirds of it down to SHORTEST_RING (512).
       shrink: numbers of slots, falling: when no response waits for a slot, decoding continues in that many slots as
         soon as the active ones fit. Each number adds a compiled program. None: if `max_new_tokens` is SHORTEST_SHRINK
         (128) or more, a half, a quarter, an eighth and a sixteenth of the slots, but not below FEWEST_SLOTS (8); with
-        several rings only a quarter and a sixteenth, so that shrinking needs no more memory than a longer ring does.
-        (): never.
+        several rings only a quarter and a sixteenth, so that shrinking needs no more memory than a longer ring does;
+        never where the model reads only the filled columns. (): never.
       tail: when no response waits for a slot and at most this many slots are active, one chunk decodes them to their
         ends. This needs a second cache of that many slots, and every chunk returns `max_new_tokens` columns for all
         slots. 0: never. A tail cannot be combined with `shrink` or several rings. None: an eighth of the slots, if
-        `shrink` is None too, `max_new_tokens` is below SHORTEST_SHRINK, and the eighth is at least FEWEST_SLOTS.
+        `shrink` is None too, `max_new_tokens` is below SHORTEST_SHRINK, the eighth is at least FEWEST_SLOTS, and the
+        model reads whole rings.
 
     Raises ValueError for numbers below 1 (`tail`: 0).
     """
@@ -116,7 +117,8 @@ class ContinuousBatching:
             )
         self.check(1 if model.mesh is None else batch_shards(model.mesh))
         needed = max(config.max_new_tokens - 1, 1)
-        rings = default_rings(needed) if self.rings is None else tuple(min(ring, needed) for ring in self.rings)
+        given = None if self.rings is None else tuple(min(ring, needed) for ring in self.rings)
+        rings = default_rings(needed, model.reads_filled) if given is None else given
         if not rings or rings[-1] < needed or list(rings) != sorted(set(rings)) or rings[0] < 1:
             raise ValueError(f"rings {rings} must rise to at least max_new_tokens - 1 = {needed} columns.")
         if self.tail and (len(rings) > 1 or self.shrink):
@@ -179,7 +181,8 @@ class ContinuousBatchingEngine:
         shards = 1 if mesh is None else batch_shards(mesh)
         shrink, tail = given.shrink or (), given.tail or 0
         if given.shrink is None and not tail:
-            shrink, fitting_tail = default_ending(slots, shards, self.config.max_new_tokens, self.rings)
+            sizes = slots, shards, self.config.max_new_tokens, self.rings
+            shrink, fitting_tail = default_ending(*sizes, self.model.reads_filled)
             tail = fitting_tail if given.tail is None else 0
         return BatchingPlan(
             group_size=self.group_size,

@@ -16,15 +16,14 @@ import jax.numpy as jnp
 
 from prerl_jax.core.pytree import pytree
 from prerl_jax.core.types import Array, Params, Prompts
-from prerl_jax.models.cache import Cache
 from prerl_jax.rollout.cache_rings import (
     Ring,
     SlotSharding,
     active_first,
+    cache_formats,
     empty_slot_cache,
     grow_ring,
     put_by_shard,
-    ring_formats,
     ring_length,
     select_slots,
     take_by_shard,
@@ -160,10 +159,9 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
 def _jitted(
     model: SlotModel, plan: BatchingPlan, start: Callable, chunk: Callable, grow: Callable, shrink: Callable
 ) -> ContinuousPrograms:
-    """The functions of `ContinuousPrograms`, jitted; their rings are laid out as decoding reads them."""
-    key, value = ring_formats(model)
+    """The functions of `ContinuousPrograms`, jitted; their caches are laid out as decoding reads them."""
     unspecified: Any = None
-    cache = Cache(unspecified, unspecified, unspecified, key, value)
+    cache = cache_formats(model)
     slots = Slots(unspecified, unspecified, unspecified, unspecified, cache)
     lay_out = make_lay_out(model, plan.mesh)
     copied = () if plan.mesh is None else (0,)
@@ -171,7 +169,7 @@ def _jitted(
         lay_out,
         jax.jit(start, donate_argnums=copied, out_shardings=(None, None, slots)),
         jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None)),
-        jax.jit(grow, out_shardings=(None, key, value)),
+        jax.jit(grow, out_shardings=(None, cache.key, cache.value)),
         jax.jit(shrink, out_shardings=slots),
     )
 
@@ -274,7 +272,8 @@ class _Chunk:
         head = self.model.head(self.weights)
 
         def decode(slots: Slots) -> tuple[Array, Any]:
-            return self.model.decode_slots(self.weights, slots.cache, slots.token, slots.count - 1, slots.clock)
+            lengths = jnp.where(slots.done, -1, slots.count - 1)
+            return self.model.decode_slots(self.weights, slots.cache, slots.token, lengths, slots.clock)
 
         return {
             "decode": decode,

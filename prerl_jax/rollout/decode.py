@@ -37,12 +37,15 @@ class SlotModel(Model, Protocol):
       rules: what is split over which axis of the mesh.
       compute_dtype: the dtype of the weights and activations while decoding.
       unroll_decode: whether decoding is compiled layer by layer, instead of as a loop over the layers.
+      reads_filled: whether attention reads only the filled columns of a ring. Then a long ring costs memory alone, and
+        a slot whose row is complete costs no read.
     """
 
     mesh: Mesh | None
     rules: Any
     compute_dtype: Any
     unroll_decode: bool
+    reads_filled: bool
 
     def decoding(self, params: Params) -> Params:
         """The parameters, arranged as `decode` and `decode_slots` read them."""
@@ -54,7 +57,7 @@ class SlotModel(Model, Protocol):
           params: what `decoding` returns.
           cache: the cache of S rows.
           tokens: i32[S], each slot's last token, to be fed.
-          counts: i32[S], response tokens that were fed to each slot before.
+          counts: i32[S], response tokens that were fed to each slot before; -1 for a slot whose result is not used.
           clock: i32[], steps since the cache was made. All slots write the column `clock % length` of the ring.
 
         Returns: (hidden [S, D] after these tokens, the cache with them).

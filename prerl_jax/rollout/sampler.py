@@ -1,9 +1,9 @@
 """`make_sampler`: one compiled program that samples y ~ pi(.|x), several responses for each prompt.
 
 Each prompt is prefilled once, and its part of the cache is shared by its samples. Then one loop decodes all rows, and
-ends when every row is complete. Long responses take two loops, the first with a ring of half the length (see
-`cache_rings`). Attention reads the whole ring. For full rows, this halves the unneeded columns: it reads 1.5 times what
-it needs, instead of twice.
+ends when every row is complete. Where attention reads the whole ring, long responses take two loops, the first with a
+ring of half the length (see `cache_rings`). For full rows, this halves the unneeded columns: it reads 1.5 times what it
+needs, instead of twice.
 
 Token t of sample j of prompt i is drawn with the key fold_in(key, id_i, j, t), so the tokens of a row do not depend on
 the other rows of the call. `ContinuousBatching` samples the same tokens without waiting for the longest row.
@@ -157,7 +157,7 @@ def _ring_lengths(needed: int, model: Model) -> tuple[int, ...]:
         return (needed,)
     whole = whole_lines(needed)
     half = whole_lines(-(-whole // 2))
-    return (half, whole) if half >= SHORTEST_HALF else (whole,)
+    return (whole,) if model.reads_filled or half < SHORTEST_HALF else (half, whole)
 
 
 def cast_params(params: Params, model: Model) -> Params:
