@@ -7,6 +7,7 @@ layers are unrolled.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -83,17 +84,10 @@ class Decoder:
 
     def on_mesh(self, mesh: Mesh) -> Decoder:
         """The same model on another mesh. Raises ValueError for a mesh with Explicit axes."""
-        return Decoder(
-            self.config,
-            compute_dtype=self.compute_dtype,
-            remat=self.remat,
-            attention=self.attention,
-            unroll=self.unroll,
-            unroll_decode=self.unroll_decode,
-            valid_ids=self.valid_ids,
-            mesh=mesh,
-            rules=self.rules,
-        )
+        require_auto_axes(mesh)
+        moved = copy.copy(self)
+        moved.mesh, moved._on_cpu = mesh, xla_cpu.on_cpu(mesh)
+        return moved
 
     # Parameters
 

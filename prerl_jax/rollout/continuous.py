@@ -31,6 +31,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from prerl_jax.core.types import Array, Params, Prompts
+from prerl_jax.rollout.ahead_of_time import compile_programs
 from prerl_jax.rollout.cache_rings import ring_length, ring_of, with_ring
 from prerl_jax.rollout.continuous_programs import (
     Assignment,
@@ -44,7 +45,7 @@ from prerl_jax.rollout.layout import Layout, choose_layout, decode_mesh, on_mesh
 from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
-from prerl_jax.runtime.mesh import batch_sharding, batch_shards, global_rows, local_rows, replicate, replicated
+from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
 from prerl_jax.runtime.row_share import RowShare, row_share
 
 AHEAD = 2
@@ -282,51 +283,15 @@ class ContinuousBatchingEngine:
         return slots
 
     def compile(self, params: Params, prompts: Prompts, key: Array) -> Iterator[tuple[str, jax.stages.Compiled]]:
-        """Compiles the programs ahead of time, one after the other; yields each with its name.
+        """Compiles the programs ahead of time, see `compile_programs`.
 
-        The names are "decode_weights" on a mesh; "prefill"; "decode_chunk/COLUMNS" for each ring, after
-        "longer_ring/COLUMNS" for each but the first; then "fewer_slots/COUNT", from all slots, in the longest ring. The
-        arguments are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
+        The arguments are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
         """
         count, length = prompts.prompt.shape
         plan = self.plan(count * self.group_size, length)
-        programs, where = self.programs(plan), None if plan.mesh is None else batch_sharding(plan.mesh)
-        tokens, mask = (jax.ShapeDtypeStruct((count, length), kind, sharding=where) for kind in (np.int32, bool))
-        weights = params
-        if plan.mesh is not None:
-            key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(plan.mesh))
-            copy = programs.lay_out.lower(params).compile()
-            yield "decode_weights", copy
-            weights = _output_structs(copy, jax.eval_shape(programs.lay_out, params))
-        arguments = weights, Prompts(tokens, mask)
-        prefill = programs.prefill.lower(*arguments).compile()
-        yield "prefill", prefill
-        weights, store, slots = _output_structs(prefill, jax.eval_shape(programs.prefill, *arguments))
-        numbers, flags = slots.count, slots.done
-
-        def integers(n: int) -> Any:
-            return jax.ShapeDtypeStruct((n,), numbers.dtype, sharding=numbers.sharding)
-
-        assignment = Assignment(numbers, numbers, numbers, fresh=flags, waiting=integers(plan.shards))
-        temperature = jax.ShapeDtypeStruct((), np.float32, sharding=slots.clock.sharding)
-        for columns in plan.rings:
-            if columns != plan.rings[0]:
-                grow = programs.grow.lower(ring_of(slots)).compile()
-                yield f"longer_ring/{columns}", grow
-                slots = with_ring(slots, _output_structs(grow, jax.eval_shape(programs.grow, ring_of(slots))))
-            decode = programs.decode.lower(weights, store, slots, assignment, key, temperature)
-            yield f"decode_chunk/{columns}", decode.compile()
-        for fewer in plan.shrink:
-            yield f"fewer_slots/{fewer}", programs.shrink.lower(slots, integers(fewer), integers(fewer)).compile()
+        return compile_programs(self.programs(plan), plan, params, prompts, key)
 
 
 def _place(mesh: Mesh | None, tree: Any) -> Any:
     """This process's rows, on the device or split over the mesh."""
     return jax.device_put(tree) if mesh is None else global_rows(mesh, tree)
-
-
-def _output_structs(compiled: jax.stages.Compiled, shapes: Any) -> Any:
-    """A program's outputs as trees of jax.ShapeDtypeStruct with their formats."""
-    return jax.tree.map(
-        lambda x, form: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=form), shapes, compiled.output_formats
-    )

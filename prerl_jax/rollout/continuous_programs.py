@@ -41,6 +41,7 @@ from prerl_jax.rollout.draw import make_draw, row_keys
 from prerl_jax.rollout.layout import make_lay_out, vocab_parts
 from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.rollout.sampler import SamplerConfig, cast_params, prefill
+from prerl_jax.rollout.slot_numbers import SlotNumbers, count_slots
 
 
 @pytree
@@ -175,25 +176,6 @@ def _jitted(
 
 
 @dataclasses.dataclass(frozen=True)
-class SlotNumbers:
-    """Numbers of the slots of all shards, i32[] each.
-
-    Attributes:
-      active: slots with a row that is not complete.
-      most: active slots of the shard with the most.
-      longest: tokens of the longest active row.
-      waiting: rows without a slot.
-      refillable: free slots that could take a waiting row of their shard.
-    """
-
-    active: Array
-    most: Array
-    longest: Array
-    waiting: Array
-    refillable: Array
-
-
-@dataclasses.dataclass(frozen=True)
 class _Chunk:
     """The arguments of one call of `ContinuousPrograms.decode`."""
 
@@ -244,15 +226,8 @@ class _Chunk:
         return dataclasses.replace(slots, done=jnp.ones_like(slots.done)), put_by_shard(nothing, drawn, which, shards)
 
     def numbers(self, slots: Slots) -> SlotNumbers:
-        """The numbers of all slots. On a mesh this is one collective, whatever is read of it."""
-        shards, waiting = self.plan.shards, self.assignment.waiting
-        active = (~slots.done).reshape(shards, -1)
-        length = jnp.where(active, slots.count.reshape(shards, -1), 0).max(axis=1)
-        refillable = jnp.minimum((~active).sum(axis=1), waiting)
-        of_shards = jnp.stack([active.sum(axis=1), length, waiting, refillable], axis=1).astype(jnp.int32)
-        of_shards = SlotSharding(self.model).replicated(of_shards)
-        (total, _, left, free), (most, longest, _, _) = of_shards.sum(axis=0), of_shards.max(axis=0)
-        return SlotNumbers(total, most, longest, left, free)
+        """The numbers of all slots."""
+        return count_slots(slots, self.assignment.waiting, SlotSharding(self.model).replicated)
 
     def _only_tail_active(self, numbers: SlotNumbers) -> Array:
         if not self.plan.tail:
