@@ -13,19 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-TERA = 1e12
-PEAKS = {
-    "TPU v2": 45 * TERA,  # a device is one core of two
-    "TPU v3": 61 * TERA,  # likewise
-    "TPU v4": 275 * TERA,
+from prerl_jax.runtime.chips import CHIPS, TERA
+
+PEAKS = {kind: chip.flops / chip.devices for chip in CHIPS for kind in chip.kinds} | {
     "TPU v4 lite": 138 * TERA,
-    "TPU v5 lite": 197 * TERA,
-    "TPU v5e": 197 * TERA,
-    "TPU v5": 459 * TERA,
-    "TPU v5p": 459 * TERA,
-    "TPU v6 lite": 918 * TERA,
-    "TPU v6e": 918 * TERA,
-    "TPU7x": 1153 * TERA,  # a device is one core of two
     "NVIDIA V100": 125 * TERA,
     "Tesla V100": 125 * TERA,
     "Tesla T4": 65 * TERA,

@@ -33,6 +33,7 @@ from prerl_jax.evaluation.sampling import TokenFormat
 from prerl_jax.models.critic import ValueDecoder
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, read_config
+from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.models.tokenizer import known_ids, load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards, make_mesh
 from prerl_jax.runtime.state import abstract_critic, abstract_state
@@ -196,21 +197,10 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
     """
     mesh = make_mesh(config.mesh, devices)
     validate(config, shards=batch_shards(mesh))
-    spec = config.model
-    architecture, tokenizer = read_config(spec.path), load_tokenizer(spec.path)
+    architecture, tokenizer = read_config(config.model.path), load_tokenizer(config.model.path)
     known = known_ids(architecture.vocab_size, tokenizer)
-    model = Decoder(
-        architecture,
-        compute_dtype=spec.compute_dtype,
-        remat=spec.remat,
-        attention=spec.attention,
-        valid_ids=known if known < architecture.vocab_size else None,
-        mesh=mesh,
-        rules=spec.rules,
-    )
-    model.abstract_params()  # refuses a mesh that does not divide the model
+    model = make_model(config, architecture, known, mesh)
     stops = stop_tokens(config, architecture, tokenizer)
-    _check_lengths(config, model)
     phases = resolve_prefix(config.phases, tokenizer)
     examples = load_examples(config, tokenizer, functools.partial(_check_vocabulary, known, phases))
     pad = model.config.pad_token_id
@@ -228,6 +218,32 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
         overlaps=examples.overlaps,
         notes=(*stops.notes, *_masked(known, architecture.vocab_size), *examples.notes),
     )
+
+
+def make_model(config: TrainConfig, architecture: DecoderConfig, known: int, mesh: Mesh) -> Decoder:
+    """The policy's architecture on a mesh, as the config computes it.
+
+    Args:
+      config: the run.
+      architecture: the sizes of the model.
+      known: the number of token ids that model and tokenizer have; ids from there on have probability 0.
+      mesh: the devices.
+
+    Raises ValueError for a mesh that does not divide the model, and for rows that are longer than its context.
+    """
+    spec = config.model
+    model = Decoder(
+        architecture,
+        compute_dtype=spec.compute_dtype,
+        remat=spec.remat,
+        attention=spec.attention,
+        valid_ids=known if known < architecture.vocab_size else None,
+        mesh=mesh,
+        rules=spec.rules,
+    )
+    model.abstract_params()  # refuses a mesh that does not divide the model
+    _check_lengths(config, model)
+    return model
 
 
 def _masked(known: int, vocab_size: int) -> list[str]:
