@@ -80,9 +80,15 @@ def compile_programs(programs: Programs) -> Iterator[Program]:
             done.setdefault(work.key, []).append(phase.name)
         for phase, work in found:
             if done[work.key][0] == phase.name:
-                yield work.compile(tuple(done[work.key]))
+                phases = tuple(done[work.key])
+                yield work.compile(_name(work.role, phases, len(programs.setup.phases)), phases)
     if programs.setup.config.alignment.every:
-        yield _align(programs).compile(tuple(phase.name for phase in programs.setup.phases))
+        yield _align(programs).compile("align", tuple(phase.name for phase in programs.setup.phases))
+
+
+def _name(what: str, who: tuple[str, ...], everyone: int) -> str:
+    """The name of a program: with the phases that run it, where it is not everyone."""
+    return what if len(who) == everyone else f"{what} {'+'.join(who)}"
 
 
 def resident(setup: Setup) -> dict[str, int]:
@@ -106,10 +112,10 @@ class _Work:
     held: Held
     reads: tuple[str, ...]
 
-    def compile(self, phases: tuple[str, ...]) -> Program:
+    def compile(self, name: str, phases: tuple[str, ...]) -> Program:
         compiled, said = _compiled(lambda: self.lower().compile())
         beside = sum(size for name, size in self.held.items() if name not in self.reads)
-        return Program(f"{self.role} ({', '.join(phases)})", phases, self.role, compiled, said, self.held, beside)
+        return Program(name, phases, self.role, compiled, said, self.held, beside)
 
 
 def _compiled(compile_it: Callable[[], Any]) -> tuple[Any, str]:
@@ -221,7 +227,7 @@ def _static(setup: Setup, who: tuple[str, ...], engine: StaticBatchingEngine, pr
     compiled, said = _compiled(lambda: sampler.lower(*arguments).compile())
     held, columns = resident(setup), setup.config.sampling.max_new_tokens
     beside = sum(held.values()) - held["parameters"]
-    return Program(f"sample ({', '.join(who)})", who, "sample", compiled, said, held, beside, columns, columns)
+    return Program(_name("sample", who, len(setup.phases) + 1), who, "sample", compiled, said, held, beside, columns, columns)
 
 
 def program_names(plan: BatchingPlan) -> list[str]:
@@ -247,7 +253,7 @@ def _continuous(setup: Setup, who: tuple[str, ...], engine: ContinuousBatchingEn
         beside = sum(held.values()) - _read(role, held, compiled)
         most = plan.chunk if role == "decode" else None
         columns = int(number) if role == "decode" else 0
-        yield Program(f"{name} ({', '.join(who)})", who, role, compiled, said, held, beside, most, columns)
+        yield Program(_name(name, who, len(setup.phases) + 1), who, role, compiled, said, held, beside, most, columns)
         if isinstance(compiled, str):
             return
 
