@@ -10,14 +10,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from prerl_jax.config.checks import validate
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.data import Example
 from prerl_jax.data.prefix import resolve_prefix
 from prerl_jax.data.problems import Problem
 from prerl_jax.models.hf import read_config
-from prerl_jax.runtime.mesh import batch_shards, make_mesh
-from prerl_jax.trainer.setup import Setup, make_model
+from prerl_jax.trainer.meshes import mesh_and_model
+from prerl_jax.trainer.setup import Setup
 
 STOP = 0
 """Any token id."""
@@ -54,14 +53,13 @@ def abstract_setup(config: TrainConfig, devices: Sequence[Any], evaluated: int) 
 
     Raises ValueError or FileNotFoundError, as `set_up` does, about the mesh, the config and the model.
     """
-    mesh = make_mesh(config.mesh, list(devices))
-    validate(config, shards=batch_shards(mesh))
     architecture = read_config(config.model.path)
     tokenizer = AnyTokenizer(architecture.vocab_size)
+    mesh, model = mesh_and_model(config, architecture, architecture.vocab_size, devices)
     return Setup(
         config=config,
         mesh=mesh,
-        model=make_model(config, architecture, architecture.vocab_size, mesh),
+        model=model,
         tokenizer=tokenizer,
         phases=resolve_prefix(config.phases, tokenizer),
         stop_tokens=(STOP,),

@@ -31,7 +31,9 @@ def verdict(setup: Setup, place: Slice, rows: Sequence[Row], usable: float) -> l
     for row in misfits:
         over = f"{(row.peak - usable) / GIB:.2f} GiB too much" if row.peak > usable else row.refused
         change = mend(setup, place, row, usable)
-        lines.append(f"verdict: {row.name} does not fit: {row.peak / GIB:.2f} of {usable / GIB:.2f} GiB, {over}. {change}")
+        lines.append(
+            f"verdict: {row.name} does not fit: {row.peak / GIB:.2f} of {usable / GIB:.2f} GiB, {over}. {change}"
+        )
     return lines
 
 

@@ -227,7 +227,9 @@ def _static(setup: Setup, who: tuple[str, ...], engine: StaticBatchingEngine, pr
     compiled, said = _compiled(lambda: sampler.lower(*arguments).compile())
     held, columns = resident(setup), setup.config.sampling.max_new_tokens
     beside = sum(held.values()) - held["parameters"]
-    return Program(_name("sample", who, len(setup.phases) + 1), who, "sample", compiled, said, held, beside, columns, columns)
+    return Program(
+        _name("sample", who, len(setup.phases) + 1), who, "sample", compiled, said, held, beside, columns, columns
+    )
 
 
 def program_names(plan: BatchingPlan) -> list[str]:
@@ -238,7 +240,9 @@ def program_names(plan: BatchingPlan) -> list[str]:
     return ["prefill", *rings, *(f"fewer_slots/{count}" for count in plan.shrink)]
 
 
-def _continuous(setup: Setup, who: tuple[str, ...], engine: ContinuousBatchingEngine, prompts: int) -> Iterator[Program]:
+def _continuous(
+    setup: Setup, who: tuple[str, ...], engine: ContinuousBatchingEngine, prompts: int
+) -> Iterator[Program]:
     """The programs of continuous batching, up to the first that does not fit: its results are the next one's inputs."""
     plan = engine.plan(prompts * engine.group_size)
     made = engine.compile(setup.model.abstract_params(), abstract_prompts(setup, prompts), abstract_key(setup))

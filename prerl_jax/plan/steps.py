@@ -82,9 +82,7 @@ class Run:
         return self.hours * self.chips
 
 
-def run_at_bound(
-    programs: Programs, rows: Sequence[Row], rates: Rates, lengths: Lengths, chips: int
-) -> Run | None:
+def run_at_bound(programs: Programs, rows: Sequence[Row], rates: Rates, lengths: Lengths, chips: int) -> Run | None:
     """The seconds of a run. None where a program that it needs was not compiled, or an engine's programs are not known.
 
     Args:
@@ -173,9 +171,7 @@ def continuous_seconds(plan: BatchingPlan, asked: int, rows: Sequence[Row], rate
     return once + first + later + sum(grown[: plan.rings.index(last)])
 
 
-def _updates(
-    programs: Programs, rows: Sequence[Row], rates: Rates, lengths: Lengths, phase: Phase
-) -> dict[str, float]:
+def _updates(programs: Programs, rows: Sequence[Row], rates: Rates, lengths: Lengths, phase: Phase) -> dict[str, float]:
     """Seconds of scoring, preparing and training in a step of a phase."""
     share = packed_share(programs, phase, lengths)
     times = {"score": share, "values": 1.0, "prepare": phase.updates, "train": phase.updates * share}
