@@ -9,8 +9,8 @@ sampled at once, because the cache leaves room for no more. `score` and the dual
 groups. All rows count as full, so the FLOPs are the most that a step can need.
 
 Reported for each program: seconds to compile; peak HBM on a device and how much of it is free; temporaries; FLOPs and
-HBM bytes of a device, with loops counted as often as they run (`hlo_cost.py`); bytes of the outputs of collectives;
-FLOPs over those of the matrix products and causal attention that the remat policy needs; warnings of the partitioner
+HBM bytes of a device and the bytes that it sends to others, with loops counted as often as they run (`prerl_jax.plan`;
+`hlo_cost.py` lists the dearest operations of a program that `--dump` wrote); FLOPs over those of the matrix products and causal attention that the remat policy needs; warnings of the partitioner
 (involuntary rematerialisation or replication); the share of FLOPs in products of float32 matrices.
 """
 
@@ -32,7 +32,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "1", "TPU_MIN_LOG_LEVEL": "1"}
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU here, so no lock is needed
 
-import hlo_cost
 import jax
 import libtpu
 from jax.experimental import topologies
@@ -43,6 +42,7 @@ from tpu_programs import MODELS, Program, Shapes, programs
 from prerl_jax.models.attention import choose
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.plan.count import Count, count
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 
 HBM = {"v5e": 16, "v6e": 32, "v5p": 95, "v4": 32}
@@ -57,10 +57,8 @@ class Compiled:
     seconds: float
     peak: int
     temporaries: int
-    cost: hlo_cost.Cost
-    moved: float
+    count: Count
     warnings: int
-    wide: list[str]
 
 
 @contextlib.contextmanager
@@ -88,26 +86,24 @@ def compiled(program: Program, dump: str | None = None) -> Compiled:
     if dump:
         with open(os.path.join(dump, f"{program.name.replace('/', '_')}.hlo"), "w") as file:
             file.write(text)
-    module, memory = hlo_cost.Module(text, program.loops), executable.memory_analysis()
+    memory = executable.memory_analysis()
     return Compiled(
         seconds=seconds,
         peak=memory.peak_memory_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        cost=module.cost(),
-        moved=module.moved(),
+        count=count(text),
         warnings=len(re.findall(WARNINGS, said[0])),
-        wide=module.largest_wide(),
     )
 
 
 def rows(program: Program, found: Compiled, hbm: float) -> list[Row]:
-    name, cost = f"tpu_compile/{program.name}", found.cost
+    name, cost = f"tpu_compile/{program.name}", found.count.total
     peak = found.peak + program.beside
     beside = f" with {program.beside / 2**20:,.0f} of the train state beside it" if program.beside else ""
     memory = f"peak {peak / 2**20:,.0f} MiB{beside}, temporaries {found.temporaries / 2**20:,.0f} MiB"
     work = f"{cost.flops / 1e12:,.4g} TFLOP against {program.flops / 1e12:,.4g}"
-    traffic = f"{cost.bytes / 2**30:,.3g} GiB through HBM, {found.moved / 2**30:,.3g} GiB between chips"
-    wide = f"largest: {found.wide[0][-60:]}" if found.wide else ""
+    traffic = f"{cost.hbm / 2**30:,.3g} GiB through HBM, {cost.sent / 2**30:,.3g} GiB between chips"
+    wide = "".join(f"largest: {line.op_name[-60:]}" for line in found.count.dearest("wide", 1))
     free = 1 - peak / (hbm * 2**30)
     ratio = cost.flops / program.flops if program.flops else None
     return [
@@ -175,6 +171,15 @@ def decoder(config: DecoderConfig, arguments: argparse.Namespace) -> tuple[Decod
     return Decoder(config, **how, mesh=mesh), mesh
 
 
+def named(found: list[Program], names: list[str] | None) -> list[Program]:
+    """The programs with these names, or all; ends with a message if there is none of a name."""
+    unknown = sorted(set(names or ()) - {program.name for program in found})
+    if unknown:
+        there = " ".join(program.name for program in found)
+        sys.exit(f"--only: there is no program {', '.join(unknown)}. The programs of this model and its sizes: {there}")
+    return [program for program in found if not names or program.name in names]
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--topology", default="v5e:4x8")
@@ -203,17 +208,17 @@ def main() -> None:
         config = dataclasses.replace(config, num_layers=arguments.layers)
     model, mesh = decoder(config, arguments)
     shapes = Shapes.small(mesh) if arguments.quick else Shapes.paper(mesh)
+    asked = named(list(programs(model, shapes)), arguments.only)
     query = (shapes.microbatch, shapes.prompt + shapes.response, config.num_heads, config.head_dim)
     chosen = choose(arguments.attention, query, config.num_kv_heads, mesh, model.rules)
     print(f"{arguments.model}, {config.num_layers} layers, on {arguments.topology}, {dict(mesh.shape)}: {shapes}")
     print(f"remat {arguments.remat}, attention {chosen}, jax {jax.__version__}", flush=True)
     found = []
     hbm = HBM[arguments.topology.split(":")[0]]
-    for program in programs(model, shapes):
-        if not arguments.only or program.name in arguments.only:
-            result = compiled(program, arguments.dump)
-            found += rows(program, result, hbm)
-            print(f"{program.name}: {result.seconds:.0f} s, {result.peak / 2**20:,.0f} MiB", flush=True)
+    for program in asked:
+        result = compiled(program, arguments.dump)
+        found += rows(program, result, hbm)
+        print(f"{program.name}: {result.seconds:.0f} s, {result.peak / 2**20:,.0f} MiB", flush=True)
     if arguments.tunix:
         found += tunix_rows(config, shapes, arguments)
     report(found)

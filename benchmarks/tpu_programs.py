@@ -94,7 +94,6 @@ class Program:
       flops: FLOPs on a device of its matrix products and causal attention, under the model's remat policy.
       note: its sizes, for the table.
       beside: bytes on a device that a run holds at the same time, and that are no arguments of the program.
-      loops: the most iterations of its loops that may end early, see `hlo_cost.Module`.
     """
 
     name: str
@@ -102,7 +101,6 @@ class Program:
     flops: float
     note: str
     beside: int = 0
-    loops: int | None = None
 
 
 def programs(model: Decoder, shapes: Shapes) -> Iterator[Program]:
@@ -228,5 +226,5 @@ def _sampling(model: Decoder, shapes: Shapes) -> Iterator[Program]:
         for kind, count in (("longer_ring", 0), ("decode_chunk", flops / mesh.size)):
             name = f"{kind}/{columns}"
             if count or before:
-                yield Program(name, lambda name=name: compiled(name), count, note, state, batching.chunk)
+                yield Program(name, lambda name=name: compiled(name), count, note, state)
         before = columns

@@ -29,6 +29,7 @@ ROOMS = (
     "config",
     "evaluation",
     "trainer",
+    "plan",
     "commands",
 )
 """From the bottom to the top. A file imports from its own room and from rooms before it."""
