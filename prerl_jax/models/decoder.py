@@ -8,6 +8,7 @@ layers are unrolled.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from prerl_jax.core.head import Head
 from prerl_jax.core.types import Params
 from prerl_jax.models import attention as attentions
 from prerl_jax.models import rope, xla_cpu
-from prerl_jax.models.cache import Cache, Held, attend_cached, hold, valid_columns, write
+from prerl_jax.models.cache import Cache, Held, attend_cached, head_bytes, hold, valid_columns, write
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding, require_auto_axes
 
@@ -79,6 +80,20 @@ class Decoder:
         self._layer, self._layer_state = nnx.split(nnx.eval_shape(lambda: Layer(config, jax.random.key(0))))
         self._layer_axes = axes_of(self._layer_state)
         _, self._ends_state = nnx.split(nnx.eval_shape(lambda: Ends(config, jax.random.key(0))))
+
+    def on_mesh(self, mesh: Mesh) -> Decoder:
+        """The same model on another mesh. Raises ValueError for a mesh with Explicit axes."""
+        return Decoder(
+            self.config,
+            compute_dtype=self.compute_dtype,
+            remat=self.remat,
+            attention=self.attention,
+            unroll=self.unroll,
+            unroll_decode=self.unroll_decode,
+            valid_ids=self.valid_ids,
+            mesh=mesh,
+            rules=self.rules,
+        )
 
     # Parameters
 
@@ -248,6 +263,15 @@ class Decoder:
 
     def _attend(self, q, k, v, segments):
         return attentions.attend(q, k, v, segments, backend=self.attention, mesh=self.mesh, rules=self.rules)
+
+    def cache_bytes(self, rows: int, length: int, dtype: str | None = None) -> int:
+        """Bytes on one device of the keys and values of `rows` rows of `length` tokens, stored in `dtype`."""
+        c = self.config
+        shape: tuple[int, ...] = (c.num_layers, rows, c.num_kv_heads, length)
+        if self.mesh is not None:
+            axes = ("layers", "batch", "kv_heads", "length")
+            shape = named_sharding(self.mesh, self.rules, axes, shape, "cache").shard_shape(shape)
+        return 2 * math.prod(shape) * head_bytes(c.head_dim, dtype, self.compute_dtype)
 
     def pin_cache(self, part: jax.Array) -> jax.Array:
         """An array [B, N, ...] of a cache, or [L, B, N, ...] of all layers, sharded by rows and heads."""

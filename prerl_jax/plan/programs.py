@@ -234,10 +234,11 @@ def _static(setup: Setup, who: tuple[str, ...], engine: StaticBatchingEngine, pr
 
 def program_names(plan: BatchingPlan) -> list[str]:
     """The names that `ContinuousBatchingEngine.compile` yields, in its order."""
+    copy = [] if plan.mesh is None else ["decode_weights"]
     rings = [f"decode_chunk/{plan.rings[0]}"]
     for columns in plan.rings[1:]:
         rings += [f"longer_ring/{columns}", f"decode_chunk/{columns}"]
-    return ["prefill", *rings, *(f"fewer_slots/{count}" for count in plan.shrink)]
+    return [*copy, "prefill", *rings, *(f"fewer_slots/{count}" for count in plan.shrink)]
 
 
 def _continuous(

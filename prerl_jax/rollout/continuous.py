@@ -28,6 +28,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from prerl_jax.core.types import Array, Params, Prompts
 from prerl_jax.rollout.cache_rings import ring_length, ring_of, with_ring
@@ -39,10 +40,11 @@ from prerl_jax.rollout.continuous_programs import (
 )
 from prerl_jax.rollout.decode import SlotModel, Slots
 from prerl_jax.rollout.engine import IdleClock, OnComplete, Sampled, on_host
+from prerl_jax.rollout.layout import Layout, choose_layout, decode_mesh, on_mesh
 from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
-from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
+from prerl_jax.runtime.mesh import batch_sharding, batch_shards, global_rows, local_rows, replicate, replicated
 
 AHEAD = 2
 """Chunks that are started ahead when no row waits for a slot."""
@@ -78,10 +80,12 @@ class ContinuousBatching:
     rings: tuple[int, ...] | None = None
     shrink: tuple[int, ...] | None = None
     tail: int | None = None
+    tensor: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (("slots", self.slots, 1), ("chunk", self.chunk, 1), ("tail", self.tail, 0)):
-            _at_least(name, value, least)
+        least = (("slots", self.slots, 1), ("chunk", self.chunk, 1), ("tail", self.tail, 0), ("tensor", self.tensor, 1))
+        for name, value, number in least:
+            _at_least(name, value, number)
 
     def check(self, shards: int) -> None:
         """Raises ValueError if a number of slots does not divide over the shards of the mesh (data x fsdp)."""
@@ -126,9 +130,12 @@ def _at_least(name: str, value: int | None, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
+_choose_layout = functools.lru_cache(maxsize=16)(choose_layout)
+
+
 @functools.lru_cache(maxsize=16)
 def _programs(model: Any, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
-    return make_continuous_programs(model, config, plan)
+    return make_continuous_programs(on_mesh(model, plan.mesh), config, plan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +143,7 @@ class ContinuousBatchingEngine:
     """An `Engine`, made by `ContinuousBatching`.
 
     Attributes:
-      model: a `SlotModel`.
+      model: a `SlotModel`, on the training mesh.
       config: how to sample.
       group_size: samples for each prompt.
       batching: the numbers that it was made with.
@@ -149,11 +156,21 @@ class ContinuousBatchingEngine:
     batching: ContinuousBatching
     rings: tuple[int, ...]
 
-    def plan(self, rows: int) -> BatchingPlan:
-        """The plan of a call with this many rows, over all processes."""
-        given = self.batching
-        slots = rows if given.slots is None else min(rows, given.slots)
-        shards = 1 if self.model.mesh is None else batch_shards(self.model.mesh)
+    def layout(self, rows: int, prompt: int) -> Layout:
+        """How many devices share a copy of the weights while decoding, and why; for a call as in `plan`."""
+        slots = self._slots(rows)
+        prompts = rows // self.group_size if slots == rows else slots
+        cache = ((prompts, prompt), (slots, self.rings[-1]))
+        return _choose_layout(self.model, self.batching.tensor, cache, self.config.cache_dtype)
+
+    def _slots(self, rows: int) -> int:
+        return rows if self.batching.slots is None else min(rows, self.batching.slots)
+
+    def plan(self, rows: int, prompt: int) -> BatchingPlan:
+        """The plan of a call with this many rows over all processes, and prompts of so many tokens."""
+        given, slots, whole = self.batching, self._slots(rows), self.model.mesh
+        mesh = None if whole is None else decode_mesh(whole, self.layout(rows, prompt).tensor)
+        shards = 1 if mesh is None else batch_shards(mesh)
         shrink, tail = given.shrink or (), given.tail or 0
         if given.shrink is None and not tail:
             shrink, fitting_tail = default_ending(slots, shards, self.config.max_new_tokens, self.rings)
@@ -161,6 +178,7 @@ class ContinuousBatchingEngine:
         return BatchingPlan(
             group_size=self.group_size,
             slots=slots,
+            mesh=mesh,
             shards=shards,
             shared=slots == rows,
             chunk=given.chunk,
@@ -169,11 +187,11 @@ class ContinuousBatchingEngine:
             tail=min(tail, slots),
         )
 
-    def programs(self, rows: int) -> ContinuousPrograms:
-        """The programs of a call with this many rows, over all processes. Equal ones are shared."""
+    def programs(self, plan: BatchingPlan) -> ContinuousPrograms:
+        """The programs of a call with this plan. Equal ones are shared."""
         config = dataclasses.replace(self.config, temperature=float(self.config.temperature > 0))
         model: Any = self.model
-        return _programs(model, config, self.plan(rows))
+        return _programs(model, config, plan)
 
     def sample(self, params: Params, prompts: Prompts, key: Array, on_complete: OnComplete | None = None) -> Sampled:
         """See `Engine.sample`. `on_complete` is called after each chunk that completes rows.
@@ -182,14 +200,13 @@ class ContinuousBatchingEngine:
         """
         clock = IdleClock()
         clock.start()
-        mesh, processes = self.model.mesh, jax.process_count()
-        prompts = on_host(prompts)
-        count = prompts.prompt.shape[0]
+        processes, prompts = jax.process_count(), on_host(prompts)
+        count, length = prompts.prompt.shape
+        plan = self.plan(count * processes * self.group_size, length)
+        programs, mesh = self.programs(plan), plan.mesh
         local_shards = 1 if mesh is None else batch_shards(mesh) // processes
         if count % local_shards:
             raise ValueError(f"{count} prompts do not divide over the {local_shards} shards of the mesh (data x fsdp).")
-        rows = count * processes * self.group_size
-        plan, programs = self.plan(rows), self.programs(rows)
         local_slots = plan.slots // processes
         scheduler = SlotScheduler(prompts, self.group_size, local_slots, local_shards, self.config.max_new_tokens)
         temperature: Any = np.float32(self.config.temperature or 1)
@@ -212,7 +229,7 @@ class ContinuousBatchingEngine:
         temperature: Any,
     ) -> None:
         """Decodes all rows of the scheduler."""
-        weights, store, slots = programs.prefill(params, self._place(scheduler.prompts))
+        weights, store, slots = programs.prefill(programs.lay_out(params), _place(plan.mesh, scheduler.prompts))
         clock.stop()
         in_flight: deque[tuple[np.ndarray, ChunkResult]] = deque()
         previous: tuple[np.ndarray, ChunkResult, np.ndarray] | None = None
@@ -225,7 +242,7 @@ class ContinuousBatchingEngine:
 
         while True:
             while len(in_flight) < (1 if waiting else AHEAD):
-                assignment = Assignment(**{name: self._place(x) for name, x in scheduler.assign().items()})
+                assignment = Assignment(**{name: _place(plan.mesh, x) for name, x in scheduler.assign().items()})
                 slots, result = programs.decode(weights, store, slots, assignment, key, temperature)
                 clock.stop()
                 in_flight.append((scheduler.rows_in_slots(), result))
@@ -252,23 +269,27 @@ class ContinuousBatchingEngine:
         for fewer in [n for n in plan.shrink if n < slots.done.shape[0]]:
             if most * plan.shards <= fewer:
                 which, prompt = scheduler.compact(fewer // jax.process_count())
-                slots = programs.shrink(slots, self._place(which), self._place(prompt))
+                slots = programs.shrink(slots, *(_place(plan.mesh, numbers) for numbers in (which, prompt)))
         return slots
-
-    def _place(self, tree: Any) -> Any:
-        """This process's rows, on the device or split over the mesh."""
-        return jax.device_put(tree) if self.model.mesh is None else global_rows(self.model.mesh, tree)
 
     def compile(self, params: Params, prompts: Prompts, key: Array) -> Iterator[tuple[str, jax.stages.Compiled]]:
         """Compiles the programs ahead of time, one after the other; yields each with its name.
 
-        The names are "prefill"; "decode_chunk/COLUMNS" for each ring, after "longer_ring/COLUMNS" for each but the
-        first; then "fewer_slots/COUNT", from all slots, in the longest ring. The arguments are trees of
-        jax.ShapeDtypeStruct, with shardings where the model has a mesh.
+        The names are "decode_weights" on a mesh; "prefill"; "decode_chunk/COLUMNS" for each ring, after
+        "longer_ring/COLUMNS" for each but the first; then "fewer_slots/COUNT", from all slots, in the longest ring. The
+        arguments are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
         """
-        rows = prompts.prompt.shape[0] * self.group_size
-        plan, programs = self.plan(rows), self.programs(rows)
-        arguments = params, Prompts(prompts.prompt, prompts.prompt_mask)
+        count, length = prompts.prompt.shape
+        plan = self.plan(count * self.group_size, length)
+        programs, where = self.programs(plan), None if plan.mesh is None else batch_sharding(plan.mesh)
+        tokens, mask = (jax.ShapeDtypeStruct((count, length), kind, sharding=where) for kind in (np.int32, bool))
+        weights = params
+        if plan.mesh is not None:
+            key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(plan.mesh))
+            copy = programs.lay_out.lower(params).compile()
+            yield "decode_weights", copy
+            weights = _output_structs(copy, jax.eval_shape(programs.lay_out, params))
+        arguments = weights, Prompts(tokens, mask)
         prefill = programs.prefill.lower(*arguments).compile()
         yield "prefill", prefill
         weights, store, slots = _output_structs(prefill, jax.eval_shape(programs.prefill, *arguments))
@@ -288,6 +309,11 @@ class ContinuousBatchingEngine:
             yield f"decode_chunk/{columns}", decode.compile()
         for fewer in plan.shrink:
             yield f"fewer_slots/{fewer}", programs.shrink.lower(slots, integers(fewer), integers(fewer)).compile()
+
+
+def _place(mesh: Mesh | None, tree: Any) -> Any:
+    """This process's rows, on the device or split over the mesh."""
+    return jax.device_put(tree) if mesh is None else global_rows(mesh, tree)
 
 
 def _output_structs(compiled: jax.stages.Compiled, shapes: Any) -> Any:

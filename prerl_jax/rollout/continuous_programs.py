@@ -1,8 +1,8 @@
 """The device programs of continuous batching: prefill, a chunk of decoding, a longer ring, fewer slots.
 
-On a mesh the rows belong to the shard of the batch (data x fsdp) that their prompt lies on, and so do slots: with D
-shards of S / D slots, slot n serves rows of shard n // (S / D). Rows are moved only within a shard; indices of prompts
-and slots count within their shard.
+The programs run on the mesh of the decode layout (`rollout.layout`). The rows belong to the shard of the batch that
+their prompt lies on, and so do slots: with D shards of S / D slots, slot n serves rows of shard n // (S / D). Rows are
+moved only within a shard; indices of prompts and slots count within their shard.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from prerl_jax.rollout.decode import (
     decode_while,
     draw_first_tokens,
     empty_slots,
-    make_draw,
     make_is_last,
-    row_keys,
 )
+from prerl_jax.rollout.draw import make_draw, row_keys
+from prerl_jax.rollout.layout import make_lay_out, vocab_parts
 from prerl_jax.rollout.plan import BatchingPlan
-from prerl_jax.rollout.sampler import SamplerConfig, cast_params, decoding_params, prefill
+from prerl_jax.rollout.sampler import SamplerConfig, cast_params, prefill
 
 
 @pytree
@@ -101,13 +101,16 @@ class ContinuousPrograms:
     """The jitted programs; each is compiled once for every number of slots and length of the ring.
 
     Attributes:
-      prefill: (params, prompts) -> (parameters to decode with, the prompt store, empty slots).
-      decode: (parameters to decode with, prompt store, slots, assignment, key, temperature) -> (slots, chunk result).
+      lay_out: params -> weights on the mesh of decoding, see `make_lay_out`.
+      prefill: (weights, prompts) -> (the weights as decoding reads them, the prompt store, empty slots). On a mesh the
+        weights are donated.
+      decode: (weights, prompt store, slots, assignment, key, temperature) -> (slots, chunk result).
         The slots are donated. Where every active row needs a longer ring, or there is no row, nothing is drawn.
       grow: ring -> the same in a ring of the next length, see `ring_of` and `with_ring`. Prompts stay as they are.
       shrink: (slots, the kept slots i32[S'], their prompts i32[S']) -> S' slots.
     """
 
+    lay_out: Callable[[Params], Params]
     prefill: jax.stages.Wrapped
     decode: jax.stages.Wrapped
     grow: jax.stages.Wrapped
@@ -115,21 +118,24 @@ class ContinuousPrograms:
 
 
 def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
-    """The programs for a model and a plan. Of `config.temperature` they depend only on whether it is 0."""
+    """The programs for a model on the mesh of its decode layout, and a plan.
+
+    Of `config.temperature` they depend only on whether it is 0.
+    """
     shards, pin = plan.shards, SlotSharding(model)
 
-    def start(params: Params, prompts: Prompts) -> tuple[Params, PromptStore, Slots]:
-        params = cast_params(params, model)
+    def start(weights: Params, prompts: Prompts) -> tuple[Params, PromptStore, Slots]:
+        weights = cast_params(weights, model)
         ring = plan.rings[0]
         group = plan.group_size if plan.shared else 1
-        hidden, cache = prefill(model, params, prompts, group, ring if plan.shared else 1, config.cache_dtype)
+        hidden, cache = prefill(model, weights, prompts, group, ring if plan.shared else 1, config.cache_dtype)
         if plan.shared:
             store = PromptStore(hidden, None, None, None)
         else:
             store = PromptStore(hidden, cache.prompt_key, cache.prompt_value, cache.prompt_mask)
             cache = empty_slot_cache(cache, plan.slots, ring)
         slots = empty_slots(plan.slots, cache, done=True)
-        return decoding_params(params, model), pin.rows(store), pin.slots(slots)
+        return model.decoding(weights), pin.rows(store), pin.slots(slots)
 
     def decode_chunk(
         weights: Params, store: PromptStore, slots: Slots, assignment: Assignment, key: Array, temperature: Array
@@ -149,17 +155,22 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
         return pin.slots(select_slots(slots, which, prompt, shards))
 
     start.__name__ = "prefill"
-    return _jitted(model, start, decode_chunk, longer_ring, fewer_slots)
+    return _jitted(model, plan, start, decode_chunk, longer_ring, fewer_slots)
 
 
-def _jitted(model: SlotModel, start: Callable, chunk: Callable, grow: Callable, shrink: Callable) -> ContinuousPrograms:
+def _jitted(
+    model: SlotModel, plan: BatchingPlan, start: Callable, chunk: Callable, grow: Callable, shrink: Callable
+) -> ContinuousPrograms:
     """The functions of `ContinuousPrograms`, jitted; their rings are laid out as decoding reads them."""
     key, value = ring_formats(model)
     unspecified: Any = None
     cache = Cache(unspecified, unspecified, unspecified, key, value)
     slots = Slots(unspecified, unspecified, unspecified, unspecified, cache)
+    lay_out = make_lay_out(model, plan.mesh)
+    copied = () if plan.mesh is None else (0,)
     return ContinuousPrograms(
-        jax.jit(start, out_shardings=(None, None, slots)),
+        lay_out,
+        jax.jit(start, donate_argnums=copied, out_shardings=(None, None, slots)),
         jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None)),
         jax.jit(grow, out_shardings=(None, key, value)),
         jax.jit(shrink, out_shardings=slots),
@@ -240,7 +251,7 @@ class _Chunk:
 
         return {
             "decode": decode,
-            "draw": make_draw(head, keys, temperature, config.top_k, config.top_p),
+            "draw": make_draw(head, keys, temperature, config.top_k, config.top_p, vocab_parts(self.model)),
             "is_last": make_is_last(config.max_new_tokens, config.stop_tokens),
         }
 

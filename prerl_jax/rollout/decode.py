@@ -16,16 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from prerl_jax.core.head import Head
 from prerl_jax.core.pytree import pytree
 from prerl_jax.core.types import Array, Model, Params
+from prerl_jax.rollout.draw import Draw
 
-BLOCK = 128
-"""Tokens of the vocabulary that `categorical` sums up in its first step."""
 Decode = Callable[["Slots"], tuple[Array, Any]]
 """slots -> (hidden [S, D] after each slot's last token, the cache with these tokens)."""
-Draw = Callable[[Array, Array], tuple[Array, Array]]
-"""(hidden [S, D], index i32[S] of the token in its response) -> (token i32[S], log-probability f32[S])."""
 IsLast = Callable[[Array, Array], Array]
 """(token i32[S], count i32[S] with this token) -> bool[S]: the token completes its response."""
 
@@ -118,41 +114,6 @@ def empty_slots(slots: int, cache: Any, *, done: bool) -> Slots:
     return Slots(jnp.zeros((), jnp.int32), zeros, zeros, jnp.full(slots, done), cache)
 
 
-def row_keys(key: Array, ids: Array, samples: Array) -> Array:
-    """The keys [S] of rows with these prompt ids i32[S] and sample numbers i32[S]: fold_in(key, id, sample)."""
-    return jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(ids, samples)
-
-
-def make_draw(
-    head: Head, keys: Array, temperature: Array | float | None, top_k: int | None, top_p: float | None
-) -> Draw:
-    """The function that draws each slot's next token, see `Draw`.
-
-    Args:
-      head: turns hidden states into logits.
-      keys: [S], the rows' keys, see `row_keys`.
-      temperature: divides the logits; None takes the most likely token.
-      top_k: draws among the k most likely tokens; None among all.
-      top_p: draws among the most likely tokens with this probability mass; None among all.
-
-    Returns: a function whose log-probabilities are those at the temperature (1 where it is None), before top-k and
-      top-p.
-    """
-
-    def draw(hidden: Array, index: Array) -> tuple[Array, Array]:
-        logits = head.logits(hidden)
-        if temperature is None:
-            token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        else:
-            logits = logits / temperature
-            uniform = jax.vmap(lambda k, t: jax.random.uniform(jax.random.fold_in(k, t)))(keys, index)
-            token = categorical(filter_logits(logits, top_k, top_p), uniform)
-        chosen = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
-        return token, chosen - jax.nn.logsumexp(logits, axis=-1)
-
-    return draw
-
-
 def make_is_last(max_new_tokens: int, stop_tokens: tuple[int, ...]) -> IsLast:
     """The function that says which tokens complete their responses: stop tokens, and the `max_new_tokens`-th."""
     stops = jnp.asarray(stop_tokens, jnp.int32)
@@ -232,57 +193,3 @@ def _draw_column(
     drawn = drawn.put(column, token, logprob, active)
     done = slots.done | (active & is_last(token, count))
     return dataclasses.replace(slots, token=jnp.where(active, token, slots.token), count=count, done=done), drawn
-
-
-# Drawing one token
-
-
-def filter_logits(logits: Array, top_k: int | None, top_p: float | None) -> Array:
-    """Logits f32[B, V] with -inf outside the top k, and outside the smallest set of the rest with mass >= top_p.
-
-    Tokens as likely as the last one inside stay as well. top_p = 1 keeps all: with cumulative sums, rounding would
-    remove some.
-    """
-    top_p = None if top_p == 1 else top_p
-    if top_k is None and top_p is None:
-        return logits
-    ordered = -jnp.sort(-logits, axis=-1)
-    if top_k is not None:
-        ordered = ordered[:, : min(top_k, logits.shape[-1])]
-    if top_p is not None:
-        probabilities = jax.nn.softmax(ordered, axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        ordered = jnp.where(before < top_p, ordered, jnp.inf)
-    return jnp.where(logits >= ordered.min(axis=-1, keepdims=True), logits, -jnp.inf)
-
-
-def categorical(logits: Array, uniform: Array) -> Array:
-    """Tokens i32[B] ~ softmax(logits f32[B, V]), each by its row's uniform number, f32[B] in [0, 1).
-
-    The cumulative distribution is inverted in two steps: over blocks of BLOCK tokens, and within one block. A row with
-    a logit that is NaN or +inf gets an arbitrary token.
-    """
-    rows, vocab = logits.shape
-    mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    blocks = jnp.pad(mass, [(0, 0), (0, -vocab % BLOCK)]).reshape(rows, -1, BLOCK)
-    totals = blocks.sum(axis=-1)
-    target = uniform * totals.sum(axis=-1)
-    block, rest = _invert_cumulative(totals, target)
-    within = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    token, _ = _invert_cumulative(within, rest)
-    return jnp.minimum(block * BLOCK + token, vocab - 1)
-
-
-def _invert_cumulative(mass: Array, target: Array) -> tuple[Array, Array]:
-    """(the first index with mass whose cumulative mass exceeds the target, the rest of the target at this index).
-
-    `mass` is f32[B, N], `target` f32[B]. Rounding may leave the target at or above the whole mass: then the result is
-    the last index with mass. Rounding may also let a parallel sum grow where the mass is 0. So the cumulative sum alone
-    would not exclude such an index; `mass > 0` does.
-    """
-    cumulative = jnp.cumsum(mass, axis=-1)
-    last = mass.shape[-1] - 1 - jnp.argmax(mass[:, ::-1] > 0, axis=-1)
-    above = (cumulative > target[:, None]) & (mass > 0)
-    index = jnp.where(above.any(axis=-1), jnp.argmax(above, axis=-1), last).astype(jnp.int32)
-    before = jnp.take_along_axis(cumulative - mass, index[:, None], axis=-1)[:, 0]
-    return index, jnp.maximum(target - before, 0.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from jax.sharding import Mesh
+
 from prerl_jax.models.cache import whole_lines
 
 SHORTEST_RING = 512
@@ -21,7 +23,8 @@ class BatchingPlan:
     Attributes:
       group_size: rows for each prompt.
       slots: S, rows decoded at once, over all processes.
-      shards: D, shards of the batch on the mesh (data x fsdp).
+      mesh: the devices as decoding has them, see `rollout.layout`; None for the default device.
+      shards: D, shards of the batch on this mesh: the replicas of the weights.
       shared: whether every row has a slot of its own. Then a group shares its prompt's part of the cache.
       chunk: the most tokens that are decoded before the host reads the results; a tail is decoded in one chunk.
       rings: lengths of the responses' cache, rising. The next one is taken when a row needs it.
@@ -33,6 +36,7 @@ class BatchingPlan:
 
     group_size: int
     slots: int
+    mesh: Mesh | None
     shards: int
     shared: bool
     chunk: int

@@ -27,10 +27,10 @@ from prerl_jax.rollout.decode import (
     decode_while,
     draw_first_tokens,
     empty_slots,
-    make_draw,
     make_is_last,
-    row_keys,
 )
+from prerl_jax.rollout.draw import make_draw, row_keys
+from prerl_jax.rollout.layout import vocab_parts
 
 SHORTEST_HALF = 32
 """Columns of the shortest half ring: a shorter one saves less time than a second loop takes to compile."""
@@ -104,7 +104,8 @@ def make_sampler(
         def decode(slots: Slots) -> tuple[Array, Any]:
             return model.decode(weights, slots.cache, slots.token, slots.clock)
 
-        draw = make_draw(model.head(params), keys, config.temperature or None, config.top_k, config.top_p)
+        settings = (config.temperature or None, config.top_k, config.top_p, vocab_parts(model))
+        draw = make_draw(model.head(params), keys, *settings)
         is_last = make_is_last(length, config.stop_tokens)
         slots, drawn = draw_first_tokens(
             empty_slots(rows, cache, done=False),

@@ -65,7 +65,7 @@ def _sizes(spec: MeshSpec, devices: int) -> tuple[int, int, int]:
 
 
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Makes a mesh with the axes ("data", "fsdp", "tensor"), all of type Auto.
+    """Makes a mesh with the axes ("data", "fsdp", "tensor"), all of type Auto. The devices of a process are adjacent.
 
     The default of `jax.make_mesh` is axes of type Explicit, with which a gather from a sharded embedding fails.
 
@@ -82,7 +82,10 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = _sizes(spec, len(devices))
-    mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    types = (AxisType.Auto,) * len(AXES)
+    near = jax.make_mesh(sizes, AXES, axis_types=types, devices=devices).devices  # neighbours on a TPU's network
+    by_process = sorted(near.flat, key=lambda device: device.process_index)
+    mesh = Mesh(np.array(by_process, dtype=object).reshape(sizes), AXES, axis_types=types)
     for line in mesh.devices.reshape(-1, sizes[2]):
         processes = {device.process_index for device in line}
         if len(processes) > 1:

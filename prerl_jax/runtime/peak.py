@@ -1,4 +1,4 @@
-"""The peak FLOP/s of devices, to compute a step's model FLOPs utilization (MFU).
+"""What a device can do: its peak FLOP/s, to compute a step's model FLOPs utilization (MFU), and its memory.
 
 The peak of an accelerator is that of dense bfloat16 matrix products, from the vendor's data sheet, without sparsity.
 """
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prerl_jax.runtime.chips import CHIPS, TERA
+from prerl_jax.runtime.chips import CHIPS, TERA, chip_of_kind
 
 PEAKS = {kind: chip.flops / chip.devices for chip in CHIPS for kind in chip.kinds} | {
     "TPU v4 lite": 138 * TERA,
@@ -48,6 +48,24 @@ def known_peak(kind: str) -> float | None:
     """
     fits = [name for name in PEAKS if kind.startswith(name) and not kind[len(name) : len(name) + 1].isdigit()]
     return PEAKS[max(fits, key=len)] if fits else None
+
+
+def device_memory(device: jax.Device) -> int | None:
+    """Bytes of a device's memory that programs may use; None for CPUs and where it is not known.
+
+    An attached accelerator says it. The devices of a topology, which programs are compiled for ahead of time, do not:
+    `runtime.chips` has them.
+    """
+    if device.platform == "cpu":
+        return None
+    try:
+        said = device.memory_stats()
+    except jax.errors.JaxRuntimeError:  # of a topology
+        said = None
+    if said and "bytes_limit" in said:
+        return int(said["bytes_limit"])
+    chip = chip_of_kind(device.device_kind)
+    return None if chip is None else int(chip.usable / chip.devices)
 
 
 def peak_flops(devices: Sequence[jax.Device], dtype: jnp.dtype) -> tuple[float | None, str]:

@@ -16,10 +16,8 @@ from prerl_jax.config.schema import TrainConfig
 from prerl_jax.data.arrivals import ExampleStream
 from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
-from prerl_jax.models.cache import head_bytes
-from prerl_jax.models.partitioning import named_sharding
+from prerl_jax.models.decoder import Decoder
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
-from prerl_jax.rollout.engine import Engine
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.batching import Batching
@@ -55,6 +53,7 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
     console.print(f"mesh         {shape} ({setup.mesh.size} {kind} devices)", highlight=False)
     console.print(f"stop tokens  {setup.stop_tokens}", highlight=False)
     console.print(f"attention    {_attention(setup)}", highlight=False)
+    console.print(f"decoding     {_decode_layout(setup)}", highlight=False)
     for note in (*setup.notes, *_probed(setup)):
         console.print(note, highlight=False, markup=False)
 
@@ -128,7 +127,7 @@ def memory_table(setup: Setup) -> Table:
     table = Table(title="bytes on a device, activations and temporaries aside")
     table.add_column("what")
     table.add_column("MiB", justify="right")
-    for name, size in {**_training_bytes(setup), **_cache_bytes(setup), **_optional_bytes(setup)}.items():
+    for name, size in {**_training_bytes(setup), **_sampling_bytes(setup), **_optional_bytes(setup)}.items():
         table.add_row(name, f"{size / 2**20:,.1f}")
     return table
 
@@ -136,8 +135,6 @@ def memory_table(setup: Setup) -> Table:
 def _training_bytes(setup: Setup) -> dict[str, int]:
     config, model = setup.config, setup.model
     params = model.abstract_params()
-    weights = sum(math.prod(p.sharding.shard_shape(p.shape)) for p in jax.tree.leaves(params))
-    cast = weights * model.compute_dtype.itemsize if model.compute_dtype != jnp.float32 else 0
     rows, longest = Batching(setup).shape
     rows //= batch_shards(setup.mesh)
     epochs = max(phase.epochs for phase in setup.phases)
@@ -146,7 +143,6 @@ def _training_bytes(setup: Setup) -> dict[str, int]:
         "parameters (float32)": bytes_per_device(params),
         "optimizer state (float32)": bytes_per_device(setup.abstract_state().opt_state),
         f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
-        f"weights while sampling ({model.compute_dtype})": cast,
         f"batch, at most ({rows} rows of {longest} tokens{each})": epochs * rows * longest * BYTES_PER_TOKEN,
     }
 
@@ -173,48 +169,56 @@ def _optional_bytes(setup: Setup) -> dict[str, int]:
     return entries
 
 
-def _cache_bytes(setup: Setup) -> dict[str, int]:
-    """Bytes on one device of keys and values while sampling, for the engine that comes with the package.
+def _sampling_bytes(setup: Setup) -> dict[str, int]:
+    """Bytes on one device of the weights, keys and values while sampling, for the engine that comes with the package.
 
     A cache that moves, into a longer ring or to fewer slots, exists twice while it moves. The tail has a cache of its
     own, with fewer slots.
     """
-    config, sampling, programs = setup.config, setup.config.sampling, Programs(setup)
-    prompt, calls = config.data.max_prompt_tokens, setup.evaluation_calls
-    entries = {f"cache of {sampling.prompts_per_step} prompts": _cache(setup, sampling.prompts_per_step, prompt)}
-    trained = _response_caches(setup, programs.engine(setup.phases[0]), setup.rows)
-    evaluated = _response_caches(setup, programs.evaluation_engine, calls.prompts * calls.group_size)
-    if trained is None or evaluated is None:
-        return entries
-    slots, held, moving = trained
-    entries[f"cache of {slots} responses"] = held
-    entries["a second copy of it, while it is resized"] = moving
-    slots, held, moving = evaluated
-    name = f"cache of {calls.prompts} prompts, {slots} responses in evaluation"
-    entries[name] = _cache(setup, calls.prompts, prompt) + held + moving
+    sampling, programs, calls = setup.config.sampling, Programs(setup), setup.evaluation_calls
+    training, evaluation = programs.engine(setup.phases[0]), programs.evaluation_engine
+    if not (isinstance(training, ContinuousBatchingEngine) and isinstance(evaluation, ContinuousBatchingEngine)):
+        return {"weights while sampling": _cast_bytes(setup.model)}
+    model, slots, prompts, held, moving = _response_caches(setup, training, sampling.prompts_per_step)
+    entries = {
+        f"weights while sampling ({setup.model.compute_dtype})": _cast_bytes(model),
+        f"cache of {sampling.prompts_per_step} prompts": prompts,
+        f"cache of {slots} responses": held,
+        "a second copy of it, while it is resized": moving,
+    }
+    _, slots, prompts, held, moving = _response_caches(setup, evaluation, calls.prompts)
+    entries[f"cache of {calls.prompts} prompts, {slots} responses in evaluation"] = prompts + held + moving
     return entries
 
 
-def _response_caches(setup: Setup, engine: Engine, rows: int) -> tuple[int, int, int] | None:
-    """(slots, bytes of their cache, bytes of the second cache while it moves); None for another engine."""
-    if not isinstance(engine, ContinuousBatchingEngine):
-        return None
-    plan, config = engine.plan(rows), setup.config
-    prompt, response = config.data.max_prompt_tokens, config.sampling.max_new_tokens
+def _cast_bytes(model: Decoder) -> int:
+    """Bytes on one device of the weights that decoding reads, where they are a copy."""
+    copied = model.compute_dtype != jnp.float32 or (model.mesh is not None and model.mesh.size > 1)
+    return bytes_per_device(model.abstract_params(model.compute_dtype)) if copied else 0
+
+
+def _response_caches(
+    setup: Setup, engine: ContinuousBatchingEngine, prompts: int
+) -> tuple[Decoder, int, int, int, int]:
+    """(the model on the mesh of decoding, slots, bytes of the prompts, of the slots' cache, of it while it moves)."""
+    config = setup.config
+    prompt, response, dtype = config.data.max_prompt_tokens, config.sampling.max_new_tokens, config.sampling.cache_dtype
+    plan = engine.plan(prompts * engine.group_size, prompt)
+    model = setup.model if plan.mesh is None else setup.model.on_mesh(plan.mesh)
     own_prompt = 0 if plan.shared else prompt  # where rows wait for slots, each slot has a copy of its prompt
-    held = _cache(setup, plan.slots, own_prompt + response)
-    moving = [_cache(setup, plan.slots, ring) for ring in plan.rings[-2:-1]]
-    moving += [_cache(setup, slots, prompt + response) for slots in (*plan.shrink[:1], plan.tail) if slots]
-    return plan.slots, held, max(moving, default=0)
+    moving = [model.cache_bytes(plan.slots, ring, dtype) for ring in plan.rings[-2:-1]]
+    moving += [model.cache_bytes(slots, prompt + response, dtype) for slots in (*plan.shrink[:1], plan.tail) if slots]
+    held = model.cache_bytes(plan.slots, own_prompt + response, dtype)
+    return model, plan.slots, model.cache_bytes(prompts, prompt, dtype), held, max(moving, default=0)
 
 
-def _cache(setup: Setup, rows: int, length: int) -> int:
-    """Bytes on one device of the keys and values of `rows` rows of `length` tokens."""
-    model, dtype = setup.model, setup.config.sampling.cache_dtype
-    axes = ("layers", "batch", "kv_heads", "length")
-    shape = (model.config.num_layers, rows, model.config.num_kv_heads, length)
-    sharding = named_sharding(setup.mesh, model.rules, axes, shape, "cache")
-    return 2 * math.prod(sharding.shard_shape(shape)) * head_bytes(model.config.head_dim, dtype, model.compute_dtype)
+def _decode_layout(setup: Setup) -> str:
+    """How many devices share a copy of the weights while decoding, and why."""
+    engine, rows = Programs(setup).engine(setup.phases[0]), setup.rows
+    if not isinstance(engine, ContinuousBatchingEngine):
+        return "as in training"
+    found = engine.layout(rows, setup.config.data.max_prompt_tokens)
+    return f"{setup.mesh.size // found.tensor} copies of the weights, each on {found.tensor} devices: {found.reason}"
 
 
 def _attention(setup: Setup) -> str:

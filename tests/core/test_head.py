@@ -11,7 +11,7 @@ import prerl_jax as pj
 from prerl_jax.alignment.measurements import token_statistics
 from prerl_jax.alignment.tokens import compare_tokens
 from prerl_jax.core.fused import fused_loss
-from prerl_jax.rollout.decode import make_draw
+from prerl_jax.rollout.draw import make_draw
 
 B, T, D, V, VALID = 3, 8, 6, 16, 11
 RNG = np.random.default_rng(0)

@@ -79,7 +79,7 @@ def test_the_same_tokens_as_the_sampler(case, sampled):
     np.testing.assert_array_equal(lengths, sampled.response_mask[rows].sum(axis=1))
     spans = np.array(found.idle)
     assert (np.diff(spans.ravel()) >= 0).all(), "in order and disjoint"
-    before_and_after = batching.plan(Q * G).shared
+    before_and_after = batching.plan(Q * G, 5).shared
     assert (len(spans) == 2) == before_and_after, "the device waits between chunks only where rows wait for a slot"
 
 
@@ -109,7 +109,7 @@ def test_on_eight_devices(spec, slots, numbers, sampled):
     given = toy.to_numpy(prompts(ids=np.arange(Q)))
     params = jax.device_put(PARAMS, model.shardings())
     assert_same_rollouts(batching.sample(params, given, KEY).rollouts, sampled)
-    programs = batching.programs(Q * G)
+    programs = batching.programs(batching.plan(Q * G, 5))
     # One for each pair of a number of slots and a ring that was reached; never a second one for other shardings.
     most = 1 if "tail" in numbers else 2 if slots else 3
     assert programs.decode._cache_size() <= most
@@ -123,7 +123,7 @@ def test_the_tail_is_decoded_at_once(sampled, monkeypatch):
 
     def chunks(tail: int) -> int:
         batching, results = engine(chunk=4, tail=tail), []
-        programs = batching.programs(Q * G)
+        programs = batching.programs(batching.plan(Q * G, 5))
 
         def decode(*args):
             slots, result = programs.decode(*args)
@@ -143,8 +143,8 @@ def test_temperatures_share_programs_and_greedy_has_its_own():
     hot, warm, greedy = (
         engine(settings=pj.SamplerConfig(R, temperature=t, stop_tokens=(3, 11)), slots=8) for t in (1.0, 0.7, 0.0)
     )
-    assert hot.programs(32) is warm.programs(32)
-    assert hot.programs(32) is not greedy.programs(32)
+    assert hot.programs(hot.plan(32, 5)) is warm.programs(warm.plan(32, 5))
+    assert hot.programs(hot.plan(32, 5)) is not greedy.programs(greedy.plan(32, 5))
     expected = toy.to_numpy(pj.make_sampler(MODEL, warm.config, G)(PARAMS, prompts(), KEY))
     assert_same_rollouts(warm.sample(PARAMS, prompts(), KEY).rollouts, expected)
     responses = greedy.sample(PARAMS, prompts(), KEY).rollouts.response.reshape(Q, G, R)
@@ -200,7 +200,7 @@ def test_the_default_tail_of_short_responses(settings):
     settings = pj.SamplerConfig(R, stop_tokens=(3, 11), **settings)
     group = 8
     batching = engine(group, settings=settings, chunk=2)
-    assert batching.plan(Q * group).tail == 8
+    assert batching.plan(Q * group, 5).tail == 8
     expected = toy.to_numpy(pj.make_sampler(MODEL, settings, group)(PARAMS, prompts(), KEY))
     assert_same_rollouts(batching.sample(PARAMS, prompts(), KEY).rollouts, expected)
 
@@ -240,7 +240,7 @@ def test_a_model_without_slots_is_refused():
 
 def test_short_responses_get_one_program():
     def plan(length, slots=None, **numbers) -> BatchingPlan:
-        return engine(1, settings=pj.SamplerConfig(length), slots=slots, **numbers).plan(256)
+        return engine(1, settings=pj.SamplerConfig(length), slots=slots, **numbers).plan(256, 5)
 
     assert (plan(64).rings, plan(64).shrink, plan(64).tail, plan(64).shared) == ((64,), (), 32, True)
     assert plan(64, 32).tail == 0, "no fewer than FEWEST_SLOTS"

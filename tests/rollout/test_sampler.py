@@ -12,7 +12,7 @@ import toy
 import prerl_jax as pj
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.rollout.decode import categorical
+from prerl_jax.rollout.draw import categorical
 from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, global_rows, make_mesh
 
 MODEL = toy.Toy()

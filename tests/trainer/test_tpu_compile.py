@@ -125,7 +125,7 @@ def test_sampler(programs):
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(setup.mesh, PartitionSpec()))
     columns = whole_lines(setup.config.sampling.max_new_tokens - 1)
     short = programs.engine(setup.phases[1])
-    assert short.plan(192).tail == 24
+    assert short.plan(192, setup.config.data.max_prompt_tokens).tail == 24
     compiled = dict(short.compile(params, prompts, key))
     assert list(compiled) == ["prefill", f"decode_chunk/{columns}"], "the tail is in the chunk's program"
     compiled = dict(dataclasses.replace(short, batching=ContinuousBatching(shrink=(96,))).compile(params, prompts, key))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prerl_jax.rollout.decode import BLOCK, categorical, filter_logits
+from prerl_jax.rollout.draw import BLOCK, categorical, filter_logits
 
 ONE = float(np.nextafter(np.float32(1), np.float32(0)))  # the largest uniform number
 LOW = float(np.nextafter(np.float32(0), np.float32(1)))
