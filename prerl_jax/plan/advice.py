@@ -11,7 +11,7 @@ from prerl_jax.runtime.chips import GIB
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.trainer.setup import Setup
 
-SAMPLING = ("prefill", "decode", "grow", "shrink")
+SAMPLING = ("copy", "prefill", "decode", "grow", "shrink")
 
 
 def verdict(setup: Setup, place: Slice, rows: Sequence[Row], usable: float) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -20,6 +20,7 @@ from prerl_jax.plan.report import Rates, Row, bounds, row_of
 from prerl_jax.plan.steps import Lengths, Run, run_at_bound
 from prerl_jax.plan.table import heading, run_lines, table
 from prerl_jax.plan.topology import NoCompiler, Slice, local_slice, slice_named
+from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
 
@@ -83,6 +84,7 @@ def plan(config: TrainConfig, asked: Asked, say: Callable[[str], None] = print) 
     rates = Rates.of(place.chip) if place.chip else None
     say(heading(place, rates))
     say(_described(setup))
+    say(_decoding(programs))
     rows = []
     for program in _progress(compile_programs(programs)):
         rows.append(row_of(program))
@@ -119,11 +121,20 @@ def _described(setup: Setup) -> str:
     return (
         f"{config.name}: {config.model.path} on the mesh {shape}; a step samples {sampling.prompts_per_step} x "
         f"{sampling.group_size} responses of at most {sampling.max_new_tokens} tokens to prompts of at most "
-        f"{config.data.max_prompt_tokens}, and trains in {config.microbatches} microbatches, remat {config.model.remat}."
+        f"{config.data.max_prompt_tokens}; microbatches={config.microbatches}, remat={config.model.remat}."
     )
 
 
-def _progress(programs):
+def _decoding(programs: Programs) -> str:
+    """How many devices share a copy of the weights while decoding, and why."""
+    setup, engine = programs.setup, programs.engine(programs.setup.phases[0])
+    if not isinstance(engine, ContinuousBatchingEngine):
+        return f"decoding: {setup.config.sampling.engine}"
+    layout = engine.layout(setup.rows, setup.config.data.max_prompt_tokens)
+    return f"decoding: {setup.mesh.size // layout.tensor} x {layout.tensor} devices share the weights: {layout.reason}."
+
+
+def _progress(programs: Iterable[Program]) -> Iterator[Program]:
     """Says on standard error what has been compiled, since a program can take minutes."""
     start = time.monotonic()
     for program in programs:

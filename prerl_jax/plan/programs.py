@@ -1,6 +1,7 @@
 """All programs of a run, compiled ahead of time as a run compiles them, and what a device holds beside each.
 
-    sample   the engine's programs: prefill, chunks of decoding, longer rings, fewer slots
+    sample   the engine's programs: the weights as decoding has them, prefill, chunks of decoding, longer rings, fewer
+             slots
     score    old and reference log-probabilities, where a phase needs them; the critic's values
     prepare  rollouts to batches
     train    the update
@@ -40,6 +41,14 @@ from prerl_jax.trainer.setup import Setup
 
 Held = Mapping[str, int]
 """Bytes on a device, by what they are."""
+ENGINE_ROLES = {
+    "decode_weights": ("copy", ("parameters",)),
+    "prefill": ("prefill", ("decode weights",)),
+    "decode_chunk": ("decode", ("decode weights", "cache")),
+    "longer_ring": ("grow", ("cache",)),
+    "fewer_slots": ("shrink", ("cache",)),
+}
+"""By the engine's name of a program: its role, and which of the held bytes are its inputs."""
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
@@ -50,7 +59,7 @@ class Program:
     Attributes:
         name: its name, unique in the plan.
         phases: the names of the phases that run it; "evaluation" is one of them.
-        role: its part in a run: prefill, decode, grow, shrink, sample, score, values, prepare, train or align.
+        role: its part in a run: copy, prefill, decode, grow, shrink, sample, score, values, prepare, train or align.
         compiled: the program, or what the compiler says where it does not fit a device.
         said: what the compiler writes beside it, such as warnings of its partitioner.
         held: what a run holds on a device while the program runs, by name.
@@ -104,7 +113,7 @@ def resident(setup: Setup) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """A program that is not compiled yet: its identity, its role, how it is lowered, and which of `resident` it reads."""
+    """A program that is not compiled yet: its identity, its role, how it is lowered, and which held bytes it reads."""
 
     key: Any
     role: str
@@ -233,56 +242,33 @@ def _static(setup: Setup, who: tuple[str, ...], engine: StaticBatchingEngine, pr
 
 
 def program_names(plan: BatchingPlan) -> list[str]:
-    """The names that `ContinuousBatchingEngine.compile` yields, in its order."""
-    copy = [] if plan.mesh is None else ["decode_weights"]
+    """The names that `ContinuousBatchingEngine.compile` yields on a mesh, in its order."""
     rings = [f"decode_chunk/{plan.rings[0]}"]
     for columns in plan.rings[1:]:
         rings += [f"longer_ring/{columns}", f"decode_chunk/{columns}"]
-    return [*copy, "prefill", *rings, *(f"fewer_slots/{count}" for count in plan.shrink)]
+    return ["decode_weights", "prefill", *rings, *(f"fewer_slots/{count}" for count in plan.shrink)]
 
 
 def _continuous(
     setup: Setup, who: tuple[str, ...], engine: ContinuousBatchingEngine, prompts: int
 ) -> Iterator[Program]:
     """The programs of continuous batching, up to the first that does not fit: its results are the next one's inputs."""
-    plan = engine.plan(prompts * engine.group_size)
+    plan = engine.plan(prompts * engine.group_size, setup.config.data.max_prompt_tokens)
     made = engine.compile(setup.model.abstract_params(), abstract_prompts(setup, prompts), abstract_key(setup))
-    decoding: dict[str, int] = {}
+    held = resident(setup)
     for name in program_names(plan):
         compiled, said = _compiled(lambda: next(made)[1])
         kind, _, number = name.partition("/")
-        role = {"prefill": "prefill", "decode_chunk": "decode", "longer_ring": "grow", "fewer_slots": "shrink"}[kind]
+        role, reads = ENGINE_ROLES[kind]
         if role == "decode" and not isinstance(compiled, str):
-            decoding = _decoding_bytes(compiled)
-        held = resident(setup) | ({} if role == "prefill" else decoding)
-        beside = sum(held.values()) - _read(role, held, compiled)
-        most = plan.chunk if role == "decode" else None
-        columns = int(number) if role == "decode" else 0
-        yield Program(_name(name, who, len(setup.phases) + 1), who, role, compiled, said, held, beside, most, columns)
+            held["cache"] = compiled.memory_analysis().argument_size_in_bytes - held["decode weights"]
+        read = sum(held.get(what, 0) for what in reads)
+        if role == "grow" and not isinstance(compiled, str):  # the ring alone, without the prompts
+            read = min(read, compiled.memory_analysis().argument_size_in_bytes)
+        loop = {"iterations": plan.chunk, "columns": int(number)} if role == "decode" else {}
+        title = _name(name, who, len(setup.phases) + 1)
+        yield Program(title, who, role, compiled, said, dict(held), sum(held.values()) - read, **loop)
         if isinstance(compiled, str):
             return
-
-
-def _decoding_bytes(decode: jax.stages.Compiled) -> dict[str, int]:
-    """What a chunk of decoding has as its inputs: the weights, and the cache, padded, with what belongs to the slots."""
-    weights = _argument_bytes(decode)[0]
-    return {"decode weights": weights, "cache": decode.memory_analysis().argument_size_in_bytes - weights}
-
-
-def _read(role: str, held: Held, compiled: jax.stages.Compiled | str) -> int:
-    """The bytes of `held` that are inputs of a program of continuous batching."""
-    if role == "prefill":
-        return held["parameters"]
-    if role == "decode":
-        return held.get("decode weights", 0) + held.get("cache", 0)
-    return 0 if isinstance(compiled, str) else min(_argument_bytes(compiled)[0], held.get("cache", 0))
-
-
-def _argument_bytes(compiled: jax.stages.Compiled) -> list[int]:
-    """Bytes on a device of each positional argument of a program."""
-    structs = jax.tree.map(
-        lambda info, sharding: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=sharding),
-        compiled.args_info,
-        compiled.input_shardings,
-    )
-    return [bytes_per_device(argument) for argument in structs[0]]
+        if role == "copy":
+            held["decode weights"] = compiled.memory_analysis().output_size_in_bytes

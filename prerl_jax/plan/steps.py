@@ -139,7 +139,9 @@ def _sampling(programs: Programs, rows: Sequence[Row], rates: Rates, lengths: Le
     for names, engine, prompts in engines(programs):
         if who in names and isinstance(engine, ContinuousBatchingEngine):
             asked = prompts * engine.group_size
-            return continuous_seconds(engine.plan(asked), asked, mine, rates, lengths.response)
+            return continuous_seconds(
+                engine.plan(asked, programs.setup.config.data.max_prompt_tokens), asked, mine, rates, lengths.response
+            )
         static = [row.seconds(rates) or 0.0 for row in mine if row.role == "sample"]
         if who in names and static:
             return static[0] * lengths.response / most
@@ -158,7 +160,7 @@ def continuous_seconds(plan: BatchingPlan, asked: int, rows: Sequence[Row], rate
         rates: of a device.
         tokens: of each response.
     """
-    once = sum(row.seconds(rates) or 0.0 for row in rows if row.role == "prefill")
+    once = sum(row.seconds(rates) or 0.0 for row in rows if row.role in ("copy", "prefill"))
     a_token = {row.columns: (row.seconds(rates) or 0.0) / plan.chunk for row in rows if row.role == "decode"}
     grown = [row.seconds(rates) or 0.0 for row in rows if row.role == "grow"]
     last = next((ring for ring in plan.rings if ring >= tokens), plan.rings[-1])

@@ -83,7 +83,7 @@ def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
     shape = tuple(map(int, tail.split("x")))
     if tuple(sorted(shape)) not in {tuple(sorted(s)) for s in chip.shapes}:
         raise ValueError(
-            f"--topology {name}: there is no slice of {'x'.join(map(str, shape))} = {math.prod(shape)} {chip.name} chips. "
+            f"--topology {name}: there is no {chip.name} slice of {'x'.join(map(str, shape))} = {math.prod(shape)} chips. "
             f"The nearest is {_name(chip, nearest(chip, shape))}."
         )
     return chip, next(s for s in chip.shapes if sorted(s) == sorted(shape))
@@ -143,7 +143,7 @@ def slice_named(name: str) -> Slice:
     expected = math.prod(shape) * chip.devices
     if len(devices) != expected:
         raise ValueError(
-            f"--topology {name}: libtpu {_version('libtpu')} lists {len(devices)} devices, and {expected} were expected "
+            f"--topology {name}: libtpu {_version('libtpu')} lists {len(devices)} devices, not {expected} "
             f"({chip.devices} for each chip). Install the version that belongs to jax {jax.__version__}: "
             "pip install -U 'jax[tpu]'."
         )

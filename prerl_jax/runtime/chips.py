@@ -71,7 +71,7 @@ CHIPS = (
 
 
 def chip_named(name: str) -> Chip:
-    """The chip of a name such as "v5e". Raises ValueError, which lists the chips and names the one that may be meant."""
+    """The chip of a name such as "v5e". Raises ValueError that lists the chips and names the one that may be meant."""
     for chip in CHIPS:
         if chip.name == name:
             return chip

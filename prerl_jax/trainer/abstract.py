@@ -72,7 +72,7 @@ def abstract_inputs(setup: Setup, phase: Phase, shape: tuple[int, int]) -> dict[
 
 
 def as_packed(setup: Setup, phase: Phase, unpacked: Batch) -> Batch:
-    """The batch that a phase's train step takes, from what `prepare` makes: see `Batching.pack` and `Batching.place`."""
+    """The batch of a phase's train step, from what `prepare` makes: see `Batching.pack` and `Batching.place`."""
     critic = None if phase.value_advantage is None else unpacked.critic
     reference = unpacked.ref_logprobs
     if phase.reference is not None and reference is None:
