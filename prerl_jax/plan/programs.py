@@ -64,7 +64,7 @@ class Program:
         said: what the compiler writes beside it, such as warnings of its partitioner.
         held: what a run holds on a device while the program runs, by name.
         beside: those bytes of `held` that are no inputs of the program.
-        iterations: the most iterations of a loop whose end the program decides by itself; None without such a loop.
+        tokens: the most that it draws for each slot, in a program that decodes; else 0.
         columns: the columns of the ring, of a chunk of decoding.
     """
 
@@ -75,7 +75,7 @@ class Program:
     said: str
     held: Held
     beside: int
-    iterations: int | None = None
+    tokens: int = 0
     columns: int = 0
 
 
@@ -265,7 +265,7 @@ def _continuous(
         read = sum(held.get(what, 0) for what in reads)
         if role == "grow" and not isinstance(compiled, str):  # the ring alone, without the prompts
             read = min(read, compiled.memory_analysis().argument_size_in_bytes)
-        loop = {"iterations": plan.chunk, "columns": int(number)} if role == "decode" else {}
+        loop = {"tokens": plan.chunk, "columns": int(number)} if role == "decode" else {}
         title = _name(name, who, len(setup.phases) + 1)
         yield Program(title, who, role, compiled, said, dict(held), sum(held.values()) - read, **loop)
         if isinstance(compiled, str):

@@ -54,7 +54,7 @@ class Row:
         phases: who runs it, see `Program.phases`.
         role: its part in a run, see `Program.role`.
         columns: of the ring, for a chunk of decoding.
-        iterations: the most iterations of a loop that ends by itself; all of them are counted in `work`.
+        tokens: the most that it draws for each slot, all of which are counted in `work`; 0 where it draws none.
         peak: bytes of a device's memory at the most; at least so many where the program does not fit.
         parts: what the peak is made of, in bytes.
         work: what it does on a device; None where it was not compiled.
@@ -66,7 +66,7 @@ class Row:
     phases: tuple[str, ...]
     role: str
     columns: int
-    iterations: int | None
+    tokens: int
     peak: float
     parts: Mapping[str, float]
     work: Cost | None
@@ -88,7 +88,7 @@ class Row:
 
 def row_of(program: Program) -> Row:
     """The row of a program: its memory, and the work that is counted in its text."""
-    shared = (program.name, program.phases, program.role, program.columns, program.iterations)
+    shared = (program.name, program.phases, program.role, program.columns, program.tokens)
     compiled, beside = program.compiled, program.beside
     if isinstance(compiled, str):
         return Row(*shared, needed(compiled) + beside, dict(program.held), None, refused=compiled.splitlines()[0])

@@ -161,7 +161,7 @@ def continuous_seconds(plan: BatchingPlan, asked: int, rows: Sequence[Row], rate
         tokens: of each response.
     """
     once = sum(row.seconds(rates) or 0.0 for row in rows if row.role in ("copy", "prefill"))
-    a_token = {row.columns: (row.seconds(rates) or 0.0) / plan.chunk for row in rows if row.role == "decode"}
+    a_token = {row.columns: (row.seconds(rates) or 0.0) / row.tokens for row in rows if row.role == "decode"}
     grown = [row.seconds(rates) or 0.0 for row in rows if row.role == "grow"]
     last = next((ring for ring in plan.rings if ring >= tokens), plan.rings[-1])
     before, first = 0, 0.0

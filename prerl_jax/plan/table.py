@@ -29,8 +29,8 @@ def table(rows: Sequence[Row], rates: Rates | None) -> str:
 
 LEGEND = (
     "A program takes at least the longest of its three times; that resource binds it. Peak is the most memory that a "
-    "device holds while the program runs, the rest of the run included. A chunk of decoding draws several tokens of "
-    "each slot. Loops are counted as often as they can run, and all rows as full."
+    "device holds while the program runs, the rest of the run included: what is listed below the program, in GiB. Loops "
+    "are counted as often as they can run, and all rows as full."
 )
 
 
@@ -59,8 +59,9 @@ def _short(number: float) -> str:
 
 
 def _parts(row: Row) -> str:
+    drawn = f"{row.tokens} tokens of each slot; " if row.tokens else ""
     found = ", ".join(f"{name} {size / GIB:.2f}" for name, size in row.parts.items() if size >= GIB / 200)
-    return (found or "less than 0.01 GiB") + (f"; {row.warnings} arrays copied whole" if row.warnings else "")
+    return drawn + (found or "less than 0.01 GiB") + (f"; {row.warnings} arrays copied whole" if row.warnings else "")
 
 
 def heading(place: Slice, rates: Rates | None) -> str:

@@ -13,6 +13,7 @@ of the chip. A name of a topology is a chip's name and its shape in chips, such 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -86,12 +87,14 @@ def chip_of_kind(kind: str) -> Chip | None:
     return next((chip for chip in CHIPS if kind in chip.kinds), None)
 
 
+@functools.cache
 def _flat_shapes(most: int) -> tuple[tuple[int, int], ...]:
     """2x2, 2x4, 4x4, 4x8, 8x8, ..., up to `most` chips."""
     sides = [2**n for n in range(1, 7)]
     return tuple((a, b) for a in sides for b in (a, 2 * a) if a * b <= most)
 
 
+@functools.cache
 def _solid_shapes(most: int) -> tuple[tuple[int, int, int], ...]:
     """2x2x1, 2x2x2, 2x2x4, 2x4x4, then all whose sides are multiples of 4, up to `most` chips."""
     small = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
