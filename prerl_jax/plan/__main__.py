@@ -45,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--evaluated", type=int, metavar="N", help="problems of an evaluation; by default those of a training step"
     )
+    p.add_argument(
+        "--search",
+        action="store_true",
+        help="rank meshes, decode layouts, slots, microbatches and remat by a model of bytes, compile the best three, "
+        "and propose the fastest that fits",
+    )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the table's numbers into a file")
     p.add_argument("--dump", type=Path, metavar="FOLDER", help="write the text of each compiled program into a folder")
     return p
@@ -63,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = config_of(args)
         enable_cache()
-        asked = Asked(args.topology, args.mean_prompt, args.mean_response, args.evaluated, args.json, args.dump)
+        names = ("topology", "mean_prompt", "mean_response", "evaluated", "json", "dump", "search")
+        asked = Asked(**{name: getattr(args, name) for name in names})
         return 0 if plan(config, asked) else 2
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -39,6 +39,7 @@ from prerl_jax.trainer.batching import BatchKind
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
 
+EVALUATION = "evaluation"
 Held = Mapping[str, int]
 """Bytes on a device, by what they are."""
 ENGINE_ROLES = {
@@ -90,14 +91,17 @@ def compile_programs(programs: Programs) -> Iterator[Program]:
         for phase, work in found:
             if done[work.key][0] == phase.name:
                 phases = tuple(done[work.key])
-                yield work.compile(_name(work.role, phases, len(programs.setup.phases)), phases)
+                yield work.compile(_name(programs.setup, work.role, phases, everyone=False), phases)
     if programs.setup.config.alignment.every:
         yield _align(programs).compile("align", tuple(phase.name for phase in programs.setup.phases))
 
 
-def _name(what: str, who: tuple[str, ...], everyone: int) -> str:
-    """The name of a program: with the phases that run it, where it is not everyone."""
-    return what if len(who) == everyone else f"{what} {'+'.join(who)}"
+def _name(setup: Setup, what: str, who: tuple[str, ...], everyone: bool = True) -> str:
+    """The name of a program: with those who run it, unless these are all phases, and evaluation too if `everyone`."""
+    phases = tuple(phase.name for phase in setup.phases)
+    if who == ((*phases, EVALUATION) if everyone else phases):
+        return what
+    return f"{what} {'training' if who == phases else '+'.join(who)}"
 
 
 def resident(setup: Setup) -> dict[str, int]:
@@ -206,7 +210,7 @@ def engines(programs: Programs) -> list[tuple[tuple[str, ...], Engine, int]]:
     """(who samples with it, the engine, the prompts of a call) of each engine that has programs of its own."""
     setup, sampling = programs.setup, programs.setup.config.sampling
     calls = [(phase.name, programs.engine(phase), sampling.prompts_per_step) for phase in setup.phases]
-    calls.append(("evaluation", programs.evaluation_engine, setup.evaluation_calls.prompts))
+    calls.append((EVALUATION, programs.evaluation_engine, setup.evaluation_calls.prompts))
     found: dict[Any, tuple[list[str], Engine, int]] = {}
     for name, engine, prompts in calls:
         found.setdefault((_identity(engine), prompts), ([], engine, prompts))[0].append(name)
@@ -236,9 +240,7 @@ def _static(setup: Setup, who: tuple[str, ...], engine: StaticBatchingEngine, pr
     compiled, said = _compiled(lambda: sampler.lower(*arguments).compile())
     held, columns = resident(setup), setup.config.sampling.max_new_tokens
     beside = sum(held.values()) - held["parameters"]
-    return Program(
-        _name("sample", who, len(setup.phases) + 1), who, "sample", compiled, said, held, beside, columns, columns
-    )
+    return Program(_name(setup, "sample", who), who, "sample", compiled, said, held, beside, columns, columns)
 
 
 def program_names(plan: BatchingPlan) -> list[str]:
@@ -266,7 +268,7 @@ def _continuous(
         if role == "grow" and not isinstance(compiled, str):  # the ring alone, without the prompts
             read = min(read, compiled.memory_analysis().argument_size_in_bytes)
         loop = {"tokens": plan.chunk, "columns": int(number)} if role == "decode" else {}
-        title = _name(name, who, len(setup.phases) + 1)
+        title = _name(setup, name, who)
         yield Program(title, who, role, compiled, said, dict(held), sum(held.values()) - read, **loop)
         if isinstance(compiled, str):
             return

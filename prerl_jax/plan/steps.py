@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from prerl_jax.core.phases import Phase
-from prerl_jax.plan.programs import engines
+from prerl_jax.plan.programs import EVALUATION, engines
 from prerl_jax.plan.report import Rates, Row
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.rollout.plan import BatchingPlan
@@ -110,7 +110,7 @@ def run_at_bound(programs: Programs, rows: Sequence[Row], rates: Rates, lengths:
     aligned = next((row.seconds(rates) or 0.0 for row in rows if row.role == "align"), 0.0)
     calls = setup.evaluation_calls
     asked = len(setup.evaluation) * setup.config.evaluation.samples
-    evaluation = (sampling["evaluation"] or 0.0) * math.ceil(asked / (calls.prompts * calls.group_size))
+    evaluation = (sampling[EVALUATION] or 0.0) * math.ceil(asked / (calls.prompts * calls.group_size))
     return Run(steps, (evaluations(setup), evaluation), (alignments(setup), aligned), chips)
 
 
@@ -129,7 +129,7 @@ def alignments(setup: Setup) -> int:
 
 
 def _samplers(setup: Setup) -> list[str]:
-    return [*(phase.name for phase in setup.phases), "evaluation"]
+    return [*(phase.name for phase in setup.phases), EVALUATION]
 
 
 def _sampling(programs: Programs, rows: Sequence[Row], rates: Rates, lengths: Lengths, who: str) -> float | None:

@@ -29,7 +29,7 @@ def table(rows: Sequence[Row], rates: Rates | None) -> str:
 
 LEGEND = (
     "A program takes at least the longest of its three times; that resource binds it. Peak is the most memory that a "
-    "device holds while the program runs, the rest of the run included: what is listed below the program, in GiB. Loops "
+    "device holds while the program runs, the rest of the run included; what it is, in GiB, is below the program. Loops "
     "are counted as often as they can run, and all rows as full."
 )
 
@@ -37,7 +37,8 @@ LEGEND = (
 def _line(row: Row, rates: Rates | None) -> str:
     peak = f"{'> ' if row.refused else ''}{row.peak / GIB:.2f}"
     free = "-" if rates is None else f"{row.free(rates.usable):.0%}"
-    begin = f"{row.name:32}{peak:>12}{free:>8} |"
+    name = f"{row.name:32}" if len(row.name) < 32 else f"{row.name}\n{'':32}"
+    begin = f"{name}{peak:>12}{free:>8} |"
     if row.work is None:
         return f"{begin}{'does not fit':>28} |{'':27} |"
     work = row.work

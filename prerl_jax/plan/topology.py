@@ -82,8 +82,9 @@ def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
         )
     shape = tuple(map(int, tail.split("x")))
     if tuple(sorted(shape)) not in {tuple(sorted(s)) for s in chip.shapes}:
+        wanted = f"{tail} = {math.prod(shape)} chips"
         raise ValueError(
-            f"--topology {name}: there is no {chip.name} slice of {'x'.join(map(str, shape))} = {math.prod(shape)} chips. "
+            f"--topology {name}: there is no {chip.name} slice of {wanted}. "
             f"The nearest is {_name(chip, nearest(chip, shape))}."
         )
     return chip, next(s for s in chip.shapes if sorted(s) == sorted(shape))

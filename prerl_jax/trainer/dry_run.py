@@ -28,7 +28,7 @@ from prerl_jax.trainer.verifiers import open_verifiers, probe_verifiers
 
 BYTES_PER_TOKEN = 4 * 7
 """Bytes of one token of a packed batch: seven arrays of 32 bits."""
-PLAN = "on a slice   python -m prerl_jax.plan --topology v5e:4x8 says whether all programs fit, and how long a step takes"
+PLAN = "on a slice   python -m prerl_jax.plan --topology v5e:4x8 says whether all fits, and how long a step takes"
 
 
 def dry_run(config: TrainConfig, console: Console | None = None, devices: int | None = None) -> None:

@@ -11,7 +11,6 @@ from prerl_jax.plan.steps import Lengths, alignments, evaluations, packed_share
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.programs import Programs
 
-
 COMPARING = (
     dataclasses.replace(grpo(steps=2)[0], reference=PhaseStart(), reward_shaping=KLPenalty(0.1), minibatches=2),
 )
