@@ -30,7 +30,7 @@ from prerl_jax.runtime.checkpoints import restore_state
 from prerl_jax.runtime.goodput import Goodput
 from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.state import create_state
-from prerl_jax.trainer import setup as trainer_setup
+from prerl_jax.trainer import meshes
 from prerl_jax.trainer.guards import GuardState
 from prerl_jax.trainer.loop import Run, train_step
 from prerl_jax.trainer.position import Position
@@ -204,8 +204,8 @@ def state_at(workdir: Path, setup, step: int | None = None):
 
 def on_one_device(patch) -> None:
     """Runs that do not name their devices get the first one; `patch` has monkeypatch's `setattr`."""
-    real = trainer_setup.make_mesh
-    patch.setattr(trainer_setup, "make_mesh", lambda spec, devices=None: real(spec, devices or jax.devices()[:1]))
+    real = meshes.make_mesh
+    patch.setattr(meshes, "make_mesh", lambda spec, devices=None: real(spec, devices or jax.devices()[:1]))
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -7,27 +7,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Number = TypeVar("Number", int, float)
-TERA = 1e12
-PEAKS = {
-    "TPU v2": 45 * TERA,  # a device is one core of two
-    "TPU v3": 61 * TERA,  # likewise
-    "TPU v4": 275 * TERA,
+from prerl_jax.runtime.chips import CHIPS, TERA, chip_of_kind
+
+PEAKS = {kind: chip.flops / chip.devices for chip in CHIPS for kind in chip.kinds} | {
     "TPU v4 lite": 138 * TERA,
-    "TPU v5 lite": 197 * TERA,
-    "TPU v5e": 197 * TERA,
-    "TPU v5": 459 * TERA,
-    "TPU v5p": 459 * TERA,
-    "TPU v6 lite": 918 * TERA,
-    "TPU v6e": 918 * TERA,
-    "TPU7x": 1153 * TERA,  # a device is one core of two
     "NVIDIA V100": 125 * TERA,
     "Tesla V100": 125 * TERA,
     "Tesla T4": 65 * TERA,
@@ -44,22 +33,6 @@ PEAKS = {
 }
 """Beginning of a `device_kind` -> peak FLOP/s. The longest beginning that matches is used."""
 
-GIB = 2**30
-MEMORY = {
-    "TPU v2": 8 * GIB,  # a device is one core of two
-    "TPU v3": 16 * GIB,  # likewise
-    "TPU v4": 32 * GIB,
-    "TPU v4 lite": 8 * GIB,
-    "TPU v5 lite": 16 * GIB,
-    "TPU v5e": 16 * GIB,
-    "TPU v5": 95 * GIB,
-    "TPU v5p": 95 * GIB,
-    "TPU v6 lite": 32 * GIB,
-    "TPU v6e": 32 * GIB,
-    "TPU7x": 96 * GIB,  # a device is one core of two
-}
-"""Beginning of a `device_kind` -> bytes of its memory. Devices that are attached say it themselves."""
-
 SIZE, REPETITIONS = 1024, 6
 """The size of the square matrices whose product measures a CPU, and how often it is timed."""
 
@@ -73,14 +46,15 @@ def known_peak(kind: str) -> float | None:
     Returns:
         FLOP/s, or None if `PEAKS` has no entry for the kind.
     """
-    return _of_kind(PEAKS, kind)
+    fits = [name for name in PEAKS if kind.startswith(name) and not kind[len(name) : len(name) + 1].isdigit()]
+    return PEAKS[max(fits, key=len)] if fits else None
 
 
 def device_memory(device: jax.Device) -> int | None:
     """Bytes of a device's memory that programs may use; None for CPUs and where it is not known.
 
     An attached accelerator says it. The devices of a topology, which programs are compiled for ahead of time, do not:
-    `MEMORY` has them.
+    `runtime.chips` has them.
     """
     if device.platform == "cpu":
         return None
@@ -88,13 +62,10 @@ def device_memory(device: jax.Device) -> int | None:
         said = device.memory_stats()
     except jax.errors.JaxRuntimeError:  # of a topology
         said = None
-    return said["bytes_limit"] if said and "bytes_limit" in said else _of_kind(MEMORY, device.device_kind)
-
-
-def _of_kind(table: Mapping[str, Number], kind: str) -> Number | None:
-    """The entry with the longest beginning of `kind`."""
-    fits = [name for name in table if kind.startswith(name) and not kind[len(name) : len(name) + 1].isdigit()]
-    return table[max(fits, key=len)] if fits else None
+    if said and "bytes_limit" in said:
+        return int(said["bytes_limit"])
+    chip = chip_of_kind(device.device_kind)
+    return None if chip is None else int(chip.usable / chip.devices)
 
 
 def peak_flops(devices: Sequence[jax.Device], dtype: jnp.dtype) -> tuple[float | None, str]:

@@ -34,6 +34,7 @@ from prerl_jax.core.train_step import Metrics, trained_tokens
 from prerl_jax.core.types import Array, Batch, Params, Rollouts
 from prerl_jax.runtime.mesh import batch_sharding, global_rows, local_rows, replicated
 from prerl_jax.runtime.row_share import row_share
+from prerl_jax.trainer.abstract import abstract_rollouts
 from prerl_jax.trainer.critic import with_values
 from prerl_jax.trainer.setup import Setup
 
@@ -67,20 +68,22 @@ class BatchKind:
 class Batching:
     """Makes the batches of a run. Each program is made at its first use.
 
+    `prepare_program(kind)` and `score_program(temperature)` are the jitted functions.
+
     Args:
       setup: the run's config, model and mesh.
     """
 
     def __init__(self, setup: Setup):
         self.setup = setup
-        self._prepare = functools.cache(self._prepare_program)
-        self._layout = functools.cache(self._layout_program)
-        self._score = functools.cache(self._score_program)
+        self.prepare_program = functools.cache(self._make_prepare)
+        self.score_program = functools.cache(self._make_score)
+        self._layout = functools.cache(self._make_layout)
 
     @functools.cached_property
     def shape(self) -> tuple[int, int]:
         """(rows, tokens of a row) of an unpacked batch: the largest of all phases."""
-        rollouts, key = _abstract_rollouts(self.setup), jax.random.PRNGKey(0)
+        rollouts, key = abstract_rollouts(self.setup), jax.random.PRNGKey(0)
         layouts = [functools.partial(make_layout(phase), key=key) for phase in self.setup.phases]
         shapes = [jax.eval_shape(layout, rollouts).weights.shape for layout in layouts]
         rows, lengths = zip(*shapes, strict=True)
@@ -108,7 +111,7 @@ class Batching:
         batch = global_rows(self.setup.mesh, self._packed(local, bins, self.shape))
         both: dict[str, Any] = {"old_logprobs": policy, "ref_logprobs": reference}
         policies = {name: both[name] for name in phase.logprobs_needed_before_update}
-        found = self._score(phase.temperature)(batch, policies)
+        found = self.score_program(phase.temperature)(batch, policies)
         parts = self.shape[0] // self.setup.part_rows
         unpacked = {n: unpack(values, bins, valid, microbatches=parts) for n, values in local_rows(found).items()}
         lengths = valid[valid.any(axis=1)].sum(axis=1)
@@ -127,7 +130,7 @@ class Batching:
           update: the number of the update within the step.
         """
         number = np.int32(self.setup.phases.index(phase))
-        return self._prepare(BatchKind.of(phase))(rollouts, number, inputs, np.int32(update))
+        return self.prepare_program(BatchKind.of(phase))(rollouts, number, inputs, np.int32(update))
 
     def pack(self, phase: Phase, batch: Batch) -> Batch:
         """Packs this process's rows of an unpacked batch; used rows come first, the number of rows stays. Numpy.
@@ -153,14 +156,14 @@ class Batching:
             batch = dataclasses.replace(batch, critic=global_rows(mesh, critic))
         if reference is None or batch.ref_logprobs is not None:
             return batch
-        return dataclasses.replace(batch, **self._score(phase.temperature)(batch, {"ref_logprobs": reference}))
+        return dataclasses.replace(batch, **self.score_program(phase.temperature)(batch, {"ref_logprobs": reference}))
 
     def _packed(self, local: Any, bins: list[list[int]], shape: tuple[int, int]) -> Any:
         rows, length = shape
         mine = rows // row_share(self.setup.mesh).count
         return pack(local, bins, mine, length, microbatches=rows // self.setup.part_rows)
 
-    def _prepare_program(self, kind: BatchKind) -> Callable[..., tuple[Batch, Metrics]]:
+    def _make_prepare(self, kind: BatchKind) -> Callable[..., tuple[Batch, Metrics]]:
         """(rollouts, number of the phase, inputs, number of the update) -> (unpacked batch, statistics)."""
         sampling, mesh, phases = self.setup.config.sampling, self.setup.mesh, self.setup.phases
         alike = [phase for phase in phases if BatchKind.of(phase) == kind]
@@ -201,13 +204,13 @@ class Batching:
         }
         return dataclasses.replace(_filled(batch, self.shape, phase.minibatches), critic=critic), statistics
 
-    def _layout_program(self, phase: Phase) -> Callable[[Rollouts, Array], Batch]:
+    def _make_layout(self, phase: Phase) -> Callable[[Rollouts, Array], Batch]:
         def lay_out(rollouts: Rollouts, key: Array) -> Batch:
             return _filled(make_layout(phase)(rollouts, key=key), self.shape, 1)
 
         return jax.jit(lay_out, out_shardings=batch_sharding(self.setup.mesh))
 
-    def _score_program(self, temperature: float) -> Callable[[Batch, dict[str, Params]], dict[str, Array]]:
+    def _make_score(self, temperature: float) -> Callable[[Batch, dict[str, Params]], dict[str, Array]]:
         """(packed batch on the mesh, parameters by field name) -> log-probabilities f32[rows, T] by field name."""
         setup = self.setup
 
@@ -268,22 +271,3 @@ def _filled(batch: Batch, shape: tuple[int, int], minibatches: int) -> Batch:
     """Pads the batch to the largest minibatch of all phases, by the rows and tokens in `shape`."""
     whole = shape[0] // minibatches, shape[1]
     return jax.tree.map(lambda x: jnp.pad(x, [(0, a - b) for a, b in zip(whole, x.shape, strict=True)]), batch)
-
-
-def _abstract_rollouts(setup: Setup) -> Rollouts:
-    """The rollouts of a step as a tree of ShapeDtypeStruct."""
-    rows, config = setup.rows, setup.config
-    prompt, response = (rows, config.data.max_prompt_tokens), (rows, config.sampling.max_new_tokens)
-
-    def of(shape: tuple[int, ...], dtype: Any) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    return Rollouts(
-        prompt=of(prompt, jnp.int32),
-        prompt_mask=of(prompt, bool),
-        response=of(response, jnp.int32),
-        response_mask=of(response, bool),
-        rewards=of((rows,), jnp.float32),
-        logprobs=of(response, jnp.float32),
-        truncated=of((rows,), bool),
-    )

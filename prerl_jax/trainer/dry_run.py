@@ -28,6 +28,7 @@ from prerl_jax.trainer.verifiers import open_verifiers, probe_verifiers
 
 BYTES_PER_TOKEN = 4 * 7
 """Bytes of one token of a packed batch: seven arrays of 32 bits."""
+PLAN = "on a slice   python -m prerl_jax.plan --topology v5e:4x8 says whether all fits, and how long a step takes"
 
 
 def dry_run(config: TrainConfig, console: Console | None = None, devices: int | None = None) -> None:
@@ -54,6 +55,7 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
     console.print(f"stop tokens  {setup.stop_tokens}", highlight=False)
     console.print(f"attention    {_attention(setup)}", highlight=False)
     console.print(f"decoding     {_decode_layout(setup)}", highlight=False)
+    console.print(PLAN, highlight=False, markup=False)
     for note in (*setup.notes, *_probed(setup)):
         console.print(note, highlight=False, markup=False)
 
@@ -107,18 +109,18 @@ def phase_table(setup: Setup) -> Table:
 
 
 def parameter_table(setup: Setup) -> Table:
-    """Every parameter with its shape, its sharding, and its shape on a device."""
+    """Every parameter with its shape, and its shape on a device."""
     params = setup.model.abstract_params()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     total = sum(math.prod(leaf.shape) for _, leaf in leaves)
     table = Table(title=f"{total:,} parameters of {setup.config.model.path}")
     table.add_column("parameter", no_wrap=True)
-    for heading in ("shape", "sharded over", "shape on a device"):
+    for heading in ("shape", "shape on a device"):
         table.add_column(heading, overflow="fold")
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         shard = leaf.sharding.shard_shape(leaf.shape)
-        table.add_row(name, str(leaf.shape), str(tuple(leaf.sharding.spec)), str(shard))
+        table.add_row(name, str(leaf.shape), str(shard))
     return table
 
 

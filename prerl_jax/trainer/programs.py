@@ -89,14 +89,15 @@ class Programs:
             return None
         if phase.value_advantage is None:
             return self._unread_values(*rollouts.response.shape)
-        return self._values(state.critic.params, rollouts)
+        return self.values_program(state.critic.params, rollouts)
 
     def _zeros(self, rows: int, length: int) -> Array:
         share = self.setup.share
         return global_rows(self.setup.mesh, np.zeros((rows // share.count, length), np.float32), share)
 
     @functools.cached_property
-    def _values(self) -> Callable[[Params, Rollouts], Array]:
+    def values_program(self) -> Callable[[Params, Rollouts], Array]:
+        """(the critic's parameters, rollouts on the mesh) -> f32[B, R], the values; for a run with a critic."""
         return values_program(self.setup)
 
     @functools.cached_property

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from prerl_jax.config.checks import validate
 from prerl_jax.config.schema import OptimizerSpec, TrainConfig
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.optimizer import adamw
@@ -34,10 +33,11 @@ from prerl_jax.models.critic import ValueDecoder
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import known_ids, load_tokenizer
-from prerl_jax.runtime.mesh import batch_shards, make_mesh
+from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.row_share import RowShare, row_share
 from prerl_jax.runtime.state import abstract_critic, abstract_state
 from prerl_jax.trainer.examples import first_of_each_source, load_examples
+from prerl_jax.trainer.meshes import mesh_and_model
 from prerl_jax.trainer.prompts import PromptRecord, record
 from prerl_jax.trainer.stop_tokens import stop_tokens
 
@@ -200,23 +200,10 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
 
     Raises ValueError or FileNotFoundError, which say what is wrong and what to do.
     """
-    mesh = make_mesh(config.mesh, devices)
-    validate(config, shards=batch_shards(mesh))
-    spec = config.model
-    architecture, tokenizer = read_config(spec.path), load_tokenizer(spec.path)
+    architecture, tokenizer = read_config(config.model.path), load_tokenizer(config.model.path)
     known = known_ids(architecture.vocab_size, tokenizer)
-    model = Decoder(
-        architecture,
-        compute_dtype=spec.compute_dtype,
-        remat=spec.remat,
-        attention=spec.attention,
-        valid_ids=known if known < architecture.vocab_size else None,
-        mesh=mesh,
-        rules=spec.rules,
-    )
-    model.abstract_params()  # refuses a mesh that does not divide the model
+    mesh, model = mesh_and_model(config, architecture, known, devices)
     stops = stop_tokens(config, architecture, tokenizer)
-    _check_lengths(config, model)
     phases = resolve_prefix(config.phases, tokenizer)
     examples = load_examples(config, tokenizer, functools.partial(_check_vocabulary, known, phases))
     pad = model.config.pad_token_id
@@ -255,14 +242,4 @@ def _check_vocabulary(known: int, phases: Phases, examples: Sequence[Example]) -
         raise ValueError(
             f"token id {largest} of the prompts or prefix is outside the model's vocabulary of {known}; the tokenizer "
             "belongs to another model."
-        )
-
-
-def _check_lengths(config: TrainConfig, model: Decoder) -> None:
-    length = config.data.max_prompt_tokens + config.sampling.max_new_tokens
-    context = model.config.max_position_embeddings
-    if length > context:
-        raise ValueError(
-            f"data.max_prompt_tokens + sampling.max_new_tokens = {length} tokens, but the model's context is "
-            f"{context}; shorten one of them."
         )

@@ -12,7 +12,7 @@ from scripted import Scripted, evaluated, evaluated_with, problems, sampling
 from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.config import AlignmentSpec
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
-from prerl_jax.trainer import setup as trainer_setup
+from prerl_jax.trainer import meshes
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import set_up
 from prerl_jax.verify import InProcessVerifier, Verified, right_or_wrong
@@ -142,7 +142,7 @@ def test_the_accuracy_of_each_source_and_the_limit_of_each(limit, asked):
 @pytest.fixture
 def four_parts(monkeypatch):
     """A batch is split into four."""
-    monkeypatch.setattr(trainer_setup, "make_mesh", lambda *_: make_mesh(MeshSpec(tensor=2), jax.devices()))
+    monkeypatch.setattr(meshes, "make_mesh", lambda *_: make_mesh(MeshSpec(tensor=2), jax.devices()))
 
 
 def test_calls_divide_over_the_mesh(four_parts):

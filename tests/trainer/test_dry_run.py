@@ -11,6 +11,7 @@ from tiny_run import COMMAND
 from prerl_jax import launch
 from prerl_jax.config.io import render
 from prerl_jax.runtime.mesh import make_mesh
+from prerl_jax.trainer import meshes
 from prerl_jax.trainer import setup as trainer_setup
 from prerl_jax.trainer.dry_run import parameter_table
 
@@ -113,7 +114,7 @@ def test_a_narrow_terminal_keeps_the_parameters_names_whole(setup):
 
 
 def test_shards_of_eight_devices(monkeypatch, capsys, tmp_path, setup):
-    monkeypatch.setattr(trainer_setup, "make_mesh", lambda spec, devices=None: make_mesh(spec, jax.devices()))
+    monkeypatch.setattr(meshes, "make_mesh", lambda spec, devices=None: make_mesh(spec, jax.devices()))
     status, printed = dry_run(monkeypatch, capsys, tmp_path, "mesh.tensor=2")
     assert status == 0
     assert "data 1 x fsdp 4 x tensor 2 (8 cpu devices)" in printed.out

@@ -1,0 +1,117 @@
+"""What a compiled program needs of a device: memory by what it is, arithmetic, traffic, and the times that these take.
+
+A bound is the time that one resource alone would take at its peak: the arithmetic, the memory's bandwidth, the links
+between chips. A program takes at least the longest of the three.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import jax
+
+from prerl_jax.plan.count import Cost, count
+from prerl_jax.plan.programs import Program
+from prerl_jax.runtime.chips import GIB, Chip
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+REST = "temporaries and results"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """What a device can do at most: FLOP/s, bytes a second of memory and of links, and bytes that programs may use."""
+
+    flops: float
+    bandwidth: float
+    links: float
+    usable: float
+
+    @classmethod
+    def of(cls, chip: Chip) -> Rates:
+        """The rates of one device of a chip: its part of the chip."""
+        whole = (chip.flops, chip.bandwidth, chip.links, chip.usable)
+        return cls(*(number / chip.devices for number in whole))
+
+
+def bounds(work: Cost, rates: Rates) -> dict[str, float]:
+    """Seconds that each resource of a device takes at its peak: compute, memory, links."""
+    return {
+        "compute": work.flops / rates.flops,
+        "memory": work.hbm / rates.bandwidth,
+        "links": work.sent / rates.links,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One program in the plan.
+
+    Attributes:
+        name: the program.
+        phases: who runs it, see `Program.phases`.
+        role: its part in a run, see `Program.role`.
+        columns: of the ring, for a chunk of decoding.
+        tokens: the most that it draws for each slot, all of which are counted in `work`; 0 where it draws none.
+        peak: bytes of a device's memory at the most; at least so many where the program does not fit.
+        parts: what the peak is made of, in bytes.
+        work: what it does on a device; None where it was not compiled.
+        refused: what the compiler said where the program does not fit; else "".
+        warnings: arrays that the partitioner could split only by copying them whole.
+    """
+
+    name: str
+    phases: tuple[str, ...]
+    role: str
+    columns: int
+    tokens: int
+    peak: float
+    parts: Mapping[str, float]
+    work: Cost | None
+    refused: str = ""
+    warnings: int = 0
+
+    def free(self, usable: float) -> float:
+        """The share of the usable memory that stays free; negative where it does not fit."""
+        return 1 - self.peak / usable
+
+    def fits(self, usable: float) -> bool:
+        """Whether a device has room for it, beside what the run holds."""
+        return not self.refused and self.peak <= usable
+
+    def seconds(self, rates: Rates) -> float | None:
+        """The bound: the longest of the three times. None where the program was not compiled."""
+        return None if self.work is None else max(bounds(self.work, rates).values())
+
+
+def row_of(program: Program) -> Row:
+    """The row of a program: its memory, and the work that is counted in its text."""
+    shared = (program.name, program.phases, program.role, program.columns, program.tokens)
+    compiled, beside = program.compiled, program.beside
+    if isinstance(compiled, str):
+        return Row(*shared, needed(compiled) + beside, dict(program.held), None, refused=compiled.splitlines()[0])
+    peak = peak_bytes(compiled) + beside
+    rest = max(0, peak - sum(program.held.values()))
+    work = count(compiled.as_text()).total
+    return Row(*shared, peak, {**program.held, REST: rest}, work, warnings=program.said.lower().count("involuntary"))
+
+
+def peak_bytes(compiled: jax.stages.Compiled) -> int:
+    """The most bytes of a device's memory that a program uses at once, its inputs and results included."""
+    memory = compiled.memory_analysis()
+    return memory.peak_memory_in_bytes or (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
+def needed(refusal: str) -> float:
+    """The bytes that a program needs, from what XLA says where it does not fit; 0 where it does not say."""
+    found = re.search(r"Used ([\d.]+)([KMGT]?) of", refusal) or re.search(
+        r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", refusal
+    )
+    return float(found[1]) * UNITS[found[2]] if found else 0.0

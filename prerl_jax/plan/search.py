@@ -1,0 +1,197 @@
+"""Looks for the fastest layout of a run that fits a slice, by a simple model of bytes, and no compiler.
+
+The model counts what must be held and moved: parameters, moments and gradients; the copy of the weights and the cache
+while decoding; the activations that a policy of rematerialisation keeps. Its times are the least that arithmetic,
+memory and links allow. It ranks; the compiler then says what is true of the best.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+
+from prerl_jax.config.schema import TrainConfig
+from prerl_jax.plan.abstract_setup import abstract_setup
+from prerl_jax.plan.report import Rates
+from prerl_jax.plan.steps import Lengths
+from prerl_jax.plan.topology import Slice
+from prerl_jax.rollout.continuous import ContinuousBatching, ContinuousBatchingEngine
+from prerl_jax.rollout.sampler import SamplerConfig
+from prerl_jax.runtime.mesh import AXES, MeshSpec, batch_shards
+from prerl_jax.runtime.state import bytes_per_device
+from prerl_jax.trainer.programs import Programs
+from prerl_jax.trainer.setup import Setup
+
+SPARE = 0.15
+"""The share of memory that a candidate must leave free, for what the model does not count."""
+KEPT = {"full": 1.0, "attention": 2.5, "dots": 12.0, "none": 24.0}
+"""By remat policy: the activations that are kept, in arrays [tokens, hidden size] of each layer."""
+FORWARDS = {"full": 4.0, "attention": 3.8, "dots": 3.2, "none": 3.0}
+"""By remat policy: the arithmetic of a forward and a backward pass, in forward passes."""
+TENSORS, REMATS = (1, 2, 4, 8), ("full", "attention", "dots", "none")
+SLOTS = (1, 2, 4, 8, 16)
+"""A call's responses over the slots."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A config, with what the model says of it.
+
+    Attributes:
+        config: the run.
+        changes: what differs from the config that was given, as options of `--set`.
+        peak: bytes of a device, at the most.
+        seconds: of a step.
+    """
+
+    config: TrainConfig
+    changes: tuple[str, ...]
+    peak: float
+    seconds: float
+
+
+def ranked(config: TrainConfig, place: Slice, rates: Rates, lengths: Lengths, evaluated: int) -> list[Candidate]:
+    """All candidates that fit by the model, the fastest first; of equally fast ones, that with more memory free.
+
+    Args:
+        config: the run.
+        place: the devices.
+        rates: of a device.
+        lengths: assumed.
+        evaluated: problems of an evaluation.
+
+    Raises ValueError if none fits.
+    """
+    found = []
+    smallest = math.inf
+    for tried in _candidates(config, len(place.devices)):
+        try:
+            setup = abstract_setup(tried, place.devices, evaluated)
+        except (ValueError, NotImplementedError):  # a mesh that does not divide the model or the batch
+            continue
+        for candidate in _variants(setup, config, rates, lengths):
+            smallest = min(smallest, candidate.peak)
+            if candidate.peak <= (1 - SPARE) * rates.usable:
+                found.append(candidate)
+    if not found:
+        raise ValueError(
+            f"no mesh, number of slots, microbatches or remat fits {place.name}: the least that a device needs is "
+            f"{smallest / 2**30:.2f} GiB by the model of bytes, and {(1 - SPARE) * rates.usable / 2**30:.2f} GiB may "
+            "be used. Take a larger slice or chips with more memory."
+        )
+    return sorted(found, key=lambda c: (round(c.seconds, 2), c.peak))
+
+
+def _candidates(config: TrainConfig, devices: int) -> Iterator[TrainConfig]:
+    """The config on each mesh, with as many microbatches as rows allow."""
+    for tensor in TENSORS:
+        if devices % tensor == 0:
+            rows, shards = config.sampling.prompts_per_step * config.sampling.group_size, devices // tensor
+            parts = math.gcd(rows, max(rows // shards, 1)) if rows % shards == 0 else 0
+            if parts:
+                yield dataclasses.replace(config, mesh=MeshSpec(1, shards, tensor), microbatches=parts)
+
+
+def _variants(setup: Setup, given: TrainConfig, rates: Rates, lengths: Lengths) -> Iterator[Candidate]:
+    """A mesh with all slots and decode layouts, microbatches and policies."""
+    sampled = [(each, _sampling(each, rates, lengths)) for each in _with_engines(setup)]
+    trained = [(each, _training(each, rates, lengths)) for each in _with_parts(setup)]
+    for (sampler, (held, drawing)), (trainer, (kept, training)) in itertools.product(sampled, trained):
+        found = dataclasses.replace(trainer.config, sampling=sampler.config.sampling)
+        yield Candidate(found, _changes(given, found), max(held, kept), drawing + training)
+
+
+def _with_engines(setup: Setup) -> Iterator[Setup]:
+    """The setup with other numbers of slots, and of devices that share the weights while decoding."""
+    config, shards = setup.config, batch_shards(setup.mesh)
+    engine = config.sampling.engine
+    if not isinstance(engine, ContinuousBatching):
+        yield setup
+        return
+    for share, tensor in itertools.product(SLOTS, (None, *TENSORS)):
+        slots = setup.rows // share
+        if slots and slots % shards == 0:
+            changed = dataclasses.replace(engine, slots=slots, tensor=tensor)
+            sampling = dataclasses.replace(config.sampling, engine=changed)
+            found = dataclasses.replace(setup, config=dataclasses.replace(config, sampling=sampling))
+            try:
+                made = changed.make(
+                    setup.model, SamplerConfig(config.sampling.max_new_tokens), config.sampling.group_size
+                )
+                made.plan(setup.rows, config.data.max_prompt_tokens)
+            except ValueError:  # devices that do not divide the model or the mesh
+                continue
+            yield found
+
+
+def _with_parts(setup: Setup) -> Iterator[Setup]:
+    """The setup with other microbatches and policies of rematerialisation."""
+    config = setup.config
+    parts = sorted({config.microbatches // n for n in (1, 2, 4, 8) if config.microbatches % n == 0})
+    for microbatches, remat in itertools.product(parts, REMATS):
+        model = dataclasses.replace(config.model, remat=remat)
+        yield dataclasses.replace(setup, config=dataclasses.replace(config, microbatches=microbatches, model=model))
+
+
+def _sampling(setup: Setup, rates: Rates, lengths: Lengths) -> tuple[float, float]:
+    """(bytes of a device, seconds of a step) of sampling."""
+    prompt, config = setup.config.data.max_prompt_tokens, setup.config.sampling
+    engine = Programs(setup).engine(setup.phases[0])
+    state = bytes_per_device(setup.abstract_state())
+    model, slots = setup.model, setup.rows
+    if isinstance(engine, ContinuousBatchingEngine):
+        plan = engine.plan(setup.rows, prompt)
+        slots = plan.slots
+        model = model if plan.mesh is None else model.on_mesh(plan.mesh)
+    weights = bytes_per_device(model.abstract_params(model.compute_dtype))
+    prompts = model.cache_bytes(config.prompts_per_step, prompt, config.cache_dtype)
+    held = model.cache_bytes(slots, prompt + config.max_new_tokens, config.cache_dtype)
+    filled = model.cache_bytes(slots, lengths.prompt + lengths.response // 2, config.cache_dtype)
+    steps = lengths.response * max(1.0, setup.rows / slots)
+    growing = held / 3  # the ring before the longest
+    return state + weights + prompts + held + growing, steps * (weights + filled) / rates.bandwidth
+
+
+def _training(setup: Setup, rates: Rates, lengths: Lengths) -> tuple[float, float]:
+    """(bytes of a device, seconds of a step) of the update."""
+    config, model, shards = setup.config, setup.model, batch_shards(setup.mesh)
+    params = model.abstract_params()
+    held, count = bytes_per_device(params), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    tokens = setup.part_rows / shards * (config.data.max_prompt_tokens + config.sampling.max_new_tokens)
+    shape, remat = model.config, config.model.remat
+    width = model.compute_dtype.itemsize
+    kept = KEPT[remat] * shape.num_layers * tokens * shape.hidden_size * width
+    layer = count / shape.num_layers * width / setup.mesh.shape["tensor"]
+    peak = bytes_per_device(setup.abstract_state()) + held + kept + 2 * layer
+    trained = setup.rows * (lengths.prompt + lengths.response)
+    compute = 2 * FORWARDS[remat] * count * trained / setup.mesh.size / rates.flops
+    parts = max(1, round(trained / (tokens * shards)))
+    gathered = 3 * parts * count * width / setup.mesh.shape["tensor"] / rates.links if setup.mesh.size > 1 else 0.0
+    return peak, max(compute, gathered)
+
+
+def _changes(given: TrainConfig, found: TrainConfig) -> tuple[str, ...]:
+    """What differs, as options of `--set`."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        f"mesh.{axis}": (getattr(given.mesh, axis), getattr(found.mesh, axis)) for axis in AXES
+    }
+    pairs["microbatches"] = (given.microbatches, found.microbatches)
+    pairs["model.remat"] = (given.model.remat, found.model.remat)
+    was, now = given.sampling.engine, found.sampling.engine
+    if isinstance(was, ContinuousBatching) and isinstance(now, ContinuousBatching):
+        pairs["sampling.engine.slots"] = (was.slots, now.slots)
+        pairs["sampling.engine.tensor"] = (was.tensor, now.tensor)
+    return tuple(f"{name}={after}" for name, (before, after) in pairs.items() if before != after)
+
+
+def distinct(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
+    """The first of each mesh and number of slots, so that the compiler sees different ones."""
+    seen: dict[object, Candidate] = {}
+    for candidate in candidates:
+        seen.setdefault((candidate.config.mesh, candidate.config.sampling.engine), candidate)
+    return list(seen.values())[:most]
