@@ -267,6 +267,10 @@ class Decoder:
             shape = named_sharding(self.mesh, self.rules, axes, shape, "cache").shard_shape(shape)
         return 2 * math.prod(shape) * head_bytes(c.head_dim, dtype, self.compute_dtype)
 
+    def activation_bytes(self, rows: int) -> int:
+        """Bytes of the hidden states of one token of so many rows, after every layer."""
+        return self.config.num_layers * rows * self.config.hidden_size * self.compute_dtype.itemsize
+
     def pin_cache(self, part: jax.Array) -> jax.Array:
         """An array [B, N, ...] of a cache, or [L, B, N, ...] of all layers, sharded by rows and heads."""
         return self._constrain(part, *("layers",) * (part.ndim - 4), "batch", "kv_heads", None, None)

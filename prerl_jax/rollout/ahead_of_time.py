@@ -1,4 +1,4 @@
-"""Compiles the programs of continuous batching ahead of time, from shapes alone, also for devices that are not there."""
+"""Compiles the programs of continuous batching from shapes alone, also for devices that are not there."""
 
 from __future__ import annotations
 

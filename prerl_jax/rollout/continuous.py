@@ -41,7 +41,7 @@ from prerl_jax.rollout.continuous_programs import (
 )
 from prerl_jax.rollout.decode import SlotModel, Slots
 from prerl_jax.rollout.engine import IdleClock, OnComplete, Sampled, on_host
-from prerl_jax.rollout.layout import Layout, choose_layout, decode_mesh, on_mesh
+from prerl_jax.rollout.layout import Cached, Layout, choose_layout, decode_mesh, on_mesh
 from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
@@ -74,6 +74,7 @@ class ContinuousBatching:
         slots. 0: never. A tail cannot be combined with `shrink` or several rings. None: an eighth of the slots, if
         `shrink` is None too, `max_new_tokens` is below SHORTEST_SHRINK, the eighth is at least FEWEST_SLOTS, and the
         model reads whole rings.
+      tensor: devices that share a copy of the weights while decoding. None: as the bytes say, see `choose_layout`.
 
     Raises ValueError for numbers below 1 (`tail`: 0).
     """
@@ -169,7 +170,7 @@ class ContinuousBatchingEngine:
         """How many devices share a copy of the weights while decoding, and why; for a call as in `plan`."""
         slots = self._slots(rows)
         prompts = rows // self.group_size if slots == rows else slots
-        cache = ((prompts, prompt), (slots, self.rings[-1]))
+        cache = Cached(prompts, prompt, slots, self.rings[-1])
         return _choose_layout(self.model, self.batching.tensor, cache, self.config.cache_dtype)
 
     def _slots(self, rows: int) -> int:

@@ -127,11 +127,11 @@ def vocab_parts(model: Model) -> int:
 def choose_layout(model: SlotModel, tensor: int | None, cache: Cached, dtype: str | None) -> Layout:
     """Chooses the devices of a replica: the given number, or one by the bytes.
 
-    A number fits if a device has FREE of its memory left beside the train state (STATE), its part of the weights and its
-    part of the cache. The part of the cache is the same for all numbers. With more devices a token takes fewer reads of
-    weights and more exchanges of activations. Of the numbers that fit, it is the fewest whose time for a token, as the
-    bandwidths of the chip bound it, is within NEAR of the least. Where the bandwidths are not known, it is the fewest
-    that fit; where the memory is not known, either, the fewest of all.
+    A number fits if FREE of a device's memory is left beside the train state (STATE), the device's part of the weights
+    and its part of the cache, which is the same for all numbers. With more devices in a replica, a token takes fewer
+    reads of weights and more exchanges of activations. Of the numbers that fit, this is the fewest whose time for a
+    token, as the chip's bandwidths bound it, is within NEAR of the least. If the bandwidths are not known, it is the
+    fewest that fit; if the memory is not known, the fewest of all.
 
     Args:
       model: the policy, on the training mesh.
@@ -183,10 +183,8 @@ def _by_bytes(model: MeshModel, mesh: Mesh, cache: Cached, dtype: str | None) ->
     least = min((c.seconds for c in fitting), default=0.0)
     chosen = next((c for c in fitting if c.seconds <= NEAR * least), found[-1])
     needed = state + chosen.weights + chosen.cache
-    parts = (
-        f"train state {_gib(state)} + weights {_gib(chosen.weights)} + cache {_gib(chosen.cache)} = {_gib(needed)} GiB"
-    )
-    said = f"{parts} of {_gib(memory)} GiB a device"
+    parts = f"train state {_gib(state)}, weights {_gib(chosen.weights)}, cache {_gib(chosen.cache)}"
+    said = f"{parts}: {_gib(needed)} of {_gib(memory)} GiB a device"
     if not fitting:
         return Layout(chosen.tensor, f"no number of devices leaves {FREE:.0%} free: {said}")
     speed = f"; {chosen.seconds * 1e3:.1f} ms a token at the bound" if chosen.seconds else ""
