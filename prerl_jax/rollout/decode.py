@@ -193,14 +193,14 @@ def decode_while(
     if shards == 1:
         return jax.lax.while_loop(lambda c: (c[2] < last) & (steps_left(c[0]) > 0), body, carry)
 
-    def end(carry: tuple[Slots, Drawn, Array]) -> Array:
-        return jnp.minimum(carry[2] + jnp.minimum(steps_left(carry[0]), STRIDE), last)
+    def look(carry: tuple[Slots, Drawn, Array]) -> Array:
+        return carry[2] + jnp.minimum(steps_left(carry[0]), STRIDE)
 
-    def stride(state: tuple[tuple[Slots, Drawn, Array], Array]) -> tuple[tuple[Slots, Drawn, Array], Array]:
-        carry = jax.lax.while_loop(lambda c: c[2] < state[1], body, state[0])
-        return carry, end(carry)
+    def body_and_look(state: tuple[tuple[Slots, Drawn, Array], Array]) -> tuple[tuple[Slots, Drawn, Array], Array]:
+        carry, until = body(state[0]), state[1]
+        return carry, jax.lax.cond(carry[2] < until, lambda _: until, look, carry)
 
-    return jax.lax.while_loop(lambda state: state[0][2] < state[1], stride, (carry, end(carry)))[0]
+    return jax.lax.while_loop(lambda s: (s[0][2] < last) & (s[0][2] < s[1]), body_and_look, (carry, look(carry)))[0]
 
 
 def _draw_column(
