@@ -68,9 +68,14 @@ def accumulate(
       replicas: the sums of each of them stay apart until the last microbatch is done, so that they pass between the
         replicas once. `function` must leave the axis alone. None: in every microbatch.
 
-    Raises ValueError where the rows do not divide.
+    Raises ValueError where the rows do not divide into microbatches, or a microbatch into the replicas.
     """
     if replicas is not None:
+        part = rows_per_microbatch(jax.tree.leaves(rows)[0].shape[0], microbatches)
+        if part % replicas.count:
+            raise ValueError(
+                f"the {part} rows of a microbatch do not divide over {replicas.count} replicas; use fewer microbatches."
+            )
         found = accumulate(_of_each(function, replicas), microbatches, params, rows, needed)
         return jax.tree.map(lambda x: x.sum(axis=0), found)
     if microbatches == 1:
