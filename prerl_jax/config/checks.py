@@ -108,8 +108,9 @@ def _validate_batch(config: TrainConfig, shards: int | None) -> None:
     product = f"sampling.prompts_per_step x sampling.group_size = {prompts} x {group_size} = {rows} rows"
     if rows % config.microbatches:
         raise ValueError(f"{product} do not divide into microbatches = {config.microbatches}; change one of the three.")
-    if shards is None and config.mesh.fsdp > 0:
-        shards = config.mesh.data * config.mesh.fsdp
+    sizes = (config.mesh.replica, config.mesh.data, config.mesh.fsdp)
+    if shards is None and min(sizes) > 0:
+        shards = math.prod(sizes)
     if shards and prompts % shards:
         raise ValueError(
             f"sampling.prompts_per_step = {prompts} groups do not divide over the {shards} shards of the mesh (data x "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,19 @@ import numpy as np
 import optax
 
 from prerl_jax.core.types import Array, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Replicas:
+    """Parts of a mesh that hold the parameters whole, such as slices: their gradients are added up once.
+
+    Attributes:
+      axis: the mesh axis that counts them. The rows of a batch are split over it first, and no parameter is.
+      count: the size of the axis.
+    """
+
+    axis: str
+    count: int
 
 
 def rows_per_microbatch(rows: int, microbatches: int) -> int:
@@ -34,7 +48,14 @@ def row_order(rows: int, microbatches: int) -> np.ndarray:
     return np.arange(rows).reshape(-1, microbatches).T.ravel()
 
 
-def accumulate(function: Callable, microbatches: int, params: Params, rows: Any, needed: Array | None = None) -> Any:
+def accumulate(
+    function: Callable,
+    microbatches: int,
+    params: Params,
+    rows: Any,
+    needed: Array | None = None,
+    replicas: Replicas | None = None,
+) -> Any:
     """`function(params, rows)` summed over microbatches of the rows, one after the other in one compiled loop.
 
     Args:
@@ -44,9 +65,19 @@ def accumulate(function: Callable, microbatches: int, params: Params, rows: Any,
       rows: a tree of arrays [B, ...].
       needed: bool[B], False for rows that `function` gives only zeros for. A part without a needed row is skipped. None
         computes all parts.
+      replicas: the sums of each of them stay apart until the last microbatch is done, so that they pass between the
+        replicas once. `function` must leave the axis alone. None: in every microbatch.
 
-    Raises ValueError where the rows do not divide.
+    Raises ValueError where the rows do not divide into microbatches, or a microbatch into the replicas.
     """
+    if replicas is not None:
+        part = rows_per_microbatch(jax.tree.leaves(rows)[0].shape[0], microbatches)
+        if part % replicas.count:
+            raise ValueError(
+                f"the {part} rows of a microbatch do not divide over {replicas.count} replicas; use fewer microbatches."
+            )
+        found = accumulate(_of_each(function, replicas), microbatches, params, rows, needed)
+        return jax.tree.map(lambda x: x.sum(axis=0), found)
     if microbatches == 1:
         return function(params, rows)
     parts = _split(rows, microbatches)
@@ -62,6 +93,12 @@ def accumulate(function: Callable, microbatches: int, params: Params, rows: Any,
     first = jax.tree.map(lambda x: x[0], parts)
     start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, params, first))
     return jax.lax.scan(body, start, (wanted, parts))[0]
+
+
+def _of_each(function: Callable, replicas: Replicas) -> Callable:
+    """`function` of the rows of each replica: a tree of arrays [replicas, ...], one part on each replica."""
+    each = jax.vmap(function, in_axes=(None, 0), spmd_axis_name=replicas.axis)
+    return lambda params, rows: each(params, jax.tree.map(lambda x: x.reshape(replicas.count, -1, *x.shape[1:]), rows))
 
 
 def map_microbatches(function: Callable, microbatches: int, rows: Any) -> Any:

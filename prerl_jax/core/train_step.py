@@ -18,7 +18,7 @@ import optax
 from prerl_jax.core.fused import Terms, fused_loss
 from prerl_jax.core.kl import divergence
 from prerl_jax.core.logprobs import token_logprobs
-from prerl_jax.core.microbatches import accumulate
+from prerl_jax.core.microbatches import Replicas, accumulate
 from prerl_jax.core.objectives import segment_mean
 from prerl_jax.core.optimizer import rate_at
 from prerl_jax.core.params import merge_params
@@ -177,6 +177,7 @@ def make_train_step(
     chunk: int | None = None,
     critic: CriticStep | None = None,
     learning_rate: float | Schedule | None = None,
+    replicas: Replicas | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Makes the train step.
 
@@ -194,6 +195,8 @@ def make_train_step(
       chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
       critic: the critic's own update, see `make_critic_step`; it runs where the batch has rows for it.
       learning_rate: the rate of `tx`, to be reported as train/learning_rate; None leaves the metric out.
+      replicas: their gradients are added up once a step; the model must be that of one of them (`Decoder.within`).
+        None: gradients pass between all devices in every microbatch.
 
     Returns:
       step(state, batch) -> (state, metrics f32[]). It is pure: jit it with the state donated. The metrics are
@@ -211,7 +214,7 @@ def make_train_step(
         values, batch = batch.critic, dataclasses.replace(batch, critic=None)
         trained = trained_tokens(batch, objective).any(axis=1)
         gradient_of = jax.value_and_grad(lambda p, part: loss(merge_params(p, state.frozen), part), has_aux=True)
-        (total, sums), gradient = accumulate(gradient_of, microbatches, state.params, batch, trained)
+        (total, sums), gradient = accumulate(gradient_of, microbatches, state.params, batch, trained, replicas)
         norm = optax.tree.norm(gradient)
         applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(total)
         trainable, moved = update(tx, gradient, (state.params, state.opt_state), applied, state.phase_step)

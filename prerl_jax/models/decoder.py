@@ -23,7 +23,15 @@ from prerl_jax.models import attention as attentions
 from prerl_jax.models import filled, rope, xla_cpu
 from prerl_jax.models.cache import Cache, Held, append, head_bytes, hold, reader
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
-from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding, require_auto_axes
+from prerl_jax.models.partitioning import (
+    DEFAULT_RULES,
+    Rules,
+    constrain,
+    named_sharding,
+    require_auto_axes,
+    splits_only_rows,
+    without,
+)
 
 REMAT = {
     "none": None,
@@ -88,6 +96,16 @@ class Decoder:
         moved = copy.copy(self)
         moved.mesh, moved._on_cpu = mesh, xla_cpu.on_cpu(mesh)
         return moved
+
+    def within(self, axis: str) -> Decoder:
+        """The decoder for the devices at one place of a mesh axis: inside jax.vmap(spmd_axis_name=axis)."""
+        inner = copy.copy(self)
+        inner.rules = without(self.rules, axis)
+        return inner
+
+    def holds_whole(self, axis: str) -> bool:
+        """Whether a mesh axis has several places, and each has all parameters: no rule but that of rows names it."""
+        return self.mesh is not None and self.mesh.shape[axis] > 1 and splits_only_rows(self.rules, axis)
 
     # Parameters
 

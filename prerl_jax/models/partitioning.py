@@ -33,6 +33,16 @@ def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
+def without(rules: Rules, axis: str) -> Rules:
+    """The rules without a mesh axis."""
+    return tuple((logical, tuple(name for name in _names(entry) if name != axis) or None) for logical, entry in rules)
+
+
+def splits_only_rows(rules: Rules, axis: str) -> bool:
+    """Whether the rules split nothing but the rows of a batch over a mesh axis."""
+    return all(logical == "batch" or axis not in _names(entry) for logical, entry in rules)
+
+
 def part_count(mesh: Mesh, entry: str | tuple[str, ...] | None) -> int:
     """The number of parts into which one entry of a PartitionSpec splits a dimension."""
     return math.prod(mesh.shape[n] for n in _names(entry))

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prerl_jax.core.microbatches import Replicas
 from prerl_jax.core.phases import Phase, advance
 from prerl_jax.core.train_step import Metrics, make_train_step
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
@@ -127,10 +128,14 @@ class Programs:
         setup, tx = self.setup, self.setup.optimizer(phase)
         shardings = jax.tree.map(lambda s: s.sharding, setup.abstract_state(phase))
 
+        model, replicas = setup.model, None
+        if model.holds_whole("data"):
+            model, replicas = model.within("data"), Replicas("data", setup.mesh.shape["data"])
+
         def train(state: TrainState, batch: Batch, last: Array | None = None) -> tuple[TrainState, Metrics]:
             rows, length = batch.weights.shape
             step = make_train_step(
-                setup.model,
+                model,
                 tx,
                 phase.objective,
                 microbatches=rows // setup.part_rows,
@@ -138,6 +143,7 @@ class Programs:
                 chunk=setup.chunk(length),
                 learning_rate=setup.learning_rate(phase),
                 critic=critic_step(setup, batch),
+                replicas=replicas,
             )
             updated, metrics = step(state, batch)
             if last is not None:

@@ -10,7 +10,7 @@ import pytest
 import toy
 
 import prerl_jax as pj
-from prerl_jax.core.microbatches import accumulate
+from prerl_jax.core.microbatches import Replicas, accumulate
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.runtime.mesh import MeshSpec, global_rows, make_mesh
@@ -279,7 +279,8 @@ CONFIG = DecoderConfig("qwen3", 16, 16, 32, 2, 4, 2, 8, qk_norm=True, tied=False
 
 
 @pytest.mark.slow
-def test_one_device_and_eight_agree():
+@pytest.mark.parametrize("replicas", [None, Replicas("data", 2)], ids=["reduced often", "reduced once"])
+def test_one_device_and_eight_agree(replicas):
     """Parameters over fsdp, rows over data and fsdp, two microbatches. A small eps would blow rounding up."""
     tx = pj.adamw(0.1, eps=1e-3)
     mesh = make_mesh(MeshSpec(data=2, fsdp=4))
@@ -294,7 +295,17 @@ def test_one_device_and_eight_agree():
     before = jax.tree.map(lambda x: x.sharding, eight)
     assert eight.params["layers"]["mlp"]["up"].addressable_shards[0].data.shape == (2, 4, 32)
 
-    theirs = jax.jit(pj.make_train_step(sharded, tx, **run), donate_argnums=0)(eight, global_rows(mesh, batch))
+    assert sharded.holds_whole("data")
+    assert not sharded.holds_whole("fsdp")
+    model = sharded if replicas is None else sharded.within("data")
+    step = pj.make_train_step(model, tx, **run, replicas=replicas)
+    theirs = jax.jit(step, donate_argnums=0)(eight, global_rows(mesh, batch))
     toy.assert_close(arrays(theirs), arrays(ours), rtol=1e-4, atol=1e-5)
     after = jax.tree.leaves(theirs[0])
     assert all(x.sharding.is_equivalent_to(s, x.ndim) for x, s in zip(after, jax.tree.leaves(before), strict=True))
+
+
+def test_microbatches_that_do_not_divide_over_replicas():
+    rows = np.zeros((6, 2))
+    with pytest.raises(ValueError, match="the 3 rows of a microbatch do not divide over 2 replicas; use fewer microb"):
+        accumulate(lambda params, rows: rows.sum(), 2, None, rows, replicas=Replicas("data", 2))

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from prerl_jax.runtime.distributed import (
-    OtherProcessError, gather_text, initialize, require_same, require_shared, share_errors
+    OtherProcessError, from_process, gather_text, initialize, require_same, require_shared, share_errors
 )
 
 initialize(timeout=60)
@@ -26,9 +26,9 @@ initialize(timeout=60)
 from jax.sharding import NamedSharding, PartitionSpec
 
 from prerl_jax.runtime.checkpoints import Checkpoints, restore_params
-from prerl_jax.runtime.mesh import (
-    MeshSpec, max_over_processes, batch_sharding, start_gather, global_rows, local_rows, make_mesh
-)
+from prerl_jax.runtime.gather import gather_processes, gather_rows, max_over_processes, start_gather
+from prerl_jax.runtime.mesh import MeshSpec, batch_sharding, global_rows, local_rows, make_mesh
+from prerl_jax.runtime.row_share import row_share
 from states import abstract, make_state
 
 me, folder = jax.process_index(), Path(sys.argv[1])
@@ -47,9 +47,12 @@ except ValueError as error:
     assert "not sharded over its rows" in str(error)
 else:
     raise AssertionError("replicated rows were taken")
-gathered = start_gather(mesh, np.array([1e-300 + me, 2.0**60 + me]))()
-assert gathered.shape == (4, 2) and gathered.dtype == np.float64
-assert sorted(map(tuple, gathered[gathered.any(axis=1)])) == [(1e-300, 2.0**60), (1 + 1e-300, 2.0**60 + 1)]
+gathered = start_gather(np.array([1e-300 + me, 2.0**60 + me]))()
+assert gathered.tolist() == [[1e-300, 2.0**60], [1 + 1e-300, 2.0**60 + 1]] and gathered.dtype == np.float64
+assert gather_processes(np.int32(me)).tolist() == [0, 1]
+assert gather_rows(rows, row_share(mesh)).tolist() == [*(rows - 100 * me).tolist(), *(rows - 100 * me + 100).tolist()]
+assert from_process({"process": me}, 1 - me) == {"process": 1 - me}
+assert from_process(None if me else (1, "é"), 0) == (1, "é")
 assert max_over_processes(7 - me) == 7
 assert max_over_processes(me) == 1
 
@@ -73,10 +76,17 @@ for refuse in (lambda: require_same("names", str(me), ""), lambda: require_share
         assert "0 on process 0, 1 on 1" in str(error) or f"process 1 ({folder.parent / '1'} on" in str(error), error
     else:
         raise AssertionError("not refused")
-try:
-    make_mesh(MeshSpec(tensor=8))
-except ValueError as error:
-    assert "spans the processes [0, 1]" in str(error)
+
+# Both processes have all rows where the tensor axis spans them, and on other meshes if one mesh of the run is such.
+for spanning in (make_mesh(MeshSpec(tensor=8)), make_mesh(MeshSpec(data=2, fsdp=1, tensor=4))):
+    share, rows = row_share(mesh, make_mesh(MeshSpec(tensor=8))), np.arange(16, dtype=np.int32).reshape(8, 2)
+    assert share.groups == ((0, 1),) and share.leads == (me == 0)
+    assert gather_rows(rows, share) is rows
+    placed = global_rows(spanning, rows, share)
+    assert placed.shape == (8, 2) and int(jax.jit(lambda x: x.sum())(placed)) == 120
+    assert (local_rows(placed, share) == rows).all()
+    own = rows if spanning.shape["tensor"] == 8 else rows[4 * me : 4 * me + 4]
+    assert (local_rows(placed) == own).all()
 
 
 def same(a, b):

@@ -28,7 +28,8 @@ def config(mesh: MeshSpec):
         dataclasses.replace(first, max_resamples=1),
         dataclasses.replace(second, epochs=2, minibatches=2),
     )
-    return dataclasses.replace(tiny_run.config(), phases=phases, alignment=AlignmentSpec(), mesh=mesh)
+    every = {"completions_per_step": 16}  # all responses of a process
+    return dataclasses.replace(tiny_run.config(), phases=phases, alignment=AlignmentSpec(), mesh=mesh, **every)
 
 
 def refuse(problems, texts, truncated):

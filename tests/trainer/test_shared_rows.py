@@ -15,14 +15,8 @@ from processes import finish
 from prerl_jax.runtime.mesh import MeshSpec
 
 
-@pytest.fixture(scope="module")
-def alone():
-    """What one device says: (metrics, rows)."""
-    return shared_rows.said(MeshSpec(1, 1, 1), jax.devices()[:1])
-
-
-def of_all(mesh, processes, devices):
-    """What each of several processes says, each with so many devices."""
+def of_all(mesh, processes, devices, steps):
+    """What each of several processes says of so many steps, each with so many devices."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -36,22 +30,26 @@ def of_all(mesh, processes, devices):
         )
         for index in range(processes)
     ]
-    command = [sys.executable, str(Path(shared_rows.__file__)), *map(str, (mesh.data, mesh.fsdp, mesh.tensor))]
+    arguments = map(str, (mesh.data, mesh.fsdp, mesh.tensor, steps))
+    command = [sys.executable, str(Path(shared_rows.__file__)), *arguments]
     outputs = finish([(command, environment) for environment in environments], timeout=300)
     return [json.loads(out.split("SAID ")[1].splitlines()[0]) for out, _ in outputs]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mesh", "processes", "devices"),
-    [(MeshSpec(1, 1, 2), 2, 1), (MeshSpec(1, 2, 2), 4, 1), (MeshSpec(1, 1, 4), 2, 2)],
-    ids=["2 processes", "2 pairs of processes", "2 processes of 2 devices"],
+    ("mesh", "processes", "devices", "steps"),
+    [(MeshSpec(1, 1, 2), 2, 1, 2), (MeshSpec(2, 1, 2), 4, 1, 1)],
+    ids=["2 processes", "2 pairs of processes"],
 )
-def test_processes_that_share_rows_are_as_one(alone, mesh, processes, devices):
-    expected, rows = alone
-    found = of_all(mesh, processes, devices)
-    of_first = [row for row in rows if row in found[0][1]]
-    assert found[0][1] == of_first
+def test_processes_that_share_rows_are_as_one(mesh, processes, devices, steps):
+    expected, rows = shared_rows.said(MeshSpec(1, 1, 1), steps, jax.devices()[:1])
+    found = of_all(mesh, processes, devices, steps)
+    shards = mesh.data * mesh.fsdp
+    for group in range(shards):  # the processes of a group stand side by side, and each group has its part of a step
+        mine = [rows for _, rows in found[group * processes // shards : (group + 1) * processes // shards]]
+        assert all(of_process == mine[0] for of_process in mine)
+        assert all(row in rows for row in mine[0])
     for metrics, _ in found:
         assert [list(of_step) for of_step in metrics] == [list(of_step) for of_step in expected]
         for mine, theirs in zip(metrics, expected, strict=True):

@@ -43,7 +43,8 @@ def on_the_slice(devices, **changes):
     """The lab's programs in bfloat16, for all eight devices."""
     lab = load_config("lab")
     model = dataclasses.replace(lab.model, compute_dtype="bfloat16", remat="full")
-    config = dataclasses.replace(lab, mesh=MeshSpec(data=1, fsdp=4, tensor=2), model=model, **changes)
+    mesh = MeshSpec(data=1, fsdp=4, tensor=2)
+    config = dataclasses.replace(lab, **{"mesh": mesh, "model": model} | changes)
     return Programs(set_up(config, devices))
 
 
@@ -85,6 +86,27 @@ def test_train_step(programs):
     assert memory.alias_size_in_bytes > 0, "the donated state is updated in place"
     out_state, _ = compiled.output_shardings
     assert out_state.params["layers"]["mlp"]["gate"].spec == PartitionSpec(None, "fsdp", "tensor")
+
+
+def test_gradients_pass_between_slices_once_a_step():
+    """All but those of the embedding, whose sum XLA leaves in the loop over microbatches."""
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from jax.experimental import topologies
+
+    try:
+        slices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2", num_slices=2).devices
+    except Exception as error:
+        pytest.skip(f"no TPU topology: {error}")
+    mesh = MeshSpec(data=1, fsdp=2, tensor=2, replica=2)
+    programs = on_the_slice(slices, phases=dsrl(warmup=1, total=2), microbatches=2, mesh=mesh)
+    setup = programs.setup
+    assert [{d.slice_index for d in one.flat} for one in setup.mesh.devices] == [{0}, {1}]
+    state, batch = setup.abstract_state(), packed(programs, programs.batching.shape)
+    compiled = programs.step(setup.phases[0]).lower(state, batch).compile()
+    loops, once = compiled.as_text().split("\nENTRY ")
+    assert loops.count(" send(") <= 2
+    assert once.count(" send(") >= 5
 
 
 def test_ppo(devices):
