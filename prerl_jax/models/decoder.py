@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from prerl_jax.core.head import Head
@@ -23,15 +24,7 @@ from prerl_jax.models import rope, xla_cpu
 from prerl_jax.models.cache import Cache, Held, attend_cached, head_bytes, hold, valid_columns, write
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding, require_auto_axes
-
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names(attentions.NAME),
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-"""What a layer keeps for its backward pass: everything; the results of its projections; its input and the output of
-attention; or only its input. The rest is computed again."""
+from prerl_jax.models.remat import LAYER_INPUT, REMAT
 
 
 class Decoder:
@@ -40,7 +33,7 @@ class Decoder:
     Args:
       config: the architecture.
       compute_dtype: dtype of activations, and of the weights inside products; parameters keep their own dtype.
-      remat: "none", "dots", "attention" or "full", see REMAT.
+      remat: "none", "dots", "attention", "full" or "offload", see REMAT.
       attention: "auto", "xla" or "splash", see `attention.choose`.
       unroll: whether a training pass writes the layers out instead of scanning over them; None: on CPUs, where
         `xla_cpu.unrolls` says so.
@@ -306,7 +299,7 @@ class Decoder:
         rotation = self._rotations(positions)
 
         def body(x, weights):
-            return self._apply(weights, x, rotation, attend)
+            return self._apply(weights, checkpoint_name(x, LAYER_INPUT), rotation, attend)
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=REMAT[self.remat])
