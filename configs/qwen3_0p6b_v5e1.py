@@ -13,6 +13,7 @@ from prerl_jax import (
     AlignmentSpec,
     ChatTemplate,
     CheckpointSpec,
+    ContinuousBatching,
     DataSpec,
     EvaluationSpec,
     GSM8KAnswer,
@@ -38,8 +39,10 @@ def config() -> TrainConfig:
             max_prompt_tokens=320,
         ),
         phases=dsrl(warmup=20, total=400),
-        sampling=SamplingSpec(prompts_per_step=8, group_size=8, max_new_tokens=1024),
-        optimizer=OptimizerSpec(learning_rate=1e-6),
+        sampling=SamplingSpec(
+            prompts_per_step=8, group_size=8, max_new_tokens=1024, engine=ContinuousBatching(slots=32)
+        ),
+        optimizer=OptimizerSpec(learning_rate=1e-6, moments="bfloat16"),
         evaluation=EvaluationSpec(every=50, samples=1, limit=256),
         checkpoints=CheckpointSpec(every=50, keep_last=1, best="eval/avg@1"),
         mesh=MeshSpec(data=1, fsdp=1, tensor=1),
