@@ -8,7 +8,8 @@ from prerl_jax.analysis.thought_patterns import THOUGHTS, Thought
 from prerl_jax.analysis.thoughts import count_thoughts, find_thoughts, thoughts_before_and_after
 from prerl_jax.config.io import load_config
 from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, EvaluationSpec
-from prerl_jax.config.schema import CriticSpec, DataSpec, ModelSpec, OptimizerSpec, SamplingSpec, TrainConfig
+from prerl_jax.config.optimizing import CriticSpec, OptimizerSpec
+from prerl_jax.config.schema import DataSpec, ModelSpec, SamplingSpec, TrainConfig
 from prerl_jax.config.study import Arm, Figure, Study
 from prerl_jax.core.advantages import (
     BatchNormalized,

@@ -2,8 +2,9 @@
 
 from prerl_jax.config.io import load_config
 from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, EvaluationSpec
+from prerl_jax.config.optimizing import CriticSpec, OptimizerSpec
 from prerl_jax.config.overrides import apply_overrides
-from prerl_jax.config.schema import CriticSpec, DataSpec, ModelSpec, OptimizerSpec, SamplingSpec, TrainConfig
+from prerl_jax.config.schema import DataSpec, ModelSpec, SamplingSpec, TrainConfig
 from prerl_jax.config.study import Arm, Figure, Study
 
 __all__ = [

@@ -11,17 +11,16 @@ import dataclasses
 
 from prerl_jax.config.fields import require_at_least, require_one_of, require_probability, require_seed
 from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, EvaluationSpec
+from prerl_jax.config.optimizing import CriticSpec, OptimizerSpec
 from prerl_jax.core.phases import Phase
-from prerl_jax.core.schedules import check_rate
-from prerl_jax.core.types import Schedule
 from prerl_jax.data.curriculum import Curriculum
 from prerl_jax.data.problems import ProblemSource
 from prerl_jax.data.prompts import TOO_LONG, ChatTemplate, PlainText
 from prerl_jax.data.streams import ProblemStream
 from prerl_jax.models.attention import BACKENDS
 from prerl_jax.models.cache import CACHE_DTYPES
-from prerl_jax.models.decoder import REMAT
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules
+from prerl_jax.models.remat import REMAT
 from prerl_jax.rollout.continuous import ContinuousBatching
 from prerl_jax.rollout.engine import EngineSpec
 from prerl_jax.runtime.mesh import MeshSpec
@@ -35,14 +34,15 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 class ModelSpec:
     """The checkpoint that is trained, and how its forward pass is computed.
 
-    Parameters and optimizer moments are float32, whatever `compute_dtype` is.
+    Parameters are float32, whatever `compute_dtype` is.
 
     Attributes:
       path: a Hugging Face folder, a .gguf file, `package:NAME/FILE` for one inside an installed Python package, or
         OWNER/NAME or OWNER/NAME@REVISION of the hub. A local path that exists comes first.
       compute_dtype: "float32" or "bfloat16", the dtype of matrix products and activations.
       remat: what the backward pass recomputes: "none", "dots" (everything except matrix products), "attention"
-        (everything except attention) or "full" (every layer). See `models.decoder.REMAT`.
+        (everything except attention), "full" (every layer) or "offload" (every layer, whose input is kept in the
+        host's memory: for long rows of large models). See `models.remat.REMAT`.
       attention: "xla" (plain operations), "splash" (the Pallas kernel for TPUs) or "auto" (splash where it fits).
         On TPUs, decoding has a kernel of its own (`models.filled`), which "xla" rules out too.
       rules: (logical axis, mesh axes) pairs. A logical axis is split over one mesh axis, several, or none (None).
@@ -189,64 +189,6 @@ class SamplingSpec:
             )
         if any(token < 0 for token in self.stop_tokens or ()):
             raise ValueError(f"sampling.stop_tokens is {self.stop_tokens}; token ids are 0 or more.")
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerSpec:
-    """AdamW (Loshchilov & Hutter 2019) over every parameter, after the gradient's global norm is clipped.
-
-    Attributes:
-      learning_rate: a rate, 0 or more, or a Schedule of the steps done in the phase: `Warmup`, `Cosine`, `Linear` or a
-        function i32[] -> f32[]. `Phase.learning_rate` replaces it for one phase.
-      b1: decay of the first moment per update, in [0, 1).
-      b2: decay of the second moment per update, in [0, 1).
-      eps: added to the root of the second moment, above 0. Where gradients are tiny it sets the size of a step, so do
-        not change it lightly.
-      weight_decay: decoupled weight decay, 0 or more. Each update subtracts `learning_rate * weight_decay` times the
-        parameter.
-      max_grad_norm: the global norm that gradients are clipped to, above 0; None does not clip.
-
-    Raises:
-      ValueError: a field is out of its range.
-    """
-
-    learning_rate: float | Schedule = 1e-6
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    max_grad_norm: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        check_rate("optimizer.learning_rate is", self.learning_rate)
-        for field, value in (("b1", self.b1), ("b2", self.b2)):
-            if not 0 <= value < 1:
-                raise ValueError(f"optimizer.{field} is {value}; it must be at least 0 and below 1.")
-        require_at_least(0, "optimizer.", weight_decay=self.weight_decay)
-        for field, number in (("eps", self.eps), ("max_grad_norm", self.max_grad_norm)):
-            if number is not None and not number > 0:
-                raise ValueError(f"optimizer.{field} is {number}; it must be above 0.")
-
-
-@dataclasses.dataclass(frozen=True)
-class CriticSpec:
-    """The value model of PPO: a decoder like the policy. It starts as a copy of the policy with a head of zeros.
-
-    Attributes:
-      optimizer: the critic's own AdamW. A Schedule is of the steps done in the phase.
-      value_clip: how far from its old value a new value still lowers the loss (the clipped value loss of PPO); above 0,
-        or None for no clip. It has no effect where every rollout gets one update.
-
-    Raises:
-      ValueError: `value_clip` is not above 0.
-    """
-
-    optimizer: OptimizerSpec = OptimizerSpec(learning_rate=1e-5)
-    value_clip: float | None = 0.5
-
-    def __post_init__(self) -> None:
-        if self.value_clip is not None and not self.value_clip > 0:
-            raise ValueError(f"critic.value_clip is {self.value_clip}; it must be above 0, or None for no clip.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from prerl_jax.core.head import Head
@@ -32,15 +33,7 @@ from prerl_jax.models.partitioning import (
     splits_only_rows,
     without,
 )
-
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names(attentions.NAME),
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-"""What a layer keeps for its backward pass: everything; the results of its projections; its input and the output of
-attention; or only its input. The rest is computed again."""
+from prerl_jax.models.remat import LAYER_INPUT, REMAT
 
 
 class Decoder:
@@ -49,7 +42,7 @@ class Decoder:
     Args:
       config: the architecture.
       compute_dtype: dtype of activations, and of the weights inside products; parameters keep their own dtype.
-      remat: "none", "dots", "attention" or "full", see REMAT.
+      remat: "none", "dots", "attention", "full" or "offload", see REMAT.
       attention: "auto", "xla" or "splash", see `attention.choose`. With "xla", decoding uses no kernel either.
       unroll: whether a training pass writes the layers out instead of scanning over them; None: on CPUs, where
         `xla_cpu.unrolls` says so.
@@ -322,7 +315,7 @@ class Decoder:
         rotation = self._rotations(positions)
 
         def body(x, weights):
-            return self._apply(weights, x, rotation, attend)
+            return self._apply(weights, checkpoint_name(x, LAYER_INPUT), rotation, attend)
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=REMAT[self.remat])

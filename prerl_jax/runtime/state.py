@@ -17,6 +17,43 @@ from prerl_jax.core.train_step import init_state
 from prerl_jax.core.types import CriticState, Params, TrainState
 from prerl_jax.runtime.mesh import replicate, replicated
 
+HOST = "pinned_host"
+"""JAX's name of the host's memory that a device reads and writes without a copy in between."""
+PLACEMENTS = ("device", "host")
+"""Where an optimizer's moments can be between updates. In the host's memory they are sharded as on the devices."""
+
+
+def require_placement(placement: str, mesh: Mesh) -> None:
+    """Checks that the mesh has the memory of a placement.
+
+    Args:
+      placement: one of PLACEMENTS.
+      mesh: the mesh of the run.
+
+    Raises ValueError where the devices cannot use the host's memory.
+    """
+    device = mesh.devices.flat[0]
+    kinds = [memory.kind for memory in device.addressable_memories()]
+    if placement == "host" and HOST not in kinds:
+        raise ValueError(
+            f"optimizer.placement is 'host', but {device.device_kind} devices have no memory {HOST!r}, only "
+            f"{', '.join(map(repr, kinds))}. Set it to 'device'."
+        )
+
+
+def on_device(state: TrainState) -> TrainState:
+    """The state with all moments in the devices' memory, for an update. Traceable; nothing changes where they are."""
+    critic = state.critic
+    if critic is not None:
+        critic = dataclasses.replace(critic, opt_state=_moved(critic.opt_state))
+    return dataclasses.replace(state, opt_state=_moved(state.opt_state), critic=critic)
+
+
+def _moved(opt_state: Any) -> Any:
+    """To the devices' memory, what is not there."""
+    device = jax.memory.Space.Device
+    return jax.tree.map(lambda x: x if jax.typeof(x).memory_space == device else jax.device_put(x, device), opt_state)
+
 
 def abstract_state(
     abstract_params: Any,
@@ -24,6 +61,7 @@ def abstract_state(
     mesh: Mesh,
     critic: CriticState | None = None,
     frozen: Any = None,
+    placement: str = "device",
 ) -> TrainState:
     """Describes a TrainState without allocating it.
 
@@ -33,38 +71,51 @@ def abstract_state(
       mesh: the mesh of the run.
       critic: the state of the critic, if the run has one, see `abstract_critic`.
       frozen: the frozen parameters as ShapeDtypeStructs with shardings; None if all parameters are trained.
+      placement: where the moments are, one of PLACEMENTS.
 
     Returns:
       The TrainState with ShapeDtypeStructs as leaves. Moments are sharded like their parameters, scalars are
       replicated.
+
+    Raises ValueError where the mesh cannot use the host's memory.
     """
     shapes = jax.eval_shape(lambda p: init_state(p, tx, jax.random.PRNGKey(0)), abstract_params)
     placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=replicated(mesh)), shapes)
-    opt_state = _abstract_moments(abstract_params, tx, mesh)
+    opt_state = _abstract_moments(abstract_params, tx, mesh, placement)
     return dataclasses.replace(placed, params=abstract_params, opt_state=opt_state, critic=critic, frozen=frozen)
 
 
-def abstract_critic(abstract_params: Any, tx: optax.GradientTransformation, mesh: Mesh) -> CriticState:
+def abstract_critic(
+    abstract_params: Any, tx: optax.GradientTransformation, mesh: Mesh, placement: str = "device"
+) -> CriticState:
     """Describes a CriticState without allocating it.
 
     Args:
       abstract_params: the critic's parameters as ShapeDtypeStructs with shardings.
       tx: the critic's optimizer.
       mesh: the mesh of the run.
+      placement: where the moments are, one of PLACEMENTS.
 
     Returns:
       The CriticState with ShapeDtypeStructs as leaves, sharded as in `abstract_state`.
+
+    Raises ValueError where the mesh cannot use the host's memory.
     """
-    return CriticState(abstract_params, _abstract_moments(abstract_params, tx, mesh))
+    return CriticState(abstract_params, _abstract_moments(abstract_params, tx, mesh, placement))
 
 
-def _abstract_moments(abstract_params: Any, tx: optax.GradientTransformation, mesh: Mesh) -> Any:
+def _abstract_moments(abstract_params: Any, tx: optax.GradientTransformation, mesh: Mesh, placement: str) -> Any:
+    require_placement(placement, mesh)
+
+    def of_moment(param: jax.ShapeDtypeStruct) -> Sharding:
+        return param.sharding.with_memory_kind(HOST) if placement == "host" else param.sharding
+
     def place(shape: jax.ShapeDtypeStruct, where: Sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
 
     return optax.tree_utils.tree_map_params(
         tx,
-        lambda shape, param: place(shape, param.sharding),
+        lambda shape, param: place(shape, of_moment(param)),
         jax.eval_shape(tx.init, abstract_params),
         abstract_params,
         transform_non_params=lambda shape: place(shape, replicated(mesh)),
@@ -72,7 +123,12 @@ def _abstract_moments(abstract_params: Any, tx: optax.GradientTransformation, me
 
 
 def create_state(
-    params: Params, tx: optax.GradientTransformation, mesh: Mesh, seed: int, frozen: Params | None = None
+    params: Params,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+    frozen: Params | None = None,
+    placement: str = "device",
 ) -> TrainState:
     """Creates the state of a run that begins with these parameters.
 
@@ -82,13 +138,17 @@ def create_state(
       mesh: the mesh of the run.
       seed: the seed of the run's random key.
       frozen: the frozen parameters, on the mesh, donated as well; None if all parameters are trained.
+      placement: where the moments are, one of PLACEMENTS.
 
     Returns:
       The state at step 0, sharded as in `abstract_state`.
+
+    Raises ValueError where the mesh cannot use the host's memory.
     """
     given = (params, frozen)
     abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), given)
-    shardings = jax.tree.map(lambda s: s.sharding, abstract_state(abstract[0], tx, mesh, frozen=abstract[1]))
+    described = abstract_state(abstract[0], tx, mesh, frozen=abstract[1], placement=placement)
+    shardings = jax.tree.map(lambda s: s.sharding, described)
 
     def begin(given: tuple[Params, Params | None]) -> TrainState:
         return init_state(given[0], tx, jax.random.PRNGKey(seed), given[1])
@@ -150,7 +210,7 @@ def at_phase(state: TrainState, mesh: Mesh, phase: int, phase_step: int = 0) -> 
 
 
 def bytes_per_device(tree: Any) -> int:
-    """The bytes that one device holds of a pytree: the sum, over all leaves, of the bytes of one shard.
+    """The bytes that one device holds of a pytree: the sum of the bytes of one shard of all leaves in its memory.
 
     Args:
       tree: a pytree of arrays or ShapeDtypeStructs with shardings.
@@ -158,4 +218,5 @@ def bytes_per_device(tree: Any) -> int:
     return sum(
         jnp.dtype(leaf.dtype).itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(tree)
+        if leaf.sharding.memory_kind != HOST
     )

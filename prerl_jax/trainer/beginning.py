@@ -122,11 +122,12 @@ def _other_prompts(setup: Setup, saved: dict[str, Any], allow: bool) -> list[str
 def begin(setup: Setup, source: CheckpointAddress | None) -> tuple[TrainState, CheckpointAddress | None]:
     """(the state that a run begins with, the source with the step that was found there)."""
     tx, seed = setup.optimizer(setup.phases[0]), setup.config.seed
+    placement = setup.config.optimizer.placement
     if source is None:
         with share_errors("loading the model"):
             params = setup.load_params()
-        return create_state(params, tx, setup.mesh, seed), None
+        return create_state(params, tx, setup.mesh, seed, placement=placement), None
     loaded = restore_state(source.checkpoints, setup.abstract_state(), source.step)
-    fresh = create_state(loaded.state.params, tx, setup.mesh, seed)
+    fresh = create_state(loaded.state.params, tx, setup.mesh, seed, placement=placement)
     state = dataclasses.replace(fresh, opt_state=loaded.state.opt_state, critic=loaded.state.critic)
     return state, dataclasses.replace(source, step=loaded.step)

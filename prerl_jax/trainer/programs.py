@@ -22,6 +22,7 @@ from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import global_rows, replicated
+from prerl_jax.runtime.state import on_device
 from prerl_jax.trainer.alignment import make_align
 from prerl_jax.trainer.batching import Batching, rollout_statistics
 from prerl_jax.trainer.critic import critic_step, values_program
@@ -145,7 +146,7 @@ class Programs:
                 critic=critic_step(setup, batch),
                 replicas=replicas,
             )
-            updated, metrics = step(state, batch)
+            updated, metrics = step(on_device(state), batch)
             if last is not None:
                 updated = dataclasses.replace(
                     updated,

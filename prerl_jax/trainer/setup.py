@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from prerl_jax.config.schema import OptimizerSpec, TrainConfig
+from prerl_jax.config.optimizing import OptimizerSpec
+from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.logprobs import chunk_length
 from prerl_jax.core.optimizer import adamw
 from prerl_jax.core.phases import Phase, Phases
@@ -35,7 +36,7 @@ from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import known_ids, load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.row_share import RowShare, row_share
-from prerl_jax.runtime.state import abstract_critic, abstract_state
+from prerl_jax.runtime.state import abstract_critic, abstract_state, require_placement
 from prerl_jax.trainer.examples import first_of_each_source, load_examples
 from prerl_jax.trainer.meshes import mesh_and_model
 from prerl_jax.trainer.prompts import PromptRecord, record
@@ -168,12 +169,14 @@ class Setup:
         """The critic's state as a tree of ShapeDtypeStruct, sharded over the mesh; None without a critic."""
         if self.critic is None:
             return None
-        return abstract_critic(self.critic.abstract_params(), self.critic_optimizer, self.mesh)
+        placement = self.config.critic.optimizer.placement
+        return abstract_critic(self.critic.abstract_params(), self.critic_optimizer, self.mesh, placement)
 
     def abstract_state(self, phase: Phase | None = None) -> TrainState:
         """The train state as a tree of ShapeDtypeStruct, sharded over the mesh: the same for all phases."""
         tx = self.optimizer(phase or self.phases[0])
-        return abstract_state(self.model.abstract_params(), tx, self.mesh, self.abstract_critic())
+        placement = self.config.optimizer.placement
+        return abstract_state(self.model.abstract_params(), tx, self.mesh, self.abstract_critic(), placement=placement)
 
     def decode(self, rows: list[list[int]]) -> list[str]:
         """Token ids of several responses as texts, without special tokens."""
@@ -188,7 +191,8 @@ class Setup:
 
 def _adamw(spec: OptimizerSpec, rate: float | Schedule) -> optax.GradientTransformation:
     betas = {"b1": spec.b1, "b2": spec.b2, "eps": spec.eps}
-    return adamw(rate, **betas, weight_decay=spec.weight_decay, max_grad_norm=spec.max_grad_norm)
+    others = {"weight_decay": spec.weight_decay, "max_grad_norm": spec.max_grad_norm, "moments": spec.moments}
+    return adamw(rate, **betas, **others)
 
 
 def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setup:
@@ -203,6 +207,8 @@ def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setu
     architecture, tokenizer = read_config(config.model.path), load_tokenizer(config.model.path)
     known = known_ids(architecture.vocab_size, tokenizer)
     mesh, model = mesh_and_model(config, architecture, known, devices)
+    for optimizer in (config.optimizer, *(() if config.critic is None else (config.critic.optimizer,))):
+        require_placement(optimizer.placement, mesh)
     stops = stop_tokens(config, architecture, tokenizer)
     phases = resolve_prefix(config.phases, tokenizer)
     examples = load_examples(config, tokenizer, functools.partial(_check_vocabulary, known, phases))

@@ -114,7 +114,7 @@ def read_back(text, tmp_path):
     ("build", "says"),
     [
         (lambda: ModelSpec("x", compute_dtype="float16"), r"compute_dtype is 'float16'.*'float32', 'bfloat16'"),
-        (lambda: ModelSpec("x", remat="some"), r"remat is 'some'.*'none', 'dots', 'attention', 'full'"),
+        (lambda: ModelSpec("x", remat="some"), r"remat is 'some'.*'none', 'dots', 'attention', 'full', 'offload'"),
         (lambda: ModelSpec("x", attention="flash"), r"attention is 'flash'.*'auto', 'xla', 'splash'"),
         (lambda: ModelSpec(""), r"model\.path is empty"),
         (lambda: dataclasses.replace(CONFIG.data, too_long="cut"), r"too_long is 'cut'.*'drop', 'truncate_left'"),
@@ -127,6 +127,8 @@ def read_back(text, tmp_path):
         (lambda: OptimizerSpec(learning_rate=-1e-6), r"learning_rate is -1e-06"),
         (lambda: OptimizerSpec(learning_rate=math.nan), r"learning_rate is nan"),
         (lambda: OptimizerSpec(b2=1.0), r"optimizer\.b2 is 1\.0"),
+        (lambda: OptimizerSpec(moments="int8"), r"optimizer\.moments is 'int8'.*'float32', 'bfloat16'"),
+        (lambda: OptimizerSpec(placement="disk"), r"optimizer\.placement is 'disk'.*'device', 'host'"),
         (lambda: OptimizerSpec(max_grad_norm=0.0), r"optimizer\.max_grad_norm is 0\.0; it must be above 0"),
         (lambda: EvaluationSpec(samples=0), r"evaluation\.samples is 0"),
         (lambda: EvaluationSpec(temperature=-1.0), r"evaluation\.temperature is -1\.0"),

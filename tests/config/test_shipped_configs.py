@@ -26,7 +26,7 @@ from prerl_jax.config.io import config_names, load_config, render
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
 OFFLINE = ("lab", "ppo_lab", "safety_lab", "smollm2_135m", "smollm2_three_kinds")
-QWEN = [name for name in NAMES if "qwen3" in name and not name.startswith(("ppo", "w_reinforce", "dapo"))]
+QWEN = [name for name in NAMES if "_qwen3_" in name and not name.startswith(("ppo", "w_reinforce", "dapo"))]
 
 
 def test_the_configs_that_there_must_be():
@@ -38,6 +38,8 @@ def test_the_configs_that_there_must_be():
         "mathqa",
         "logical_deduction",
         "dsrl_qwen3_8b_math",
+        "qwen3_0p6b_v5e1",
+        "qwen3_1p7b_v5e8",
         *(f"{r}_qwen3_4b_math" for r in recipes),
     } <= set(NAMES)
 

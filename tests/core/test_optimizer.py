@@ -85,3 +85,44 @@ def test_a_schedule_follows_the_steps_of_the_phase():
     first, _ = tx.update(GRADIENT, state, PARAMS, phase_step=jnp.asarray(0))
     fourth, _ = tx.update(GRADIENT, state, PARAMS, phase_step=jnp.asarray(3))
     toy.assert_close(fourth, jax.tree.map(lambda u: u / 4, first), rtol=1e-6)
+
+
+def test_moments_in_bfloat16_are_updated_in_float32_and_only_stored_in_bfloat16():
+    """So the first update is that of float32, to the bit."""
+    wide, narrow = (pj.adamw(0.01, **SETTINGS, moments=moments) for moments in ("float32", "bfloat16"))
+    toy.assert_same_bits(run(narrow, [GRADIENT], phase_step=0), run(wide, [GRADIENT], phase_step=0))
+    stored = {str(leaf.dtype) for leaf in jax.tree.leaves(narrow.init(PARAMS)) if leaf.ndim}
+    _, state = narrow.update(GRADIENT, narrow.init(PARAMS), PARAMS, phase_step=0)
+    assert stored == {str(leaf.dtype) for leaf in jax.tree.leaves(state) if leaf.ndim} == {"bfloat16"}
+
+
+def second_moments(levels, moments):
+    """The mean of 4,096 second moments after gradients of about these sizes, one after the other, with b2 = 0.999."""
+    tx = pj.adamw(1.0, moments=moments, max_grad_norm=None)
+
+    def step(state, level):
+        gradient = level * (1 + 0.01 * jnp.sin(jnp.arange(4096.0) + level))
+        return tx.update(gradient, state, gradient, phase_step=0)[1], None
+
+    state, _ = jax.lax.scan(step, tx.init(jnp.zeros(4096)), levels)
+    return float(jnp.mean(state[1].nu.astype(jnp.float32)))
+
+
+@pytest.mark.parametrize("last", [1.0, 0.1, 0.0])
+def test_moments_in_bfloat16_rise_and_fall_as_in_float32(last):
+    """A step of b2 = 0.999 moves them by less than half a unit in the last place: to the nearest they would stay."""
+    levels = jnp.concatenate([1 + 0.1 * jnp.sin(jnp.arange(700.0)), last * jnp.ones(700)])
+    assert second_moments(levels, "bfloat16") == pytest.approx(second_moments(levels, "float32"), rel=0.02)
+
+
+def test_moments_in_bfloat16_are_a_function_of_the_inputs_and_keep_what_is_not_finite():
+    tx = pj.adamw(0.1, moments="bfloat16", max_grad_norm=None)
+    gradient = {"w": jnp.asarray([jnp.inf, jnp.nan, 3e38]), "norm": jnp.asarray([1.0])}
+    first, again = (tx.update(gradient, tx.init(PARAMS), PARAMS, phase_step=0)[1][1].mu["w"] for _ in range(2))
+    assert first.tobytes() == again.tobytes()
+    np.testing.assert_allclose(first.astype(jnp.float32), [np.inf, np.nan, 3e37], rtol=0.01)
+
+
+def test_other_moments_are_refused():
+    with pytest.raises(ValueError, match=r"moments must be one of \('float32', 'bfloat16'\), got 'int8'"):
+        pj.adamw(0.1, moments="int8")

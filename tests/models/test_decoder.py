@@ -10,8 +10,9 @@ import toy
 
 import prerl_jax as pj
 from prerl_jax.models import rope, xla_cpu
-from prerl_jax.models.decoder import REMAT, Decoder
+from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.models.remat import REMAT
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 
 CONFIG = DecoderConfig("qwen3", 16, 16, 32, 3, 4, 2, 8, qk_norm=True, tied=True)
