@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from prerl_jax.plan.programs import Program, compile_programs
 from prerl_jax.plan.report import Rates, Row, bounds, row_of
 from prerl_jax.plan.search import distinct, ranked
 from prerl_jax.plan.steps import Lengths, Run, run_at_bound
-from prerl_jax.plan.table import WIDTH, heading, run_lines, table
+from prerl_jax.plan.table import heading, run_lines, table, wrapped
 from prerl_jax.plan.topology import NoCompiler, Slice, local_slice, slice_named
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.runtime.chips import GIB
@@ -123,7 +122,7 @@ def _planned(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[str
     programs = Programs(setup)
     rates = Rates.of(place.chip) if place.chip else None
     for text in (heading(place, rates), _described(setup), _decoding(programs)):
-        say("\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ")))
+        say("\n".join(wrapped(text)))
     rows = []
     for program in _progress(compile_programs(programs)):
         rows.append(row_of(program))
@@ -133,7 +132,7 @@ def _planned(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[str
     run = None if rates is None else run_at_bound(programs, rows, rates, lengths, place.chips)
     lines = [] if run is None else run_lines(run, lengths)
     if rates is not None:
-        lines += verdict(setup, place, rows, rates.usable)
+        lines += [part for line in verdict(setup, place, rows, rates.usable) for part in wrapped(line)]
     say("\n".join(lines))
     return Plan(setup, place, rates, tuple(rows), run)
 

@@ -29,7 +29,7 @@ def table(rows: Sequence[Row], rates: Rates | None) -> str:
 
 LEGEND = (
     "A program takes at least the longest of its three times; that resource binds it. Peak is the most memory that a "
-    "device holds while the program runs, the rest of the run included; what it is, in GiB, is below the program. Loops "
+    "device holds while the program runs, the rest of the run included; below it is what it consists of, in GiB. Loops "
     "are counted as often as they can run, and all rows as full."
 )
 
@@ -94,4 +94,9 @@ def run_lines(run: Run, lengths: Lengths) -> list[str]:
         "(--mean-response), all trained on. These are the least times: no run reaches all peaks, and verifying, "
         "checkpoints and compiling come on top."
     )
-    return [line for text in lines for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]
+    return [line for text in lines for line in wrapped(text)]
+
+
+def wrapped(text: str) -> list[str]:
+    """The lines of a paragraph."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
