@@ -153,11 +153,11 @@ def _searched(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[st
         say(f"\n{number} of {len(best)}: {' '.join(candidate.changes) or 'the config as it is'}\n")
         dump = None if asked.dump is None else asked.dump / str(number)
         plans.append(_planned(candidate.config, place, dataclasses.replace(asked, dump=dump), say))
-    fitting = [n for n, made in enumerate(plans) if made.fits and made.run is not None]
-    if not fitting:
+    hours = {n: made.run.hours for n, made in enumerate(plans) if made.fits and made.run is not None}
+    if not hours:
         say("proposal: none. No compiled layout fits; take a larger slice or chips with more memory.")
         return plans[0]
-    chosen = min(fitting, key=lambda n: plans[n].run.hours if plans[n].run is not None else 0.0)
+    chosen = min(hours, key=lambda n: hours[n])
     changes = " ".join(best[chosen].changes)
     say(f"\nproposal: number {chosen + 1}, the fastest that fits: " + (f"--set {changes}" if changes else "no change"))
     return plans[chosen]
@@ -209,7 +209,7 @@ def _dump(folder: Path, program: Program) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = program.name.replace("/", "_").replace(" ", "_")
     text = program.compiled if isinstance(program.compiled, str) else program.compiled.as_text()
-    (folder / f"{name}.hlo").write_text(text)
+    (folder / f"{name}.hlo").write_text(text or "")
 
 
 def as_json(found: Plan, lengths: Lengths) -> dict[str, object]:

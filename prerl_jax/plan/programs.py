@@ -147,7 +147,8 @@ def _values(programs: Programs, phase: Phase) -> Iterator[_Work]:
     setup = programs.setup
     if phase.value_advantage is not None and (critic := setup.abstract_critic()) is not None:
         arguments = critic.params, abstract_rollouts(setup)
-        yield _Work(None, "values", lambda: programs.values_program.lower(*arguments), resident(setup), ("critic",))
+        program: Any = programs.values_program
+        yield _Work(None, "values", lambda: program.lower(*arguments), resident(setup), ("critic",))
 
 
 def _score(programs: Programs, phase: Phase) -> Iterator[_Work]:
@@ -158,7 +159,7 @@ def _score(programs: Programs, phase: Phase) -> Iterator[_Work]:
     policies = {name: both[name] for name in needed or ("ref_logprobs",)}
     names = {"old_logprobs": "parameters", "ref_logprobs": "reference"}
     batch = dataclasses.replace(_batch(programs, phase), old_logprobs=None, ref_logprobs=None, critic=None)
-    program = programs.batching.score_program(phase.temperature)
+    program: Any = programs.batching.score_program(phase.temperature)
     yield _Work(
         (phase.temperature, tuple(policies)),
         "score",

@@ -94,13 +94,18 @@ def row_of(program: Program) -> Row:
         return Row(*shared, needed(compiled) + beside, dict(program.held), None, refused=compiled.splitlines()[0])
     peak = peak_bytes(compiled) + beside
     rest = max(0, peak - sum(program.held.values()))
-    work = count(compiled.as_text()).total
+    work = count(compiled.as_text() or "").total
     return Row(*shared, peak, {**program.held, REST: rest}, work, warnings=program.said.lower().count("involuntary"))
 
 
 def peak_bytes(compiled: jax.stages.Compiled) -> int:
-    """The most bytes of a device's memory that a program uses at once, its inputs and results included."""
+    """The most bytes of a device's memory that a program uses at once, its inputs and results included.
+
+    Raises ValueError where the compiler does not say it.
+    """
     memory = compiled.memory_analysis()
+    if memory is None:
+        raise ValueError("the compiler does not say how much memory a program needs.")
     return memory.peak_memory_in_bytes or (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes

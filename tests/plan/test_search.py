@@ -37,6 +37,7 @@ def test_the_fastest_come_first_and_fit(config):
     assert all(c.config.sampling.engine.slots == 8 for c in with_slots)
 
 
+@pytest.mark.slow
 def test_little_memory_rules_layouts_out_and_then_all(config):
     sizes = sorted(candidate.peak for candidate in ranked(config, PLACE, RATES, LENGTHS, 4))
     half = sizes[len(sizes) // 2]
