@@ -9,6 +9,7 @@ instructions; and its collectives. `prerl_jax.plan.count` counts them.
 from __future__ import annotations
 
 import argparse
+import operator
 import pathlib
 
 from prerl_jax.plan.count import Count, count
@@ -23,7 +24,7 @@ def described(found: Count, by: str, most: int) -> list[str]:
         f"{total.flops / 1e12:,.4g} TFLOP, {total.hbm / MIB:,.0f} MiB through HBM, {total.sent / MIB:,.0f} MiB sent"
     ]
     lines += [f"loop {name} counts once: no bound of it could be read" for name in found.unbounded]
-    for line in found.dearest(by, most):
+    for line in found.dearest(operator.attrgetter(by), most):
         lines.append(
             f"{line.total.hbm / MIB:12,.1f} MiB {line.total.flops / 1e9:12,.1f} GFLOP  {line.times} x {line.name}, "
             f"{line.opcode}, {line.result[:60]}, {line.op_name[-60:]}, {line.source}"

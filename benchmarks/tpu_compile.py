@@ -10,8 +10,9 @@ groups. All rows count as full, so the FLOPs are the most that a step can need.
 
 Reported for each program: seconds to compile; peak HBM on a device and how much of it is free; temporaries; FLOPs and
 HBM bytes of a device and the bytes that it sends to others, with loops counted as often as they run (`prerl_jax.plan`;
-`hlo_cost.py` lists the dearest operations of a program that `--dump` wrote); FLOPs over those of the matrix products and causal attention that the remat policy needs; warnings of the partitioner
-(involuntary rematerialisation or replication); the share of FLOPs in products of float32 matrices.
+`hlo_cost.py` lists the dearest operations of a program that `--dump` wrote); FLOPs over those of the matrix products
+and causal attention that the remat policy needs; warnings of the partitioner (involuntary rematerialisation or
+replication); the share of FLOPs in products of float32 matrices.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def rows(program: Program, found: Compiled, hbm: float) -> list[Row]:
     memory = f"peak {peak / 2**20:,.0f} MiB{beside}, temporaries {found.temporaries / 2**20:,.0f} MiB"
     work = f"{cost.flops / 1e12:,.4g} TFLOP against {program.flops / 1e12:,.4g}"
     traffic = f"{cost.hbm / 2**30:,.3g} GiB through HBM, {cost.sent / 2**30:,.3g} GiB between chips"
-    wide = "".join(f"largest: {line.op_name[-60:]}" for line in found.count.dearest("wide", 1))
+    traffic += "".join(f"; loop {loop} counts once: no bound of it could be read" for loop in found.count.unbounded)
+    wide = "".join(f"largest: {line.op_name[-60:]}" for line in found.count.dearest(lambda cost: cost.wide, most=1))
     free = 1 - peak / (hbm * 2**30)
     ratio = cost.flops / program.flops if program.flops else None
     return [

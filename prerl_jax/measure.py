@@ -113,7 +113,7 @@ def measure(
     params = setup.load_params() if init_from is None else _restored(setup, init_from)
     pre, post = alignment_phases(setup)
     sampled = _sample(setup, params, post, groups)
-    on_mesh = global_rows(setup.mesh, sampled.responses.rollouts)
+    on_mesh = global_rows(setup.mesh, sampled.responses.rollouts, setup.share)
     alignment, tables, metrics = jax.device_get(_program(setup, pre, post, buckets)(params, on_mesh))
     if gradients:
         metrics |= jax.device_get(_gradients(setup, pre, post)(params, on_mesh))
@@ -163,7 +163,7 @@ def _sample(setup: Setup, params: Params, phase: Phase, groups: int) -> Measured
     prompts = padded_prompts(examples, setup.tokens, np.arange(groups, dtype=np.int32))
     engine, key = Programs(setup).engine(phase), jax.random.PRNGKey(setup.config.seed)
     with open_verifiers(setup.config) as verifiers:
-        verification = Verification(problems, verifiers.training, setup.decode, setup.stop_tokens)
+        verification = Verification(problems, verifiers.training, setup.decode, setup.stop_tokens, share=setup.share)
         responses = verify(sample(engine, params, prompts, key, verification), "of the measurement")
     return Measured(responses, setup.decode([list(example.tokens) for example in examples for _ in range(group_size)]))
 

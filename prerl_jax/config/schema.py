@@ -44,6 +44,7 @@ class ModelSpec:
       remat: what the backward pass recomputes: "none", "dots" (everything except matrix products), "attention"
         (everything except attention) or "full" (every layer). See `models.decoder.REMAT`.
       attention: "xla" (plain operations), "splash" (the Pallas kernel for TPUs) or "auto" (splash where it fits).
+        On TPUs, decoding has a kernel of its own (`models.filled`), which "xla" rules out too.
       rules: (logical axis, mesh axes) pairs. A logical axis is split over one mesh axis, several, or none (None).
 
     Raises:

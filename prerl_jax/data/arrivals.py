@@ -6,10 +6,8 @@ files another machine sees, and all processes take their steps together.
 
 from __future__ import annotations
 
-import base64
 import collections
 import dataclasses
-import pickle
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +20,7 @@ from prerl_jax.data.columns import Dropped
 from prerl_jax.data.problems import Problem
 from prerl_jax.data.prompts import Example
 from prerl_jax.data.streams import ProblemStream
-from prerl_jax.runtime.distributed import gather_text, share_errors
+from prerl_jax.runtime.distributed import from_process, share_errors
 
 ROUND = 5.0
 """Seconds that process 0 waits for problems before it answers the other processes."""
@@ -62,7 +60,7 @@ class ExampleStream:
     Args:
         source: the stream.
         encode: makes examples of problems.
-        batch: examples of a global batch; the number of processes divides it.
+        batch: examples of a global batch.
         keep: the newest examples that `stream[number]` still finds.
     """
 
@@ -83,7 +81,7 @@ class ExampleStream:
         return self._kept[int(number)]
 
     def __next__(self) -> np.ndarray:
-        """i32[batch / process_count]: the numbers of this process's examples in the next batch. Waits for problems.
+        """i32[batch]: the numbers of the examples in the next batch, the same on every process. Waits for problems.
 
         Raises:
             StreamEnded: the stream is dry.
@@ -94,8 +92,7 @@ class ExampleStream:
         self._kept |= dict(enumerate(answer.examples, start))
         for number in list(self._kept)[: max(0, len(self._kept) - self._keep)]:
             del self._kept[number]
-        local = self._batch // jax.process_count()
-        return start + local * jax.process_index() + np.arange(local, dtype=np.int32)
+        return start + np.arange(self._batch, dtype=np.int32)
 
     def first(self) -> tuple[Example, ...]:
         """The examples of the next batch, without taking it. Every process must call it. Raises as `__next__`."""
@@ -152,10 +149,7 @@ class ExampleStream:
                 if self._collecting is None:
                     self._collecting = Collecting(self._source, self._encode, self._batch, self._state)
                 answer = self._collecting.collect(time.monotonic() + ROUND)
-        if jax.process_count() == 1 and answer is not None:
-            return answer
-        text = "" if answer is None else base64.b64encode(pickle.dumps(answer)).decode()
-        shared: Answer = pickle.loads(base64.b64decode(gather_text(text)[0]))
+        shared: Answer = from_process(answer, 0)
         return shared
 
 

@@ -1,8 +1,8 @@
 """The order in which a run draws its prompts: an endless Grain pipeline over the indices of examples.
 
 Epoch e is a random permutation, a function of (seed, e), that is cut into batches. The incomplete batch at its end is
-dropped. A batch is a function of (size, batch, seed, position), so the position is all that a checkpoint needs. The
-global batch does not depend on the number of processes; each process takes a contiguous slice of it. A mixture or a
+dropped. A batch is a function of (size, batch, seed, position), so the position is all that a checkpoint needs. Every
+process gets the whole batch and takes its own part of it. A mixture or a
 curriculum has an `Order` of its own, which is a function of the same arguments.
 """
 
@@ -22,7 +22,7 @@ class Batches:
     """An endless iterator over batches of example indices. Make it with `make_batches`.
 
     Args:
-        iterator: Grain's iterator over i32[batch / process_count].
+        iterator: Grain's iterator over i32[batch].
         identity: what decides the order, as JSON: the `size`, `batch` and `seed`, and what an `Order` adds.
     """
 
@@ -34,7 +34,7 @@ class Batches:
         return self
 
     def __next__(self) -> np.ndarray:
-        """i32[batch / process_count]: the indices of this process's examples in the next batch."""
+        """i32[batch]: the indices of the examples in the next batch, the same on every process."""
         return next(self._iterator)
 
     @property
@@ -70,15 +70,13 @@ class Batches:
         self._iterator.set_state({"next_index": position})
 
 
-def make_batches(size: int, *, batch: int, seed: int, process_index: int = 0, process_count: int = 1) -> Batches:
+def make_batches(size: int, *, batch: int, seed: int) -> Batches:
     """Makes an endless iterator over batches of example indices, whose position can be saved and restored.
 
     Args:
         size: how many examples there are.
         batch: how many examples a global batch has, from 1 to `size`.
         seed: the seed of the shuffle, from 0 to 2**32 - 1.
-        process_index: the index of this process, from 0; it takes this slice of each batch.
-        process_count: how many processes there are; it must divide `batch`.
 
     Returns:
         The iterator, at position 0.
@@ -88,37 +86,22 @@ def make_batches(size: int, *, batch: int, seed: int, process_index: int = 0, pr
     """
     if batch < 1 or size < batch:
         raise ValueError(f"a batch of {batch} prompts cannot be drawn from {size} problems; choose 1 to {size}")
-    mine = _slice(batch, process_index, process_count)
     if not 0 <= seed < 2**32:
         raise ValueError(f"the shuffle's seed must be in [0, 2**32), got {seed}")
     import grain  # its import takes more than a second
 
     # Shuffling comes before batching and repeating: each epoch is a new permutation, and no batch spans two epochs.
     dataset = grain.MapDataset.range(size).seed(seed).shuffle().batch(batch, drop_remainder=True).repeat()
-    dataset = dataset.map(lambda indices: np.asarray(indices[mine], np.int32))
+    dataset = dataset.map(lambda indices: np.asarray(indices, np.int32))
     return _batches(dataset, {"size": size, "batch": batch, "seed": seed})
 
 
-def make_ordered_batches(order: Order, *, process_index: int = 0, process_count: int = 1) -> Batches:
-    """Makes an endless iterator over the batches of an order. The other arguments are those of `make_batches`."""
+def make_ordered_batches(order: Order) -> Batches:
+    """Makes an endless iterator over the batches of an order."""
     import grain  # its import takes more than a second
 
-    mine = _slice(order.batch, process_index, process_count)
-    dataset = grain.MapDataset.range(ENDLESS).map(lambda number: order.numbers(int(number))[mine])
+    dataset = grain.MapDataset.range(ENDLESS).map(lambda number: order.numbers(int(number)))
     return _batches(dataset, order.identity)
-
-
-def _slice(batch: int, process_index: int, process_count: int) -> slice:
-    """This process's part of a batch."""
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index {process_index} is not in [0, process_count {process_count})")
-    if batch % process_count:
-        raise ValueError(
-            f"a batch of {batch} prompts does not divide evenly over {process_count} processes; choose a multiple of "
-            f"{process_count}"
-        )
-    local = batch // process_count
-    return slice(process_index * local, (process_index + 1) * local)
 
 
 def _batches(dataset: Any, identity: dict[str, Any]) -> Batches:

@@ -31,7 +31,9 @@ from prerl_jax.evaluation.sampling import (
 from prerl_jax.evaluation.unknown import require_known
 from prerl_jax.evaluation.verification import Verdicts, Verification, Verify
 from prerl_jax.rollout.engine import Engine
-from prerl_jax.runtime.mesh import gather_rows, replicate
+from prerl_jax.runtime.gather import gather_rows
+from prerl_jax.runtime.mesh import replicate
+from prerl_jax.runtime.row_share import RowShare
 from prerl_jax.verify import Verified
 
 
@@ -80,6 +82,7 @@ def evaluate(
     *,
     tokens: TokenFormat,
     mesh: Mesh,
+    share: RowShare,
     verify: Verify,
     unknown_limit: float,
 ) -> dict[str, float]:
@@ -96,18 +99,21 @@ def evaluate(
       shape: the size of the engine's calls, see `call_shape`.
       tokens: how prompts are padded and responses become text.
       mesh: the devices.
+      share: the rows that this process samples and verifies.
       verify: verifies responses.
       unknown_limit: the largest share of unknown verdicts, in [0, 1).
 
     Raises ValueError where the policy's logits are not finite, UnknownVerdictsError where more verdicts are unknown,
     and what the verifier raises.
     """
-    calls = _calls(len(examples) * (spec.samples // shape.group_size), shape.prompts)
-    sampled = _sampled(engine, params, examples, spec, shape, calls, tokens=tokens, mesh=mesh, verify=verify)
+    calls = _calls(len(examples) * (spec.samples // shape.group_size), shape.prompts, share)
+    sampled = _sampled(
+        engine, params, examples, spec, shape, calls, tokens=tokens, mesh=mesh, share=share, verify=verify
+    )
     verified, sizes = sampled.verdicts.verified, (len(calls), len(examples), spec.samples)
-    outcomes = _outcomes(verified, sizes)
+    outcomes = _outcomes(verified, sizes, share)
     columns = [verified.timed_out, _format(verified), sampled.lengths, sampled.verdicts.truncated]
-    others = _gathered(np.column_stack([*columns, sampled.verdicts.measured]).astype(np.float32), sizes)
+    others = _gathered(np.column_stack([*columns, sampled.verdicts.measured]).astype(np.float32), sizes, share)
     require_known(
         outcomes.known.ravel(),
         others[0].ravel(),
@@ -139,6 +145,7 @@ def _sampled(
     *,
     tokens: TokenFormat,
     mesh: Mesh,
+    share: RowShare,
     verify: Verify,
 ) -> _Sampled:
     """Samples and verifies the responses of `calls`, see `_calls`. The other arguments are those of `evaluate`."""
@@ -147,7 +154,7 @@ def _sampled(
     measure = functools.partial(_count, spec)
     key = replicate(mesh, jax.random.PRNGKey(spec.seed))  # placed as in training, so both use one program
     lengths, broken = [], []
-    with Verification(problems, verify, tokens.decode, tokens.stop_tokens, measure) as verification:
+    with Verification(problems, verify, tokens.decode, tokens.stop_tokens, measure, share) as verification:
         for number, call in enumerate(calls):
             prompts = padded_prompts([examples[i // rounds] for i in call], tokens, (call // rounds).astype(np.int32))
             prompts = dataclasses.replace(prompts, first_sample=(call % rounds * shape.group_size).astype(np.int32))
@@ -159,31 +166,30 @@ def _sampled(
     return _Sampled(problems, np.concatenate(lengths), verdicts)
 
 
-def _calls(count: int, prompts: int) -> np.ndarray:
+def _calls(count: int, prompts: int, share: RowShare) -> np.ndarray:
     """i64[calls, prompts of this process]: which of `count` prompts are sampled in each call.
 
     The last call is filled up with the first prompts, so that all calls have one shape and use one program. The extra
     responses are not counted.
     """
-    calls = np.arange(-(-count // prompts) * prompts).reshape(-1, jax.process_count(), prompts // jax.process_count())
-    return calls[:, jax.process_index()] % count
+    return np.arange(-(-count // prompts) * prompts).reshape(-1, prompts)[:, share.part(prompts)] % count
 
 
-def _gathered(local: np.ndarray, sizes: tuple[int, int, int]) -> np.ndarray:
+def _gathered(local: np.ndarray, sizes: tuple[int, int, int], share: RowShare) -> np.ndarray:
     """This process's rows [B, columns] as the table [columns, problems, samples] of all processes.
 
     `sizes` is (calls, problems, samples). Responses that only fill up the last call are left out.
     """
     calls, problems, samples = sizes
-    rows = gather_rows(local.reshape(1, calls, -1, local.shape[1])).swapaxes(0, 1).reshape(-1, local.shape[1])
+    rows = gather_rows(local.reshape(1, calls, -1, local.shape[1]), share).swapaxes(0, 1).reshape(-1, local.shape[1])
     return np.moveaxis(rows[: problems * samples].reshape(problems, samples, -1), 2, 0)
 
 
-def _outcomes(verified: Verified, sizes: tuple[int, int, int]) -> Outcomes:
+def _outcomes(verified: Verified, sizes: tuple[int, int, int], share: RowShare) -> Outcomes:
     """The verdicts of all processes on each problem; `sizes` as in `_gathered`."""
     verdicts = np.column_stack([verified.right, verified.known, verified.rewards]).astype(np.float32)
-    right, known, rewards = _gathered(verdicts, sizes)
-    low, high = _gathered(_answers(verified), sizes).astype(np.uint64)
+    right, known, rewards = _gathered(verdicts, sizes, share)
+    low, high = _gathered(_answers(verified), sizes, share).astype(np.uint64)
     return Outcomes(right.astype(bool), known.astype(bool), rewards, low | high << np.uint64(32))
 
 

@@ -16,7 +16,7 @@ from prerl_jax.data import Example, left_pad
 from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.verification import Decode, Verdicts, Verification
 from prerl_jax.rollout.engine import Engine, Sampled
-from prerl_jax.runtime.distributed import share_errors
+from prerl_jax.runtime.distributed import from_process, share_errors
 from prerl_jax.verify import Verified
 
 
@@ -128,14 +128,23 @@ def verify(pending: PendingResponses, where: str, check: Callable[[], None] = la
 def await_verdicts(
     verification: Verification, broken: np.ndarray, where: str, check: Callable[[], None] = lambda: None
 ) -> Verdicts:
-    """The verdicts on all rows; an error on one process is raised on all. `broken` bool[B] is that of `not_finite`."""
+    """The verdicts on all rows, those of the first process of the row group. `broken` bool[B] is that of `not_finite`.
+
+    An error on one process is raised on all.
+    """
     try:
         with share_errors(f"verification {where}"):
             check()
             require_finite(broken, where)
-            return verification.result()
+            verdicts = verification.result()
     finally:
         verification.cancel()
+    share = verification.share
+    if not share.shared:
+        return verdicts
+    judged = (verdicts.verified, verdicts.measured) if share.leads else None
+    verified, measured = from_process(judged, share.group[0])
+    return dataclasses.replace(verdicts, verified=verified, measured=measured)
 
 
 def not_finite(rollouts: Rollouts) -> np.ndarray:

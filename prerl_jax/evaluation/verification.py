@@ -16,6 +16,7 @@ import numpy as np
 
 from prerl_jax.data.problems import Problem
 from prerl_jax.runtime.profile import annotate
+from prerl_jax.runtime.row_share import ALONE, RowShare
 from prerl_jax.verify import UNKNOWN, Verified
 
 Verify = Callable[[Sequence[Problem], Sequence[str], Sequence[bool]], Verified]
@@ -47,6 +48,11 @@ def _nothing(texts: Sequence[str]) -> np.ndarray:
     return np.zeros((len(texts), 0), np.float32)
 
 
+def _not_asked(problems: Sequence[Problem], texts: Sequence[str], truncated: Sequence[bool]) -> Verified:
+    """What a process says of responses that another process of its row group verifies."""
+    return Verified([UNKNOWN] * len(texts), np.zeros(len(texts), bool))
+
+
 class Verification:
     """Verifies the responses to `problems` as they complete. A context manager: on exit, it cancels pending calls.
 
@@ -56,6 +62,8 @@ class Verification:
       decode: turns token ids into text.
       stop_tokens: the tokens that end a response.
       measure: further numbers for each response. It is called on a thread of its own, for which no verdict waits.
+      share: whose rows they are. Only the first process of a row group verifies and measures; see
+        `sampling.await_verdicts`.
     """
 
     def __init__(
@@ -65,10 +73,12 @@ class Verification:
         decode: Decode,
         stop_tokens: tuple[int, ...],
         measure: Measure = _nothing,
+        share: RowShare = ALONE,
     ):
         rows = len(problems)
+        verify, measure = (verify, measure) if share.leads else (_not_asked, _nothing)
         self._problems, self._verify, self._decode, self._measure = problems, verify, decode, measure
-        self._stop_tokens = stop_tokens
+        self._stop_tokens, self.share = stop_tokens, share
         self._judgements = [UNKNOWN] * rows
         self._deaths: list[str] = []
         self._verdicts = Verdicts(

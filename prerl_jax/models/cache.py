@@ -11,6 +11,7 @@ An "int8" cache has one scale for each token of each head, max|x| / 127. Scores 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,6 +59,12 @@ class Cache:
     prompt_mask: Array
     key: Any
     value: Any
+
+
+Read = Callable[[Array, tuple[Held, Held], tuple[Held, Held], Any], Array]
+"""(query [Q * G, H, K], the prompts' keys and values, the ring's, layer) -> attention [Q * G, H, K].
+
+Keys and values are those of one layer, and the layer is None; or those of all layers, and the layer is its i32[]."""
 
 
 def head_bytes(size: int, dtype: Any, compute_dtype: Any) -> int:
@@ -112,10 +119,37 @@ def write(ring: Held, x: Array, column: Array, *, axis: int, columns: int, dtype
     return jax.tree.map(put, ring, new)
 
 
+def append(ring: tuple[Held, Held], key: Array, value: Array, column: Array, layer: Array | None) -> tuple[Held, Held]:
+    """The ring, keys and values, with the new token's keys and values [B, N, K] in a column; `layer` as in `write`."""
+    dtype = "int8" if ring[0].scale is not None else None
+    return (
+        write(ring[0], key, column, axis=2, columns=3, dtype=dtype, layer=layer),
+        write(ring[1], value, column, axis=3, columns=2, dtype=dtype, layer=layer),
+    )
+
+
 def valid_columns(columns: int, lengths: Array, clock: Array) -> Array:
     """bool[B, S]: True on the last lengths[b] + 1 of the S columns, up to and including that of the clock."""
     age = (clock - jnp.arange(columns)) % columns
     return age <= lengths[:, None]
+
+
+def reader(cache: Cache, lengths: Array, clock: Array) -> Read:
+    """The attention of one step, by plain operations, which read the whole ring.
+
+    Args:
+      cache: of Q prompts and Q * G rows.
+      lengths: i32[Q * G], tokens that each row had in the ring before this step; below 0: none is read, nor this one.
+      clock: i32[], the number of the step, whose token is in the ring.
+    """
+    valid = valid_columns(jax.tree.leaves(cache.key)[0].shape[-1], lengths, clock)
+
+    def read(query: Array, prompt: tuple[Held, Held], ring: tuple[Held, Held], layer: Array | None) -> Array:
+        if layer is not None:
+            prompt, ring = jax.tree.map(lambda part: part[layer], (prompt, ring))
+        return attend_cached(query, *prompt, cache.prompt_mask, *ring, valid)
+
+    return read
 
 
 def attend_cached(

@@ -7,6 +7,7 @@ layers are unrolled.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -19,8 +20,8 @@ from jax.sharding import Mesh
 from prerl_jax.core.head import Head
 from prerl_jax.core.types import Params
 from prerl_jax.models import attention as attentions
-from prerl_jax.models import rope, xla_cpu
-from prerl_jax.models.cache import Cache, Held, attend_cached, head_bytes, hold, valid_columns, write
+from prerl_jax.models import filled, rope, xla_cpu
+from prerl_jax.models.cache import Cache, Held, append, head_bytes, hold, reader
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding, require_auto_axes
 
@@ -41,7 +42,7 @@ class Decoder:
       config: the architecture.
       compute_dtype: dtype of activations, and of the weights inside products; parameters keep their own dtype.
       remat: "none", "dots", "attention" or "full", see REMAT.
-      attention: "auto", "xla" or "splash", see `attention.choose`.
+      attention: "auto", "xla" or "splash", see `attention.choose`. With "xla", decoding uses no kernel either.
       unroll: whether a training pass writes the layers out instead of scanning over them; None: on CPUs, where
         `xla_cpu.unrolls` says so.
       unroll_decode: whether decoding is compiled layer by layer, each layer with its own weights. None: True on CPUs,
@@ -83,17 +84,10 @@ class Decoder:
 
     def on_mesh(self, mesh: Mesh) -> Decoder:
         """The same model on another mesh. Raises ValueError for a mesh with Explicit axes."""
-        return Decoder(
-            self.config,
-            compute_dtype=self.compute_dtype,
-            remat=self.remat,
-            attention=self.attention,
-            unroll=self.unroll,
-            unroll_decode=self.unroll_decode,
-            valid_ids=self.valid_ids,
-            mesh=mesh,
-            rules=self.rules,
-        )
+        require_auto_axes(mesh)
+        moved = copy.copy(self)
+        moved.mesh, moved._on_cpu = mesh, xla_cpu.on_cpu(mesh)
+        return moved
 
     # Parameters
 
@@ -204,27 +198,22 @@ class Decoder:
           params: the parameters, or those of `decoding`.
           cache: of Q prompts and Q * G rows.
           tokens: i32[Q * G], one per row.
-          lengths: i32[Q * G], the response tokens that each row has in the cache already.
+          lengths: i32[Q * G], the response tokens that each row has in the cache already; -1: its result is not used.
           clock: i32[], steps done since the cache was made.
 
         Returns: (hidden [Q * G, D], the new cache).
         """
         params = self.decoding(params)
-        group_size = tokens.shape[0] // cache.prompt_mask.shape[0]
-        positions = jnp.repeat(cache.prompt_mask.sum(axis=1, dtype=jnp.int32), group_size) + lengths
-        rotation = self._rotations(positions)
-        columns = jax.tree.leaves(cache.key)[0].shape[-1]
-        valid, column = valid_columns(columns, lengths, clock), clock % columns
+        prompt_lengths = cache.prompt_mask.sum(axis=1, dtype=jnp.int32)
+        rotation = self._rotations(jnp.repeat(prompt_lengths, len(tokens) // len(prompt_lengths)) + lengths)
+        column = clock % jax.tree.leaves(cache.key)[0].shape[-1]
+        kernel = self.reads_filled and filled.splits_rows(len(cache.prompt_mask), self.mesh, self.rules)
+        read = filled.reader(cache, lengths, clock, self.mesh, self.rules) if kernel else reader(cache, lengths, clock)
 
         def step(x, weights, prompt, ring, layer=None):
             def attend(q, k, v):
-                dtype = "int8" if ring[0].scale is not None else None
-                new = (
-                    write(ring[0], k, column, axis=2, columns=3, dtype=dtype, layer=layer),
-                    write(ring[1], v, column, axis=3, columns=2, dtype=dtype, layer=layer),
-                )
-                key, value = new if layer is None else jax.tree.map(lambda part: part[layer], new)
-                return attend_cached(q, prompt[0], prompt[1], cache.prompt_mask, key, value, valid), new
+                new = append(ring, k, v, column, layer)
+                return read(q, prompt, new, layer), new
 
             return self._apply(weights, x, rotation, attend)
 
@@ -240,12 +229,17 @@ class Decoder:
 
             def body(layer, carry):
                 x, ring = carry
-                of_layer = (params["layers"], (cache.prompt_key, cache.prompt_value))
-                weights, prompt = jax.tree.map(lambda part: part[layer], of_layer)
-                return step(x, weights, prompt, ring, layer)
+                weights = jax.tree.map(lambda part: part[layer], params["layers"])
+                return step(x, weights, (cache.prompt_key, cache.prompt_value), ring, layer)
 
             x, (keys, values) = jax.lax.fori_loop(0, self.config.num_layers, body, (x, (cache.key, cache.value)))
         return self._norm(params, x), dataclasses.replace(cache, key=keys, value=values)
+
+    @property
+    def reads_filled(self) -> bool:
+        """Whether decoding reads only the filled columns of its cache, by the kernel of `models.filled`."""
+        wanted = self.attention != "xla" and not self.unroll_decode
+        return wanted and filled.misfit(self.config, self.mesh, self.rules) is None
 
     # Pieces
 
@@ -272,6 +266,10 @@ class Decoder:
             axes = ("layers", "batch", "kv_heads", "length")
             shape = named_sharding(self.mesh, self.rules, axes, shape, "cache").shard_shape(shape)
         return 2 * math.prod(shape) * head_bytes(c.head_dim, dtype, self.compute_dtype)
+
+    def activation_bytes(self, rows: int) -> int:
+        """Bytes of the hidden states of one token of so many rows, after every layer."""
+        return self.config.num_layers * rows * self.config.hidden_size * self.compute_dtype.itemsize
 
     def pin_cache(self, part: jax.Array) -> jax.Array:
         """An array [B, N, ...] of a cache, or [L, B, N, ...] of all layers, sharded by rows and heads."""

@@ -2,15 +2,15 @@
 
 The compiler's own `cost_analysis` counts the body of a loop once, and no kernel. Here a loop counts as often as it can
 run (`loops`), a conditional as the dearer of its branches, a matrix product two FLOPs for each multiplication and
-addition (`products`). Bytes are counted by `traffic` and `exchanges`. What a Pallas kernel costs cannot be read from the
-program: it is what the caller says, or what the kernel's own estimate says, or else its operands and results once.
+addition (`products`). Bytes are counted by `traffic` and `exchanges`. What a Pallas kernel costs cannot be read from
+the program: it is what the caller says, or what the kernel's own estimate says, or else its operands and results once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prerl_jax.plan.exchanges import Exchange, exchanges
@@ -92,10 +92,10 @@ class Count:
         """The whole cost of a device."""
         return sum((line.total for line in self.lines), Cost())
 
-    def dearest(self, what: str, most: int = 20) -> tuple[Line, ...]:
-        """The lines with the most "flops", "hbm", "sent" or "wide", the dearest first."""
-        found = [line for line in self.lines if getattr(line.total, what)]
-        return tuple(sorted(found, key=lambda line: -getattr(line.total, what))[:most])
+    def dearest(self, by: Callable[[Cost], float], most: int = 20) -> tuple[Line, ...]:
+        """The lines with the highest costs, the dearest first; `by` says of a cost what counts, as its `hbm`."""
+        found = [line for line in self.lines if by(line.total)]
+        return tuple(sorted(found, key=lambda line: -by(line.total))[:most])
 
     def collectives(self, depth: int = 0) -> tuple[tuple[Exchange, int], ...]:
         """The collectives in at least this many loops, each with how often it runs; those that send most first."""
@@ -120,7 +120,14 @@ def count(program: str | Module, kernels: Mapping[str, Cost] | None = None) -> C
 
 @dataclasses.dataclass(frozen=True)
 class _Counter:
-    """A program in work: `found` keeps the lines of computations that were counted, `unbounded` loops without a bound."""
+    """A program that is being counted.
+
+    Attributes:
+      module: the program.
+      kernels: see `count`.
+      found: the lines of the computations that were counted already.
+      unbounded: the loops without a bound so far.
+    """
 
     module: Module
     kernels: Mapping[str, Cost]

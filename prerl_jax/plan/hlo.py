@@ -1,8 +1,8 @@
 """Reads the text of a compiled program, XLA's optimised HLO, into computations and their instructions.
 
-`compiled.as_text()` gives the text. A program is a set of computations. One of them, the entry, is run; it calls others:
-the bodies of loops, the branches of conditionals, and the insides of fusions. The text is read as the compilers for
-TPUs, GPUs and CPUs write it. Of a TPU's layouts are kept the order of the dimensions, the tile and the memory space.
+`compiled.as_text()` gives the text. A program is a set of computations. One of them, the entry, is run. It calls
+others: the bodies of loops, the branches of conditionals, and the insides of fusions. The text is read as the compilers
+for TPUs, GPUs and CPUs write it. Of a layout are kept the order of the dimensions, the tile and the memory space.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import functools
 import math
 import re
 from collections.abc import Mapping
+
+from prerl_jax.plan.frames import frames
 
 HBM = 0
 """The memory space that layouts do not name. Others are on the chip, as 1 is (VMEM), or in the host's memory, 5."""
@@ -190,7 +192,7 @@ def parse(text: str) -> Module:
             lines[-1] += line
     if not entry:
         raise ValueError(f"no ENTRY computation in {len(text)} characters: this is not the text of a compiled program.")
-    return Module(entry, computations, _devices(text), _frames(text))
+    return Module(entry, computations, _devices(text), frames(text))
 
 
 def _computation(name: str, lines: list[str]) -> Computation:
@@ -274,26 +276,3 @@ def _devices(text: str) -> int:
     header = text[: text.find("\n")]
     counts = (re.search(rf"\b{key}=(\d+)", header) for key in ("num_partitions", "replica_count"))
     return math.prod(int(found[1]) for found in counts if found)
-
-
-def _frames(text: str) -> dict[int, str]:
-    """The frames of the tables before the first computation."""
-    tables = {key: _table(text, key) for key in ("FileNames", "FunctionNames", "FileLocations", "StackFrames")}
-    found = {}
-    for number, frame in tables["StackFrames"].items():
-        location = tables["FileLocations"].get(_number(frame, "file_location_id"), "")
-        file = tables["FileNames"].get(_number(location, "file_name_id"), "").strip('"').rpartition("/")[2]
-        function = tables["FunctionNames"].get(_number(location, "function_name_id"), "").strip('"')
-        found[number] = f"{file}:{_number(location, 'line')} {function}"
-    return found
-
-
-def _table(text: str, name: str) -> dict[int, str]:
-    found = re.search(rf"^{name}\n((?:\d+ .*\n)*)", text, re.MULTILINE)
-    rows = (line.partition(" ") for line in found[1].splitlines()) if found else ()
-    return {int(number): row for number, _, row in rows}
-
-
-def _number(row: str, key: str) -> int:
-    found = re.search(rf"\b{key}=(\d+)", row)
-    return int(found[1]) if found else 0

@@ -47,7 +47,8 @@ def trips(module: Module, computation: Computation, loop: Instruction) -> int | 
 
 def _compared(module: Module, condition: Computation) -> list[tuple[Instruction, Known, Computation]]:
     """The comparisons all of which must hold for another iteration, each with where it is."""
-    found, pending = [], [(condition, condition.root, dict[str, Value | None]())]
+    found: list[tuple[Instruction, Known, Computation]] = []
+    pending: list[tuple[Computation, str, Known]] = [(condition, condition.root, {})]
     while pending:
         inside, name, known = pending.pop()
         instruction = inside.instructions[name]
@@ -112,7 +113,7 @@ def _index(element: Instruction) -> int:
 
 
 def _sum(left: Value | None, right: Value | None, sign: int) -> Value | None:
-    if left is None or right is None or right.index is not None and (left.index is not None or sign < 0):
+    if left is None or right is None or (right.index is not None and (left.index is not None or sign < 0)):
         return None
     return Value(left.number + sign * right.number, left.index if right.index is None else right.index)
 

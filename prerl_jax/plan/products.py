@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -66,16 +65,13 @@ def _convolution_flops(
     )
     flops = 2.0 * out[labels[2].index("b")] * out[labels[2].index("f")] * right[labels[1].index("i")]
     for n, (pad, *steps) in enumerate(zip(*fields, strict=True)):
-        sizes = [x[names.index(str(n))] for x, names in zip((left, right, out), labels, strict=True)]
-        flops *= sum(_positions(*sizes, int(pad.split("_")[0]), *map(int, steps)))
+        size, kernel, out_size = (x[names.index(str(n))] for x, names in zip((left, right, out), labels, strict=True))
+        stride, dilation, kernel_dilation = map(int, steps)
+        outs = np.arange(out_size) * stride - int(pad.split("_")[0])
+        flops *= sum(_touching(outs + k * kernel_dilation, size, dilation) for k in range(kernel))
     return flops
 
 
-def _positions(
-    size: int, kernel: int, out: int, pad: int, stride: int, dilation: int, kernel_dilation: int
-) -> Iterator[int]:
-    """For each position in the kernel, the outputs for which it touches an input; a product's batch is such a window."""
-    outs = np.arange(out) * stride - pad
-    for k in range(kernel):
-        at = outs + k * kernel_dilation
-        yield int(np.count_nonzero((at % dilation == 0) & (at >= 0) & (at < size * dilation)))
+def _touching(at: np.ndarray, size: int, dilation: int) -> int:
+    """How many of these positions hold an input; with a dilation, zeros are between the inputs."""
+    return int(np.count_nonzero((at % dilation == 0) & (at >= 0) & (at < size * dilation)))

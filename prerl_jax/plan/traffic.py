@@ -30,9 +30,9 @@ SLICES = ("dynamic-slice", "slice", "gather")
 MOVED = ("bitcast", "reshape", "transpose", "convert", "copy", "reverse")
 """Operations that give each element of their operand once: of a slice of their result, a slice of it is read."""
 FREE = (
-    "parameter constant tuple get-tuple-element bitcast while call conditional after-all add-dependency "
-    "partition-id replica-id opt-barrier optimization-barrier domain"
-).split()
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional"),
+    *("after-all", "add-dependency", "opt-barrier", "optimization-barrier", "domain", "partition-id", "replica-id"),
+)
 NOTHING_MOVES = ("AllocateBuffer", "ConcatBitcast", "AsyncCollectiveDone")
 """Targets of custom calls that only name memory."""
 

@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding
 
 from prerl_jax.core.types import Array
 from prerl_jax.models.cache import Cache
+from prerl_jax.models.filled import HELD, ORDERS
 from prerl_jax.models.partitioning import partition_spec
 from prerl_jax.rollout.decode import SlotModel, Slots
 from prerl_jax.runtime.mesh import batch_sharding, replicated
@@ -194,14 +195,25 @@ class SlotSharding:
         return dataclasses.replace(self.rows(slots), clock=self.replicated(slots.clock))
 
 
-def ring_formats(model: SlotModel) -> tuple[Any, Any]:
-    """The layouts of keys and values on a TPU: [L, S, N, B, K], as decoding reads them.
+def cache_formats(model: SlotModel) -> Cache:
+    """The layouts of the parts of a cache on a TPU, as decoding reads them; None for a part without one.
 
-    In another layout, every program would hold the rings twice. None, None elsewhere.
+    In another layout, every program would hold the rings twice. Where only the filled columns are read, prompts and
+    responses lie as the kernel wants them (`models.filled`); elsewhere rings lie as [L, S, N, B, K].
     """
+    unspecified: Any = None
     if model.mesh is None or model.unroll_decode or model.mesh.devices.flat[0].platform != "tpu":
-        return None, None
-    axes = ("layers", "batch", "kv_heads", None, None)
-    sharding = NamedSharding(model.mesh, partition_spec(model.rules, axes))
-    key, value = (Format(Layout(major_to_minor=order), sharding) for order in ((0, 4, 2, 1, 3), (0, 3, 2, 1, 4)))
-    return key, value
+        return Cache(*[unspecified] * 5)
+    sharding = NamedSharding(model.mesh, partition_spec(model.rules, HELD))
+
+    def formats(order: Any) -> Any:
+        return jax.tree.map(lambda o: Format(Layout(major_to_minor=o), sharding), order, is_leaf=_is_order)
+
+    if model.reads_filled:
+        key, value = map(formats, ORDERS)
+        return Cache(key, value, unspecified, key, value)
+    return Cache(unspecified, unspecified, unspecified, *map(formats, ((0, 4, 2, 1, 3), (0, 3, 2, 1, 4))))
+
+
+def _is_order(x: Any) -> bool:
+    return isinstance(x, tuple)

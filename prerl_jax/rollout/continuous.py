@@ -14,8 +14,8 @@ these rows to their ends.
 Token t of sample j of prompt i is drawn with the key fold_in(key, i, j, t). So with any slots, chunks and
 refills, the tokens are those of `make_sampler`, except for ties within rounding.
 
-Each process decodes the rows of its own prompts, and all processes call the same programs in the same order: what is
-called next depends only on numbers that every process has.
+Each process decodes the rows of its own prompts (see `row_share`), and all processes call the same programs in the same
+order: what is called next depends only on numbers that every process has.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from prerl_jax.core.types import Array, Params, Prompts
+from prerl_jax.rollout.ahead_of_time import compile_programs
 from prerl_jax.rollout.cache_rings import ring_length, ring_of, with_ring
 from prerl_jax.rollout.continuous_programs import (
     Assignment,
@@ -40,11 +41,12 @@ from prerl_jax.rollout.continuous_programs import (
 )
 from prerl_jax.rollout.decode import SlotModel, Slots
 from prerl_jax.rollout.engine import IdleClock, OnComplete, Sampled, on_host
-from prerl_jax.rollout.layout import Layout, choose_layout, decode_mesh, on_mesh
+from prerl_jax.rollout.layout import Cached, Layout, choose_layout, decode_mesh, on_mesh
 from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
-from prerl_jax.runtime.mesh import batch_sharding, batch_shards, global_rows, local_rows, replicate, replicated
+from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
+from prerl_jax.runtime.row_share import RowShare, row_share
 
 AHEAD = 2
 """Chunks that are started ahead when no row waits for a slot."""
@@ -61,16 +63,18 @@ class ContinuousBatching:
       chunk: the most tokens that are decoded before the host reads the results; a tail is decoded in one chunk.
       rings: lengths of the responses' cache, rising; the last is at least `max_new_tokens - 1`. A cache starts with the
         first length and grows to the next when a response needs it. Each length adds a compiled program. None: that
-        number, and thirds of it down to SHORTEST_RING (512), see `default_rings`.
+        number, and, unless the model reads only filled columns, thirds of it down to SHORTEST_RING (512).
       shrink: numbers of slots, falling: when no response waits for a slot, decoding continues in that many slots as
         soon as the active ones fit. Each number adds a compiled program. None: if `max_new_tokens` is SHORTEST_SHRINK
         (128) or more, a half, a quarter, an eighth and a sixteenth of the slots, but not below FEWEST_SLOTS (8); with
-        several rings only a quarter and a sixteenth, so that shrinking needs no more memory than a longer ring does.
-        (): never.
+        several rings only a quarter and a sixteenth, so that shrinking needs no more memory than a longer ring does;
+        never where the model reads only the filled columns. (): never.
       tail: when no response waits for a slot and at most this many slots are active, one chunk decodes them to their
         ends. This needs a second cache of that many slots, and every chunk returns `max_new_tokens` columns for all
         slots. 0: never. A tail cannot be combined with `shrink` or several rings. None: an eighth of the slots, if
-        `shrink` is None too, `max_new_tokens` is below SHORTEST_SHRINK, and the eighth is at least FEWEST_SLOTS.
+        `shrink` is None too, `max_new_tokens` is below SHORTEST_SHRINK, the eighth is at least FEWEST_SLOTS, and the
+        model reads whole rings.
+      tensor: devices that share a copy of the weights while decoding. None: as the bytes say, see `choose_layout`.
 
     Raises ValueError for numbers below 1 (`tail`: 0).
     """
@@ -115,7 +119,8 @@ class ContinuousBatching:
             )
         self.check(1 if model.mesh is None else batch_shards(model.mesh))
         needed = max(config.max_new_tokens - 1, 1)
-        rings = default_rings(needed) if self.rings is None else tuple(min(ring, needed) for ring in self.rings)
+        given = None if self.rings is None else tuple(min(ring, needed) for ring in self.rings)
+        rings = default_rings(needed, model.reads_filled) if given is None else given
         if not rings or rings[-1] < needed or list(rings) != sorted(set(rings)) or rings[0] < 1:
             raise ValueError(f"rings {rings} must rise to at least max_new_tokens - 1 = {needed} columns.")
         if self.tail and (len(rings) > 1 or self.shrink):
@@ -156,11 +161,16 @@ class ContinuousBatchingEngine:
     batching: ContinuousBatching
     rings: tuple[int, ...]
 
+    @property
+    def _share(self) -> RowShare:
+        """The rows of this process."""
+        return row_share(self.model.mesh)
+
     def layout(self, rows: int, prompt: int) -> Layout:
         """How many devices share a copy of the weights while decoding, and why; for a call as in `plan`."""
         slots = self._slots(rows)
         prompts = rows // self.group_size if slots == rows else slots
-        cache = ((prompts, prompt), (slots, self.rings[-1]))
+        cache = Cached(prompts, prompt, slots, self.rings[-1])
         return _choose_layout(self.model, self.batching.tensor, cache, self.config.cache_dtype)
 
     def _slots(self, rows: int) -> int:
@@ -173,7 +183,8 @@ class ContinuousBatchingEngine:
         shards = 1 if mesh is None else batch_shards(mesh)
         shrink, tail = given.shrink or (), given.tail or 0
         if given.shrink is None and not tail:
-            shrink, fitting_tail = default_ending(slots, shards, self.config.max_new_tokens, self.rings)
+            sizes = slots, shards, self.config.max_new_tokens, self.rings
+            shrink, fitting_tail = default_ending(*sizes, self.model.reads_filled)
             tail = fitting_tail if given.tail is None else 0
         return BatchingPlan(
             group_size=self.group_size,
@@ -200,14 +211,14 @@ class ContinuousBatchingEngine:
         """
         clock = IdleClock()
         clock.start()
-        processes, prompts = jax.process_count(), on_host(prompts)
+        share, prompts = self._share, on_host(prompts)
         count, length = prompts.prompt.shape
-        plan = self.plan(count * processes * self.group_size, length)
+        plan = self.plan(count * share.count * self.group_size, length)
         programs, mesh = self.programs(plan), plan.mesh
-        local_shards = 1 if mesh is None else batch_shards(mesh) // processes
+        local_shards = 1 if mesh is None else batch_shards(mesh) // share.count
         if count % local_shards:
             raise ValueError(f"{count} prompts do not divide over the {local_shards} shards of the mesh (data x fsdp).")
-        local_slots = plan.slots // processes
+        local_slots = plan.slots // share.count
         scheduler = SlotScheduler(prompts, self.group_size, local_slots, local_shards, self.config.max_new_tokens)
         temperature: Any = np.float32(self.config.temperature or 1)
         if mesh is not None:
@@ -268,56 +279,20 @@ class ContinuousBatchingEngine:
         # Shrinks step by step through the plan's numbers, so that every program has one fixed pair of sizes.
         for fewer in [n for n in plan.shrink if n < slots.done.shape[0]]:
             if most * plan.shards <= fewer:
-                which, prompt = scheduler.compact(fewer // jax.process_count())
+                which, prompt = scheduler.compact(fewer // self._share.count)
                 slots = programs.shrink(slots, *(_place(plan.mesh, numbers) for numbers in (which, prompt)))
         return slots
 
     def compile(self, params: Params, prompts: Prompts, key: Array) -> Iterator[tuple[str, jax.stages.Compiled]]:
-        """Compiles the programs ahead of time, one after the other; yields each with its name.
+        """Compiles the programs ahead of time, see `compile_programs`.
 
-        The names are "decode_weights" on a mesh; "prefill"; "decode_chunk/COLUMNS" for each ring, after
-        "longer_ring/COLUMNS" for each but the first; then "fewer_slots/COUNT", from all slots, in the longest ring. The
-        arguments are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
+        The arguments are trees of jax.ShapeDtypeStruct, with shardings where the model has a mesh.
         """
         count, length = prompts.prompt.shape
         plan = self.plan(count * self.group_size, length)
-        programs, where = self.programs(plan), None if plan.mesh is None else batch_sharding(plan.mesh)
-        tokens, mask = (jax.ShapeDtypeStruct((count, length), kind, sharding=where) for kind in (np.int32, bool))
-        weights = params
-        if plan.mesh is not None:
-            key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(plan.mesh))
-            copy = programs.lay_out.lower(params).compile()
-            yield "decode_weights", copy
-            weights = _output_structs(copy, jax.eval_shape(programs.lay_out, params))
-        arguments = weights, Prompts(tokens, mask)
-        prefill = programs.prefill.lower(*arguments).compile()
-        yield "prefill", prefill
-        weights, store, slots = _output_structs(prefill, jax.eval_shape(programs.prefill, *arguments))
-        numbers, flags = slots.count, slots.done
-
-        def integers(n: int) -> Any:
-            return jax.ShapeDtypeStruct((n,), numbers.dtype, sharding=numbers.sharding)
-
-        assignment = Assignment(numbers, numbers, numbers, fresh=flags, waiting=integers(plan.shards))
-        temperature = jax.ShapeDtypeStruct((), np.float32, sharding=slots.clock.sharding)
-        for columns in plan.rings:
-            if columns != plan.rings[0]:
-                grow = programs.grow.lower(ring_of(slots)).compile()
-                yield f"longer_ring/{columns}", grow
-                slots = with_ring(slots, _output_structs(grow, jax.eval_shape(programs.grow, ring_of(slots))))
-            decode = programs.decode.lower(weights, store, slots, assignment, key, temperature)
-            yield f"decode_chunk/{columns}", decode.compile()
-        for fewer in plan.shrink:
-            yield f"fewer_slots/{fewer}", programs.shrink.lower(slots, integers(fewer), integers(fewer)).compile()
+        return compile_programs(self.programs(plan), plan, params, prompts, key)
 
 
 def _place(mesh: Mesh | None, tree: Any) -> Any:
     """This process's rows, on the device or split over the mesh."""
     return jax.device_put(tree) if mesh is None else global_rows(mesh, tree)
-
-
-def _output_structs(compiled: jax.stages.Compiled, shapes: Any) -> Any:
-    """A program's outputs as trees of jax.ShapeDtypeStruct with their formats."""
-    return jax.tree.map(
-        lambda x, form: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=form), shapes, compiled.output_formats
-    )

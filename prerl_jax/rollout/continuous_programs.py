@@ -16,15 +16,14 @@ import jax.numpy as jnp
 
 from prerl_jax.core.pytree import pytree
 from prerl_jax.core.types import Array, Params, Prompts
-from prerl_jax.models.cache import Cache
 from prerl_jax.rollout.cache_rings import (
     Ring,
     SlotSharding,
     active_first,
+    cache_formats,
     empty_slot_cache,
     grow_ring,
     put_by_shard,
-    ring_formats,
     ring_length,
     select_slots,
     take_by_shard,
@@ -42,6 +41,7 @@ from prerl_jax.rollout.draw import make_draw, row_keys
 from prerl_jax.rollout.layout import make_lay_out, vocab_parts
 from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.rollout.sampler import SamplerConfig, cast_params, prefill
+from prerl_jax.rollout.slot_numbers import SlotNumbers, count_slots
 
 
 @pytree
@@ -142,9 +142,8 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
     ) -> tuple[Slots, ChunkResult]:
         chunk = _Chunk(model, config, plan, weights, store, assignment, key, temperature)
         slots, drawn = chunk.decode(_start_fresh_rows(store, slots, assignment, shards))
-        active = (~slots.done).sum()
-        numbers = [active, _most_active(slots, shards), _longest_active(slots), assignment.waiting.sum()]
-        status = jnp.stack(numbers).astype(jnp.int32)
+        numbers = chunk.numbers(slots)
+        status = jnp.stack([numbers.active, numbers.most, numbers.longest, numbers.waiting])
         return pin.slots(slots), ChunkResult(pin.rows(drawn), pin.rows(slots.done), pin.replicated(status))
 
     def longer_ring(ring: Ring) -> Ring:
@@ -161,10 +160,9 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
 def _jitted(
     model: SlotModel, plan: BatchingPlan, start: Callable, chunk: Callable, grow: Callable, shrink: Callable
 ) -> ContinuousPrograms:
-    """The functions of `ContinuousPrograms`, jitted; their rings are laid out as decoding reads them."""
-    key, value = ring_formats(model)
+    """The functions of `ContinuousPrograms`, jitted; their caches are laid out as decoding reads them."""
     unspecified: Any = None
-    cache = Cache(unspecified, unspecified, unspecified, key, value)
+    cache = cache_formats(model)
     slots = Slots(unspecified, unspecified, unspecified, unspecified, cache)
     lay_out = make_lay_out(model, plan.mesh)
     copied = () if plan.mesh is None else (0,)
@@ -172,7 +170,7 @@ def _jitted(
         lay_out,
         jax.jit(start, donate_argnums=copied, out_shardings=(None, None, slots)),
         jax.jit(chunk, donate_argnums=2, out_shardings=(slots, None)),
-        jax.jit(grow, out_shardings=(None, key, value)),
+        jax.jit(grow, out_shardings=(None, cache.key, cache.value)),
         jax.jit(shrink, out_shardings=slots),
     )
 
@@ -194,17 +192,16 @@ class _Chunk:
         """Decodes at most `chunk` tokens of every slot; or, once only the tail is active, all of its tokens."""
         if not self.plan.tail:
             return self._decode_some(slots)
-        only_tail = self._only_tail_active(slots) & ~self.assignment.fresh.any()
+        only_tail = self._only_tail_active(self.numbers(slots)) & ~self.assignment.fresh.any()
         return jax.lax.cond(only_tail, self._decode_tail, self._decode_some, slots)
 
     def _decode_some(self, slots: Slots) -> tuple[Slots, Drawn]:
         ring, refill = ring_length(slots.cache.key), max(1, slots.done.shape[0] // self.plan.refill)
 
-        def condition(slots: Slots) -> Array:
-            done = slots.done.reshape(self.plan.shards, -1).sum(axis=1)
-            refillable = jnp.minimum(done, self.assignment.waiting).sum()
-            room = ~slots.done.all() & (_longest_active(slots) <= ring)
-            return room & (refillable < refill) & ~self._only_tail_active(slots)
+        def steps_left(slots: Slots) -> Array:
+            all_slots = self.numbers(slots)
+            goes_on = (all_slots.active > 0) & (all_slots.refillable < refill) & ~self._only_tail_active(all_slots)
+            return jnp.where(goes_on, jnp.maximum(ring + 1 - all_slots.longest, 0), 0)
 
         def hidden() -> Array:
             return take_by_shard(self.store.hidden, self.assignment.prompt, self.plan.shards)
@@ -212,7 +209,7 @@ class _Chunk:
         functions = self._functions(self.assignment.id, self.assignment.sample)
         draw, is_last = functions["draw"], functions["is_last"]
         slots, drawn = draw_first_tokens(slots, self._columns, hidden, self.assignment.fresh, draw, is_last)
-        return decode_while(condition, slots, drawn, jnp.int32(0), self.plan.chunk, **functions)[:2]
+        return decode_while(steps_left, slots, drawn, jnp.int32(0), self.plan.chunk, **functions)[:2]
 
     def _decode_tail(self, slots: Slots) -> tuple[Slots, Drawn]:
         """Decodes the tail in slots of its own. The ring of `slots` is not updated, since nothing reads it again."""
@@ -224,15 +221,18 @@ class _Chunk:
         few = select_slots(slots, which, prompt, shards)
         start, last = jnp.int32(-1), self._columns - 1  # no first tokens are drawn, so the steps begin with column 0
         functions = self._functions(ids, samples)
-        _, drawn, _ = decode_while(lambda few: ~few.done.all(), few, drawn, start, last, **functions)
+        _, drawn, _ = decode_while(lambda few: jnp.where(few.done.all(), 0, last), few, drawn, start, last, **functions)
         nothing = Drawn.empty(slots.done.shape[0], self._columns)
         return dataclasses.replace(slots, done=jnp.ones_like(slots.done)), put_by_shard(nothing, drawn, which, shards)
 
-    def _only_tail_active(self, slots: Slots) -> Array:
+    def numbers(self, slots: Slots) -> SlotNumbers:
+        """The numbers of all slots."""
+        return count_slots(slots, self.assignment.waiting, SlotSharding(self.model).replicated)
+
+    def _only_tail_active(self, numbers: SlotNumbers) -> Array:
         if not self.plan.tail:
             return jnp.zeros((), bool)
-        shards, none_waits = self.plan.shards, self.assignment.waiting.sum() == 0
-        return none_waits & (_most_active(slots, shards) * shards <= self.plan.tail)
+        return (numbers.waiting == 0) & (numbers.most * self.plan.shards <= self.plan.tail)
 
     @property
     def _columns(self) -> int:
@@ -240,30 +240,22 @@ class _Chunk:
         chunk = self.plan.chunk + 1
         return max(chunk, self.config.max_new_tokens) if self.plan.tail else chunk
 
-    def _functions(self, ids: Array, samples: Array) -> dict[str, Callable]:
-        """`decode`, `draw` and `is_last` for slots whose rows have these prompt ids and sample numbers, i32[S]."""
+    def _functions(self, ids: Array, samples: Array) -> dict[str, Any]:
+        """The keyword arguments of `decode_while`, for rows with these prompt ids and sample numbers, i32[S]."""
         config = self.config
         keys, temperature = row_keys(self.key, ids, samples), self.temperature if config.temperature else None
         head = self.model.head(self.weights)
 
         def decode(slots: Slots) -> tuple[Array, Any]:
-            return self.model.decode_slots(self.weights, slots.cache, slots.token, slots.count - 1, slots.clock)
+            lengths = jnp.where(slots.done, -1, slots.count - 1)
+            return self.model.decode_slots(self.weights, slots.cache, slots.token, lengths, slots.clock)
 
         return {
             "decode": decode,
             "draw": make_draw(head, keys, temperature, config.top_k, config.top_p, vocab_parts(self.model)),
             "is_last": make_is_last(config.max_new_tokens, config.stop_tokens),
+            "shards": self.plan.shards,
         }
-
-
-def _longest_active(slots: Slots) -> Array:
-    """i32[], tokens of the longest active row."""
-    return jnp.where(slots.done, 0, slots.count).max()
-
-
-def _most_active(slots: Slots, shards: int) -> Array:
-    """i32[], active slots of the shard that has the most."""
-    return (~slots.done).reshape(shards, -1).sum(axis=1).max()
 
 
 def _start_fresh_rows(store: PromptStore, slots: Slots, assignment: Assignment, shards: int) -> Slots:

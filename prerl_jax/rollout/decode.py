@@ -20,6 +20,8 @@ from prerl_jax.core.pytree import pytree
 from prerl_jax.core.types import Array, Model, Params
 from prerl_jax.rollout.draw import Draw
 
+STRIDE = 4
+"""Tokens between two looks at all rows where these lie on several shards: there, each look is a collective."""
 Decode = Callable[["Slots"], tuple[Array, Any]]
 """slots -> (hidden [S, D] after each slot's last token, the cache with these tokens)."""
 IsLast = Callable[[Array, Array], Array]
@@ -35,12 +37,15 @@ class SlotModel(Model, Protocol):
       rules: what is split over which axis of the mesh.
       compute_dtype: the dtype of the weights and activations while decoding.
       unroll_decode: whether decoding is compiled layer by layer, instead of as a loop over the layers.
+      reads_filled: whether attention reads only the filled columns of a ring. Then a long ring costs memory alone, and
+        a slot whose row is complete costs no read.
     """
 
     mesh: Mesh | None
     rules: Any
     compute_dtype: Any
     unroll_decode: bool
+    reads_filled: bool
 
     def decoding(self, params: Params) -> Params:
         """The parameters, arranged as `decode` and `decode_slots` read them."""
@@ -52,7 +57,7 @@ class SlotModel(Model, Protocol):
           params: what `decoding` returns.
           cache: the cache of S rows.
           tokens: i32[S], each slot's last token, to be fed.
-          counts: i32[S], response tokens that were fed to each slot before.
+          counts: i32[S], response tokens that were fed to each slot before; -1 for a slot whose result is not used.
           clock: i32[], steps since the cache was made. All slots write the column `clock % length` of the ring.
 
         Returns: (hidden [S, D] after these tokens, the cache with them).
@@ -150,24 +155,27 @@ def draw_first_tokens(
 
 
 def decode_while(
-    condition: Callable[[Slots], Array],
+    steps_left: Callable[[Slots], Array],
     slots: Slots,
     drawn: Drawn,
     step: Array,
     last: int,
     *,
+    shards: int,
     decode: Decode,
     draw: Draw,
     is_last: IsLast,
 ) -> tuple[Slots, Drawn, Array]:
-    """Decodes one token after the other of every slot that is not done, while a condition holds.
+    """Decodes one token after the other of every slot that is not done.
 
     Args:
-      condition: slots -> bool[], whether another step is made.
+      steps_left: slots -> i32[], how many further steps may be made; 0 ends the loop. It is asked after each step, or
+        after every STRIDE steps where the slots lie on several shards.
       slots: the state before.
       drawn: takes the tokens: those of the n-th step of this `drawn` go to column n.
       step: i32[], steps made before.
       last: the most steps, with those made before.
+      shards: how many shards of the mesh the slots lie on.
       decode: the model, see `Decode`.
       draw: see `make_draw`.
       is_last: see `make_is_last`.
@@ -181,7 +189,18 @@ def decode_while(
         slots = dataclasses.replace(slots, cache=cache, clock=slots.clock + 1)
         return *_draw_column(slots, drawn, step + 1, hidden, ~slots.done, draw, is_last), step + 1
 
-    return jax.lax.while_loop(lambda c: (c[2] < last) & condition(c[0]), body, (slots, drawn, step))
+    carry = slots, drawn, step
+    if shards == 1:
+        return jax.lax.while_loop(lambda c: (c[2] < last) & (steps_left(c[0]) > 0), body, carry)
+
+    def end(carry: tuple[Slots, Drawn, Array]) -> Array:
+        return jnp.minimum(carry[2] + jnp.minimum(steps_left(carry[0]), STRIDE), last)
+
+    def stride(state: tuple[tuple[Slots, Drawn, Array], Array]) -> tuple[tuple[Slots, Drawn, Array], Array]:
+        carry = jax.lax.while_loop(lambda c: c[2] < state[1], body, state[0])
+        return carry, end(carry)
+
+    return jax.lax.while_loop(lambda state: state[0][2] < state[1], stride, (carry, end(carry)))[0]
 
 
 def _draw_column(

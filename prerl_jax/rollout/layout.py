@@ -22,16 +22,37 @@ from jax.sharding import AxisType, Mesh
 from prerl_jax.core.types import Model, Params
 from prerl_jax.models.partitioning import part_count, partition_spec
 from prerl_jax.rollout.decode import SlotModel
+from prerl_jax.runtime.chips import Chip, chip_of_kind
 from prerl_jax.runtime.mesh import AXES
 from prerl_jax.runtime.peak import device_memory
+from prerl_jax.runtime.row_share import row_share
 from prerl_jax.runtime.state import bytes_per_device
 
 FREE = 0.25
 """The share of a device's memory that a chosen layout leaves free, for temporaries."""
+NEAR = 1.15
+"""The time of a token, over the least that is possible, with which a replica of fewer devices is preferred."""
+FILLED = 1 / 3
+"""The share of the responses' cache that is assumed to be filled."""
 STATE = 3
 """float32 arrays of the parameters' size that a run holds while it samples: the parameters and Adam's two moments."""
-Parts = tuple[tuple[int, int], ...]
-"""(rows, tokens of a row) of each part of the cache: prompts and responses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """The sizes of a cache, over all devices.
+
+    Attributes:
+      prompts: how many prompts it holds.
+      prompt: tokens of a prompt.
+      slots: how many responses it holds.
+      response: tokens of a response, at most.
+    """
+
+    prompts: int
+    prompt: int
+    slots: int
+    response: int
 
 
 @runtime_checkable
@@ -49,6 +70,9 @@ class MeshModel(SlotModel, Protocol):
 
     def cache_bytes(self, rows: int, length: int, dtype: str | None) -> int:
         """Bytes on one device of the keys and values of `rows` rows of `length` tokens."""
+
+    def activation_bytes(self, rows: int) -> int:
+        """Bytes of the hidden states of one token of so many rows, after every layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +124,19 @@ def vocab_parts(model: Model) -> int:
     return part_count(model.mesh, partition_spec(model.rules, ("vocab",))[0])
 
 
-def choose_layout(model: SlotModel, tensor: int | None, cache: Parts, dtype: str | None) -> Layout:
-    """Chooses the devices of a replica: the given number, or the fewest that leave the cache its room.
+def choose_layout(model: SlotModel, tensor: int | None, cache: Cached, dtype: str | None) -> Layout:
+    """Chooses the devices of a replica: the given number, or one by the bytes.
 
-    The room is the memory of a device, without FREE of it, the train state (STATE) and the copy of the weights.
+    A number fits if FREE of a device's memory is left beside the train state (STATE), the device's part of the weights
+    and its part of the cache, which is the same for all numbers. With more devices in a replica, a token takes fewer
+    reads of weights and more exchanges of activations. Of the numbers that fit, this is the fewest whose time for a
+    token, as the chip's bandwidths bound it, is within NEAR of the least. If the bandwidths are not known, it is the
+    fewest that fit; if the memory is not known, the fewest of all.
 
     Args:
       model: the policy, on the training mesh.
       tensor: the devices of a replica; None to choose by the bytes.
-      cache: the parts of the cache, over all devices.
+      cache: the sizes of the cache, over all devices.
       dtype: what the cache is stored in, see `SamplerConfig.cache_dtype`.
 
     Raises ValueError if the given number does not fit the mesh or the model; the message lists those that do.
@@ -122,36 +150,59 @@ def choose_layout(model: SlotModel, tensor: int | None, cache: Parts, dtype: str
             )
         return Layout(1 if mesh is None else mesh.shape["tensor"], "the model decodes where training has it")
     if tensor is None:
-        return _fewest(model, mesh, cache, dtype)
+        return _by_bytes(model, mesh, cache, dtype)
     fitting = [n for n, _ in _fitting(model, mesh)]
     if tensor not in fitting:
         raise ValueError(
             f"ContinuousBatching has tensor = {tensor}. The {mesh.size} devices and the model allow "
             f"{', '.join(map(str, fitting))}: a multiple of the mesh's tensor axis ({mesh.shape['tensor']}) that "
-            "divides the devices, heads, key-value heads, MLP width and vocabulary, and lies within a process."
+            "divides the devices, heads, key-value heads, MLP width and vocabulary, and spans the processes that the "
+            "tensor axis spans, and no other."
         )
     return Layout(tensor, "ContinuousBatching.tensor says so")
 
 
-def _fewest(model: MeshModel, mesh: Mesh, cache: Parts, dtype: str | None) -> Layout:
-    """The fewest devices of a replica that leave room; the most that there are where none does."""
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    """The bytes of a device with one number of devices in a replica, and the seconds of a token, 0 if not known."""
+
+    tensor: int
+    weights: int
+    cache: int
+    seconds: float
+
+
+def _by_bytes(model: MeshModel, mesh: Mesh, cache: Cached, dtype: str | None) -> Layout:
     device = mesh.devices.flat[0]
     memory = device_memory(device)
     if memory is None:
-        return Layout(
-            mesh.shape["tensor"], f"a {device.platform} has no memory of a known size, so: as few as possible"
-        )
-    state, room = STATE * bytes_per_device(model.abstract_params()), (1 - FREE) * memory
-    tensor, said = mesh.shape["tensor"], ""
-    for tensor, laid in _fitting(model, mesh):
-        weights = bytes_per_device(laid.abstract_params(model.compute_dtype))
-        held = sum(laid.cache_bytes(rows, length, dtype) for rows, length in cache)
-        needed = state + weights + held
-        parts = f"train state {_gib(state)} + weights {_gib(weights)} + cache {_gib(held)} = {_gib(needed)} GiB"
-        said = f"{parts} of {_gib(memory)} GiB a device"
-        if needed <= room:
-            return Layout(tensor, f"the fewest devices that leave {FREE:.0%} free: {said}")
-    return Layout(tensor, f"no number of devices leaves {FREE:.0%} free: {said}")
+        return Layout(mesh.shape["tensor"], f"the memory of a {device.platform} is not known: as few as possible")
+    chip, state = chip_of_kind(device.device_kind), STATE * bytes_per_device(model.abstract_params())
+    found = [_candidate(model, laid, cache, dtype, chip) for _, laid in _fitting(model, mesh)]
+    fitting = [c for c in found if state + c.weights + c.cache <= (1 - FREE) * memory]
+    least = min((c.seconds for c in fitting), default=0.0)
+    chosen = next((c for c in fitting if c.seconds <= NEAR * least), found[-1])
+    needed = state + chosen.weights + chosen.cache
+    parts = f"train state {_gib(state)}, weights {_gib(chosen.weights)}, cache {_gib(chosen.cache)}"
+    said = f"{parts}: {_gib(needed)} of {_gib(memory)} GiB a device"
+    if not fitting:
+        return Layout(chosen.tensor, f"no number of devices leaves {FREE:.0%} free: {said}")
+    speed = f"; {chosen.seconds * 1e3:.1f} ms a token at the bound" if chosen.seconds else ""
+    return Layout(chosen.tensor, f"it leaves {FREE:.0%} free: {said}{speed}")
+
+
+def _candidate(model: MeshModel, laid: MeshModel, cache: Cached, dtype: str | None, chip: Chip | None) -> _Candidate:
+    assert laid.mesh is not None
+    tensor, weights = laid.mesh.shape["tensor"], bytes_per_device(laid.abstract_params(model.compute_dtype))
+    prompts = laid.cache_bytes(cache.prompts, cache.prompt, dtype)
+    responses = laid.cache_bytes(cache.slots, cache.response, dtype)
+    if chip is None:
+        return _Candidate(tensor, weights, prompts + responses, 0.0)
+    read = weights + prompts + FILLED * responses
+    rows = -(-cache.slots // laid.mesh.shape["data"])
+    # Two sums of activations a layer; a ring sends 2 (n - 1) / n of the array.
+    sent = 4 * (tensor - 1) / tensor * laid.activation_bytes(rows)
+    return _Candidate(tensor, weights, prompts + responses, chip.devices * (read / chip.bandwidth + sent / chip.links))
 
 
 def _gib(count: float) -> str:
@@ -161,16 +212,13 @@ def _gib(count: float) -> str:
 def _fitting(model: MeshModel, mesh: Mesh) -> Iterator[tuple[int, MeshModel]]:
     """The possible numbers of devices of a replica, rising, with the model on their mesh."""
     for tensor in range(mesh.shape["tensor"], mesh.size + 1, mesh.shape["tensor"]):
-        if mesh.size % tensor or not _within_processes(mesh, tensor):
+        if mesh.size % tensor:
             continue
         laid = model.on_mesh(decode_mesh(mesh, tensor))
         try:
             laid.abstract_params()
+            same_rows = row_share(mesh, laid.mesh) == row_share(mesh)
         except ValueError:
             continue
-        yield tensor, laid
-
-
-def _within_processes(mesh: Mesh, tensor: int) -> bool:
-    """Whether every replica lies within one process, as the training mesh's tensor axis does."""
-    return all(len({d.process_index for d in replica}) == 1 for replica in mesh.devices.reshape(-1, tensor))
+        if same_rows:  # every process samples the rows that it trains on
+            yield tensor, laid

@@ -46,20 +46,27 @@ class BatchingPlan:
     refill: int = 8
 
 
-def default_rings(needed: int) -> tuple[int, ...]:
+def default_rings(needed: int, reads_filled: bool) -> tuple[int, ...]:
     """Lengths of the responses' cache for `needed` columns: whole cache lines, and thirds down to SHORTEST_RING.
 
-    Attention reads the whole ring. For full rows, rings in thirds make it read 1.5 times the columns that it needs,
-    rings in quarters 1.6 times.
+    Where attention reads only the filled columns, there is one ring. Elsewhere it reads the whole ring: for full rows,
+    rings in thirds make it read 1.5 times the columns that it needs, rings in quarters 1.6 times.
     """
     rings = [whole_lines(needed)]
-    while -(-rings[0] // 3) >= SHORTEST_RING:
+    while not reads_filled and -(-rings[0] // 3) >= SHORTEST_RING:
         rings.insert(0, whole_lines(-(-rings[0] // 3)))
     return tuple(rings)
 
 
-def default_ending(slots: int, shards: int, max_new_tokens: int, rings: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """(shrink, tail) of a plan, by the length of responses: see `ContinuousBatching`."""
+def default_ending(
+    slots: int, shards: int, max_new_tokens: int, rings: tuple[int, ...], reads_filled: bool
+) -> tuple[tuple[int, ...], int]:
+    """(shrink, tail) of a plan, by the length of responses: see `ContinuousBatching`.
+
+    Where attention reads only the filled columns, complete rows cost next to nothing, and the slots stay.
+    """
+    if reads_filled:
+        return (), 0
 
     def shares(*divisors: int) -> tuple[int, ...]:
         found = (slots // divisor // shards * shards for divisor in divisors)

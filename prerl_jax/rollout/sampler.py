@@ -1,9 +1,9 @@
 """`make_sampler`: one compiled program that samples y ~ pi(.|x), several responses for each prompt.
 
 Each prompt is prefilled once, and its part of the cache is shared by its samples. Then one loop decodes all rows, and
-ends when every row is complete. Long responses take two loops, the first with a ring of half the length (see
-`cache_rings`). Attention reads the whole ring. For full rows, this halves the unneeded columns: it reads 1.5 times what
-it needs, instead of twice.
+ends when every row is complete. Where attention reads the whole ring, long responses take two loops, the first with a
+ring of half the length (see `cache_rings`). For full rows, this halves the unneeded columns: it reads 1.5 times what it
+needs, instead of twice.
 
 Token t of sample j of prompt i is drawn with the key fold_in(key, id_i, j, t), so the tokens of a row do not depend on
 the other rows of the call. `ContinuousBatching` samples the same tokens without waiting for the longest row.
@@ -12,6 +12,7 @@ the other rows of the call. `ContinuousBatching` samples the same tokens without
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ from prerl_jax.rollout.decode import (
 )
 from prerl_jax.rollout.draw import make_draw, row_keys
 from prerl_jax.rollout.layout import vocab_parts
+from prerl_jax.runtime.mesh import batch_shards
 
 SHORTEST_HALF = 32
 """Columns of the shortest half ring: a shorter one saves less time than a second loop takes to compile."""
@@ -93,6 +95,8 @@ def make_sampler(
     if group_size < 1:
         raise ValueError(f"group_size must be at least 1, got {group_size}.")
 
+    shards = batch_shards(model.mesh) if isinstance(model, SlotModel) and model.mesh is not None else 1
+
     def sample(params: Params, prompts: Prompts, key: Array) -> Rollouts:
         params = cast_params(params, model)
         rows, length = prompts.prompt.shape[0] * group_size, config.max_new_tokens
@@ -120,7 +124,15 @@ def make_sampler(
             if ring != rings[0]:
                 slots = with_ring(slots, pad_ring(ring_of(slots), rings))
             slots, drawn, step = decode_while(
-                _any_active, slots, drawn, step, min(ring, length - 1), decode=decode, draw=draw, is_last=is_last
+                functools.partial(_steps_left, length),
+                slots,
+                drawn,
+                step,
+                min(ring, length - 1),
+                shards=shards,
+                decode=decode,
+                draw=draw,
+                is_last=is_last,
             )
         return Rollouts(
             prompt=jnp.repeat(prompt_tokens(prompts), group_size, axis=0),
@@ -134,8 +146,9 @@ def make_sampler(
     return jax.jit(sample)
 
 
-def _any_active(slots: Slots) -> Array:
-    return ~slots.done.all()
+def _steps_left(length: int, slots: Slots) -> Array:
+    """i32[], `length` while a row is active."""
+    return jnp.where(slots.done.all(), 0, length)
 
 
 def _ring_lengths(needed: int, model: Model) -> tuple[int, ...]:
@@ -144,7 +157,7 @@ def _ring_lengths(needed: int, model: Model) -> tuple[int, ...]:
         return (needed,)
     whole = whole_lines(needed)
     half = whole_lines(-(-whole // 2))
-    return (half, whole) if half >= SHORTEST_HALF else (whole,)
+    return (whole,) if model.reads_filled or half < SHORTEST_HALF else (half, whole)
 
 
 def cast_params(params: Params, model: Model) -> Params:

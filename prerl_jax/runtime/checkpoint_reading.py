@@ -16,7 +16,7 @@ from etils import epath
 
 from prerl_jax.core.params import merge_params, split_params
 from prerl_jax.core.types import Params, TrainState
-from prerl_jax.runtime.mesh import max_over_processes
+from prerl_jax.runtime.gather import max_over_processes
 from prerl_jax.runtime.step_files import (
     OPTIONAL,
     CheckpointError,

@@ -21,8 +21,10 @@ single process these checks cost nothing.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import pickle
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +34,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prerl_jax.runtime.mesh import gather_rows, max_over_processes
+from prerl_jax.runtime.gather import gather_processes, max_over_processes
 
 EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -168,7 +170,20 @@ def gather_text(text: str) -> list[str]:
     if longest == 0:
         return [""] * jax.process_count()
     row = np.frombuffer(data.ljust(longest, b"\0"), np.uint8)
-    return [bytes(other).rstrip(b"\0").decode(errors="replace") for other in gather_rows(row[None])]
+    return [bytes(other).rstrip(b"\0").decode(errors="replace") for other in gather_processes(row)]
+
+
+def from_process(value: Any, sender: int) -> Any:
+    """The value of another process. Every process must call it.
+
+    Args:
+        value: what this process says; anything that `pickle` takes, None where no process asks for it.
+        sender: the process to hear; another one for each process, if need be.
+    """
+    if jax.process_count() == 1:
+        return value
+    said = gather_text("" if value is None else base64.b64encode(pickle.dumps(value)).decode())[sender]
+    return pickle.loads(base64.b64decode(said)) if said else None
 
 
 @contextlib.contextmanager

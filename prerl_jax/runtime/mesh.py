@@ -1,8 +1,10 @@
 """The device mesh, and the transfer of batches between host and mesh.
 
 The mesh has three axes: `data` (whole replicas), `fsdp` (shards of parameters and of rows) and `tensor` (shards of
-heads, MLP width and vocabulary). The rows of a batch are sharded over data x fsdp. The tensor axis must lie within one
-process. Every row then belongs to exactly one process, and the processes sample and verify without communication.
+heads, MLP width and vocabulary). Over several slices, which a data-center network (DCN) connects, the outer part of
+`data` counts the slices: each has the parameters whole, and only gradients and rows pass between them. The rows of a
+batch are sharded over data x fsdp. `row_share` says which of them a process has. Where the tensor axis spans several
+processes, these have the same rows.
 
 The rows of a process need not be contiguous in a global array, since topology-aware meshes permute the devices.
 `global_rows` and `local_rows` are inverses of each other. To tell rows apart, use ids in the batch, not row numbers.
@@ -11,15 +13,16 @@ The rows of a process need not be contiguous in a global array, since topology-a
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from prerl_jax.runtime.gather import gather_rows
+from prerl_jax.runtime.row_share import RowShare, held_shards, row_share, uneven
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -30,9 +33,11 @@ class MeshSpec:
     """The sizes of the mesh axes. At most one of them may be -1, which means: all devices that the others leave.
 
     Attributes:
-        data: how many replicas of the parameters there are; each has its own rows of a batch.
+        data: how many replicas of the parameters there are in a slice; each has its own rows of a batch.
         fsdp: over how many devices the parameters of a replica, and its rows, are sharded.
         tensor: over how many devices heads, MLP width and vocabulary are sharded.
+        replica: how many slices there are, each with `data` replicas. The mesh's `data` axis is replica x data, with
+            the slices outermost.
 
     Raises:
         ValueError: a size is neither positive nor -1, or two sizes are -1.
@@ -41,6 +46,7 @@ class MeshSpec:
     data: int = 1
     fsdp: int = -1
     tensor: int = 1
+    replica: int = 1
 
     def __post_init__(self) -> None:
         sizes = dataclasses.astuple(self)
@@ -50,8 +56,8 @@ class MeshSpec:
             raise ValueError(f"{self}: at most one axis can be -1 (all devices that are left).")
 
 
-def _sizes(spec: MeshSpec, devices: int) -> tuple[int, int, int]:
-    """The sizes of data, fsdp and tensor; raises ValueError if they do not use all devices."""
+def _filled(spec: MeshSpec, devices: int) -> MeshSpec:
+    """The spec with a size for -1; raises ValueError if the sizes do not use all devices."""
     sizes = dataclasses.astuple(spec)
     fixed = math.prod(n for n in sizes if n != -1)
     if fixed > devices:
@@ -60,8 +66,7 @@ def _sizes(spec: MeshSpec, devices: int) -> tuple[int, int, int]:
         raise ValueError(f"{spec}: {fixed} does not divide the {devices} devices. Choose axes whose product does.")
     if -1 not in sizes and fixed != devices:
         raise ValueError(f"{spec} uses {fixed} of {devices} devices. Set one axis to -1 to use them all.")
-    data, fsdp, tensor = (devices // fixed if n == -1 else n for n in sizes)
-    return data, fsdp, tensor
+    return MeshSpec(*(devices // fixed if n == -1 else n for n in sizes))
 
 
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -78,22 +83,51 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
 
     Raises:
         ValueError: the product of the sizes is larger than the number of devices, does not divide it or does not use
-            all devices, or the tensor axis spans several processes.
+            all devices; `replica` is not the number of slices, if there are several; or rows cannot be split evenly by
+            process, because a process has only a part of the devices of two tensor groups.
     """
     devices = jax.devices() if devices is None else list(devices)
-    sizes = _sizes(spec, len(devices))
-    types = (AxisType.Auto,) * len(AXES)
-    near = jax.make_mesh(sizes, AXES, axis_types=types, devices=devices).devices  # neighbours on a TPU's network
-    by_process = sorted(near.flat, key=lambda device: device.process_index)
-    mesh = Mesh(np.array(by_process, dtype=object).reshape(sizes), AXES, axis_types=types)
-    for line in mesh.devices.reshape(-1, sizes[2]):
-        processes = {device.process_index for device in line}
-        if len(processes) > 1:
-            raise ValueError(
-                f"tensor={sizes[2]} spans the processes {sorted(processes)}: rows could not be split by process. "
-                "Choose a tensor axis that divides the devices of one process."
-            )
+    filled = _filled(spec, len(devices))
+    mesh = _arranged(filled, devices)
+    reason = uneven(mesh)
+    if reason:
+        raise ValueError(f"{spec}: {reason}. {_proposal(filled, devices)}")
     return mesh
+
+
+def _arranged(spec: MeshSpec, devices: Sequence[jax.Device]) -> Mesh:
+    """The mesh with these sizes: each slice in the order that suits its links, one slice after the other."""
+    of_slice: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        of_slice.setdefault(device.slice_index if hasattr(device, "slice_index") else 0, []).append(device)
+    sizes, types = (spec.data, spec.fsdp, spec.tensor), (AxisType.Auto,) * len(AXES)
+    if len(of_slice) == 1:
+        return Mesh(_neighbours((spec.replica * sizes[0], *sizes[1:]), devices), AXES, axis_types=types)
+    if len(of_slice) != spec.replica:
+        raise ValueError(
+            f"{spec}: the {len(devices)} devices form {len(of_slice)} slices, and replica={spec.replica}. Set replica "
+            f"to {len(of_slice)}, and the other axes to the {len(devices) // len(of_slice)} devices of one slice."
+        )
+    slices = [_neighbours(sizes, of_slice[number]) for number in sorted(of_slice)]
+    return Mesh(np.concatenate(slices), AXES, axis_types=types)
+
+
+def _neighbours(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as an array of these sizes, in the order that suits their links, process after process."""
+    by_links = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices).devices
+    by_process = sorted(by_links.flat, key=lambda device: device.process_index)
+    return np.array(by_process, dtype=object).reshape(sizes)
+
+
+def _proposal(spec: MeshSpec, devices: Sequence[jax.Device]) -> str:
+    """The mesh with the nearest tensor axis whose rows can be split by process, as advice."""
+    each = len(devices) // spec.replica
+    for tensor in sorted((n for n in range(1, each + 1) if each % n == 0), key=lambda n: (abs(n - spec.tensor), n)):
+        data = math.gcd(spec.data, each // tensor)
+        nearest = MeshSpec(data, each // tensor // data, tensor, spec.replica)
+        if not uneven(_arranged(nearest, devices)):
+            return f"{nearest} works."
+    raise AssertionError("tensor=1 works on all devices")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -116,22 +150,24 @@ def _start(index: tuple[slice, ...] | None) -> int:
     return (index[0].start if index else None) or 0
 
 
-def global_rows(mesh: Mesh, tree: Any) -> Any:
-    """Puts every process's rows onto the mesh, as global arrays sharded over (data, fsdp).
+def global_rows(mesh: Mesh, tree: Any, share: RowShare | None = None) -> Any:
+    """Puts the rows of every row group onto the mesh, as global arrays sharded over (data, fsdp).
 
     Args:
         mesh: the mesh of all processes.
-        tree: a pytree of this process's arrays [b, ...]. All leaves have the same b, and so have all processes.
+        tree: a pytree of arrays [b, ...], the rows of this process's group; the same on all processes of a group. All
+            leaves have the same b, and so have all groups.
+        share: the row groups; by default those of the mesh. With larger ones, each process places its part of the rows.
 
     Returns:
-        The pytree of jax arrays [B, ...]; B is the sum of b over the processes.
+        The pytree of jax arrays [B, ...]; B is the sum of b over the groups.
 
     Raises:
-        ValueError: the leaves differ in their number of rows, or the rows do not divide evenly over this process's
-            batch shards.
+        ValueError: the leaves differ in their number of rows, or the rows do not divide evenly over the group's batch
+            shards.
     """
-    sharding, shards = batch_sharding(mesh), batch_shards(mesh)
-    mine = sorted({_start(i) for i in sharding.addressable_devices_indices_map((shards,)).values()})
+    sharding, shards, share = batch_sharding(mesh), batch_shards(mesh), share or row_share(mesh)
+    mine = held_shards(mesh, share.group)
     rows = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(tree)}
     if len(rows) > 1:
         raise ValueError(f"the arrays of one batch have different numbers of rows: {sorted(rows)}.")
@@ -167,89 +203,40 @@ def replicate(mesh: Mesh, value: Any) -> jax.Array:
     return jax.make_array_from_callback(value.shape, replicated(mesh), lambda index: value[index])
 
 
-def local_rows(tree: Any) -> Any:
-    """Fetches this process's rows of global arrays as numpy arrays, in row order.
+def local_rows(tree: Any, share: RowShare | None = None) -> Any:
+    """Fetches the rows of this process's group from global arrays, as numpy arrays, in row order.
 
     Args:
         tree: a pytree of global arrays [B, ...]. With several processes they must be sharded over their rows alone:
             compile the program that makes them with `out_shardings=batch_sharding(mesh)`. With a single process any
             sharding works.
+        share: the row groups; by default those of the arrays' mesh. Every process fetches the rows of larger ones from
+            the others: then every process must call this.
 
     Returns:
-        The pytree of numpy arrays [b, ...]: the rows that lie on this process's devices, or all rows if there is only
-        one process.
+        The pytree of numpy arrays [b, ...]: the rows of this process's group, or all rows if there is only one process.
 
     Raises:
         ValueError: there are several processes, and an array is not sharded over its rows alone.
     """
-    return jax.tree.map(np.asarray if jax.process_count() == 1 else _own_rows, tree)
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    return jax.tree.map(lambda leaf: _rows_of_group(leaf, share), tree)
 
 
-def _own_rows(leaf: jax.Array) -> np.ndarray:
-    """The rows of a global array that lie on this process's devices."""
-    if leaf.is_fully_replicated or leaf.sharding.shard_shape(leaf.shape)[1:] != leaf.shape[1:]:
+def _rows_of_group(leaf: jax.Array, share: RowShare | None) -> np.ndarray:
+    """The rows of a global array that this process's row group has."""
+    mesh = leaf.sharding.mesh if isinstance(leaf.sharding, NamedSharding) else None
+    if mesh is None or not leaf.sharding.is_equivalent_to(batch_sharding(mesh), leaf.ndim):
         raise ValueError(
             f"an array {leaf.shape} with sharding {leaf.sharding} is not sharded over its rows alone. Compile the "
             "program that makes it with out_shardings=batch_sharding(mesh)."
         )
     parts = {_start(shard.index): shard.data for shard in leaf.addressable_shards}
-    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
-
-
-def max_over_processes(value: int) -> int:
-    """The largest value among all processes. Every process must call it.
-
-    Args:
-        value: this process's value, within int32.
-
-    Raises:
-        ValueError: the value does not fit into int32.
-    """
-    if not -(2**31) <= value < 2**31:
-        raise ValueError(f"max_over_processes takes 32-bit integers, not {value}.")
-    if jax.process_count() == 1:
-        return int(value)
-    return int(np.max(multihost_utils.process_allgather(np.int32(value))))
-
-
-def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """Gathers the rows of all processes on every process. Every process must call it.
-
-    Args:
-        rows: this process's rows [b, ...], a numpy array; b is the same on every process.
-
-    Returns:
-        The rows [B, ...] of all processes, in the order of the processes.
-    """
-    return rows if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(rows, tiled=True))
-
-
-def start_gather(mesh: Mesh, numbers: np.ndarray) -> Callable[[], np.ndarray]:
-    """Starts to gather numbers from all processes, without waiting.
-
-    Every process must call it, in the same order as its other programs. The numbers keep double precision: they pass
-    through the devices as pairs of 32-bit words.
-
-    Args:
-        mesh: the mesh of all processes.
-        numbers: f64[n], this process's numbers.
-
-    Returns:
-        A function of no arguments that waits for the gathered numbers and returns them: f64[m, n], one row for each
-        process and otherwise rows of zeros, so that sums over rows are right. All processes get the same array. Any
-        thread may call the function. It blocks until the devices have finished their earlier work.
-    """
-    if jax.process_count() == 1:
-        return lambda: numbers[None]
-    words = np.zeros((batch_shards(mesh) // jax.process_count(), 2 * len(numbers)), np.uint32)
-    words[0] = numbers.astype(np.float64).view(np.uint32)
-    gathered = _gather_program(mesh)(global_rows(mesh, words))
-    return lambda: np.asarray(gathered).view(np.float64)
-
-
-@functools.cache
-def _gather_program(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    def gather(rows: jax.Array) -> jax.Array:
-        return rows
-
-    return jax.jit(gather, out_shardings=replicated(mesh))
+    own = row_share(mesh)
+    held = np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+    if share is None or share.group == own.group:
+        return held
+    order = [shard for group in own.groups for shard in held_shards(mesh, group)]
+    by_shard = gather_rows(held, own).reshape(len(order), -1, *leaf.shape[1:])
+    return np.concatenate([by_shard[order.index(shard)] for shard in held_shards(mesh, share.group)])

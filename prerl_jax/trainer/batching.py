@@ -33,6 +33,7 @@ from prerl_jax.core.scoring import make_score_old_and_reference
 from prerl_jax.core.train_step import Metrics, trained_tokens
 from prerl_jax.core.types import Array, Batch, Params, Rollouts
 from prerl_jax.runtime.mesh import batch_sharding, global_rows, local_rows, replicated
+from prerl_jax.runtime.row_share import row_share
 from prerl_jax.trainer.abstract import abstract_rollouts
 from prerl_jax.trainer.critic import with_values
 from prerl_jax.trainer.setup import Setup
@@ -159,7 +160,8 @@ class Batching:
 
     def _packed(self, local: Any, bins: list[list[int]], shape: tuple[int, int]) -> Any:
         rows, length = shape
-        return pack(local, bins, rows // jax.process_count(), length, microbatches=rows // self.setup.part_rows)
+        mine = rows // row_share(self.setup.mesh).count
+        return pack(local, bins, mine, length, microbatches=rows // self.setup.part_rows)
 
     def _make_prepare(self, kind: BatchKind) -> Callable[..., tuple[Batch, Metrics]]:
         """(rollouts, number of the phase, inputs, number of the update) -> (unpacked batch, statistics)."""

@@ -30,6 +30,7 @@ from prerl_jax.evaluation.unknown import UnknownVerdictsError
 from prerl_jax.runtime.checkpoints import Checkpoints
 from prerl_jax.runtime.distributed import share_errors
 from prerl_jax.runtime.profile import Profile
+from prerl_jax.runtime.row_share import row_share
 from prerl_jax.runtime.state import reset_optimizer
 from prerl_jax.trainer.guards import GuardState, react, rollback_interval
 from prerl_jax.trainer.position import Position
@@ -148,7 +149,14 @@ def train_step(run: Run, state: TrainState, position: Position) -> tuple[TrainSt
     state, updated = update(programs, phase, state, prepared)
     del policy, prepared  # an evaluation and a roll-back need this memory
     group_size = config.sampling.group_size
-    work = Work(setup.model.config, setup.mesh, rollouts.sampled, updated.trained, group_size, updated.scored)
+    work = Work(
+        setup.model.config,
+        (setup.share, row_share(setup.mesh)),
+        rollouts.sampled,
+        updated.trained,
+        group_size,
+        updated.scored,
+    )
     metrics = updated.metrics | rollouts.metrics
     report = StepReport(step, phase.name, rollouts.batch, clock, metrics, aligned, work, rollouts.timeouts)
     after = position.next(setup.phases)
@@ -179,6 +187,7 @@ def evaluate_policy(run: Run, state: TrainState) -> Evaluation:
         setup.evaluation_calls,
         tokens=setup.tokens,
         mesh=setup.mesh,
+        share=setup.share,
         verify=run.verifiers.evaluation,
         unknown_limit=setup.config.data.unknown_limit,
     )

@@ -92,7 +92,8 @@ class Programs:
         return self.values_program(state.critic.params, rollouts)
 
     def _zeros(self, rows: int, length: int) -> Array:
-        return global_rows(self.setup.mesh, np.zeros((rows // jax.process_count(), length), np.float32))
+        share = self.setup.share
+        return global_rows(self.setup.mesh, np.zeros((rows // share.count, length), np.float32), share)
 
     @functools.cached_property
     def values_program(self) -> Callable[[Params, Rollouts], Array]:

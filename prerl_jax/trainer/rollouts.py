@@ -29,8 +29,10 @@ from prerl_jax.evaluation.sampling import verify as verify_responses
 from prerl_jax.evaluation.unknown import require_known
 from prerl_jax.evaluation.verification import Decode, Verification, Verify, as_texts
 from prerl_jax.runtime.distributed import gather_text
-from prerl_jax.runtime.mesh import gather_rows, global_rows
+from prerl_jax.runtime.gather import gather_rows
+from prerl_jax.runtime.mesh import global_rows
 from prerl_jax.runtime.profile import annotate
+from prerl_jax.runtime.row_share import RowShare
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
 from prerl_jax.trainer.timing import StepClock
@@ -67,11 +69,11 @@ class RolloutBatch:
         """The rollouts with their rewards; numpy."""
         return self.responses.rollouts
 
-    def mixed(self, group_size: int) -> np.ndarray:
+    def mixed(self, group_size: int, share: RowShare) -> np.ndarray:
         """bool[prompts of all processes], True where the known rewards of a group differ."""
         rewards, known = (np.asarray(x).reshape(-1, group_size) for x in (self.rollouts.rewards, self.rollouts.known))
         low, high = np.where(known, rewards, np.inf).min(axis=1), np.where(known, rewards, -np.inf).max(axis=1)
-        return gather_rows(low < high)
+        return gather_rows(low < high, share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,7 @@ class RolloutWorker:
 
     Attributes:
       programs: the run's engines.
-      batches: yields the numbers of the next batch of problems.
+      batches: yields the numbers of the next batch of problems, those of all processes.
       verifier: verifies responses.
       check: raises the error of the reporting thread, if there was one.
     """
@@ -115,12 +117,17 @@ class RolloutWorker:
     def sample(self, params: Params, phase: Phase, key: Array, clock: StepClock, number: int = 0) -> PendingRollouts:
         """Samples the next batch of prompts; `number` is 0 for the first batch of a step, n for its n-th resample."""
         setup, sampling = self.setup, self.setup.config.sampling
-        problems = next(self.batches)
+        mine = setup.share.part(sampling.prompts_per_step)
+        problems = next(self.batches)[mine]
         examples = [setup.train[i] for i in problems]
-        first = sampling.prompts_per_step * number + len(examples) * jax.process_index()
-        prompts = padded_prompts(examples, setup.tokens, first + np.arange(len(examples), dtype=np.int32))
+        ids = sampling.prompts_per_step * number + np.arange(mine.start, mine.stop, dtype=np.int32)
+        prompts = padded_prompts(examples, setup.tokens, ids)
         verification = Verification(
-            problems_of(examples, sampling.group_size), self.verifier, setup.decode, setup.stop_tokens
+            problems_of(examples, sampling.group_size),
+            self.verifier,
+            setup.decode,
+            setup.stop_tokens,
+            share=setup.share,
         )
         with annotate("sample"):
             engine = self.programs.engine(phase)
@@ -137,7 +144,7 @@ class RolloutWorker:
         where = f"of step {step}"
         batch = RolloutBatch(pending.problems, verify_responses(pending.responses, where, self.check))
         verified = batch.responses.verified
-        known, timed_out = gather_rows(np.stack([verified.known, verified.timed_out], axis=1)).T
+        known, timed_out = gather_rows(np.stack([verified.known, verified.timed_out], axis=1), self.setup.share).T
         require_known(
             known,
             timed_out,
@@ -157,17 +164,17 @@ class RolloutWorker:
         metrics: dict[str, Any] = {}
         batch = first
         if phase.max_resamples:
-            group_size = self.setup.config.sampling.group_size
-            metrics = dict(self.programs.statistics(global_rows(self.setup.mesh, first.rollouts)))
-            mixed = [first.mixed(group_size)]
+            group_size, share = self.setup.config.sampling.group_size, self.setup.share
+            metrics = dict(self.programs.statistics(global_rows(self.setup.mesh, first.rollouts, share)))
+            mixed = [first.mixed(group_size, share)]
             while np.sum(mixed) < len(mixed[0]) and len(batches) <= phase.max_resamples:
                 batches.append(self.verify(self.sample(params, phase, key, clock, len(batches)), step))
-                mixed.append(batches[-1].mixed(group_size))
+                mixed.append(batches[-1].mixed(group_size, share))
             places, sources = replacements(np.stack(mixed))
-            batch = replace_groups(batches, places, sources, group_size, self.setup.decode)
+            batch = replace_groups(batches, places, sources, group_size, self.setup.decode, share)
             counts = {"train/sampled_batches": len(batches), "train/mixed_groups": mixed[0].sum() + len(places)}
             metrics |= {name: np.float32(count) for name, count in counts.items()}
-        timed_out = gather_rows(np.concatenate([b.responses.verified.timed_out for b in batches]))
+        timed_out = gather_rows(np.concatenate([b.responses.verified.timed_out for b in batches]), self.setup.share)
         sampled = tuple(b.rollouts for b in batches)
         return StepRollouts(batch, sampled, int(timed_out.sum()), metrics)
 
@@ -187,7 +194,12 @@ def replacements(mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def replace_groups(
-    batches: Sequence[RolloutBatch], places: np.ndarray, sources: np.ndarray, group_size: int, decode: Decode
+    batches: Sequence[RolloutBatch],
+    places: np.ndarray,
+    sources: np.ndarray,
+    group_size: int,
+    decode: Decode,
+    share: RowShare,
 ) -> RolloutBatch:
     """The first batch of this process, with the groups at `places` replaced; see `replacements`.
 
@@ -197,18 +209,19 @@ def replace_groups(
       sources: i64[n], the groups that replace them.
       group_size: rows of a group.
       decode: turns token ids into text.
+      share: the rows of this process.
     """
     first = batches[0]
     problems, texts = first.problems.copy(), list(first.responses.texts)
     judgements, timed_out = list(first.responses.verified.judgements), first.responses.verified.timed_out.copy()
     rollouts = jax.tree.map(np.array, first.rollouts)
     local = len(problems)
-    start, total = local * jax.process_index(), local * jax.process_count()
+    start, total = local * share.index, local * share.count
     for number, batch in enumerate(batches[1:], 1):
-        all_problems = gather_rows(batch.problems)
-        all_rollouts = jax.tree.map(gather_rows, batch.rollouts)
-        all_timed_out = gather_rows(batch.responses.verified.timed_out)
-        all_judgements = _gather_judgements(batch.responses.verified.judgements)
+        all_problems = gather_rows(batch.problems, share)
+        all_rollouts = jax.tree.map(lambda rows: gather_rows(rows, share), batch.rollouts)
+        all_timed_out = gather_rows(batch.responses.verified.timed_out, share)
+        all_judgements = _gather_judgements(batch.responses.verified.judgements, share)
         for place, source in zip(places - start, sources - number * total, strict=True):
             if not (0 <= place < local and 0 <= source < total):
                 continue
@@ -222,10 +235,10 @@ def replace_groups(
     return RolloutBatch(problems, VerifiedResponses(rollouts, texts, Verified(judgements, timed_out)))
 
 
-def _gather_judgements(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """The judgements of all processes, in the order of the processes."""
+def _gather_judgements(judgements: Sequence[Judgement], share: RowShare) -> list[Judgement]:
+    """The judgements of all row groups, in the order of the groups."""
     texts = gather_text(json.dumps([dataclasses.astuple(judgement) for judgement in judgements]))
-    return [Judgement(*fields) for text in texts for fields in json.loads(text)]
+    return [Judgement(*fields) for text in share.once(texts) for fields in json.loads(text)]
 
 
 def completions(

@@ -34,6 +34,7 @@ from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.hf import load_model, read_config
 from prerl_jax.models.tokenizer import known_ids, load_tokenizer
 from prerl_jax.runtime.mesh import batch_shards
+from prerl_jax.runtime.row_share import RowShare, row_share
 from prerl_jax.runtime.state import abstract_critic, abstract_state
 from prerl_jax.trainer.examples import first_of_each_source, load_examples
 from prerl_jax.trainer.meshes import mesh_and_model
@@ -77,6 +78,11 @@ class Setup:
     evaluation: tuple[Example, ...]
     overlaps: tuple[Overlap, ...]
     notes: tuple[str, ...]
+
+    @property
+    def share(self) -> RowShare:
+        """The rows that this process samples and verifies."""
+        return row_share(self.mesh)
 
     @property
     def rows(self) -> int:

@@ -228,12 +228,12 @@ def _batches(setup: Setup, beginning: Beginning) -> Batches | ExampleStream:
 
 def _fresh_batches(setup: Setup) -> Batches | ExampleStream:
     """The order of problems, at its beginning."""
-    config, process = setup.config, {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    config = setup.config
     if isinstance(setup.train, ExampleStream):
         return setup.train
     if setup.order is not None:
-        return make_ordered_batches(setup.order, **process)
-    return make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed, **process)
+        return make_ordered_batches(setup.order)
+    return make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed)
 
 
 def _finish(workdir: Path, console: Console, main: bool, guards: GuardState) -> list[dict[str, Any]]:

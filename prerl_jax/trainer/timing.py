@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from prerl_jax.core.types import Batch, Rollouts
 from prerl_jax.models.flops import sampling_flops, scoring_flops, training_flops, value_flops
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.runtime.mesh import start_gather
+from prerl_jax.runtime.gather import start_gather
+from prerl_jax.runtime.row_share import RowShare
 
 STEP_PARTS = ("sample", "verify", "score", "prepare", "align", "train")
 MARKS = ("begun", "sampled", "verified", "scored", "prepared", "aligned", "done")
@@ -110,7 +110,7 @@ class Work:
 
     Args:
       config: the model's architecture.
-      mesh: the devices.
+      shares: which rows this process has of the rollouts, and of the updates.
       sampled: the rollouts that were sampled in the step.
       updates: the work of each update.
       group_size: rollouts of one prompt.
@@ -120,7 +120,7 @@ class Work:
     def __init__(
         self,
         config: DecoderConfig,
-        mesh: Mesh,
+        shares: tuple[RowShare, RowShare],
         sampled: Sequence[Rollouts],
         updates: Sequence[TrainedTokens],
         group_size: int,
@@ -130,18 +130,22 @@ class Work:
         responses = np.concatenate([rollouts.response_mask.sum(axis=1) for rollouts in sampled])
         lengths = np.concatenate([update.lengths for update in updates])
         valued = np.concatenate([update.valued for update in updates])
-        flops = sampling_flops(config, prompts, responses, group_size)
-        flops += training_flops(config, lengths, sum(update.tokens for update in updates))
+        sampling = sampling_flops(config, prompts, responses, group_size)
+        flops = training_flops(config, lengths, sum(update.tokens for update in updates))
         flops += scoring_flops(config, np.asarray(scored, np.int64))
         if len(valued):  # the critic values all rows once, and is trained on its rows in every update
-            flops += value_flops(config, prompts + responses) + 3 * value_flops(config, valued)
-        self._totals = start_gather(mesh, np.array([responses.sum(), lengths.sum(), flops], np.float64))
+            sampling += value_flops(config, prompts + responses)
+            flops += 3 * value_flops(config, valued)
+        self._shares = shares
+        numbers = [responses.sum(), sampling, lengths.sum(), flops]
+        self._totals = start_gather(np.array(numbers, np.float64))
 
     @functools.cached_property
     def sums(self) -> tuple[float, float, float]:
         """(tokens sampled, tokens trained on, FLOPs), over all processes."""
-        sampled, trained, flops = self._totals().sum(axis=0).tolist()
-        return sampled, trained, flops
+        totals = self._totals()
+        of_rollouts, of_updates = (np.sum(share.once(totals), axis=0).tolist() for share in self._shares)
+        return of_rollouts[0], of_updates[2], of_rollouts[1] + of_updates[3]
 
     def metrics(self, times: Mapping[str, float], peak: float | None) -> dict[str, float]:
         """train/flops, tokens per second, and MFU where the peak is known.

@@ -97,7 +97,7 @@ def prepare(
     """
     batching = programs.batching
     with annotate("prepare"):
-        on_mesh = global_rows(programs.setup.mesh, rollouts)
+        on_mesh = global_rows(programs.setup.mesh, rollouts, programs.setup.share)
         values = programs.values(phase, state, on_mesh)
         policy = merge_params(state.params, state.frozen)
         logprobs, scored = batching.score(phase, on_mesh, key, policy, reference)

@@ -105,9 +105,9 @@ def test_resume_is_exact(position):
     batches = make_ordered_batches(mixed())
     assert (np.stack(list(itertools.islice(batches, position + 1)))[-1] == expected[position]).all()
     state = json.loads(json.dumps(batches.get_state()))
-    fresh = make_ordered_batches(mixed(), process_index=1, process_count=2)
+    fresh = make_ordered_batches(mixed())
     fresh.set_state(state)
-    assert (np.stack(list(itertools.islice(fresh, 3))) == expected[position + 1 : position + 4, 2:]).all()
+    assert (np.stack(list(itertools.islice(fresh, 3))) == expected[position + 1 : position + 4]).all()
     for other in (mixed(seed=4), mixed(batch=2), mixed(curriculum=Curriculum(missing=0))):
         with pytest.raises(ValueError, match="does not belong"):
             make_ordered_batches(other).set_state(state)

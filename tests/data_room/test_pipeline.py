@@ -39,15 +39,6 @@ def test_neighbouring_seeds_are_not_each_other_s_epochs():
     assert not any((a == b).all() for a in one for b in two)
 
 
-@pytest.mark.parametrize("count", [2, 3, 6])
-def test_processes_slice_the_same_global_batch(count):
-    whole = take(make_batches(20, batch=6, seed=2), 8)
-    parts = [
-        take(make_batches(20, batch=6, seed=2, process_index=index, process_count=count), 8) for index in range(count)
-    ]
-    assert (np.concatenate(parts, axis=1) == whole).all()
-
-
 @pytest.mark.parametrize("position", range(8))
 def test_resume_is_exact_also_across_the_epoch_edge(position):
     expected = take(make_batches(11, batch=3, seed=5), 12)
@@ -63,14 +54,6 @@ def test_resume_is_exact_also_across_the_epoch_edge(position):
     assert (take(fresh, 4) == expected[position : position + 4]).all()
     batches.set_state(state)  # and backwards, on the one that went ahead
     assert (take(batches, 4) == expected[position : position + 4]).all()
-
-
-def test_resume_on_another_number_of_processes():
-    batches = make_batches(20, batch=6, seed=2)
-    take(batches, 4)
-    second = make_batches(20, batch=6, seed=2, process_index=1, process_count=2)
-    second.set_state(batches.get_state())
-    assert (next(second) == next(batches)[3:]).all()
 
 
 @pytest.mark.parametrize(
@@ -98,8 +81,6 @@ def test_one_thread_has_the_next_batch_ready_and_the_position_does_not_count_it(
         ({"size": 5, "batch": 6}, "a batch of 6 prompts cannot be drawn from 5 problems"),
         ({"size": 0, "batch": 1}, "from 0 problems"),
         ({"size": 5, "batch": 0}, "a batch of 0"),
-        ({"size": 20, "batch": 6, "process_count": 4}, "6 prompts does not divide evenly over 4 processes"),
-        ({"size": 20, "batch": 6, "process_index": 2, "process_count": 2}, "process_index 2"),
         ({"size": 20, "batch": 6, "seed": -1}, "seed must be in"),
     ],
 )

@@ -59,6 +59,7 @@ def evaluated_with(setup, engine, verify=None, params=None):
         setup.evaluation_calls,
         tokens=setup.tokens,
         mesh=setup.mesh,
+        share=setup.share,
         verify=verify or InProcessVerifier(setup.config.data.verifier),
         unknown_limit=setup.config.data.unknown_limit,
     )

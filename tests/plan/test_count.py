@@ -47,6 +47,33 @@ def test_a_loop_that_counts_by_two_runs_half_as_often():
     assert found.unbounded == ()
 
 
+def test_a_loop_within_a_loop():
+    body = LOOP.replace("ENTRY %main", "%once")
+    outer = """
+%again (p: (u32[], f32[8,16], f32[16,16])) -> (u32[], f32[8,16], f32[16,16]) {
+  %p = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) parameter(0)
+  %one = u32[] constant(1)
+  %zero = u32[] constant(0)
+  %k = u32[] get-tuple-element(%p), index=0
+  %more = u32[] add(%k, %one)
+  %v = f32[8,16]{1,0} get-tuple-element(%p), index=1
+  %u = f32[16,16]{1,0} get-tuple-element(%p), index=2
+  %given = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%zero, %v, %u)
+  %result = f32[8,16]{1,0} call(%given), to_apply=%once
+  ROOT %state = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%more, %result, %u)
+}
+
+ENTRY %main (q: (u32[], f32[8,16], f32[16,16])) -> (u32[], f32[8,16], f32[16,16]) {
+  %q = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) parameter(0)
+  ROOT %w.2 = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) while(%q), condition=%condition, body=%again
+}
+"""
+    found = count(body + outer)
+    assert found.total.flops == 10 * 5 * 2 * 8 * 16 * 16
+    assert found.total.sent == 10 * (5 * W * 3 / 4 + X)
+    assert [times for _, times in found.collectives(depth=2)] == [50]
+
+
 def test_collectives_within_loops():
     ((gather, times),) = count(LOOP).collectives(depth=1)
     assert (gather.kind, str(gather.arrays[0]), gather.group, times) == ("all-gather", "f32[16,16]", 4, 5)
@@ -54,11 +81,11 @@ def test_collectives_within_loops():
 
 
 def test_the_dearest_instructions():
-    dearest, *_ = count(LOOP).dearest("hbm")
+    dearest, *_ = count(LOOP).dearest(lambda cost: cost.hbm)
     assert (dearest.name, dearest.opcode, dearest.times, dearest.depth) == ("y", "dot", 5, 1)
     assert (dearest.op_name, dearest.result) == ("jit(f)/dot", "f32[8,16]")
     assert dearest.total.hbm == 5 * 2 * X
-    assert [line.name for line in count(LOOP).dearest("sent", 1)] == ["all"]
+    assert [line.name for line in count(LOOP).dearest(lambda cost: cost.sent, most=1)] == ["all"]
 
 
 def test_a_loop_without_a_bound_counts_once_and_is_named():
@@ -77,7 +104,11 @@ def test_a_loop_without_a_bound_counts_once_and_is_named():
 def test_a_conditional_costs_as_its_dearer_branch(branches, attributes):
     text = f"""
 %nothing (a: f32[8,16]) -> f32[8,16] {{
-  ROOT %a = f32[8,16]{{1,0}} parameter(0)
+  %a = f32[8,16]{{1,0}} parameter(0)
+  %zero = f32[] constant(0)
+  %small = f32[] copy(%zero)
+  %one = f32[] add(%small, %zero)
+  ROOT %same = f32[8,16]{{1,0}} bitcast(%a)
 }}
 
 %copies (b: f32[8,16]) -> f32[8,16] {{

@@ -1,4 +1,4 @@
-"""Programs whose traffic is known by hand, compiled for a TPU slice by its own compiler, ahead of time, without a TPU."""
+"""Programs whose traffic is known by hand, compiled for a TPU slice by its own compiler, without a TPU."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ from prerl_jax.plan.count import count
 pytest.importorskip("libtpu")
 pytestmark = pytest.mark.slow
 MIB = 2**20
-EIGHTH = PartitionSpec("x")
+WHOLE, EIGHTH = PartitionSpec(), PartitionSpec("x")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def mesh():
     return Mesh(np.array(devices), ("x",), axis_types=(AxisType.Auto,))
 
 
-def array(mesh, *shape, spec=PartitionSpec(), dtype=jnp.bfloat16):
+def array(mesh, *shape, spec=WHOLE, dtype=jnp.bfloat16):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 
@@ -101,8 +101,8 @@ def test_weights_gathered_in_a_loop_are_sent_in_each_iteration(mesh):
 @pytest.mark.parametrize(
     ("function", "whole", "given", "result", "mib"),
     [
-        (lambda x: lax.psum(x, "x"), "all-reduce", EIGHTH, PartitionSpec(), 2 * 7 / 8),
-        (lambda x: lax.psum_scatter(x, "x", tiled=True), "reduce-scatter", PartitionSpec(), EIGHTH, 7),
+        (lambda x: lax.psum(x, "x"), "all-reduce", EIGHTH, WHOLE, 2 * 7 / 8),
+        (lambda x: lax.psum_scatter(x, "x", tiled=True), "reduce-scatter", WHOLE, EIGHTH, 7),
         (
             lambda x: lax.ppermute(x, "x", [(i, (i + 1) % 8) for i in range(8)]),
             "collective-permute",
@@ -138,7 +138,7 @@ def test_gradients_of_split_weights_are_reduced_and_scattered(mesh):
 
     def loss(weights, x):
         def layer(x, w):
-            w = lax.with_sharding_constraint(w.astype(jnp.bfloat16), NamedSharding(mesh, PartitionSpec()))
+            w = lax.with_sharding_constraint(w.astype(jnp.bfloat16), NamedSharding(mesh, WHOLE))
             return jnp.tanh(lax.with_sharding_constraint(x @ w, NamedSharding(mesh, EIGHTH))), None
 
         return lax.scan(layer, x, weights)[0].astype(jnp.float32).sum()

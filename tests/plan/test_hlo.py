@@ -26,7 +26,7 @@ StackFrames
 
 ENTRY %main (x: bf16[4,8]) -> ((bf16[4,8]), bf16[2,8]) {
   %x = bf16[4,8]{1,0:T(8,128)(2,1)S(1)} parameter(0), metadata={op_name="x"}
-  %kernel = bf16[4,8]{1,0} custom-call(%x, /*index=1*/%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel={
+  %kernel = bf16[4,8]{1,0} custom-call(%x, /*index=1*/%x), custom_call_target="a_kernel", frontend_attributes={kernel={
 "size":"{\\"block\\": 8}"
 }}, metadata={op_name="jit(f)/pallas_call" stack_frame_id=7}
   ROOT %slice-start = ((bf16[4,8]{1,0}), bf16[2,8]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%kernel), slice={[0:2], [0:8]}
@@ -65,7 +65,7 @@ def test_a_program():
     assert list(main.instructions) == ["x", "kernel", "slice-start"]
     kernel, start = main.instructions["kernel"], main.instructions["slice-start"]
     assert kernel.operands == ("x", "x")
-    assert (kernel.target, kernel.op_name) == ("tpu_custom_call", "jit(f)/pallas_call")
+    assert (kernel.target, kernel.op_name) == ("a_kernel", "jit(f)/pallas_call")
     assert module.source(kernel) == "decoder.py:17 step"
     assert [[str(shape) for shape in part] for part in start.parts] == [["bf16[4,8]"], ["bf16[2,8]"], ["s32[]"]]
     assert main.users["kernel"] == (start,)

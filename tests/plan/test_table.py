@@ -33,7 +33,7 @@ def test_a_row_has_its_numbers_in_the_order_of_the_headings():
 def test_tiny_and_large_numbers_keep_the_columns():
     rows = [row("train", flops=1e-9, hbm=1234567.8, links=0), row("decode", tokens=16, refused="no", peak=123)]
     lines = table(rows, RATES).splitlines()
-    assert all(len(line) <= WIDTH + len(' bound by') for line in lines)
+    assert all(len(line) <= WIDTH + len(" bound by") for line in lines)
     assert any("<0.001" in line and "1,234,568" in line for line in lines)
     assert any(line.split()[:3] == ["decode", ">", "123.00"] and "does not fit" in line for line in lines)
     assert any("16 tokens of each slot" in line for line in lines)

@@ -57,6 +57,33 @@ INSIDE = {
   ROOT %product = f32[1,1]{1,0} dot(%row, %row), lhs_contracting_dims={1}, rhs_contracting_dims={1}
 }
 """,
+    "sums": """
+%sums (b: f32[64,128]) -> f32[1,128] {
+  %b = f32[64,128]{1,0} parameter(0)
+  %zero = f32[] constant(0)
+  ROOT %sum = f32[1,128]{1,0} reduce(%b, %zero), dimensions={0}, to_apply=%add
+}
+""",
+    "product_of_sums": """
+%product_of_sums (b: f32[64,128]) -> f32[1,1] {
+  %b = f32[64,128]{1,0} parameter(0)
+  %row = f32[1,128]{1,0} fusion(%b), kind=kLoop, calls=%sums
+  ROOT %product = f32[1,1]{1,0} dot(%row, %row), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
+""",
+    "flat": """
+%flat (b: f32[64,128]) -> f32[8192] {
+  %b = f32[64,128]{1,0} parameter(0)
+  ROOT %flattened = f32[8192]{0} bitcast(%b)
+}
+""",
+    "slice_of_flat": """
+%slice_of_flat (b: f32[64,128]) -> f32[128] {
+  %b = f32[64,128]{1,0} parameter(0)
+  %flattened = f32[8192]{0} fusion(%b), kind=kLoop, calls=%flat
+  ROOT %part = f32[128]{0} slice(%flattened), slice={[0:128]}
+}
+""",
     "carried": """
 %carried (shard: f32[8,128], whole: f32[64,128], flag: u32[]) -> (f32[8,128], f32[64,128], f32[64,128], u32[]) {
   %shard = f32[8,128]{1,0} parameter(0)
@@ -113,6 +140,8 @@ def counted(instruction):
         (f"{ONE} fusion(%buffer, %at), kind=kLoop, calls=%slices", 2 * ROW),
         (f"{ONE} fusion(%near, %at), kind=kLoop, calls=%slices", ROW),
         ("f32[1,1]{1,0:S(1)} fusion(%buffer, %at), kind=kOutput, calls=%product_of_a_slice", ROW),
+        ("f32[1,1]{1,0:S(1)} fusion(%buffer), kind=kOutput, calls=%product_of_sums", BUFFER),
+        ("f32[128]{0} fusion(%buffer), kind=kLoop, calls=%slice_of_flat", 2 * ROW),
         (f"{WHOLE} fusion(%buffer, %row, %at), kind=kLoop, calls=%updates", 2 * ROW),
         (f"({WHOLE}, f32[64]{{0}}) fusion(%buffer, %row, %at), calls=%updates_and_reads", BUFFER + 2 * ROW + 64 * 4),
         (f"{WHOLE} fusion(%buffer, %row, %at), kind=kLoop, calls=%updates_zeros", BUFFER + ROW),

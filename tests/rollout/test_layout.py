@@ -1,5 +1,6 @@
 """Decoding has a mesh of its own: which, and that the tokens are those of one device on every one."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -13,7 +14,8 @@ from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.rollout import layout
 from prerl_jax.rollout.draw import categorical, filter_logits, likeliest
-from prerl_jax.rollout.layout import choose_layout, decode_mesh
+from prerl_jax.rollout.layout import Cached, choose_layout, decode_mesh
+from prerl_jax.runtime.chips import CHIPS
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.runtime.state import bytes_per_device
 
@@ -80,7 +82,7 @@ def test_a_replica_has_neighbouring_devices():
 
 MODEL = Decoder(CONFIG, mesh=make_mesh(MeshSpec(fsdp=8)))
 STATE = 3 * bytes_per_device(MODEL.abstract_params())
-CACHE = ((16, 5), (16, 19))
+CACHE = Cached(prompts=16, prompt=5, slots=16, response=19)
 
 
 def with_memory(monkeypatch, size, **given):
@@ -100,7 +102,23 @@ def test_the_fewest_devices_that_leave_a_quarter_free(monkeypatch, tensor):
     assert with_memory(monkeypatch, enough).tensor == tensor
     less = with_memory(monkeypatch, enough - 8)
     assert less.tensor == min(2 * tensor, 8)
-    assert less.reason.startswith("no number of devices" if tensor == 8 else "the fewest devices that leave 25% free")
+    assert less.reason.startswith("no number of devices" if tensor == 8 else "it leaves 25% free")
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "links", "tensor"),
+    [
+        (1e9, 1e15, 8),  # reading the weights is all that counts
+        (1e9, 2e9, 4),
+        (1e15, 1e9, 1),  # sending is all that counts
+    ],
+)
+def test_of_the_layouts_that_fit_the_one_with_the_fastest_token(monkeypatch, bandwidth, links, tensor):
+    chip = dataclasses.replace(CHIPS[0], bandwidth=bandwidth, links=links)
+    monkeypatch.setattr(layout, "chip_of_kind", lambda kind: chip)
+    found = with_memory(monkeypatch, 2**40)
+    assert found.tensor == tensor
+    assert "ms a token at the bound" in found.reason
 
 
 def test_where_the_memory_is_not_known_a_copy_lies_on_as_few_devices_as_possible(monkeypatch):

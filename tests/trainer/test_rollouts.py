@@ -15,6 +15,7 @@ from prerl_jax.config import AlignmentSpec
 from prerl_jax.data import Example
 from prerl_jax.data.problems import Problem
 from prerl_jax.evaluation.sampling import VerifiedResponses
+from prerl_jax.runtime.row_share import ALONE, RowShare
 from prerl_jax.trainer import rollouts as rollouts_module
 from prerl_jax.trainer.rollouts import RolloutBatch, completions, replace_groups, replacements
 from prerl_jax.trainer.start import run
@@ -59,7 +60,7 @@ def decode(rows):
 
 def test_two_processes_put_together_what_one_does(monkeypatch):
     places, sources = np.array([1, 2, 3]), np.array([4, 7, 9])
-    whole = replace_groups([sampled_batch(n) for n in range(3)], places, sources, 2, decode)
+    whole = replace_groups([sampled_batch(n) for n in range(3)], places, sources, 2, decode, ALONE)
     rewards = whole.responses.rollouts.rewards
     assert whole.problems.tolist() == [0, 10, 13, 21]
     assert rewards.tolist() == [0, 1, 100, 101, 106, 107, 202, 203]
@@ -67,7 +68,6 @@ def test_two_processes_put_together_what_one_does(monkeypatch):
     assert (whole.responses.rollouts.response[:, 0] == rewards).all()
 
     halves = []
-    monkeypatch.setattr(rollouts_module.jax, "process_count", lambda: 2)
     for process in range(2):
         mine = [sampled_batch(n, process) for n in range(3)]
         both = {
@@ -75,11 +75,10 @@ def test_two_processes_put_together_what_one_does(monkeypatch):
             for batch, rest in zip(mine, (sampled_batch(n, 1 - process) for n in range(3)), strict=True)
             for part, other in zip(arrays(batch), arrays(rest), strict=True)
         }
-        monkeypatch.setattr(rollouts_module.jax, "process_index", lambda process=process: process)
-        monkeypatch.setattr(rollouts_module, "gather_rows", lambda rows, both=both: both[id(rows)])
+        monkeypatch.setattr(rollouts_module, "gather_rows", lambda rows, share, both=both: both[id(rows)])
         told = iter([1, 2])
         monkeypatch.setattr(rollouts_module, "gather_text", lambda text, told=told: text_of_both(next(told)))
-        halves.append(replace_groups(mine, places, sources, 2, decode))
+        halves.append(replace_groups(mine, places, sources, 2, decode, RowShare(process, ((0,), (1,)))))
     first, second = halves
     assert [*first.problems, *second.problems] == whole.problems.tolist()
     assert first.responses.texts + second.responses.texts == whole.responses.texts
@@ -114,7 +113,7 @@ def test_unknown_verdicts_make_no_group_mixed(verdicts, mixed):
     tokens = np.zeros((count, 1), np.int32)
     rollouts = pj.Rollouts(tokens, tokens, tokens, tokens, verified.rewards, tokens, known=verified.known)
     batch = RolloutBatch(np.zeros(1, np.int32), VerifiedResponses(rollouts, [""] * count, verified))
-    assert batch.mixed(count).tolist() == [mixed]
+    assert batch.mixed(count, ALONE).tolist() == [mixed]
 
 
 def test_completions_have_the_verdict_and_the_extracted_answer():

@@ -8,7 +8,7 @@ import pytest
 from prerl_jax.core.types import Batch, Rollouts, Sequences, ValueBatch
 from prerl_jax.models.flops import sampling_flops, scoring_flops, training_flops, value_flops
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.runtime.mesh import MeshSpec, make_mesh
+from prerl_jax.runtime.row_share import ALONE
 from prerl_jax.trainer.timing import MARKS, StepClock, TrainedTokens, Work
 
 CONFIG = DecoderConfig(
@@ -34,17 +34,17 @@ def test_the_work_of_a_step():
     weights = np.zeros((2, 8))
     weights[0, 2:5] = 0.1
     batch = Batch(Sequences(segments, segments, segments, segments > 0), weights, weights)
-    mesh, trained = make_mesh(MeshSpec()), TrainedTokens.of(batch)
+    trained = TrainedTokens.of(batch)
     assert (trained.lengths.tolist(), trained.tokens, trained.valued.tolist()) == ([6, 2, 2], 3, [])
-    work = Work(CONFIG, mesh, [rollouts], [trained], group_size=2)
+    work = Work(CONFIG, (ALONE, ALONE), [rollouts], [trained], group_size=2)
     expected = sampling_flops(CONFIG, np.array([2, 2]), np.array([4, 1]), 2)
     expected += training_flops(CONFIG, np.array([6, 2, 2]), 3)
     assert work.sums == (5, 10, expected)
-    again = Work(CONFIG, mesh, [rollouts], [trained, trained], 2, scored=[6, 2])
+    again = Work(CONFIG, (ALONE, ALONE), [rollouts], [trained, trained], 2, scored=[6, 2])
     more = training_flops(CONFIG, np.array([6, 2, 2]), 3) + scoring_flops(CONFIG, [6, 2])
     assert again.sums == (5, 20, expected + more)
     valued = TrainedTokens.of(dataclasses.replace(batch, critic=ValueBatch(batch.sequences, *[weights] * 3)))
-    of_critic = Work(CONFIG, mesh, [rollouts], [valued], 2).sums[2] - expected
+    of_critic = Work(CONFIG, (ALONE, ALONE), [rollouts], [valued], 2).sums[2] - expected
     assert of_critic == value_flops(CONFIG, np.array([6, 3])) + 3 * value_flops(CONFIG, np.array([6, 2, 2]))
     times = {"time/step": 2.0, "time/sample": 1.0, "time/train": 0.5, "time/align": 1.5}
     assert "time/mfu" not in work.metrics(times, peak=None)
