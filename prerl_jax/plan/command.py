@@ -15,10 +15,10 @@ from prerl_jax.config.schema import TrainConfig
 from prerl_jax.plan.abstract_setup import abstract_setup
 from prerl_jax.plan.advice import verdict
 from prerl_jax.plan.native import captured_stderr
-from prerl_jax.plan.programs import Program, compile_programs
+from prerl_jax.plan.programs import Lengths, Program, compile_programs
 from prerl_jax.plan.report import Rates, Row, bounds, row_of
 from prerl_jax.plan.search import distinct, ranked
-from prerl_jax.plan.steps import Lengths, Run, run_at_bound
+from prerl_jax.plan.steps import Run, run_at_bound
 from prerl_jax.plan.table import heading, run_lines, table, wrapped
 from prerl_jax.plan.topology import NoCompiler, Slice, local_slice, slice_named
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
@@ -124,7 +124,7 @@ def _planned(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[str
     for text in (heading(place, rates), _described(setup), _decoding(programs)):
         say("\n".join(wrapped(text)))
     rows = []
-    for program in _progress(compile_programs(programs)):
+    for program in _progress(compile_programs(programs, lengths)):
         rows.append(row_of(program))
         if asked.dump is not None:
             _dump(asked.dump, program)

@@ -19,8 +19,8 @@ import jax
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.plan.abstract_setup import abstract_setup
+from prerl_jax.plan.programs import Lengths
 from prerl_jax.plan.report import Rates
-from prerl_jax.plan.steps import Lengths
 from prerl_jax.plan.topology import Slice
 from prerl_jax.rollout.continuous import ContinuousBatching
 from prerl_jax.rollout.layout import decode_mesh

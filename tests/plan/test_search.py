@@ -8,8 +8,8 @@ import tiny_run
 from hand_made import RATES
 
 from prerl_jax import ContinuousBatching
+from prerl_jax.plan.programs import Lengths
 from prerl_jax.plan.search import distinct, ranked
-from prerl_jax.plan.steps import Lengths
 from prerl_jax.plan.topology import Slice
 from prerl_jax.runtime.chips import chip_named
 
