@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,11 +15,11 @@ from prerl_jax.config.schema import TrainConfig
 from prerl_jax.plan.abstract_setup import abstract_setup
 from prerl_jax.plan.advice import verdict
 from prerl_jax.plan.native import captured_stderr
-from prerl_jax.plan.programs import Program, compile_programs
+from prerl_jax.plan.programs import Lengths, Program, compile_programs
 from prerl_jax.plan.report import Rates, Row, bounds, row_of
 from prerl_jax.plan.search import distinct, ranked
-from prerl_jax.plan.steps import Lengths, Run, run_at_bound
-from prerl_jax.plan.table import WIDTH, heading, run_lines, table
+from prerl_jax.plan.steps import Run, run_at_bound
+from prerl_jax.plan.table import heading, run_lines, table, wrapped
 from prerl_jax.plan.topology import NoCompiler, Slice, local_slice, slice_named
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.runtime.chips import GIB
@@ -123,9 +122,9 @@ def _planned(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[str
     programs = Programs(setup)
     rates = Rates.of(place.chip) if place.chip else None
     for text in (heading(place, rates), _described(setup), _decoding(programs)):
-        say("\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ")))
+        say("\n".join(wrapped(text)))
     rows = []
-    for program in _progress(compile_programs(programs)):
+    for program in _progress(compile_programs(programs, lengths)):
         rows.append(row_of(program))
         if asked.dump is not None:
             _dump(asked.dump, program)
@@ -133,7 +132,7 @@ def _planned(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[str
     run = None if rates is None else run_at_bound(programs, rows, rates, lengths, place.chips)
     lines = [] if run is None else run_lines(run, lengths)
     if rates is not None:
-        lines += verdict(setup, place, rows, rates.usable)
+        lines += [part for line in verdict(setup, place, rows, rates.usable) for part in wrapped(line)]
     say("\n".join(lines))
     return Plan(setup, place, rates, tuple(rows), run)
 
@@ -154,11 +153,11 @@ def _searched(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[st
         say(f"\n{number} of {len(best)}: {' '.join(candidate.changes) or 'the config as it is'}\n")
         dump = None if asked.dump is None else asked.dump / str(number)
         plans.append(_planned(candidate.config, place, dataclasses.replace(asked, dump=dump), say))
-    fitting = [n for n, made in enumerate(plans) if made.fits and made.run is not None]
-    if not fitting:
+    hours = {n: made.run.hours for n, made in enumerate(plans) if made.fits and made.run is not None}
+    if not hours:
         say("proposal: none. No compiled layout fits; take a larger slice or chips with more memory.")
         return plans[0]
-    chosen = min(fitting, key=lambda n: plans[n].run.hours if plans[n].run is not None else 0.0)
+    chosen = min(hours, key=lambda n: hours[n])
     changes = " ".join(best[chosen].changes)
     say(f"\nproposal: number {chosen + 1}, the fastest that fits: " + (f"--set {changes}" if changes else "no change"))
     return plans[chosen]
@@ -210,7 +209,7 @@ def _dump(folder: Path, program: Program) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = program.name.replace("/", "_").replace(" ", "_")
     text = program.compiled if isinstance(program.compiled, str) else program.compiled.as_text()
-    (folder / f"{name}.hlo").write_text(text)
+    (folder / f"{name}.hlo").write_text(text or "")
 
 
 def as_json(found: Plan, lengths: Lengths) -> dict[str, object]:

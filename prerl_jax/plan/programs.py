@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.phases import Phase
+from prerl_jax.plan.count import Cost
 from prerl_jax.plan.native import captured_stderr
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.rollout.engine import Engine
@@ -54,6 +55,14 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 @dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Assumed mean tokens of a prompt and of a response."""
+
+    prompt: int
+    response: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Program:
     """A compiled program of a run.
 
@@ -67,6 +76,7 @@ class Program:
         beside: those bytes of `held` that are no inputs of the program.
         tokens: the most that it draws for each slot, in a program that decodes; else 0.
         columns: the columns of the ring, of a chunk of decoding.
+        attention: what the kernel of decoding does in all its runs, if it reads what is filled on average.
     """
 
     name: str
@@ -78,11 +88,12 @@ class Program:
     beside: int
     tokens: int = 0
     columns: int = 0
+    attention: Cost = Cost()
 
 
-def compile_programs(programs: Programs) -> Iterator[Program]:
+def compile_programs(programs: Programs, lengths: Lengths) -> Iterator[Program]:
     """Compiles the programs of a run, one after the other, in the order in which a run first needs them."""
-    yield from _sampling_programs(programs)
+    yield from _sampling_programs(programs, lengths)
     for role in (_values, _score, _prepare, _train):
         done: dict[Any, list[str]] = {}
         found = [(phase, work) for phase in programs.setup.phases for work in role(programs, phase)]
@@ -147,7 +158,8 @@ def _values(programs: Programs, phase: Phase) -> Iterator[_Work]:
     setup = programs.setup
     if phase.value_advantage is not None and (critic := setup.abstract_critic()) is not None:
         arguments = critic.params, abstract_rollouts(setup)
-        yield _Work(None, "values", lambda: programs.values_program.lower(*arguments), resident(setup), ("critic",))
+        program: Any = programs.values_program
+        yield _Work(None, "values", lambda: program.lower(*arguments), resident(setup), ("critic",))
 
 
 def _score(programs: Programs, phase: Phase) -> Iterator[_Work]:
@@ -158,7 +170,7 @@ def _score(programs: Programs, phase: Phase) -> Iterator[_Work]:
     policies = {name: both[name] for name in needed or ("ref_logprobs",)}
     names = {"old_logprobs": "parameters", "ref_logprobs": "reference"}
     batch = dataclasses.replace(_batch(programs, phase), old_logprobs=None, ref_logprobs=None, critic=None)
-    program = programs.batching.score_program(phase.temperature)
+    program: Any = programs.batching.score_program(phase.temperature)
     yield _Work(
         (phase.temperature, tuple(policies)),
         "score",
@@ -225,11 +237,11 @@ def _identity(engine: Any) -> Any:
     return dataclasses.replace(engine, config=config)
 
 
-def _sampling_programs(programs: Programs) -> Iterator[Program]:
+def _sampling_programs(programs: Programs, lengths: Lengths) -> Iterator[Program]:
     setup = programs.setup
     for who, engine, prompts in engines(programs):
         if isinstance(engine, ContinuousBatchingEngine):
-            yield from _continuous(setup, who, engine, prompts)
+            yield from _continuous(setup, who, engine, prompts, lengths)
         elif isinstance(engine, StaticBatchingEngine):
             yield _static(setup, who, engine, prompts)
 
@@ -252,7 +264,7 @@ def program_names(plan: BatchingPlan) -> list[str]:
 
 
 def _continuous(
-    setup: Setup, who: tuple[str, ...], engine: ContinuousBatchingEngine, prompts: int
+    setup: Setup, who: tuple[str, ...], engine: ContinuousBatchingEngine, prompts: int, lengths: Lengths
 ) -> Iterator[Program]:
     """The programs of continuous batching, up to the first that does not fit: its results are the next one's inputs."""
     plan = engine.plan(prompts * engine.group_size, setup.config.data.max_prompt_tokens)
@@ -267,10 +279,23 @@ def _continuous(
         read = sum(held.get(what, 0) for what in reads)
         if role == "grow" and not isinstance(compiled, str):  # the ring alone, without the prompts
             read = min(read, compiled.memory_analysis().argument_size_in_bytes)
-        loop = {"tokens": plan.chunk, "columns": int(number)} if role == "decode" else {}
-        title = _name(setup, name, who)
-        yield Program(title, who, role, compiled, said, dict(held), sum(held.values()) - read, **loop)
+        beside, title = sum(held.values()) - read, _name(setup, name, who)
+        found = Program(title, who, role, compiled, said, dict(held), beside)
+        if role == "decode":
+            attention = _attention(setup, plan, prompts, lengths)
+            found = dataclasses.replace(found, tokens=plan.chunk, columns=int(number), attention=attention)
+        yield found
         if isinstance(compiled, str):
             return
         if role == "copy":
             held["decode weights"] = compiled.memory_analysis().output_size_in_bytes
+
+
+def _attention(setup: Setup, plan: BatchingPlan, prompts: int, lengths: Lengths) -> Cost:
+    """Reading the prompts and, since slots are filled anew, half of a mean response of each slot, for every token."""
+    model = setup.model if plan.mesh is None else setup.model.on_mesh(plan.mesh)
+    shape, dtype, half = model.config, setup.config.sampling.cache_dtype, -(-lengths.response // 2)
+    read = model.cache_bytes(prompts if plan.shared else plan.slots, lengths.prompt, dtype)
+    read += model.cache_bytes(plan.slots, half, dtype)
+    pairs = plan.slots * (lengths.prompt + half) / setup.mesh.size
+    return Cost(4.0 * shape.num_layers * shape.num_heads * shape.head_dim * pairs, read) * plan.chunk

@@ -17,6 +17,8 @@ from prerl_jax.plan.programs import Program
 from prerl_jax.runtime.chips import GIB, Chip
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+KERNEL = "attend_filled"
+"""The name of the kernel in `models.filled`. What it reads depends on how full the cache is."""
 REST = "temporaries and results"
 
 
@@ -94,13 +96,25 @@ def row_of(program: Program) -> Row:
         return Row(*shared, needed(compiled) + beside, dict(program.held), None, refused=compiled.splitlines()[0])
     peak = peak_bytes(compiled) + beside
     rest = max(0, peak - sum(program.held.values()))
-    work = count(compiled.as_text()).total
+    work = counted(compiled.as_text() or "", program.attention)
     return Row(*shared, peak, {**program.held, REST: rest}, work, warnings=program.said.lower().count("involuntary"))
 
 
+def counted(text: str, attention: Cost) -> Cost:
+    """The work of a program, in which all runs of the kernel of decoding together do `attention`."""
+    found = count(text, {KERNEL: Cost(hbm=1.0)})
+    runs = sum(line.times for line in found.lines if line.name.startswith(KERNEL))
+    return found.total + attention + Cost(hbm=-runs) if runs else found.total
+
+
 def peak_bytes(compiled: jax.stages.Compiled) -> int:
-    """The most bytes of a device's memory that a program uses at once, its inputs and results included."""
+    """The most bytes of a device's memory that a program uses at once, its inputs and results included.
+
+    Raises ValueError where the compiler does not say it.
+    """
     memory = compiled.memory_analysis()
+    if memory is None:
+        raise ValueError("the compiler does not say how much memory a program needs.")
     return memory.peak_memory_in_bytes or (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes

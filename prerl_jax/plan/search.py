@@ -8,6 +8,7 @@ memory and links allow. It ranks; the compiler then says what is true of the bes
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -16,15 +17,16 @@ from typing import Any
 import jax
 
 from prerl_jax.config.schema import TrainConfig
+from prerl_jax.models.decoder import Decoder
 from prerl_jax.plan.abstract_setup import abstract_setup
+from prerl_jax.plan.programs import Lengths
 from prerl_jax.plan.report import Rates
-from prerl_jax.plan.steps import Lengths
 from prerl_jax.plan.topology import Slice
-from prerl_jax.rollout.continuous import ContinuousBatching, ContinuousBatchingEngine
+from prerl_jax.rollout.continuous import ContinuousBatching
+from prerl_jax.rollout.layout import decode_mesh
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import AXES, MeshSpec, batch_shards
 from prerl_jax.runtime.state import bytes_per_device
-from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
 
 SPARE = 0.15
@@ -99,34 +101,42 @@ def _candidates(config: TrainConfig, devices: int) -> Iterator[TrainConfig]:
 
 def _variants(setup: Setup, given: TrainConfig, rates: Rates, lengths: Lengths) -> Iterator[Candidate]:
     """A mesh with all slots and decode layouts, microbatches and policies."""
-    sampled = [(each, _sampling(each, rates, lengths)) for each in _with_engines(setup)]
-    trained = [(each, _training(each, rates, lengths)) for each in _with_parts(setup)]
+    state = bytes_per_device(setup.abstract_state())
+    sampled = [(each, _sampling(each, tensor, state, rates, lengths)) for each, tensor in _with_engines(setup)]
+    params = setup.model.abstract_params()
+    sizes = state, bytes_per_device(params), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    trained = [(each, _training(each, sizes, rates, lengths)) for each in _with_parts(setup)]
     for (sampler, (held, drawing)), (trainer, (kept, training)) in itertools.product(sampled, trained):
         found = dataclasses.replace(trainer.config, sampling=sampler.config.sampling)
         yield Candidate(found, _changes(given, found), max(held, kept), drawing + training)
 
 
-def _with_engines(setup: Setup) -> Iterator[Setup]:
-    """The setup with other numbers of slots, and of devices that share the weights while decoding."""
+def _with_engines(setup: Setup) -> Iterator[tuple[Setup, int]]:
+    """The setup with other numbers of slots, and of devices that share the weights while decoding: with that number."""
     config, shards = setup.config, batch_shards(setup.mesh)
-    engine = config.sampling.engine
-    if not isinstance(engine, ContinuousBatching):
-        yield setup
+    given, group = config.sampling.engine, config.sampling.group_size
+    if not isinstance(given, ContinuousBatching):
+        yield setup, setup.mesh.shape["tensor"]
         return
-    for share, tensor in itertools.product(SLOTS, (None, *TENSORS)):
-        slots = setup.rows // share
-        if slots and slots % shards == 0:
-            changed = dataclasses.replace(engine, slots=slots, tensor=tensor)
-            sampling = dataclasses.replace(config.sampling, engine=changed)
-            found = dataclasses.replace(setup, config=dataclasses.replace(config, sampling=sampling))
-            try:
-                made = changed.make(
-                    setup.model, SamplerConfig(config.sampling.max_new_tokens), config.sampling.group_size
-                )
-                made.plan(setup.rows, config.data.max_prompt_tokens)
-            except ValueError:  # devices that do not divide the model or the mesh
-                continue
-            yield found
+
+    @functools.cache
+    def layout(slots: int, tensor: int | None) -> int | None:
+        engine = dataclasses.replace(given, slots=slots, tensor=tensor)
+        try:
+            made = engine.make(setup.model, SamplerConfig(config.sampling.max_new_tokens), group)
+            return made.layout(setup.rows, config.data.max_prompt_tokens).tensor
+        except ValueError:  # numbers that do not divide the model or the mesh
+            return None
+
+    for slots in (setup.rows // share for share in SLOTS if setup.rows // share % shards == 0):
+        chosen = layout(slots, None)
+        fixed = (tensor for tensor in TENSORS if tensor != chosen and layout(setup.rows, tensor))
+        for tensor in (None, *fixed):
+            if slots and (tensor or chosen):
+                engine = dataclasses.replace(given, slots=slots, tensor=tensor)
+                sampling = dataclasses.replace(config.sampling, engine=engine)
+                changed = dataclasses.replace(config, sampling=sampling)
+                yield dataclasses.replace(setup, config=changed), tensor or chosen or 1
 
 
 def _with_parts(setup: Setup) -> Iterator[Setup]:
@@ -138,17 +148,12 @@ def _with_parts(setup: Setup) -> Iterator[Setup]:
         yield dataclasses.replace(setup, config=dataclasses.replace(config, microbatches=microbatches, model=model))
 
 
-def _sampling(setup: Setup, rates: Rates, lengths: Lengths) -> tuple[float, float]:
-    """(bytes of a device, seconds of a step) of sampling."""
+def _sampling(setup: Setup, tensor: int, state: int, rates: Rates, lengths: Lengths) -> tuple[float, float]:
+    """(bytes of a device, seconds of a step) of sampling, where `tensor` devices share the weights."""
     prompt, config = setup.config.data.max_prompt_tokens, setup.config.sampling
-    engine = Programs(setup).engine(setup.phases[0])
-    state = bytes_per_device(setup.abstract_state())
-    model, slots = setup.model, setup.rows
-    if isinstance(engine, ContinuousBatchingEngine):
-        plan = engine.plan(setup.rows, prompt)
-        slots = plan.slots
-        model = model if plan.mesh is None else model.on_mesh(plan.mesh)
-    weights = bytes_per_device(model.abstract_params(model.compute_dtype))
+    model, weights = _decoding(setup.model, tensor)
+    engine = config.engine
+    slots = engine.slots or setup.rows if isinstance(engine, ContinuousBatching) else setup.rows
     prompts = model.cache_bytes(config.prompts_per_step, prompt, config.cache_dtype)
     held = model.cache_bytes(slots, prompt + config.max_new_tokens, config.cache_dtype)
     filled = model.cache_bytes(slots, lengths.prompt + lengths.response // 2, config.cache_dtype)
@@ -157,22 +162,27 @@ def _sampling(setup: Setup, rates: Rates, lengths: Lengths) -> tuple[float, floa
     return state + weights + prompts + held + growing, steps * (weights + filled) / rates.bandwidth
 
 
-def _training(setup: Setup, rates: Rates, lengths: Lengths) -> tuple[float, float]:
-    """(bytes of a device, seconds of a step) of the update."""
+@functools.lru_cache(maxsize=64)
+def _decoding(model: Decoder, tensor: int) -> tuple[Decoder, int]:
+    """The model where decoding has it, and the bytes of its weights on a device."""
+    moved = model if model.mesh is None else model.on_mesh(decode_mesh(model.mesh, tensor))
+    return moved, bytes_per_device(moved.abstract_params(model.compute_dtype))
+
+
+def _training(setup: Setup, sizes: tuple[int, int, int], rates: Rates, lengths: Lengths) -> tuple[float, float]:
+    """(bytes of a device, seconds of a step) of the update. `sizes`: bytes of the train state and of the parameters on
+    a device, and the number of parameters."""
     config, model, shards = setup.config, setup.model, batch_shards(setup.mesh)
-    params = model.abstract_params()
-    held, count = bytes_per_device(params), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    state, gradients, count = sizes
     tokens = setup.part_rows / shards * (config.data.max_prompt_tokens + config.sampling.max_new_tokens)
-    shape, remat = model.config, config.model.remat
-    width = model.compute_dtype.itemsize
+    shape, remat, width = model.config, config.model.remat, model.compute_dtype.itemsize
     kept = KEPT[remat] * shape.num_layers * tokens * shape.hidden_size * width
-    layer = count / shape.num_layers * width / setup.mesh.shape["tensor"]
-    peak = bytes_per_device(setup.abstract_state()) + held + kept + 2 * layer
+    whole = count * width / setup.mesh.shape["tensor"]
     trained = setup.rows * (lengths.prompt + lengths.response)
     compute = 2 * FORWARDS[remat] * count * trained / setup.mesh.size / rates.flops
     parts = max(1, round(trained / (tokens * shards)))
-    gathered = 3 * parts * count * width / setup.mesh.shape["tensor"] / rates.links if setup.mesh.size > 1 else 0.0
-    return peak, max(compute, gathered)
+    gathered = 3 * parts * whole / rates.links if setup.mesh.size > 1 else 0.0
+    return state + gradients + kept + 2 * whole / shape.num_layers, max(compute, gathered)
 
 
 def _changes(given: TrainConfig, found: TrainConfig) -> tuple[str, ...]:

@@ -11,20 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from prerl_jax.core.phases import Phase
-from prerl_jax.plan.programs import EVALUATION, engines
+from prerl_jax.plan.programs import EVALUATION, Lengths, engines
 from prerl_jax.plan.report import Rates, Row
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
-
-
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-    """Assumed mean tokens of a prompt and of a response."""
-
-    prompt: int
-    response: int
 
 
 @dataclasses.dataclass(frozen=True)

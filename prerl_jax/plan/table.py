@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from prerl_jax.plan.programs import Lengths
 from prerl_jax.plan.report import Rates, Row, bounds
-from prerl_jax.plan.steps import Lengths, Run
+from prerl_jax.plan.steps import Run
 from prerl_jax.plan.topology import Slice
 from prerl_jax.runtime.chips import GIB, GIGA, TERA
 
@@ -29,8 +30,9 @@ def table(rows: Sequence[Row], rates: Rates | None) -> str:
 
 LEGEND = (
     "A program takes at least the longest of its three times; that resource binds it. Peak is the most memory that a "
-    "device holds while the program runs, the rest of the run included; what it is, in GiB, is below the program. Loops "
-    "are counted as often as they can run, and all rows as full."
+    "device holds while the program runs, the rest of the run included; below it is what it consists of, in GiB. Loops "
+    "count as often as they can run and rows as full, but for decoding with its kernel: it reads the prompts and half of "
+    "a mean response."
 )
 
 
@@ -94,4 +96,9 @@ def run_lines(run: Run, lengths: Lengths) -> list[str]:
         "(--mean-response), all trained on. These are the least times: no run reaches all peaks, and verifying, "
         "checkpoints and compiling come on top."
     )
-    return [line for text in lines for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]
+    return [line for text in lines for line in wrapped(text)]
+
+
+def wrapped(text: str) -> list[str]:
+    """The lines of a paragraph."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ")

@@ -9,7 +9,7 @@ import tiny_run
 
 from prerl_jax.plan.__main__ import main
 from prerl_jax.plan.command import Asked
-from prerl_jax.plan.steps import Lengths
+from prerl_jax.plan.programs import Lengths
 
 COMMAND = [sys.executable, "-m", "prerl_jax.plan"]
 
@@ -18,7 +18,7 @@ def test_the_assumed_lengths():
     config = tiny_run.config()
     assert Asked().lengths(config) == Lengths(prompt=8, response=11), "a third of 32"
     assert Asked(mean_prompt=3, mean_response=20).lengths(config) == Lengths(3, 20)
-    with pytest.raises(ValueError, match="at most .*sampling.max_new_tokens=32"):
+    with pytest.raises(ValueError, match=r"at most .*sampling.max_new_tokens=32"):
         Asked(mean_response=33).lengths(config)
     with pytest.raises(ValueError, match="--mean-response 0: it must be at least 1"):
         Asked(mean_response=0)
@@ -31,7 +31,7 @@ def test_the_assumed_lengths():
         (["--topology", "v5x:2x2"], "there is no TPU chip"),
         (["--mean-response", "100000"], "sampling.max_new_tokens=64"),
         (["--set", "model.path=/nowhere"], "There is no model at '/nowhere'"),
-        (["--set", "mesh.fsdp=3"], "The nearest that fits 8 devices: --set mesh.data=1 mesh.fsdp=8 mesh.tensor=1"),
+        (["--set", "mesh.fsdp=3"], "The nearest that fits 8 devices: --set mesh.data=1 mesh.fsdp=4 mesh.tensor=2"),
         (["--set", "nothing=1"], "has no field 'nothing'"),
     ],
 )

@@ -6,8 +6,8 @@ import pytest
 import tiny_run
 
 from prerl_jax import CriticSpec, KLPenalty, PhaseStart, StaticBatching, dsrl, grpo, ppo
-from prerl_jax.plan.programs import compile_programs, engines, program_names, resident
-from prerl_jax.plan.steps import Lengths, alignments, evaluations, packed_share
+from prerl_jax.plan.programs import Lengths, compile_programs, engines, program_names, resident
+from prerl_jax.plan.steps import alignments, evaluations, packed_share
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.programs import Programs
 
@@ -81,7 +81,7 @@ def test_every_program_of_a_run_compiles(tiny):
     """About a minute: of a phase with a reference and updates, with a static engine."""
     engine = dataclasses.replace(tiny_run.config().sampling, engine=StaticBatching())
     setup = tiny(phases=(*dsrl(warmup=1, total=2)[:1], *COMPARING), sampling=engine)
-    found = list(compile_programs(Programs(setup)))
+    found = list(compile_programs(Programs(setup), Lengths(8, 16)))
     assert not [program.name for program in found if isinstance(program.compiled, str)]
     roles = [program.role for program in found]
     assert set(roles) == {"sample", "score", "prepare", "train", "align"}

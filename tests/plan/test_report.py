@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 from hand_made import RATES, row
 
+from prerl_jax.plan.count import Cost
 from prerl_jax.plan.programs import Program
-from prerl_jax.plan.report import bounds, needed, row_of
+from prerl_jax.plan.report import bounds, counted, needed, row_of
 from prerl_jax.runtime.chips import GIB
 
 
@@ -58,3 +59,18 @@ def test_a_compiled_program_is_a_row():
     assert found.peak >= 3 * 64 * 64 * 4 + 1000
     assert sum(found.parts.values()) == found.peak
     assert found.warnings == 1
+
+
+def test_the_kernel_of_decoding_reads_what_is_assumed():
+    """All its runs together, however many there are; a program without it reads nothing for it."""
+    text = """HloModule f
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %attend_filled.1 = f32[8,128]{1,0:T(8,128)} custom-call(%x), custom_call_target="tpu_custom_call"
+  ROOT %attend_filled.2 = f32[8,128]{1,0:T(8,128)} custom-call(%attend_filled.1), custom_call_target="tpu_custom_call"
+}
+"""
+    assert counted(text, Cost(flops=5, hbm=7)) == Cost(flops=5, hbm=7)
+    other = text.replace("attend_filled", "another")
+    assert counted(other, Cost(flops=5, hbm=7)) == Cost(hbm=4 * 8 * 128 * 4)
