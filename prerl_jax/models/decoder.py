@@ -28,12 +28,14 @@ from prerl_jax.models.partitioning import (
     DEFAULT_RULES,
     Rules,
     constrain,
-    named_sharding,
+    placed,
     require_auto_axes,
+    shard_shape,
     splits_only_rows,
     without,
 )
 from prerl_jax.models.remat import LAYER_INPUT, REMAT
+from prerl_jax.models.stack import apply_layers
 
 
 class Decoder:
@@ -121,16 +123,9 @@ class Decoder:
 
         Raises ValueError where the mesh does not divide a dimension.
         """
-        shapes, mesh = jax.eval_shape(self.init, jax.random.key(0)), self.mesh
-        if mesh is None:
-            return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), shapes)
-
-        def leaf(path, shape, axes):
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            sharding = named_sharding(mesh, self.rules, axes, shape.shape, name)
-            return jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding)
-
-        return jax.tree_util.tree_map_with_path(leaf, shapes, self.logical_axes())
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), shapes)
+        return shapes if self.mesh is None else placed(shapes, self.logical_axes(), self.mesh, self.rules)
 
     def shardings(self) -> dict:
         """The parameter tree of NamedSharding. The decoder must have a mesh."""
@@ -271,12 +266,9 @@ class Decoder:
 
     def cache_bytes(self, rows: int, length: int, dtype: str | None = None) -> int:
         """Bytes on one device of the keys and values of `rows` rows of `length` tokens, stored in `dtype`."""
-        c = self.config
-        shape: tuple[int, ...] = (c.num_layers, rows, c.num_kv_heads, length)
-        if self.mesh is not None:
-            axes = ("layers", "batch", "kv_heads", "length")
-            shape = named_sharding(self.mesh, self.rules, axes, shape, "cache").shard_shape(shape)
-        return 2 * math.prod(shape) * head_bytes(c.head_dim, dtype, self.compute_dtype)
+        heads = self.config.num_layers, rows, self.config.num_kv_heads, length
+        here = math.prod(shard_shape(self.mesh, self.rules, ("layers", "batch", "kv_heads", "length"), heads, "cache"))
+        return 2 * here * head_bytes(self.config.head_dim, dtype, self.compute_dtype)
 
     def activation_bytes(self, rows: int) -> int:
         """Bytes of the hidden states of one token of so many rows, after every layer."""
@@ -319,15 +311,4 @@ class Decoder:
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=REMAT[self.remat])
-        if not self._unrolled():
-            return jax.lax.scan(body, x, params["layers"])
-        # Split rather than indexed: the gradient is then one concatenation.
-        apart = jax.tree.map(lambda w: list(jax.lax.split(w, [1] * w.shape[0])), params["layers"])
-        layers = jax.tree.transpose(
-            jax.tree.structure(params["layers"]), jax.tree.structure([0] * self.config.num_layers), apart
-        )
-        carries = []
-        for weights in layers:
-            x, carry = body(x, jax.tree.map(lambda w: w[0], weights))
-            carries.append(carry)
-        return x, jax.tree.map(lambda *parts: jnp.stack(parts), *carries)
+        return apply_layers(body, x, params["layers"], unroll=self._unrolled())

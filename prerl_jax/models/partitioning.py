@@ -8,6 +8,7 @@ that is an error: silent replication would cost the memory that the mesh was cho
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -90,6 +91,28 @@ def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...],
                 f"{axis!r} another rule."
             )
     return NamedSharding(mesh, spec)
+
+
+def shard_shape(
+    mesh: Mesh | None, rules: Rules, axes: Axes, shape: tuple[int, ...], name: str = "array"
+) -> tuple[int, ...]:
+    """The shape of an array's part on one device; `shape` without a mesh. Raises as `named_sharding` does."""
+    return shape if mesh is None else named_sharding(mesh, rules, axes, shape, name).shard_shape(shape)
+
+
+def placed(shapes: Any, axes: Any, mesh: Mesh, rules: Rules) -> Any:
+    """A tree of ShapeDtypeStruct with shardings; `axes` has the logical axes of each leaf.
+
+    Raises ValueError where the mesh does not divide a dimension; the message names the leaf by its path.
+    """
+
+    def leaf(path: Any, shape: jax.ShapeDtypeStruct, axes: Axes) -> jax.ShapeDtypeStruct:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return jax.ShapeDtypeStruct(
+            shape.shape, shape.dtype, sharding=named_sharding(mesh, rules, axes, shape.shape, name)
+        )
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes, axes)
 
 
 def require_auto_axes(mesh: Mesh | None) -> None:
