@@ -37,7 +37,8 @@ BLOCKS = (512, 256, 128)
 BLOCK_BYTES = 512 * 1024
 """The most bytes of a block's keys: small enough that little is read in vain, large enough that steps are few. A v5e
 reads as many keys and values in 1.3 us (at 819 GB/s). The number is not measured."""
-KEPT, SWAPPED = (0, 1, 2, 3, 4), (0, 1, 2, 4, 3)
+KEPT: Any = (0, 1, 2, 3, 4)
+SWAPPED: Any = (0, 1, 2, 4, 3)
 ORDERS = Held(SWAPPED, KEPT), Held(KEPT, SWAPPED)
 """How keys and values of all layers must lie in memory: their dimensions, from the major to the minor one."""
 HELD = ("layers", "batch", "kv_heads", None, None)
@@ -188,8 +189,8 @@ def _attend_both(query, prompt, ring, layer, filled, *, interpret):
         x = x.reshape(groups, kv_heads, size, repeat, *x.shape[3:]).swapaxes(1, 2)
         return x.reshape(rows, kv_heads, repeat, *x.shape[4:])
 
-    of_prompt = map(apart, attend_filled(together, *prompt, layer, filled[0], interpret=interpret))
-    of_ring = attend_filled(own, *ring, layer, filled[1], interpret=interpret)
+    of_prompt = map(apart, attend_filled(together, prompt[0], prompt[1], layer, filled[0], interpret=interpret))
+    of_ring = attend_filled(own, ring[0], ring[1], layer, filled[1], interpret=interpret)
     (y, mass), (ring_y, ring_mass) = of_prompt, of_ring
     share = jax.nn.sigmoid(mass - ring_mass)[..., None]
     return (y * share + ring_y * (1 - share)).astype(query.dtype).reshape(rows, heads, head_dim)
@@ -238,7 +239,7 @@ def attend_filled(
     data = pl.BlockSpec((1, 1, heads, block, head_dim), columns_fourth)
     scale = pl.BlockSpec((1, 1, heads, 1, block), columns_last)
     parts, specs = [key.data.swapaxes(3, 4), value.data], [data, data]
-    if key.scale is not None:
+    if key.scale is not None and value.scale is not None:
         parts += [key.scale, value.scale.swapaxes(3, 4)]
         specs += [scale, scale]
     row_spec, sum_spec = pl.BlockSpec((1, heads, size, head_dim), of_row), pl.BlockSpec((1, heads, size, 1), of_row)
@@ -260,14 +261,14 @@ def attend_filled(
     return jnp.where(some[..., None], out, 0), jnp.where(some, sums[..., 0], MASKED)
 
 
-def _kernel(_, rows, blocks, start, count, query, key, value, *refs, columns):
+def _kernel(layer, rows, blocks, start, count, query, key, value, *refs, columns):
     """One block of one row. `sums` is the sum of exponentials until the row's last block, then its logarithm."""
     *scales, out, sums, top = refs
     step, block = pl.program_id(0), key.shape[3]
     row = rows[step]
 
     @pl.when((step == 0) | (rows[jnp.maximum(step - 1, 0)] != row))
-    def _():
+    def begin():
         out[...], sums[...], top[...] = jnp.zeros_like(out), jnp.zeros_like(sums), jnp.full_like(top, MASKED)
 
     def column(shape):

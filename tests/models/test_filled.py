@@ -221,8 +221,7 @@ def decode_program(devices, config, spec, dtype):
     ("spec", "head_dim", "dtype", "local"),
     [
         (MeshSpec(data=2, fsdp=1, tensor=4), 128, None, (8, 2)),
-        (MeshSpec(data=2, fsdp=1, tensor=4), 128, "int8", (8, 2)),
-        (MeshSpec(data=4, fsdp=2, tensor=1), 64, None, (2, 8)),
+        (MeshSpec(data=4, fsdp=2, tensor=1), 64, "int8", (2, 8)),
     ],
 )
 def test_the_decode_loop_writes_the_ring_in_place(devices, spec, head_dim, dtype, local):
