@@ -21,19 +21,10 @@ from jax.sharding import Mesh
 from prerl_jax.core.head import Head
 from prerl_jax.core.types import Params
 from prerl_jax.models import attention as attentions
-from prerl_jax.models import filled, rope, xla_cpu
+from prerl_jax.models import filled, partitioning, rope, xla_cpu
 from prerl_jax.models.cache import Cache, Held, append, head_bytes, hold, reader
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
-from prerl_jax.models.partitioning import (
-    DEFAULT_RULES,
-    Rules,
-    constrain,
-    placed,
-    require_auto_axes,
-    shard_shape,
-    splits_only_rows,
-    without,
-)
+from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, require_auto_axes
 from prerl_jax.models.remat import LAYER_INPUT, REMAT
 from prerl_jax.models.stack import apply_layers
 
@@ -95,12 +86,12 @@ class Decoder:
     def within(self, axis: str) -> Decoder:
         """The decoder for the devices at one place of a mesh axis: inside jax.vmap(spmd_axis_name=axis)."""
         inner = copy.copy(self)
-        inner.rules = without(self.rules, axis)
+        inner.rules = partitioning.without(self.rules, axis)
         return inner
 
     def holds_whole(self, axis: str) -> bool:
         """Whether a mesh axis has several places, and each has all parameters: no rule but that of rows names it."""
-        return self.mesh is not None and self.mesh.shape[axis] > 1 and splits_only_rows(self.rules, axis)
+        return self.mesh is not None and self.mesh.shape[axis] > 1 and partitioning.splits_only_rows(self.rules, axis)
 
     # Parameters
 
@@ -125,7 +116,7 @@ class Decoder:
         """
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), shapes)
-        return shapes if self.mesh is None else placed(shapes, self.logical_axes(), self.mesh, self.rules)
+        return shapes if self.mesh is None else partitioning.placed(shapes, self.logical_axes(), self.mesh, self.rules)
 
     def shardings(self) -> dict:
         """The parameter tree of NamedSharding. The decoder must have a mesh."""
@@ -267,12 +258,10 @@ class Decoder:
     def cache_bytes(self, rows: int, length: int, dtype: str | None = None) -> int:
         """Bytes on one device of the keys and values of `rows` rows of `length` tokens, stored in `dtype`."""
         heads = self.config.num_layers, rows, self.config.num_kv_heads, length
-        here = math.prod(shard_shape(self.mesh, self.rules, ("layers", "batch", "kv_heads", "length"), heads, "cache"))
+        here = math.prod(
+            partitioning.shard_shape(self.mesh, self.rules, ("layers", "batch", "kv_heads", "length"), heads, "cache")
+        )
         return 2 * here * head_bytes(self.config.head_dim, dtype, self.compute_dtype)
-
-    def activation_bytes(self, rows: int) -> int:
-        """Bytes of the hidden states of one token of so many rows, after every layer."""
-        return self.config.num_layers * rows * self.config.hidden_size * self.compute_dtype.itemsize
 
     def pin_cache(self, part: jax.Array) -> jax.Array:
         """An array [B, N, ...] of a cache, or [L, B, N, ...] of all layers, sharded by rows and heads."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prerl_jax.core.types import Array, Params, Prompts
+from prerl_jax.core.types import Params, Prompts
 from prerl_jax.rollout.cache_rings import ring_of, with_ring
 from prerl_jax.rollout.continuous_programs import Assignment, ContinuousPrograms
 from prerl_jax.rollout.plan import BatchingPlan
@@ -16,7 +16,7 @@ from prerl_jax.runtime.mesh import batch_sharding, replicated
 
 
 def compile_programs(
-    programs: ContinuousPrograms, plan: BatchingPlan, params: Params, prompts: Prompts, key: Array
+    programs: ContinuousPrograms, plan: BatchingPlan, params: Params, prompts: Prompts, key: Any
 ) -> Iterator[tuple[str, jax.stages.Compiled]]:
     """Compiles the programs, one after the other; yields each with its name.
 
@@ -32,14 +32,14 @@ def compile_programs(
     """
     where = None if plan.mesh is None else batch_sharding(plan.mesh)
     shape = prompts.prompt.shape
-    tokens, mask = (jax.ShapeDtypeStruct(shape, kind, sharding=where) for kind in (np.int32, bool))
+    shapes: Any = (jax.ShapeDtypeStruct(shape, kind, sharding=where) for kind in (np.int32, bool))
     weights = params
     if plan.mesh is not None:
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(plan.mesh))
-        copy = programs.lay_out.lower(params).compile()
+        copy = jax.jit(programs.lay_out).lower(params).compile()
         yield "decode_weights", copy
         weights = _outputs(copy, jax.eval_shape(programs.lay_out, params))
-    arguments = weights, Prompts(tokens, mask)
+    arguments: Any = weights, Prompts(*shapes)
     prefill = programs.prefill.lower(*arguments).compile()
     yield "prefill", prefill
     weights, store, slots = _outputs(prefill, jax.eval_shape(programs.prefill, *arguments))

@@ -171,7 +171,8 @@ class ContinuousBatchingEngine:
         slots = self._slots(rows)
         prompts = rows // self.group_size if slots == rows else slots
         cache = Cached(prompts, prompt, slots, self.rings[-1])
-        return _choose_layout(self.model, self.batching.tensor, cache, self.config.cache_dtype)
+        model: Any = self.model
+        return _choose_layout(model, self.batching.tensor, cache, self.config.cache_dtype)
 
     def _slots(self, rows: int) -> int:
         return rows if self.batching.slots is None else min(rows, self.batching.slots)

@@ -57,7 +57,13 @@ class Cached:
 
 @runtime_checkable
 class MeshModel(SlotModel, Protocol):
-    """A `SlotModel` that can lie on another mesh; `Decoder` is one. Another model decodes where training has it."""
+    """A `SlotModel` that can lie on another mesh; `Decoder` is one. Another model decodes where training has it.
+
+    Attributes:
+      config: has `num_layers` and `hidden_size`.
+    """
+
+    config: Any
 
     def on_mesh(self, mesh: Mesh) -> MeshModel:
         """The same model on another mesh, with the same rules."""
@@ -70,9 +76,6 @@ class MeshModel(SlotModel, Protocol):
 
     def cache_bytes(self, rows: int, length: int, dtype: str | None) -> int:
         """Bytes on one device of the keys and values of `rows` rows of `length` tokens."""
-
-    def activation_bytes(self, rows: int) -> int:
-        """Bytes of the hidden states of one token of so many rows, after every layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +204,8 @@ def _candidate(model: MeshModel, laid: MeshModel, cache: Cached, dtype: str | No
     read = weights + prompts + FILLED * responses
     rows = -(-cache.slots // laid.mesh.shape["data"])
     # Two sums of activations a layer; a ring sends 2 (n - 1) / n of the array.
-    sent = 4 * (tensor - 1) / tensor * laid.activation_bytes(rows)
+    states = laid.config.num_layers * rows * laid.config.hidden_size * laid.compute_dtype.itemsize
+    sent = 4 * (tensor - 1) / tensor * states
     return _Candidate(tensor, weights, prompts + responses, chip.devices * (read / chip.bandwidth + sent / chip.links))
 
 

@@ -119,21 +119,13 @@ def make_sampler(
             draw,
             is_last,
         )
+        functions: dict[str, Any] = {"shards": shards, "decode": decode, "draw": draw, "is_last": is_last}
         step = jnp.int32(0)
         for ring in rings:
             if ring != rings[0]:
                 slots = with_ring(slots, pad_ring(ring_of(slots), rings))
-            slots, drawn, step = decode_while(
-                functools.partial(_steps_left, length),
-                slots,
-                drawn,
-                step,
-                min(ring, length - 1),
-                shards=shards,
-                decode=decode,
-                draw=draw,
-                is_last=is_last,
-            )
+            steps_left = functools.partial(_steps_left, length)
+            slots, drawn, step = decode_while(steps_left, slots, drawn, step, min(ring, length - 1), **functions)
         return Rollouts(
             prompt=jnp.repeat(prompt_tokens(prompts), group_size, axis=0),
             prompt_mask=jnp.repeat(prompts.prompt_mask, group_size, axis=0),
