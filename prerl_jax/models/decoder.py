@@ -7,7 +7,6 @@ layers are unrolled.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -22,15 +21,7 @@ from prerl_jax.models import attention as attentions
 from prerl_jax.models import rope, xla_cpu
 from prerl_jax.models.cache import Cache, Held, attend_cached, hold, valid_columns, write
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
-from prerl_jax.models.partitioning import (
-    DEFAULT_RULES,
-    Rules,
-    constrain,
-    named_sharding,
-    require_auto_axes,
-    splits_only_rows,
-    without,
-)
+from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, named_sharding, require_auto_axes
 
 REMAT = {
     "none": None,
@@ -88,16 +79,6 @@ class Decoder:
         self._layer, self._layer_state = nnx.split(nnx.eval_shape(lambda: Layer(config, jax.random.key(0))))
         self._layer_axes = axes_of(self._layer_state)
         _, self._ends_state = nnx.split(nnx.eval_shape(lambda: Ends(config, jax.random.key(0))))
-
-    def within(self, axis: str) -> Decoder:
-        """The decoder for the devices at one place of a mesh axis: inside jax.vmap(spmd_axis_name=axis)."""
-        inner = copy.copy(self)
-        inner.rules = without(self.rules, axis)
-        return inner
-
-    def holds_whole(self, axis: str) -> bool:
-        """Whether a mesh axis has several places, and each has all parameters: no rule but that of rows names it."""
-        return self.mesh is not None and self.mesh.shape[axis] > 1 and splits_only_rows(self.rules, axis)
 
     # Parameters
 

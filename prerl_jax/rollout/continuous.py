@@ -43,7 +43,7 @@ from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
 from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
-from prerl_jax.runtime.row_share import RowShare, row_share
+from prerl_jax.runtime.row_share import row_share
 
 AHEAD = 2
 """Chunks that are started ahead when no row waits for a slot."""
@@ -150,11 +150,6 @@ class ContinuousBatchingEngine:
     batching: ContinuousBatching
     rings: tuple[int, ...]
 
-    @property
-    def _share(self) -> RowShare:
-        """The rows of this process."""
-        return row_share(self.model.mesh)
-
     def plan(self, rows: int) -> BatchingPlan:
         """The plan of a call with this many rows, over all processes."""
         given = self.batching
@@ -188,7 +183,7 @@ class ContinuousBatchingEngine:
         """
         clock = IdleClock()
         clock.start()
-        mesh, share = self.model.mesh, self._share
+        mesh, share = self.model.mesh, row_share(self.model.mesh)
         prompts = on_host(prompts)
         count = prompts.prompt.shape[0]
         local_shards = 1 if mesh is None else batch_shards(mesh) // share.count
@@ -257,7 +252,7 @@ class ContinuousBatchingEngine:
         # Shrinks step by step through the plan's numbers, so that every program has one fixed pair of sizes.
         for fewer in [n for n in plan.shrink if n < slots.done.shape[0]]:
             if most * plan.shards <= fewer:
-                which, prompt = scheduler.compact(fewer // self._share.count)
+                which, prompt = scheduler.compact(fewer // row_share(self.model.mesh).count)
                 slots = programs.shrink(slots, self._place(which), self._place(prompt))
         return slots
 

@@ -209,12 +209,9 @@ def decode_while(
         after every STRIDE steps where the slots lie on several shards.
       slots: the state before.
       drawn: takes the tokens: those of the n-th step of this `drawn` go to column n.
-      step: i32[], steps made before.
-      last: the most steps, with those made before.
+      step, last: i32[], steps made before, and the most steps with these.
       shards: how many shards of the mesh the slots lie on.
-      decode: the model, see `Decode`.
-      draw: see `make_draw`.
-      is_last: see `make_is_last`.
+      decode, draw, is_last: see `Decode`, `make_draw` and `make_is_last`.
 
     Returns: the slots, the drawn tokens, and the steps made.
     """
@@ -225,17 +222,16 @@ def decode_while(
         slots = dataclasses.replace(slots, cache=cache, clock=slots.clock + 1)
         return *_draw_column(slots, drawn, step + 1, hidden, ~slots.done, draw, is_last), step + 1
 
-    carry = slots, drawn, step
-    if shards == 1:
-        return jax.lax.while_loop(lambda c: (c[2] < last) & (steps_left(c[0]) > 0), body, carry)
-
     def end(carry: tuple[Slots, Drawn, Array]) -> Array:
         return jnp.minimum(carry[2] + jnp.minimum(steps_left(carry[0]), STRIDE), last)
 
-    def stride(state: tuple[tuple[Slots, Drawn, Array], Array]) -> tuple[tuple[Slots, Drawn, Array], Array]:
+    def stride(state: Any) -> Any:
         carry = jax.lax.while_loop(lambda c: c[2] < state[1], body, state[0])
         return carry, end(carry)
 
+    carry = slots, drawn, step
+    if shards == 1:
+        return jax.lax.while_loop(lambda c: (c[2] < last) & (steps_left(c[0]) > 0), body, carry)
     return jax.lax.while_loop(lambda state: state[0][2] < state[1], stride, (carry, end(carry)))[0]
 
 
