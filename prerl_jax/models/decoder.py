@@ -83,16 +83,6 @@ class Decoder:
         moved.mesh, moved._on_cpu = mesh, xla_cpu.on_cpu(mesh)
         return moved
 
-    def within(self, axis: str) -> Decoder:
-        """The decoder for the devices at one place of a mesh axis: inside jax.vmap(spmd_axis_name=axis)."""
-        inner = copy.copy(self)
-        inner.rules = partitioning.without(self.rules, axis)
-        return inner
-
-    def holds_whole(self, axis: str) -> bool:
-        """Whether a mesh axis has several places, and each has all parameters: no rule but that of rows names it."""
-        return self.mesh is not None and self.mesh.shape[axis] > 1 and partitioning.splits_only_rows(self.rules, axis)
-
     # Parameters
 
     def init(self, key: jax.Array) -> Params:

@@ -7,6 +7,7 @@ that is an error: silent replication would cost the memory that the mesh was cho
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -34,9 +35,13 @@ def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
-def without(rules: Rules, axis: str) -> Rules:
-    """The rules without a mesh axis."""
-    return tuple((logical, tuple(name for name in _names(entry) if name != axis) or None) for logical, entry in rules)
+def within(model: Any, axis: str) -> Any:
+    """The model for the devices at one place of a mesh axis, as it is under jax.vmap(spmd_axis_name=axis)."""
+    inner = copy.copy(model)
+    inner.rules = tuple(
+        (logical, tuple(n for n in _names(entry) if n != axis) or None) for logical, entry in model.rules
+    )
+    return inner
 
 
 def splits_only_rows(rules: Rules, axis: str) -> bool:

@@ -173,12 +173,9 @@ def decode_while(
         after every STRIDE steps where the slots lie on several shards.
       slots: the state before.
       drawn: takes the tokens: those of the n-th step of this `drawn` go to column n.
-      step: i32[], steps made before.
-      last: the most steps, with those made before.
+      step, last: i32[], steps made before, and the most steps with these.
       shards: how many shards of the mesh the slots lie on.
-      decode: the model, see `Decode`.
-      draw: see `make_draw`.
-      is_last: see `make_is_last`.
+      decode, draw, is_last: see `Decode`, `make_draw` and `make_is_last`.
 
     Returns: the slots, the drawn tokens, and the steps made.
     """

@@ -227,7 +227,7 @@ def local_rows(tree: Any, share: RowShare | None = None) -> Any:
 def _rows_of_group(leaf: jax.Array, share: RowShare | None) -> np.ndarray:
     """The rows of a global array that this process's row group has."""
     mesh = leaf.sharding.mesh if isinstance(leaf.sharding, NamedSharding) else None
-    if mesh is None or not leaf.sharding.is_equivalent_to(batch_sharding(mesh), leaf.ndim):
+    if not isinstance(mesh, Mesh) or not leaf.sharding.is_equivalent_to(batch_sharding(mesh), leaf.ndim):
         raise ValueError(
             f"an array {leaf.shape} with sharding {leaf.sharding} is not sharded over its rows alone. Compile the "
             "program that makes it with out_shardings=batch_sharding(mesh)."

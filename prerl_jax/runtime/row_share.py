@@ -74,7 +74,7 @@ class RowShare:
         each = rows // self.count
         return slice(self.index * each, (self.index + 1) * each)
 
-    def once(self, of_processes: Sequence[Any]) -> list[Any]:
+    def once(self, of_processes: Sequence[Any] | np.ndarray) -> list[Any]:
         """One value for each row group, of the values of all processes in their order."""
         return [of_processes[leader] for leader in self.leaders]
 

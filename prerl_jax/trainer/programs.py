@@ -19,6 +19,7 @@ from prerl_jax.core.microbatches import Replicas
 from prerl_jax.core.phases import Phase, advance
 from prerl_jax.core.train_step import Metrics, make_train_step
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
+from prerl_jax.models.partitioning import splits_only_rows, within
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import global_rows, replicated
@@ -130,8 +131,8 @@ class Programs:
         shardings = jax.tree.map(lambda s: s.sharding, setup.abstract_state(phase))
 
         model, replicas = setup.model, None
-        if model.holds_whole("data"):
-            model, replicas = model.within("data"), Replicas("data", setup.mesh.shape["data"])
+        if setup.mesh.shape["data"] > 1 and splits_only_rows(model.rules, "data"):
+            model, replicas = within(model, "data"), Replicas("data", setup.mesh.shape["data"])
 
         def train(state: TrainState, batch: Batch, last: Array | None = None) -> tuple[TrainState, Metrics]:
             rows, length = batch.weights.shape

@@ -167,7 +167,7 @@ class Setup:
 
     def abstract_critic(self) -> CriticState | None:
         """The critic's state as a tree of ShapeDtypeStruct, sharded over the mesh; None without a critic."""
-        if self.critic is None:
+        if self.critic is None or self.config.critic is None:
             return None
         placement = self.config.critic.optimizer.placement
         return abstract_critic(self.critic.abstract_params(), self.critic_optimizer, self.mesh, placement)
@@ -190,9 +190,15 @@ class Setup:
 
 
 def _adamw(spec: OptimizerSpec, rate: float | Schedule) -> optax.GradientTransformation:
-    betas = {"b1": spec.b1, "b2": spec.b2, "eps": spec.eps}
-    others = {"weight_decay": spec.weight_decay, "max_grad_norm": spec.max_grad_norm, "moments": spec.moments}
-    return adamw(rate, **betas, **others)
+    return adamw(
+        rate,
+        b1=spec.b1,
+        b2=spec.b2,
+        eps=spec.eps,
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        moments=spec.moments,
+    )
 
 
 def set_up(config: TrainConfig, devices: list[jax.Device] | None = None) -> Setup:

@@ -13,6 +13,7 @@ import prerl_jax as pj
 from prerl_jax.core.microbatches import Replicas, accumulate
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
+from prerl_jax.models.partitioning import splits_only_rows, within
 from prerl_jax.runtime.mesh import MeshSpec, global_rows, make_mesh
 from prerl_jax.runtime.state import create_state
 
@@ -295,9 +296,9 @@ def test_one_device_and_eight_agree(replicas):
     before = jax.tree.map(lambda x: x.sharding, eight)
     assert eight.params["layers"]["mlp"]["up"].addressable_shards[0].data.shape == (2, 4, 32)
 
-    assert sharded.holds_whole("data")
-    assert not sharded.holds_whole("fsdp")
-    model = sharded if replicas is None else sharded.within("data")
+    assert splits_only_rows(sharded.rules, "data")
+    assert not splits_only_rows(sharded.rules, "fsdp")
+    model = sharded if replicas is None else within(sharded, "data")
     step = pj.make_train_step(model, tx, **run, replicas=replicas)
     theirs = jax.jit(step, donate_argnums=0)(eight, global_rows(mesh, batch))
     toy.assert_close(arrays(theirs), arrays(ours), rtol=1e-4, atol=1e-5)
