@@ -15,7 +15,8 @@ from prerl_jax.config.schema import TrainConfig
 from prerl_jax.plan.abstract_setup import abstract_setup
 from prerl_jax.plan.advice import verdict
 from prerl_jax.plan.native import captured_stderr
-from prerl_jax.plan.programs import Lengths, Program, compile_programs
+from prerl_jax.plan.program import Lengths, Program
+from prerl_jax.plan.programs import compile_programs
 from prerl_jax.plan.report import Rates, Row, bounds, row_of
 from prerl_jax.plan.search import distinct, ranked
 from prerl_jax.plan.steps import Run, run_at_bound

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import jax
 
 from prerl_jax.plan.count import Cost, count
-from prerl_jax.plan.programs import Program
+from prerl_jax.plan.program import Program
 from prerl_jax.runtime.chips import GIB, Chip
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}

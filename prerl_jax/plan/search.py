@@ -19,7 +19,7 @@ import jax
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.plan.abstract_setup import abstract_setup
-from prerl_jax.plan.programs import Lengths
+from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.report import Rates
 from prerl_jax.plan.topology import Slice
 from prerl_jax.rollout.continuous import ContinuousBatching

@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from prerl_jax.core.phases import Phase
-from prerl_jax.plan.programs import EVALUATION, Lengths, engines
+from prerl_jax.plan.program import EVALUATION, Lengths
 from prerl_jax.plan.report import Rates, Row
+from prerl_jax.plan.sampling import engines
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.trainer.programs import Programs

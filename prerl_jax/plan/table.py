@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from prerl_jax.plan.programs import Lengths
+from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.report import Rates, Row, bounds
 from prerl_jax.plan.steps import Run
 from prerl_jax.plan.topology import Slice
@@ -31,8 +31,7 @@ def table(rows: Sequence[Row], rates: Rates | None) -> str:
 LEGEND = (
     "A program takes at least the longest of its three times; that resource binds it. Peak is the most memory that a "
     "device holds while the program runs, the rest of the run included; below it is what it consists of, in GiB. Loops "
-    "count as often as they can run and rows as full, but for decoding with its kernel: it reads the prompts and half of "
-    "a mean response."
+    "count as often as they can run, rows as full. The kernel of decoding reads prompts and half of a mean response."
 )
 
 

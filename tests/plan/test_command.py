@@ -9,7 +9,7 @@ import tiny_run
 
 from prerl_jax.plan.__main__ import main
 from prerl_jax.plan.command import Asked
-from prerl_jax.plan.programs import Lengths
+from prerl_jax.plan.program import Lengths
 
 COMMAND = [sys.executable, "-m", "prerl_jax.plan"]
 

@@ -6,7 +6,9 @@ import pytest
 import tiny_run
 
 from prerl_jax import CriticSpec, KLPenalty, PhaseStart, StaticBatching, dsrl, grpo, ppo
-from prerl_jax.plan.programs import Lengths, compile_programs, engines, program_names, resident
+from prerl_jax.plan.program import Lengths, resident
+from prerl_jax.plan.programs import compile_programs
+from prerl_jax.plan.sampling import engines, program_names
 from prerl_jax.plan.steps import alignments, evaluations, packed_share
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.programs import Programs

@@ -6,7 +6,7 @@ import pytest
 from hand_made import RATES, row
 
 from prerl_jax.plan.count import Cost
-from prerl_jax.plan.programs import Program
+from prerl_jax.plan.program import Program
 from prerl_jax.plan.report import bounds, counted, needed, row_of
 from prerl_jax.runtime.chips import GIB
 

@@ -8,7 +8,7 @@ import tiny_run
 from hand_made import RATES
 
 from prerl_jax import ContinuousBatching
-from prerl_jax.plan.programs import Lengths
+from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.search import distinct, ranked
 from prerl_jax.plan.topology import Slice
 from prerl_jax.runtime.chips import chip_named

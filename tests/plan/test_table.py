@@ -4,7 +4,7 @@ import dataclasses
 
 from hand_made import RATES, row
 
-from prerl_jax.plan.programs import Lengths
+from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.steps import Run, Step
 from prerl_jax.plan.table import WIDTH, heading, run_lines, table
 from prerl_jax.plan.topology import Slice
