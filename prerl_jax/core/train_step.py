@@ -196,16 +196,15 @@ def make_train_step(
       critic: the critic's own update, see `make_critic_step`; it runs where the batch has rows for it.
       learning_rate: the rate of `tx`, to be reported as train/learning_rate; None leaves the metric out.
       replicas: their gradients are added up once a step; the model must be that of one of them (`partitioning.within`).
-        None: gradients pass between all devices in every microbatch.
+        None: in every microbatch.
 
     Returns:
       step(state, batch) -> (state, metrics f32[]). It is pure: jit it with the state donated. The metrics are
       train/loss, train/grad_norm (before clipping), train/update_norm, train/tokens (trained tokens), train/skipped,
-      train/learning_rate, the means of `token_means` (train/logprob, train/entropy, train/sampler_logprob_diff,
-      train/ratio and the objective's others), and the critic's.
+      train/learning_rate, the means of `token_means`, and the critic's.
 
-    Raises ValueError for an objective without `traits`, and in the step where the rows do not divide into microbatches
-    or the batch has a critic's rows and the state has no critic.
+    Raises ValueError for an objective without `traits`; the step raises it where the rows do not divide into
+    microbatches, or the batch has a critic's rows and the state no critic.
     """
     tx = optax.with_extra_args_support(tx)
     loss = make_loss(model, objective, temperature=temperature, chunk=chunk)
