@@ -11,8 +11,8 @@ as the chips need to read their part of the weights and the filled cache of thei
 - "verl 7412": a mean of 1,267 and at most 3,072 tokens, as the log in verl's issue 7412 says.
 - "heavy": a median of 500 and a 99th percentile of 5,000, at most 8,192 tokens.
 
-Reported: seconds at the bound; the tokens/s; the share of the tokens/s that the same chips would have if every slot were
-always active; the share of the time in which fewer than half, and fewer than an eighth, of the slots are active.
+Reported: the tokens/s at the bound over those that the same chips would have if every slot were always active; seconds
+and tokens/s at the bound; the share of the time in which fewer than a half, and than an eighth, of the slots are active.
 """
 
 from __future__ import annotations

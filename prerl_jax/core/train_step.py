@@ -195,8 +195,7 @@ def make_train_step(
       chunk: tokens of a row whose logits are held at once; None chooses by LOGITS_BUDGET.
       critic: the critic's own update, see `make_critic_step`; it runs where the batch has rows for it.
       learning_rate: the rate of `tx`, to be reported as train/learning_rate; None leaves the metric out.
-      replicas: their gradients are added up once a step; the model must be that of one of them (`partitioning.within`).
-        None: in every microbatch.
+      replicas: those whose gradients are added up once a step, with a model `partitioning.within` one; None for none.
 
     Returns:
       step(state, batch) -> (state, metrics f32[]). It is pure: jit it with the state donated. The metrics are
