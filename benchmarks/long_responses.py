@@ -12,7 +12,7 @@ as the chips need to read their part of the weights and the filled cache of thei
 - "heavy": a median of 500 and a 99th percentile of 5,000, at most 8,192 tokens.
 
 Reported: the tokens/s at the bound over those that the same chips would have if every slot were always active; seconds
-and tokens/s at the bound; the share of the time in which fewer than a half, and than an eighth, of the slots are active.
+and tokens/s at the bound; the share of the time in which fewer than a half, or an eighth, of the slots are active.
 """
 
 from __future__ import annotations

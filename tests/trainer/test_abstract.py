@@ -8,7 +8,7 @@ import tiny_run
 
 from prerl_jax import CriticSpec, ppo
 from prerl_jax.trainer.abstract import abstract_inputs, abstract_rollouts, as_packed
-from prerl_jax.trainer.batching import BatchKind, Batching
+from prerl_jax.trainer.batching import Batching, BatchKind
 from prerl_jax.trainer.programs import Programs
 
 
