@@ -4,7 +4,7 @@ Command:
 
     python -m prerl_jax.launch --config configs/qwen3_1p7b_v5e8.py --workdir runs/qwen3_1p7b_v5e8
 
-Trained on the training problems of MATH, from the seven subsets of EleutherAI/hendrycks_math, and evaluated on MATH-500.
+Trained on MATH, from the seven subsets of EleutherAI/hendrycks_math, and evaluated on MATH-500.
 Without a network, with files of your own:
 
     --set model.path=FOLDER 'data.train=hendrycks_math("FILES")' 'data.evaluation=math500("math500.jsonl")'

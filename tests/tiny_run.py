@@ -155,8 +155,7 @@ class NoCheckpoints:
 def begin(config: TrainConfig, devices: list[jax.Device] | None = None) -> tuple[Run, TrainState, Lines]:
     """(a run without a workdir, its first state, the lines that it will report)."""
     setup, lines, verifier = set_up(config, devices), Lines(), InProcessVerifier(config.data.verifier)
-    optimizer, placement = setup.optimizer(setup.phases[0]), config.optimizer.placement
-    state = create_state(setup.load_params(), optimizer, setup.mesh, config.seed, placement=placement)
+    state = create_state(setup.load_params(), setup.optimizer(setup.phases[0]), setup.mesh, config.seed)
     run = Run(
         programs=Programs(setup),
         batches=make_batches(len(setup.train), batch=config.sampling.prompts_per_step, seed=config.seed),

@@ -29,8 +29,8 @@ class OptimizerSpec:
         are rounded at random, so that they are right on average. After 4,000 steps of random gradients with the
         default decays, a second moment is off by 4 percent and an element of an update by 2 percent (root mean square).
       placement: where the moments are between updates: "device" or "host". In the host's memory they take none of the
-        device's while it samples, scores and aligns. Every update moves them to the device and back. The numbers are
-        the same.
+        device's while it samples, scores and aligns. Every update moves them to the device and back: it needs as much
+        of the device's memory as before, and the numbers are the same.
 
     Raises:
       ValueError: a field is out of its range, or is not one of its choices.

@@ -110,12 +110,15 @@ def counted(text: str, attention: Cost) -> Cost:
 def peak_bytes(compiled: jax.stages.Compiled) -> int:
     """The most bytes of a device's memory that a program uses at once, its inputs and results included.
 
+    The compiler's peak counts the host's memory, too: what the program has there throughout is taken off.
+
     Raises ValueError where the compiler does not say it.
     """
     memory = compiled.memory_analysis()
     if memory is None:
         raise ValueError("the compiler does not say how much memory a program needs.")
-    return memory.peak_memory_in_bytes or (
+    on_host = memory.host_argument_size_in_bytes + memory.host_output_size_in_bytes - memory.host_alias_size_in_bytes
+    return max(0, memory.peak_memory_in_bytes - on_host - memory.host_temp_size_in_bytes) or (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes

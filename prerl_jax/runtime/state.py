@@ -41,18 +41,10 @@ def require_placement(placement: str, mesh: Mesh) -> None:
         )
 
 
-def on_device(state: TrainState) -> TrainState:
-    """The state with all moments in the devices' memory, for an update. Traceable; nothing changes where they are."""
-    critic = state.critic
-    if critic is not None:
-        critic = dataclasses.replace(critic, opt_state=_moved(critic.opt_state))
-    return dataclasses.replace(state, opt_state=_moved(state.opt_state), critic=critic)
-
-
-def _moved(opt_state: Any) -> Any:
-    """To the devices' memory, what is not there."""
+def on_device(tree: Any) -> Any:
+    """The same tree with all arrays in the devices' memory, for a program that computes with them. Traceable."""
     device = jax.memory.Space.Device
-    return jax.tree.map(lambda x: x if jax.typeof(x).memory_space == device else jax.device_put(x, device), opt_state)
+    return jax.tree.map(lambda x: x if jax.typeof(x).memory_space == device else jax.device_put(x, device), tree)
 
 
 def abstract_state(

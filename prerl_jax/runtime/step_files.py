@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from prerl_jax.core.types import TrainState
+from prerl_jax.runtime.state import on_device
 
 OPTIONAL = ("critic", "frozen")
 """The fields of a TrainState that are items of their own if they are not None."""
@@ -94,7 +95,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 @jax.jit
 def _checksums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: _checksum(leaf) for name, leaf in leaves.items()}
+    return {name: _checksum(leaf) for name, leaf in on_device(leaves).items()}
 
 
 def fingerprint(tree: Any) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from prerl_jax.config import AlignmentSpec, CriticSpec
 from prerl_jax.trainer.setup import set_up
 from prerl_jax.trainer.start import run
 
+# CPUs do not reuse donated memory of this kind.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")]
+
 
 def config(**changes):
     """Two steps of PPO, whose critic's moments are those of the policy's spec."""
@@ -26,17 +29,18 @@ def moments(state):
     return [leaf for leaf in jax.tree.leaves((state.opt_state, state.critic.opt_state)) if leaf.ndim]
 
 
-@pytest.mark.slow
-def test_moments_in_the_hosts_memory_change_no_bit():
+def test_moments_in_the_hosts_memory_change_no_bit(tmp_path):
     """On several devices, where they are sharded."""
-    _, state, _ = tiny_run.steps(config(), 2)
-    _, on_host, _ = tiny_run.steps(config(placement="host"), 2)
-    assert {leaf.sharding.memory_kind for leaf in moments(on_host)} == {"pinned_host"}
-    assert {leaf.sharding.memory_kind for leaf in moments(state)} == {"device"}
-    toy.assert_same_bits(jax.device_get(on_host), jax.device_get(state))
+    states = {}
+    for placement in ("host", "device"):
+        there, workdir = config(placement=placement), tmp_path / placement
+        run(there, workdir, console=tiny_run.quiet())
+        states[placement] = state_at(workdir, set_up(there), 2)
+    assert {leaf.sharding.memory_kind for leaf in moments(states["host"])} == {"pinned_host"}
+    assert {leaf.sharding.memory_kind for leaf in moments(states["device"])} == {"device"}
+    toy.assert_same_bits(*map(jax.device_get, states.values()))
 
 
-@pytest.mark.slow
 def test_a_run_resumes_with_its_moments_as_they_were(tmp_path):
     both = config(moments="bfloat16", placement="host")
     run(both, tmp_path / "whole", console=tiny_run.quiet())
@@ -44,10 +48,6 @@ def test_a_run_resumes_with_its_moments_as_they_were(tmp_path):
         run(both, tmp_path / "died", console=tiny_run.quiet())
     run(both, tmp_path / "died", console=tiny_run.quiet())
     states = [state_at(tmp_path / name, set_up(both), 2) for name in ("whole", "died")]
-    for state in states:
-        assert {(str(leaf.dtype), leaf.sharding.memory_kind) for leaf in moments(state)} == {
-            ("bfloat16", "pinned_host")
-        }
+    for leaf in moments(states[0]) + moments(states[1]):
+        assert (leaf.dtype, leaf.sharding.memory_kind) == ("bfloat16", "pinned_host")
     toy.assert_same_bits(*map(jax.device_get, states))
-    with pytest.raises(ValueError, match=r"float32\[.*bfloat16|bfloat16\[.*float32"):
-        run(dataclasses.replace(config(), checkpoints=both.checkpoints), tmp_path / "died", console=tiny_run.quiet())
