@@ -19,7 +19,16 @@ REST = "*"
 
 
 class ColumnsMissing(ValueError):
-    """A row or a file lacks columns of the map."""
+    """A row lacks columns of the map.
+
+    Attributes:
+        columns: the map.
+        row: the row.
+    """
+
+    def __init__(self, message: str, columns: Columns, row: Any) -> None:
+        super().__init__(message)
+        self.columns, self.row = columns, row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +144,11 @@ class Columns:
             ValueError: a value is of the wrong type, or empty where it must not be.
         """
         if not isinstance(row, dict) and not (isinstance(row, list) and self.prompt[0].isdigit()):
-            raise ColumnsMissing(f"expected a JSON object, got a {type(row).__name__}")
+            raise ColumnsMissing(f"expected a JSON object, got a {type(row).__name__}", self, row)
         if excluded := self._excluded(row):
             return Dropped(excluded)
         if missing := self.missing(row):
-            raise ColumnsMissing(f"the keys {missing} are missing; it has {columns_of(row)}")
+            raise ColumnsMissing(f"the keys {missing} are missing; it has {columns_of(row)}", self, row)
         question = parse_prompt(value_at(row, self.prompt))
         prompt, gold, options = self._ask(row, question, instructions)
         if not gold.accepted:

@@ -15,6 +15,9 @@ from typing import Any, Protocol
 from prerl_jax.data.problems import parse_answer
 from prerl_jax.data.values import elements, list_elements
 
+LONG = 100
+"""Characters of an answer of several lines that is taken for a worked solution."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Gold:
@@ -154,6 +157,19 @@ class LetterGold:
         if text and not re.fullmatch("[A-Z]", letter):
             raise ValueError(f"the ground truth is not the letter of an option: {text[:80]!r}")
         return _gold([letter])
+
+
+def solution_rule(answer: str) -> str:
+    r"""The rule that would read an answer which is a worked solution; "" for an answer that is none.
+
+    Args:
+        answer: a worked solution has "####" or a \boxed in it, or several lines with `LONG` or more characters.
+    """
+    if "####" in answer:
+        return 'MarkedGold("####")'
+    if last_box(answer):
+        return "BoxedGold()"
+    return "MarkedGold(the text before the answer)" if "\n" in answer and len(answer) >= LONG else ""
 
 
 def parts(answer: str) -> tuple[str, ...]:

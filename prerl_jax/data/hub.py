@@ -42,6 +42,7 @@ READERS: Mapping[str, Callable[[HubFiles], FileProblems]] = {
     "open-r1/DAPO-Math-17k-Processed": layouts.dapo_processed,
     "open-r1/OpenR1-Math-220k": layouts.openr1_math,
     "openai/gsm8k": layouts.gsm8k,
+    "regisss/math_qa": layouts.mathqa,
     "trl-lib/DeepMath-103K": layouts.deepmath_trl,
     "zwhe99/DeepMath-103K": layouts.deepmath,
 }

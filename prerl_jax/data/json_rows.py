@@ -83,6 +83,11 @@ def read_json(text: str) -> Any:
         value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        more = text[error.pos : error.pos + 40]
+        raise ValueError(f"there is more after the JSON value: {more!r}. JSON lines have one value a line") from error
     _require_text(text)
     return value
 

@@ -26,7 +26,10 @@ def gsm8k(path: Paths, instructions: Instructions = HASHES) -> FileProblems:
 
 
 def mathqa(path: Paths, instructions: Instructions = CHOICE) -> FileProblems:
-    """MathQA (Amini et al., 2019, arXiv 1905.13319): five options in one text; the answer is a letter."""
+    """MathQA (Amini et al., 2019, arXiv 1905.13319): five options in one text; the answer is a letter.
+
+    On the hub, allenai/math_qa has only a script. regisss/math_qa is a copy with the same rows in parquet.
+    """
     return FileProblems(path, maps.MATHQA, instructions, source="mathqa")
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from prerl_jax.data.collecting import Collector, Reading
 from prerl_jax.data.columns import PROMPT_ANSWER, VERL, Columns
-from prerl_jax.data.files import existing, open_rows
+from prerl_jax.data.files import existing, open_lines, open_rows
 from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import Instructions
-from prerl_jax.data.json_rows import json_lines
 from prerl_jax.data.problems import Problem
 from prerl_jax.data.rows import Rows
 from prerl_jax.data.table_rows import parquet_rows
@@ -143,10 +142,11 @@ class JsonlProblems:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a line is malformed (with its number), a file has no valid problem, or no file is named.
+            ValueError: a file is of another layout, a line is malformed (with its number), a file has no valid problem,
+                or no file is named.
         """
         how = Reading(PROMPT_ANSWER, Instructions(answer_format=self.answer_format), deduplicate=self.deduplicate)
-        return _load(self.path, lambda path: Rows(json_lines(path)), how)
+        return _load(self.path, open_lines, how)
 
 
 def _load(path: Paths, open_file: Callable[[Path], Rows], reading: Reading) -> Loaded:

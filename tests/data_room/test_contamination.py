@@ -98,3 +98,25 @@ def test_the_instructions_of_the_package_are_taken_off_a_single_problem():
     for instructions in (HASHES, BOXED, CHOICE):
         evaluation, *others = [Problem(instructions.ask(f"Who is {name}?"), "1") for name in ("ann", "bob", "eve")]
         assert not list(Contamination([evaluation]).find(others))
+
+
+OWN = "You are a careful tutor. Think about the question for as long as you need, and answer in one word: "
+END = " Write the word on a line of its own, with nothing else before it and nothing else after it."
+QUESTIONS = ("Who is ann?", "Where does bob live?", "Why does eve sing?", "When was dan born?", "How old is flo?")
+
+
+@pytest.mark.parametrize("before", ["", OWN])
+@pytest.mark.parametrize("after", ["", END])
+@pytest.mark.parametrize(("evaluation", "train"), [(1, 4), (4, 1), (2, 3), (3, 2)])
+def test_own_instructions_are_taken_off_a_few_problems(before, after, evaluation, train):
+    asked = [before + question + after for question in QUESTIONS]
+    assert found(asked[:evaluation], asked[-train:]) == []
+    assert found(asked[:evaluation], [*asked[-train:], asked[0]]) == [(train, 0, True)]
+
+
+def test_few_prompts_that_begin_alike_are_still_compared_whole():
+    sums = [f"What is the sum of {n} and 1?" for n in range(5)]
+    assert found(sums[:2], sums[2:]) == []
+    assert found(sums[:2], ["What is 1 plus 1?", "What is 3 plus 1?"]) == []  # equal where they are not alike
+    assert found(sums[:2], [*sums[2:], sums[1]]) == [(3, 1, True)]
+    assert found([f"{LONG} How?", "Why?"], [f"Hint: {LONG} When?", "What?"]) == [(0, 0, False)]

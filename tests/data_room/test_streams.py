@@ -156,7 +156,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
 
 def test_bad_rows(tmp_path):
     append(tmp_path / "a.jsonl", '{"prompt": "p"}\nno json\n"5"\n' + lines(0, 2) + '{"prompt": "p", "answer": ""}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: .*'answer'.*skip_bad_rows=True"):
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: .*'answer'.*skip_bad_rows=True.*Name the columns"):
         next(opened(folder(tmp_path)))
     stream, said = opened(folder(tmp_path, skip_bad_rows=True)), []
     assert take(stream) == prompts(0, 1)
