@@ -169,8 +169,9 @@ def _parse_message(turn: Any) -> Message:
 
 def _joined(parts: list[Any]) -> str | None:
     """The text of a content in parts, such as [{"type": "text", "text": "Hi"}]; None if a part is no text."""
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else None
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    found = [text for text in texts if isinstance(text, str)]
+    return "".join(found) if len(found) == len(parts) else None
 
 
 def parse_answer(value: Any, what: str = GROUND_TRUTH) -> str:

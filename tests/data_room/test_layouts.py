@@ -162,6 +162,22 @@ def test_other_layouts_are_named_too(tmp_path):
         dataclasses.replace(layouts.logical_deduction(write(tmp_path / "file.json", [])), rows="rows").load()
 
 
+def test_the_columns_of_copies_on_the_hub(tmp_path):
+    """As read on the pages of the hub: math-ai/amc23, lukaemon/bbh and allenai/RLVR-GSM-MATH-IF-Mixed-Constraints."""
+    row = {"id": 1, "question": "A dozen and 15?", "answer": "27.0", "url": "u"}
+    ((problem,), _) = layouts.amc(parquet(tmp_path / "file", [row]), prompt="question").load()
+    assert (problem.answer, problem.alternatives) == ("27", ("27.0",))
+    ((problem,), _) = layouts.logical_deduction(parquet(tmp_path / "file", [ROWS["logical_deduction"][1]])).load()
+    assert problem.answer == "A"
+    rows = [
+        {"messages": [{"role": "user", "content": name}], "ground_truth": truth, "dataset": name, "constraint": None}
+        for name, truth in (("gsm8k", "7"), ("MATH", "[0, 1]"), ("ifeval", '{"func_name": "validate_end"}'))
+    ]
+    problems, notes = layouts.rlvr(parquet(tmp_path / "file", rows)).load()
+    assert [(problem.source, problem.answer) for problem in problems] == [("gsm8k", "7"), ("MATH", "[0, 1]")]
+    assert notes == ("row 2: `dataset` is 'ifeval'",)
+
+
 def test_skyworks_list_in_a_text_is_any_of_for_verls_reader_too(tmp_path):
     ((problem,), _) = ParquetProblems(parquet(tmp_path / "file", [ROWS["skywork"][1]])).load()
     assert (problem.answer, problem.alternatives) == (r"\frac{1}{2}", ("0.5",))
