@@ -123,10 +123,11 @@ class Collector:
         if 2 * rules.total() <= len(self.problems):
             return ()
         first = next(problem.answer for problem in self.problems if solution_rule(problem.answer))
+        rule = rules.most_common(1)[0][0]
         return (
-            f"{rules.total():,} of {len(self.problems):,} answers are worked solutions, so almost every response would "
-            f"be wrong: {first[:60]!r}. Read the final answer with Columns(..., gold={rules.most_common(1)[0][0]}), or "
-            "name the column that has it",
+            f"{rules.total():,} of {len(self.problems):,} answers are worked solutions, and a verifier that compares "
+            f"answers would find almost no response right: {first[:60]!r}. Read the final answer with Columns(..., "
+            f"gold={rule}), or name the column that has it",
         )
 
     def _take(self, problem: Problem | Dropped, identity: str, place: str) -> None:

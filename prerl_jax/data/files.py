@@ -15,7 +15,7 @@ _OTHER_KINDS = (
     (b"\x1f\x8b", "is compressed; unpack it with gunzip"),
     (b"\x28\xb5\x2f\xfd", "is compressed; unpack it with unzstd"),
     (b"\xfd7zXZ\x00", "is compressed; unpack it with unxz"),
-    (b"BZh", "is compressed; unpack it with bunzip2"),
+    (tuple(b"BZh%d1AY&SY" % level for level in range(1, 10)), "is compressed; unpack it with bunzip2"),
     (b"PK\x03\x04", "is a zip archive, or an Excel table; unpack it, or save it as csv"),
     (b"ARROW1", "is an Arrow file; write it as parquet"),
     (b"version https://git-lfs", "is a pointer of Git LFS; fetch the file itself with `git lfs pull`"),

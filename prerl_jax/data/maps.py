@@ -117,7 +117,6 @@ _ANSWERS = (
 )
 """Names of columns in small letters, the best first. The places of a row that is a list are "0" and "1"."""
 _LISTS = ("rows", "data", "examples")
-_TURN = {"role", "from", "content"}
 
 
 def of_file(name: str) -> str:
@@ -139,38 +138,34 @@ def remedy(columns: Columns, row: Any, has_values: bool = True, reader: Callable
         has_values: whether it is a row with values.
         reader: says what reads a layout of `KNOWN`.
     """
-    if inside := _list_inside(row):
-        also = "layouts.logical_deduction(path), or " if inside == "examples" else ""
-        return f'The rows are in a list: use {also}FileProblems(path, ..., rows="{inside}")'
     missing = columns.missing(row) if isinstance(row, Mapping) else []
-    if missing and not {columns.prompt, columns.answer, *(columns.options.names if columns.options else ())} & {
-        *missing
-    }:
+    asked = {columns.prompt, columns.answer, *(columns.options.names if columns.options else ())}
+    if missing and asked.isdisjoint(missing):
         return f"{_nearest(missing, row)}If rows may lack them: Columns(..., optional={tuple(missing)})"
     layouts = [name for name, known in KNOWN.items() if _fits(known, row, has_values)][:3]
     if layouts:
         return f"{_nearest(missing, row)}The layout fits {' or '.join(map(reader, layouts))}"
     have = {name.casefold(): name for name in row} if isinstance(row, Mapping) else {"0": "0", "1": "1"}
     prompt = next((have[name] for name in _QUESTIONS if name in have), "...")
+    if prompt == "..." and (inside := _list_inside(row)):
+        also = "layouts.logical_deduction(path), or " if inside == "examples" else ""
+        return f'The rows are in a list: use {also}FileProblems(path, ..., rows="{inside}")'
     answer = next((have[name] for name in _ANSWERS if name in have and have[name] != prompt), "...")
     named = f'FileProblems(path, Columns(prompt="{prompt}", answer="{answer}"))'
     alone = ". If other rows have them: skip_bad_rows=True leaves this one out" if has_values else ""
     return f"{_nearest(missing, row)}Name the columns, as in {named}{alone}"
 
 
-def _list_inside(row: Any) -> str:
-    """The name of the list of objects in a row that may be the rows of a file; "" if there is none, or several."""
-    if not isinstance(row, Mapping):
-        return ""
-    lists = [name for name, value in row.items() if isinstance(value, list) and len(value) and _are_rows(value)]
-    if len(row) == 1 and isinstance(next(iter(row.values())), list):
-        return next(iter(row))
+def _list_inside(row: Mapping[str, Any]) -> str:
+    """The name of the list in a row that may be the rows of a file; "" if there is none, or several."""
+    if len(row) == 1:
+        return next((name for name, value in row.items() if isinstance(value, list)), "")
+    lists = [name for name, value in row.items() if isinstance(value, list) and _are_objects(value)]
     return lists[0] if len(lists) == 1 else next((name for name in _LISTS if name in lists), "")
 
 
-def _are_rows(values: list[Any]) -> bool:
-    """Whether a list holds objects that are no turns of a chat."""
-    return all(isinstance(value, Mapping) and not _TURN & value.keys() for value in values)
+def _are_objects(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, Mapping) for value in values)
 
 
 def _nearest(missing: Sequence[str], row: Any) -> str:

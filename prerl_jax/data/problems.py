@@ -158,7 +158,8 @@ def _out_of_text(text: str) -> str | list[Any]:
 
 def _parse_message(turn: Any) -> Message:
     fields = turn if isinstance(turn, dict) else {}
-    role, content = (fields.get(name, fields.get(other)) for name, other in (("role", "from"), ("content", "value")))
+    role = fields.get("role") if fields.get("role") is not None else fields.get("from")
+    content = fields.get("content") if fields.get("content") is not None else fields.get("value")
     content = _joined(content) if isinstance(content, list) else content
     if not isinstance(role, str) or not isinstance(content, str):
         raise ValueError(f"a message must be {{role: text, content: text}}, got {str(turn)[:80]!r}")

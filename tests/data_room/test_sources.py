@@ -272,6 +272,7 @@ def test_a_list_or_an_object_in_a_text_is_no_prompt(text):
         [{"role": "USER", "content": "x"}, {"role": "Assistant", "content": "y"}],
         [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}],
         [{"role": "user", "content": [{"type": "text", "text": "x"}]}, {"role": "model", "content": "y"}],
+        [{"role": None, "content": None, "from": "human", "value": "x"}],
         "[{'from': 'human', 'value': 'x'}]",
     ],
 )
@@ -377,6 +378,14 @@ def test_a_bad_row_after_good_ones_may_be_left_out(tmp_path):
     assert "Columns(" not in str(error.value)
 
 
+def test_a_list_beside_a_question_is_not_taken_for_the_rows(tmp_path):
+    row = {"question": "Write f.", "tests": [{"in": 1, "out": 2}], "solution": "f"}
+    with pytest.raises(ValueError, match=r'Columns\(prompt="question", answer="solution"\)'):
+        FileProblems(written(tmp_path / "file", row)).load()
+    with pytest.raises(ValueError, match=r'Columns\(prompt="messages", answer="..."\)'):
+        FileProblems(written(tmp_path / "file", {"messages": [{"role": "user", "content": "x"}]})).load()
+
+
 def test_the_columns_of_a_layout_of_its_own_are_proposed(tmp_path):
     with pytest.raises(ValueError, match=r'Columns\(prompt="Question", answer="Answer"\).*skip_bad_rows=True'):
         FileProblems(written(tmp_path / "file", {"Question": "y", "Answer": "2"})).load()
@@ -416,7 +425,7 @@ def test_worked_solutions_that_are_read_as_answers_are_said_once(tmp_path, answe
     rows = [{"prompt": f"q{number}", "answer": answer} for number in range(3)]
     path = written(tmp_path / "file", *rows, {"prompt": "x", "answer": "6"}, {"prompt": "y", "answer": ""})
     (note, _) = FileProblems(path).load()[1]  # the other one is the empty answer's
-    assert note.startswith("3 of 4 answers are worked solutions, so almost every response would be wrong: ")
+    assert note.startswith("3 of 4 answers are worked solutions, and a verifier that compares answers would ")
     assert f"Columns(..., gold={rule})" in note
     mostly_plain = [{"prompt": f"p{number}", "answer": str(number)} for number in range(3)]
     assert FileProblems(written(tmp_path / "file", *rows, *mostly_plain)).load()[1] == ()
