@@ -154,6 +154,13 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
         next(stream)
 
 
+def test_a_layout_that_does_not_fit_names_the_folder_and_the_map_that_would(tmp_path):
+    append(tmp_path / "a.jsonl", '{"question": "p", "answer": "so #### 4"}\n')
+    fits = r"StreamProblems\(folder, maps.GSM8K\)"
+    with pytest.raises(ValueError, match=rf"{tmp_path}, a\.jsonl, line 1: .*{fits}"):
+        next(opened(folder(tmp_path)))
+
+
 def test_bad_rows(tmp_path):
     append(tmp_path / "a.jsonl", '{"prompt": "p"}\nno json\n"5"\n' + lines(0, 2) + '{"prompt": "p", "answer": ""}\n')
     with pytest.raises(ValueError, match=r"a\.jsonl, line 1: .*'answer'.*skip_bad_rows=True.*Name the columns"):
