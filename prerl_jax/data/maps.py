@@ -147,21 +147,22 @@ def remedy(columns: Columns, row: Any, has_values: bool = True, reader: Callable
         return f"{_nearest(missing, row)}The layout fits {' or '.join(map(reader, layouts))}"
     have = {name.casefold(): name for name in row} if isinstance(row, Mapping) else {"0": "0", "1": "1"}
     prompt = next((have[name] for name in _QUESTIONS if name in have), "...")
-    if prompt == "..." and (inside := _list_inside(row)):
-        also = "layouts.logical_deduction(path), or " if inside == "examples" else ""
-        return f'The rows are in a list: use {also}FileProblems(path, ..., rows="{inside}")'
+    if prompt == "..." and (inside := _lists_inside(row)):
+        also = "layouts.logical_deduction(path), or " if "examples" in inside else ""
+        names = " or ".join(f'rows="{name}"' for name in inside)
+        return f"The rows are in a list: use {also}FileProblems(path, ..., {names})"
     answer = next((have[name] for name in _ANSWERS if name in have and have[name] != prompt), "...")
     named = f'FileProblems(path, Columns(prompt="{prompt}", answer="{answer}"))'
     alone = ". If other rows have them: skip_bad_rows=True leaves this one out" if has_values else ""
     return f"{_nearest(missing, row)}Name the columns, as in {named}{alone}"
 
 
-def _list_inside(row: Mapping[str, Any]) -> str:
-    """The name of the list in a row that may be the rows of a file; "" if there is none, or several."""
+def _lists_inside(row: Mapping[str, Any]) -> list[str]:
+    """The names of the lists in a row that may be the rows of a file, three at most."""
     if len(row) == 1:
-        return next((name for name, value in row.items() if isinstance(value, list)), "")
+        return [name for name, value in row.items() if isinstance(value, list)]
     lists = [name for name, value in row.items() if isinstance(value, list) and _are_objects(value)]
-    return lists[0] if len(lists) == 1 else next((name for name in _LISTS if name in lists), "")
+    return [name for name in _LISTS if name in lists][:1] or lists[:3]
 
 
 def _are_objects(values: list[Any]) -> bool:

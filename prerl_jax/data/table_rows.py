@@ -54,11 +54,11 @@ def csv_rows(path: Path) -> Rows:
     with _text(path) as file:
         delimiter = max(",\t;|", key=_QUOTED.sub("", file.readline(2**20)).count)
     try:
-        with _text(path) as file:
-            raw = next(csv.reader(file, delimiter=delimiter, strict=True), [])
+        header = _header(path, delimiter, spaced=False)
+        spaced = any(name.startswith(" ") for name in header)
+        header = [name.strip() for name in (_header(path, delimiter, spaced) if spaced else header)]
     except csv.Error as error:
         raise ValueError(f"{path}, read as csv, has no readable header: {error}") from error
-    header = [name.strip() for name in raw]
     if _NO_TEXT.search("".join(header)):
         raise ValueError(
             f"{path} is not parquet, JSON, or csv in UTF-8: its first line is not text, it begins {header[0][:20]!a}. "
@@ -66,7 +66,7 @@ def csv_rows(path: Path) -> Rows:
         )
     if not any(header) or len(set(header)) < len(header):
         raise ValueError(f"{path}, read as csv, needs a header of distinct names, it has {str(header)[:200]}")
-    return Rows(_csv(path, delimiter, header, spaced=header != raw), dict.fromkeys(header))
+    return Rows(_csv(path, delimiter, header, spaced), dict.fromkeys(header))
 
 
 _QUOTED = re.compile('"[^"]*"')
@@ -137,10 +137,19 @@ def _text(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _csv(path: Path, delimiter: str, header: list[str], spaced: bool) -> Iterator[Row]:
-    """The rows after the header; `spaced` where spaces after delimiters belong to no field."""
+def _reader(file: TextIO, delimiter: str, spaced: bool) -> Any:
+    """A reader of csv; `spaced` where spaces after delimiters belong to no field."""
+    return csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=spaced)
+
+
+def _header(path: Path, delimiter: str, spaced: bool) -> list[str]:
     with _text(path) as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=spaced)
+        return next(_reader(file, delimiter, spaced), [])
+
+
+def _csv(path: Path, delimiter: str, header: list[str], spaced: bool) -> Iterator[Row]:
+    with _text(path) as file:
+        reader = _reader(file, delimiter, spaced)
         next(reader)
         while True:
             where = f"line {reader.line_num + 1}"

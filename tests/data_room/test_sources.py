@@ -339,6 +339,12 @@ def test_the_remedy_for_a_layout_reads_the_file(tmp_path):
     (tmp_path / "file").write_text('{"version": 1, "schema": [{"a": 1}], "rows": [{"prompt": "x", "answer": "1"}]}')
     with pytest.raises(ValueError, match='rows="rows"'):
         FileProblems(str(tmp_path / "file")).load()
+    with pytest.raises(ValueError, match="is not one JSON value with the list 'a', which `rows` names"):
+        FileProblems(written(tmp_path / "file", ROW, ROW), rows="a").load()
+    splits = {"train": [ROW], "test": [ROW]}
+    with pytest.raises(ValueError, match='rows="train" or rows="test"'):
+        FileProblems(written(tmp_path / "file", splits)).load()
+    assert len(FileProblems(written(tmp_path / "file", splits), rows="test").load()[0]) == 1
     (tmp_path / "file").write_text('{"prompt": "x", "reward_model": {"ground_truth": "1"}}')
     with pytest.raises(ValueError, match=r"fits FileProblems\(path, maps.VERL\)"):
         FileProblems(str(tmp_path / "file")).load()
