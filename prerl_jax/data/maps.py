@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prerl_jax.data.columns import PROMPT_ANSWER, VERL, Columns
+from prerl_jax.data.columns import PROMPT_ANSWER, REST, VERL, Columns
 from prerl_jax.data.golds import AllGold, AnyGold, BoxedGold, LetterGold, MarkedGold, NumberGold
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.options import Options, ShuffledOptions
@@ -81,10 +81,12 @@ INTELLECT2 = Columns(
     keep=(("task_type", ("verifiable_math",)),),
     optional=("task_type",),
 )
+PROGRAMS = Columns(answer="", metadata=("tests", REST))
 
 KNOWN = {
     "FileProblems(path, maps.VERL)": VERL,
     "FileProblems(path)": PROMPT_ANSWER,
+    "programs": PROGRAMS,
     "olympiadbench": OLYMPIADBENCH,
     "mathqa": MATHQA,
     "aqua_rat": AQUA_RAT,
@@ -128,6 +130,8 @@ def fitting(row: Any, has_values: bool = True) -> str:
     have = list(row) if isinstance(row, Mapping) else []
     prompt = next((name for name in _QUESTIONS if name in have), "...")
     answer = next((name for name in _ANSWERS if name in have and name != prompt), "...")
+    if "tests" in have:
+        return f'Name the column of the question: programs(path, prompt="{prompt}")'
     return f'Name the columns: FileProblems(path, Columns(prompt="{prompt}", answer="{answer}"))'
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prerl_jax.data.problems import Problem
+from prerl_jax.verify.batch import VerifierTraits
 from prerl_jax.verify.judgement import UNKNOWN, Judgement
 from prerl_jax.verify.sandbox import MIB, Sandbox, SandboxError
 
@@ -62,6 +63,8 @@ class CodeTests:
     sandbox: Sandbox = Sandbox()
     partial: bool = False
     tolerance: float = 0.0
+
+    traits = VerifierTraits(reads_answer=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
