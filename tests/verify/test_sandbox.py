@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from prerl_jax.data import Problem
-from prerl_jax.verify import CodeTests, Sandbox, SandboxError
+from prerl_jax.verify import CodeTests, Sandbox
 from prerl_jax.verify.processor_time import starved
 from prerl_jax.verify.sandbox import Run
 from prerl_jax.verify.sandbox_inside import ARCHITECTURES, REFUSED
@@ -26,14 +26,9 @@ PROBLEM = Problem(
 )
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    sandbox = Sandbox(wall=60.0)
-    try:
-        sandbox.require()
-    except SandboxError as error:
-        pytest.skip(str(error))
-    return sandbox
+@pytest.fixture
+def sandbox(isolation):
+    return Sandbox(wall=60.0)
 
 
 def report(sandbox, program):
@@ -299,7 +294,7 @@ SLEEPERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", BOMBS.values(), ids=BOMBS)
-def test_a_bomb_ends_by_a_limit(program):
+def test_a_bomb_ends_by_a_limit(isolation, program):
     run = Sandbox(cpu=1, wall=60.0, memory=0.5).run(program)
     assert run.end == "exit"
     assert run.status != 0
@@ -307,7 +302,7 @@ def test_a_bomb_ends_by_a_limit(program):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", SLEEPERS.values(), ids=SLEEPERS)
-def test_what_sleeps_is_killed(program):
+def test_what_sleeps_is_killed(isolation, program):
     assert Sandbox(cpu=1, wall=5.0).run(program).end == "deadline"
 
 
@@ -325,7 +320,7 @@ def test_a_program_cannot_keep_itself_from_the_processor():
 
 
 @pytest.mark.slow
-def test_output_at_exit_is_limited_too():
+def test_output_at_exit_is_limited_too(isolation):
     program = "import atexit\n@atexit.register\ndef more():\n    while True: print('x' * 999)"
     assert Sandbox(wall=60.0).run(program).end == "output"
 
