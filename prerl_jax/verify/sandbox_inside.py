@@ -31,6 +31,7 @@ REFUSED = {
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
     "msgget": (68, 186),
+    "semget": (64, 190),
     "setpriority": (141, 140),  # a program that lets others go first would look like one on a busy machine
     "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119),
