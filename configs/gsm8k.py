@@ -8,7 +8,7 @@ Without a network, with files of your own, or with another model:
 
     --set model.path=FOLDER 'data.train=gsm8k("gsm8k_train.jsonl")' 'data.evaluation=gsm8k("gsm8k_test.jsonl")'
 
-SmolLM2-135M-Instruct solves none of these problems. A run with it warns that no response is right; docs/problems.md
+SmolLM2-135M-Instruct solves none of these problems. A run with it warns that no response is right; docs/procedural.md
 has the log.
 
 Hardware: written for one accelerator with 80 GB, not run on one. Parameters, gradient and two moments in float32 are
