@@ -51,7 +51,7 @@ class Columns:
 
     Attributes:
         prompt: the column of the question: text, or a list of {role, content}.
-        answer: the column of the ground truth.
+        answer: the column of the ground truth; "" where no verifier reads one, as for programs with tests.
         gold: how the ground truth is read from that column. It is not used where there are `options`.
         options: the options of multiple-choice problems. The prompt lists them, and the answer is a letter.
         context: a column whose text is put before the question; "" for none, here and below.
@@ -67,7 +67,7 @@ class Columns:
         optional: columns of this map that a file, or a row, may lack.
 
     Raises:
-        ValueError: the prompt's or the answer's column has no name, or a name is no text.
+        ValueError: the prompt's column has no name, there are `options` but no answer, or a name is no text.
     """
 
     prompt: str = "prompt"
@@ -101,8 +101,10 @@ class Columns:
         for several in (self.metadata, self.optional):
             if not isinstance(several, tuple) or not all(isinstance(name, str) for name in several):
                 raise ValueError(f"Columns takes metadata and optional as tuples of names, got {several!r}")
-        if not self.prompt or not self.answer:
-            raise ValueError("Columns needs the name of the prompt's and of the answer's column")
+        if not self.prompt:
+            raise ValueError("Columns needs the name of the prompt's column")
+        if self.options and not self.answer:
+            raise ValueError("Columns with options needs the name of the answer's column")
 
     @functools.cached_property
     def used(self) -> tuple[str, ...]:
@@ -182,7 +184,9 @@ class Columns:
         if context := _one_text(self._value(row, self.context), self.context):
             before = f"{context}\n\n"
         answer = value_at(row, self.answer)
-        if self.options is None:
+        if not self.answer:
+            gold = Gold(("",))
+        elif self.options is None:
             gold = self.gold(None if answer is ABSENT else answer)
         else:
             values = [self._value(row, name) for name in self.options.names]

@@ -204,3 +204,14 @@ def intellect2(path: Paths, instructions: Instructions = AS_IT_IS, difficulty: s
     """
     columns = dataclasses.replace(maps.INTELLECT2, difficulty=difficulty)
     return FileProblems(path, columns, instructions, source="intellect2")
+
+
+# --- programs
+
+
+def programs(path: Paths, instructions: Instructions = AS_IT_IS, prompt: str = "prompt") -> FileProblems:
+    """Programs with tests, for `CodeTests`: `prompt` is the question's column, `tests` is required, no answer is read.
+
+    All other columns are kept beside the problem, such as a known right program in `solution`.
+    """
+    return FileProblems(path, dataclasses.replace(maps.PROGRAMS, prompt=prompt), instructions)

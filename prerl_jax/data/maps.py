@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prerl_jax.data.columns import PROMPT_ANSWER, VERL, Columns
+from prerl_jax.data.columns import PROMPT_ANSWER, REST, VERL, Columns
 from prerl_jax.data.golds import AllGold, AnyGold, BoxedGold, LetterGold, MarkedGold, NumberGold
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.options import Options, ShuffledOptions
@@ -83,10 +83,12 @@ INTELLECT2 = Columns(
     keep=(("task_type", ("verifiable_math",)),),
     optional=("task_type",),
 )
+PROGRAMS = Columns(answer="", metadata=("tests", REST))
 
 KNOWN = {
     "verl": VERL,
     "prompt_answer": PROMPT_ANSWER,
+    "programs": PROGRAMS,
     "olympiadbench": OLYMPIADBENCH,
     "mathqa": MATHQA,
     "aqua_rat": AQUA_RAT,
@@ -151,6 +153,8 @@ def remedy(columns: Columns, row: Any, has_values: bool = True, reader: Callable
         also = "layouts.logical_deduction(path), or " if "examples" in inside else ""
         names = " or ".join(f'rows="{name}"' for name in inside)
         return f"The rows are in a list: use {also}FileProblems(path, ..., {names})"
+    if "tests" in have:
+        return f'{_nearest(missing, row)}Name the column of the question: layouts.programs(path, prompt="{prompt}")'
     answer = next((have[name] for name in _ANSWERS if name in have and have[name] != prompt), "...")
     named = f'FileProblems(path, Columns(prompt="{prompt}", answer="{answer}"))'
     alone = ". If other rows have them: skip_bad_rows=True leaves this one out" if has_values else ""

@@ -8,6 +8,7 @@ import re
 import unicodedata
 
 from prerl_jax.data.problems import Problem
+from prerl_jax.verify.batch import VerifierTraits
 from prerl_jax.verify.judgement import Judgement, right_or_wrong
 
 
@@ -32,6 +33,8 @@ class Avoids:
 
     words: tuple[str, ...]
     whole_words: bool = True
+
+    traits = VerifierTraits(reads_answer=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.words, str) or not self.words or not all(_plain(word).strip() for word in self.words):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from prerl_jax.data.columns import Columns, Dropped
@@ -189,6 +191,11 @@ def test_options(options, row, letter, texts):
     assert made.prompt == "\n".join(["Which?", "Options:", *lines])
 
 
+def test_a_map_without_an_answer_reads_none():
+    made = problem(ROW | {"tests": [1]}, Columns(answer="", metadata=("tests",)))
+    assert (made.answer, made.alternatives, made.metadata) == ("", (), {"tests": [1]})
+
+
 @pytest.mark.parametrize(
     ("options", "row", "message"),
     [
@@ -217,6 +224,7 @@ def test_options_without_an_answer_are_dropped():
 
 
 def test_maps_that_cannot_be():
-    for make in (lambda: Columns(answer=""), lambda: Options("o", "letters"), lambda: ShuffledOptions("w")):
+    unanswered = functools.partial(Columns, answer="", options=Options("o"))
+    for make in (lambda: Columns(prompt=""), unanswered, lambda: Options("o", "letters"), lambda: ShuffledOptions("w")):
         with pytest.raises(ValueError, match=r"Columns|Options"):
             make()

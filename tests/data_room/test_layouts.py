@@ -45,6 +45,7 @@ EXPECTED = {
     "deepmath_trl": {"answer": "3", "answer_format": r"\boxed{{answer}}"},
     "rlvr": {"answer": "3", "source": "MATH", "prompt": (Message(**TURNS[0]),)},
     "intellect2": {"answer": "4", "difficulty": 0.25},
+    "programs": {"answer": "", "prompt": "Write negate(x)."},
 }
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 CASES = [pytest.param(name, write, id=f"{name}-{write.__name__}") for name in ROWS for write in writers(name)]
@@ -140,7 +141,9 @@ def test_dapo_is_read_once_for_each_problem(tmp_path):
     assert len(notes) == 11
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "mathqa", "aqua_rat", "minerva", "olympiadbench", "gpqa", "numina"])
+@pytest.mark.parametrize(
+    "name", ["gsm8k", "mathqa", "aqua_rat", "minerva", "olympiadbench", "gpqa", "numina", "programs"]
+)
 def test_a_layout_that_does_not_fit_names_the_reader_that_would(tmp_path, name):
     path = json_lines(tmp_path / "file.jsonl", [ROWS[name][1]])
     with pytest.raises(ValueError, match=rf"file\.jsonl, line 1: .*\b{name}\(path\)") as error:
@@ -158,6 +161,8 @@ def test_other_layouts_are_named_too(tmp_path):
         FileProblems(parquet(tmp_path / "file", [VERL])).load()
     with pytest.raises(ValueError, match=r'Columns\(prompt="question", answer="label"\)'):
         FileProblems(csv_file(tmp_path / "file.csv", [{"question": "a", "label": "b"}])).load()
+    with pytest.raises(ValueError, match=r'programs\(path, prompt="question"\)'):
+        FileProblems(json_lines(tmp_path / "file.jsonl", [{"question": "a", "tests": []}])).load()
     with pytest.raises(ValueError, match=r"its lists are \['examples'\]"):
         dataclasses.replace(layouts.logical_deduction(write(tmp_path / "file.json", [])), rows="rows").load()
 

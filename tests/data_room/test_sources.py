@@ -386,7 +386,7 @@ def test_a_bad_row_after_good_ones_may_be_left_out(tmp_path):
 
 def test_a_list_beside_a_question_is_not_taken_for_the_rows(tmp_path):
     row = {"question": "Write f.", "tests": [{"in": 1, "out": 2}], "solution": "f"}
-    with pytest.raises(ValueError, match=r'Columns\(prompt="question", answer="solution"\)'):
+    with pytest.raises(ValueError, match=r'layouts.programs\(path, prompt="question"\)'):
         FileProblems(written(tmp_path / "file", row)).load()
     with pytest.raises(ValueError, match=r'Columns\(prompt="messages", answer="..."\)'):
         FileProblems(written(tmp_path / "file", {"messages": [{"role": "user", "content": "x"}]})).load()
