@@ -84,7 +84,7 @@ def _spellable(words: tuple[str, ...]) -> frozenset[str]:
 def _letters(longest: int, whole_words: bool) -> re.Pattern[str]:
     """At each place, up to `longest` letters with one and the same separator between them: "i.d.i.o.t"."""
     letter = _bounded(_LETTER, whole_words)
-    return re.compile(f"(?={letter}([^\\w\\n]|_){letter}(?:\\1{letter}){{1,{longest - 2}}})({letter})")
+    return re.compile(f"(?=({letter}([^\\w\\n]|_){letter}(?:\\2{letter}){{1,{longest - 2}}}))")
 
 
 def _spelled_out(text: str, words: frozenset[str], whole_words: bool) -> str | None:
@@ -92,9 +92,9 @@ def _spelled_out(text: str, words: frozenset[str], whole_words: bool) -> str | N
     if not words:
         return None
     lengths = sorted(set(map(len, words)))
-    for start in _letters(lengths[-1], whole_words).finditer(text):
+    for run in _letters(lengths[-1], whole_words).finditer(text):
         for length in lengths:
-            spelled = text[start.start() : start.start() + 2 * length - 1]
-            if spelled[::2] in words and set(spelled[1::2]) == {start[1]}:
+            spelled = run[1][: 2 * length - 1]
+            if spelled[::2] in words:
                 return spelled
     return None

@@ -83,7 +83,7 @@ def test_the_words_that_it_writes_are_right():
 
 def test_a_list_of_thousands_of_words_and_a_long_response():
     """Before, each word had a group of its own in the pattern, and this took a minute."""
-    words = Avoids(tuple(f"word{number}" for number in range(5000)) + ("idiot",))
+    words = Avoids((*(f"word{number}" for number in range(5000)), "idiot"))
     assert words.found("hello world " * 700) is None
     assert words.found("hello world " * 700 + "word4999") == "word4999"
     assert words.found("hello world " * 700 + "i.d.i.o.t") == "i.d.i.o.t"
