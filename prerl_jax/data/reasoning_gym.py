@@ -8,6 +8,7 @@ What the package does by itself is not safe for RL, as of version 0.1.25:
   flip. So only the problem's own answer counts here, by the verifier of the config. Its `score_answer` is never asked.
 - Item i of seed s is item i - 1 of seed s + 1. So the seeds here are far apart, the hash of a question's text decides
   its split, and no question comes twice.
+- base_conversion writes the number 0 as nothing, in the question and in the answer. Such items are left out here.
 - Some tasks have wrong answers, such as basic_arithmetic without parentheses, or several right ones. So only tasks
   whose answers were recomputed can be asked for.
 """
@@ -73,6 +74,12 @@ class ReasoningGym:
         require_fields(self, "tasks", TASKS)
         if self.seed < 0:
             raise ValueError(f"ReasoningGym's seed must be 0 or more, got {self.seed}")
+        pairs = isinstance(self.settings, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in self.settings)
+        if not pairs:
+            raise ValueError(
+                'ReasoningGym\'s settings must be a tuple of (name, value) pairs, such as (("min_terms", 2),); got '
+                f"{self.settings!r}"
+            )
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
         """Generates the problems. The same fields give the same problems with the same version of reasoning-gym.
@@ -92,10 +99,10 @@ class ReasoningGym:
         items = _data_set(task, self.seed * FAR, wanted * DRAWS, dict(self.settings))
         found: dict[str, Problem] = {}
         for number in range(wanted * DRAWS):
-            question = (item := items[number])["question"].strip()
-            if question not in found and split_of_question(question) == self.split:
+            question, answer = (item := items[number])["question"].strip(), str(item["answer"]).strip()
+            if answer and question not in found and split_of_question(question) == self.split:
                 prompt, form = self.instructions.ask(question), self.instructions.answer_format
-                found[question] = Problem(prompt, str(item["answer"]), task, answer_format=form)
+                found[question] = Problem(prompt, answer, task, answer_format=form)
                 yield found[question]
             if len(found) == wanted:
                 return

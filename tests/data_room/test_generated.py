@@ -200,13 +200,17 @@ def test_too_many_questions():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("fields", [{"count": 0}, {"count": 1, "split": "test"}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"count": 0}, {"count": "9"}, {"count": 1.5}, {"count": True}, {"count": 1, "split": "test"},
+     {"count": 1, "split": None}, {"count": 1, "seed": 1.5}, {"count": 1, "seed": "a"}],
+)  # fmt: skip
 def test_bad_fields(kind, fields):
     with pytest.raises(ValueError, match=kind.__name__):
         kind(**fields)
 
 
-@pytest.mark.parametrize("values", [(), (4,), (3, 3), 3, [3]])
+@pytest.mark.parametrize("values", [(), (4,), (3, 3), 3, [3], ([3],), (3.0,), (True,), None])
 def test_bad_sizes_and_steps(values):
     with pytest.raises(ValueError, match="sizes must be a tuple of distinct values"):
         LogicalDeduction(1, sizes=values)
@@ -214,7 +218,7 @@ def test_bad_sizes_and_steps(values):
         WordProblems(1, steps=values)
 
 
-@pytest.mark.parametrize("largest", [9, 1001])
+@pytest.mark.parametrize("largest", [9, 1001, 20.5, "20"])
 def test_bad_largest(largest):
     with pytest.raises(ValueError, match="largest must be from 10 to 1,000"):
         WordProblems(1, largest=largest)
