@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.golds import Gold, GoldRule, PlainGold, unit_text
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.options import Options, ShuffledOptions
@@ -67,7 +68,8 @@ class Columns:
         optional: columns of this map that a file, or a row, may lack.
 
     Raises:
-        ValueError: the prompt's column has no name, there are `options` but no answer, or a name is no text.
+        ValueError: the prompt's column has no name, there are `options` but no answer, or a field has another
+            type.
     """
 
     prompt: str = "prompt"
@@ -86,21 +88,7 @@ class Columns:
     optional: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = (
-            self.prompt,
-            self.answer,
-            self.context,
-            self.source,
-            self.difficulty,
-            self.unit,
-            self.tolerance,
-            self.id,
-        )
-        if not all(isinstance(name, str) for name in (*names, self.id)):
-            raise ValueError(f"Columns takes the name of one column for each use, got {names}")
-        for several in (self.metadata, self.optional):
-            if not isinstance(several, tuple) or not all(isinstance(name, str) for name in several):
-                raise ValueError(f"Columns takes metadata and optional as tuples of names, got {several!r}")
+        require_types(self)
         if not self.prompt:
             raise ValueError("Columns needs the name of the prompt's column")
         if self.options and not self.answer:

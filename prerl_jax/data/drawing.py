@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import SPLITS, Problem, split_of
 
 EVALUATION_ONE_IN = 5
@@ -27,24 +28,17 @@ def require_fields(source: Any, name: str, allowed: tuple[Any, ...]) -> None:
         allowed: the values, all of one type.
 
     Raises:
-        ValueError: the count is no whole number of 1 or more, the seed is no whole number, the split is not one of the
-            two, or the values of the field are others.
+        ValueError: a field has another type, the count is below 1, the split is not one of the two, or the values of
+            the field are others.
     """
+    require_types(source)
     kind, values = type(source).__name__, getattr(source, name)
-    if not is_whole(source.count) or source.count < 1:
-        raise ValueError(f"{kind} needs a count of at least 1, a whole number; got {source.count!r}")
-    if not is_whole(source.seed):
-        raise ValueError(f"{kind}'s seed must be a whole number, got {source.seed!r}")
+    if source.count < 1:
+        raise ValueError(f"{kind} needs a count of at least 1, got {source.count!r}")
     if source.split not in SPLITS:
         raise ValueError(f"{kind}'s split must be one of {SPLITS}, got {source.split!r}")
-    of_type = isinstance(values, tuple) and all(type(value) is type(allowed[0]) for value in values)
-    if not of_type or not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
+    if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
         raise ValueError(f"{kind}'s {name} must be a tuple of distinct values out of {allowed}, got {values!r}")
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a field holds a whole number. True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def draw_problems(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import parse_answer
 from prerl_jax.data.values import elements, list_elements
 
@@ -68,6 +69,9 @@ class AnyGold:
     each: GoldRule = PlainGold()
     in_text: bool = True
 
+    def __post_init__(self) -> None:
+        require_types(self)
+
     def __call__(self, value: Any) -> Gold:
         """The gold of a list, a text or a number."""
         found = list_elements(value) if self.in_text else elements(value)
@@ -115,6 +119,9 @@ class BoxedGold:
 
     then: GoldRule = PlainGold()
 
+    def __post_init__(self) -> None:
+        require_types(self)
+
     def __call__(self, value: Any) -> Gold:
         """The gold of a worked solution."""
         box = last_box(parse_answer(value))
@@ -136,6 +143,7 @@ class MarkedGold:
     then: GoldRule = PlainGold()
 
     def __post_init__(self) -> None:
+        require_types(self)
         if not self.marker:
             raise ValueError("MarkedGold's marker is empty; use PlainGold to read the whole text")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from prerl_jax.data import layouts
 from prerl_jax.data.columns import Columns
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.hub_files import HubFiles, dataset
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.sources import FileProblems, Loaded
@@ -66,7 +67,7 @@ class HubProblems:
         files: the names of the files, or patterns such as "data/part-*.parquet", instead of a subset and a split.
 
     Raises:
-        ValueError: `repo` is not of that form.
+        ValueError: `repo` is not of that form, or a field has another type.
     """
 
     repo: str
@@ -77,6 +78,7 @@ class HubProblems:
     files: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        require_types(self)
         dataset(self.repo)
 
     @property

@@ -10,6 +10,7 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import parse_answer
 from prerl_jax.data.values import parse_text
 
@@ -58,8 +59,9 @@ class Options:
     answer: Literal["letter", "index", "number", "text"] = "letter"
 
     def __post_init__(self) -> None:
-        if self.answer not in _RIGHT or not self.columns:
-            raise ValueError(f"Options needs a column, and an answer of {list(_RIGHT)}; got {self}")
+        require_types(self)
+        if not self.columns:
+            raise ValueError(f"Options needs a column, got {self}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,8 +107,9 @@ class ShuffledOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.wrong or isinstance(self.wrong, str):
-            raise ValueError(f"ShuffledOptions.wrong must be a tuple of columns, got {self.wrong!r}")
+        require_types(self)
+        if not self.wrong:
+            raise ValueError("ShuffledOptions.wrong is empty; name at least one column")
 
     @property
     def names(self) -> tuple[str, ...]:

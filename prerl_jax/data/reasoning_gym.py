@@ -74,12 +74,6 @@ class ReasoningGym:
         require_fields(self, "tasks", TASKS)
         if self.seed < 0:
             raise ValueError(f"ReasoningGym's seed must be 0 or more, got {self.seed}")
-        pairs = isinstance(self.settings, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in self.settings)
-        if not pairs:
-            raise ValueError(
-                'ReasoningGym\'s settings must be a tuple of (name, value) pairs, such as (("min_terms", 2),); got '
-                f"{self.settings!r}"
-            )
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
         """Generates the problems. The same fields give the same problems with the same version of reasoning-gym.

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prerl_jax.data.drawing import Drawn, draw_problems, is_whole, require_fields
+from prerl_jax.data.drawing import Drawn, draw_problems, require_fields
 from prerl_jax.data.instructions import CHOICE, HASHES, Instructions
 from prerl_jax.data.options import Choice
 from prerl_jax.data.problems import Message, Problem, Prompt
@@ -189,7 +189,7 @@ class FiveWayWordProblems:
 
 def _require(source: WordProblems | FiveWayWordProblems) -> None:
     require_fields(source, "steps", STEPS)
-    if not is_whole(source.largest) or not 10 <= source.largest <= 1000:
+    if not 10 <= source.largest <= 1000:
         raise ValueError(f"{type(source).__name__}'s largest must be from 10 to 1,000, got {source.largest!r}")
 
 

@@ -301,12 +301,17 @@ def test_a_message_in_a_text():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FileProblems(Path("x")).load(), "must be a text, or a tuple"),
-        (lambda: FileProblems(None).load(), "must be a text, or a tuple"),
-        (lambda: Columns("q", ["a"]), "the name of one column"),
-        (lambda: Columns(metadata="foo"), "tuples of names"),
+        (
+            lambda: FileProblems(Path("x")),
+            r"FileProblems\.path: expected str \| tuple\[str, .* \| HubFiles, got Po",
+        ),
+        (lambda: FileProblems(None), r"FileProblems\.path: expected str .*, got NoneType None"),
+        (lambda: Columns("q", ["a"]), r"Columns\.answer: expected str, got list \['a'\]"),
+        (lambda: Columns(metadata="foo"), r"Columns\.metadata: expected tuple\[str, \.\.\.\], got str 'foo'"),
         (lambda: Mixture((JsonlProblems("a"), JsonlProblems("b"))), r"a pair \(source, weight\)"),
-        (lambda: StreamProblems("x", wait="0"), "wait is '0'"),
+        (lambda: Mixture(((JsonlProblems, 1), (JsonlProblems("b"), 1))), "a part is a source with fixed problems"),
+        (lambda: Mixture(5), r"a tuple of \(source, weight\) pairs, got 5"),
+        (lambda: StreamProblems("x", wait="0"), r"StreamProblems\.wait: expected float, got str '0'"),
     ],
 )
 def test_an_argument_of_the_wrong_type_is_said(make, message):
