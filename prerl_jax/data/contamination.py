@@ -1,5 +1,8 @@
 """Training problems whose text is that of an evaluation problem, as a whole or in 13 words in a row.
 
+Of a chat the last user turn is compared: it asks the question. The turns before it are worked examples, which many
+problems share.
+
 Texts are compared as words: small letters, numbers and the signs of arithmetic. All else, white space, punctuation and
 the spacing of LaTeX, is left out. Runs of 13 words are those of GPT-3 (Brown et al., 2020, arXiv 2005.14165, appendix
 C). Instructions tell nothing: those of the package (`BOXED`, `HASHES`, `CHOICE`) and the words with which all prompts
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES
-from prerl_jax.data.problems import Problem, as_text
+from prerl_jax.data.problems import Problem, Prompt, as_text
 
 WORDS = 13
 """Words in a row that two problems must share."""
@@ -62,6 +65,12 @@ class Overlap:
     evaluation_text: str
 
 
+def asked(prompt: Prompt) -> str:
+    """The text that is compared: the last user turn of a chat; all turns where there is none."""
+    turns = () if isinstance(prompt, str) else [turn for turn in prompt if turn.role == "user"]
+    return turns[-1].content if turns else as_text(prompt)
+
+
 def words(text: str) -> list[str]:
     """The words of a text: letters, numbers and signs of arithmetic; Chinese, Japanese and Korean by character."""
     text = unicodedata.normalize("NFKC", text).casefold()
@@ -84,7 +93,7 @@ class Wording:
         for problem in problems:
             found = texts.setdefault(problem.source, set())
             if len(found) < SAMPLED:
-                found.add(as_text(problem.prompt))
+                found.add(asked(problem.prompt))
         groups = [[words(text) for text in found] for found in texts.values() if len(found) >= fewest]
         before = {_common(group) for group in groups}
         after = {_common([found[::-1] for found in group])[::-1] for group in groups}
@@ -123,8 +132,8 @@ class Contamination:
         self._whole: dict[tuple[str, ...], int] = {}
         bare: dict[tuple[str, ...], int] = {}
         cut: dict[tuple[str, ...], int] = {}
-        for number, text in enumerate(self._texts):
-            found = words(text)
+        for number, problem in enumerate(evaluation):
+            found = words(asked(problem.prompt))
             bare.setdefault(self._wording.bare(found), number)
             cut.setdefault(self._alike.bare(found), number)
             self._whole.setdefault(tuple(found), number)
@@ -139,19 +148,20 @@ class Contamination:
         """The problems with the text of an evaluation problem, in their order, each once: about 60 us a problem."""
         wording, alike = self._wording | Wording.of(problems), self._alike | Wording.of(problems, ALIKE)
         for start in range(0, len(problems), CHUNK):
-            texts = [as_text(problem.prompt) for problem in problems[start : start + CHUNK]]
-            found = [tuple(words(text)) for text in texts]
+            prompts = [problem.prompt for problem in problems[start : start + CHUNK]]
+            found = [tuple(words(asked(prompt))) for prompt in prompts]
             bare = [wording.bare(text) for text in found]
             cut = bare if alike == wording else [alike.bare(text) for text in found]
             suspects = self._with_known_hash(cut)
-            for index, text in enumerate(texts):
+            for index, prompt in enumerate(prompts):
                 shared = next((whole for whole in (found[index], bare[index]) if whole in self._whole), ())
                 other, whole = self._whole.get(shared), bool(shared)
                 if other is None and index in suspects:  # which may only be an equal hash
                     shared = next((run for run in _runs(cut[index]) if run in self._runs), ())
                     other = self._runs.get(shared)
                 if other is not None:
-                    yield Overlap(start + index, other, " ".join(shared), whole, text, self._texts[other])
+                    train, evaluation = as_text(prompt), self._texts[other]
+                    yield Overlap(start + index, other, " ".join(shared), whole, train, evaluation)
 
     def _with_known_hash(self, texts: Sequence[Sequence[str]]) -> set[int]:
         """The numbers of the texts of which a run of words has the hash of an evaluation problem's."""
