@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prerl_jax.data.collecting import SHOWN
+from prerl_jax.data.collecting import SHOWN, worked_solutions
 from prerl_jax.data.columns import ColumnsMissing, Dropped
 from prerl_jax.data.maps import of_stream, remedy
 from prerl_jax.data.problems import Problem
@@ -201,6 +201,8 @@ class Collecting:
         examples: tuple[Example, ...] = ()
         if len(self._examples) == self._batch:
             examples, self._examples = tuple(self._examples), []
+            if not self._state["count"]:
+                self._messages += worked_solutions([example.problem for example in examples])
             self._state = {
                 **self._state,
                 "position": self._reader.position(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from prerl_jax.data.columns import Columns, ColumnsMissing, Dropped
@@ -49,6 +50,20 @@ class Tally:
         """The kinds with more rows than are shown, and the line of each row that is shown."""
         many = [f"{count:,} rows: {kind}" for kind, count in self.counts.items() if count > SHOWN]
         return (*many, *self.lines)
+
+
+def worked_solutions(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """A note if most answers are worked solutions, which no response repeats word by word."""
+    rules = collections.Counter(rule for problem in problems if (rule := solution_rule(problem.answer)))
+    if 2 * rules.total() <= len(problems):
+        return ()
+    first = next(problem.answer for problem in problems if solution_rule(problem.answer))
+    rule = rules.most_common(1)[0][0]
+    return (
+        f"{rules.total():,} of {len(problems):,} answers are worked solutions, and a verifier that compares answers "
+        f"would find almost no response right: {first[:60]!r}. Read the final answer with Columns(..., gold={rule}), "
+        "or name the column that has it",
+    )
 
 
 class Collector:
@@ -115,20 +130,7 @@ class Collector:
                 f"prompts of an earlier row repeated: {counts.total():,} (the first: {self._repeated.lines[0]}), "
                 f"{counts[OTHER_ANSWER]:,} of them with another answer; deduplicate=True keeps the first row of each",
             )
-        return (*self._worked_solutions(), *repeated, *self._dropped.notes())
-
-    def _worked_solutions(self) -> tuple[str, ...]:
-        """A note if most answers are worked solutions, which no response repeats word by word."""
-        rules = collections.Counter(rule for problem in self.problems if (rule := solution_rule(problem.answer)))
-        if 2 * rules.total() <= len(self.problems):
-            return ()
-        first = next(problem.answer for problem in self.problems if solution_rule(problem.answer))
-        rule = rules.most_common(1)[0][0]
-        return (
-            f"{rules.total():,} of {len(self.problems):,} answers are worked solutions, and a verifier that compares "
-            f"answers would find almost no response right: {first[:60]!r}. Read the final answer with Columns(..., "
-            f"gold={rule}), or name the column that has it",
-        )
+        return (*worked_solutions(self.problems), *repeated, *self._dropped.notes())
 
     def _take(self, problem: Problem | Dropped, identity: str, place: str) -> None:
         if isinstance(problem, Dropped):

@@ -175,13 +175,19 @@ class Columns:
         if not self.answer:
             gold = Gold(("",))
         elif self.options is None:
-            gold = self.gold(None if answer is ABSENT else answer)
+            gold = self._gold(None if answer is ABSENT else answer)
         else:
             values = [self._value(row, name) for name in self.options.names]
             choice = self.options.read(as_text(question), answer, values)
             gold, options = Gold((choice.letter,) if choice.letter else ()), choice.texts
             after = f"\nOptions:\n{choice.listed()}"
         return instructions.ask(question, before, after), gold, options
+
+    def _gold(self, answer: Any) -> Gold:
+        try:
+            return self.gold(answer)
+        except ValueError as error:
+            raise ValueError(f"{error} (column `{self.answer}`)") from error
 
     def _excluded(self, row: Any) -> str:
         """Why a filter excludes the row, "" if none does."""

@@ -7,6 +7,7 @@ import functools
 import pytest
 
 from prerl_jax.data.columns import Columns, Dropped
+from prerl_jax.data.golds import LetterGold, NumberGold
 from prerl_jax.data.instructions import BOXED, Instructions
 from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.problems import Message, Problem, parse_prompt
@@ -93,6 +94,9 @@ def test_not_a_number(value):
         (Columns(tolerance="error"), {"error": "-1"}, "`error` must not be negative"),
         (Columns(context="story"), {"story": 5}, "`story` must be text"),
         (Columns(metadata=("more.*",)), {"more": [1]}, "`more` must be an object"),
+        (Columns(answer="x.y"), {"x": {"y": [1]}}, r"the ground truth is a list.* \(column `x\.y`\)"),
+        (Columns(answer="n", gold=NumberGold()), {"n": "two"}, r"is not a number: 'two' \(column `n`\)"),
+        (Columns(answer="n", gold=LetterGold()), {"n": "2"}, r"not the letter of an option: '2' \(column `n`\)"),
     ],
 )
 def test_columns_of_a_wrong_type(columns, row, message):
