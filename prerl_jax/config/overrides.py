@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import argparse
 import ast
-import collections.abc
 import dataclasses
-import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prerl_jax.config.checks import validate
 from prerl_jax.config.io import load_config
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.config.vocabulary import vocabulary
+from prerl_jax.data.field_types import describe, fits, require_types
 
 # --- the command line
 
@@ -83,19 +82,11 @@ def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
 
 
 def _typed(made: Any) -> Any:
-    """The result of a call. Raises ValueError where a field is not of its type, which dataclasses do not check."""
+    """The result of a call. Raises ValueError where a field is not of its type."""
     if isinstance(made, tuple):
         return tuple(map(_typed, made))
-    if not dataclasses.is_dataclass(made):
-        return made
-    hints = typing.get_type_hints(type(made))
-    for field in dataclasses.fields(made):
-        value, expected = getattr(made, field.name), hints.get(field.name, Any)
-        if field.init and not _fits(value, expected):
-            raise ValueError(
-                f"{type(made).__name__}.{field.name}: expected {_describe(expected)}, got {type(value).__name__} "
-                f"{value!r}"
-            )
+    if dataclasses.is_dataclass(made):
+        require_types(made)
     return made
 
 
@@ -113,48 +104,12 @@ def _items(nodes: Sequence[ast.expr], names: dict[str, Any]) -> list[Any]:
     return items
 
 
-def _fits(value: Any, expected: Any) -> bool:
-    """Whether a value is of an annotated type. An int passes for a float; a bool passes for neither."""
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if expected in (Any, object):
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, a) for a in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if origin is collections.abc.Callable or expected in (Callable, typing.Callable):
-        return callable(value)
-    if origin is tuple and isinstance(value, tuple) and arguments:
-        if arguments[-1] is Ellipsis:
-            return all(_fits(item, arguments[0]) for item in value)
-        return len(value) == len(arguments) and all(map(_fits, value, arguments))
-    if origin is dict or origin is collections.abc.Mapping:
-        key, item = arguments
-        return isinstance(value, dict) and all(_fits(k, key) and _fits(v, item) for k, v in value.items())
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(expected, type) and typing.Protocol in expected.__bases__:
-        members = [m for m in vars(expected) if not m.startswith("_") or m in ("__call__", "__len__", "__getitem__")]
-        return not isinstance(value, type) and all(hasattr(value, m) for m in members)
-    return isinstance(value, origin or expected)
-
-
 def _as_expected(value: Any, expected: Any) -> Any:
     """The value, with a list turned into a tuple and an int into a float where the annotation wants one."""
-    if isinstance(value, list) and not _fits(value, expected):
+    if isinstance(value, list) and not fits(value, expected):
         return tuple(value)
     floats = expected is float or (float in typing.get_args(expected) and int not in typing.get_args(expected))
     return float(value) if floats and type(value) is int else value
-
-
-def _describe(expected: Any) -> str:
-    if typing.get_origin(expected) in (typing.Union, types.UnionType):
-        return " | ".join(map(_describe, typing.get_args(expected)))
-    if expected is type(None):
-        return "None"
-    return expected.__name__ if isinstance(expected, type) and not typing.get_args(expected) else str(expected)
 
 
 def _value(text: str, expected: Any, path: str, names: dict[str, Any]) -> Any:
@@ -164,12 +119,12 @@ def _value(text: str, expected: Any, path: str, names: dict[str, Any]) -> Any:
     except (SyntaxError, NameError, TypeError, ValueError) as error:
         if takes_text:
             return text
-        raise ValueError(f"{path}={text}: expected {_describe(expected)}, got {text!r} ({error}).") from error
-    if _fits(value, expected):
+        raise ValueError(f"{path}={text}: expected {describe(expected)}, got {text!r} ({error}).") from error
+    if fits(value, expected):
         return value
     if takes_text and value is not None:
         return text
-    raise ValueError(f"{path}={text}: expected {_describe(expected)}, got {type(value).__name__} {value!r}.")
+    raise ValueError(f"{path}={text}: expected {describe(expected)}, got {type(value).__name__} {value!r}.")
 
 
 # --- paths

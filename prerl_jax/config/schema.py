@@ -14,6 +14,7 @@ from prerl_jax.config.measuring import AlignmentSpec, CheckpointSpec, Evaluation
 from prerl_jax.config.optimizing import CriticSpec, OptimizerSpec
 from prerl_jax.core.phases import Phase
 from prerl_jax.data.curriculum import Curriculum
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import ProblemSource
 from prerl_jax.data.prompts import TOO_LONG, ChatTemplate, PlainText
 from prerl_jax.data.streams import ProblemStream
@@ -121,6 +122,7 @@ class DataSpec:
         return self.verifier if self.evaluation_verifier is None else self.evaluation_verifier
 
     def __post_init__(self) -> None:
+        require_types(self, besides=("verifier", "evaluation_verifier"))  # require_verifier says more of these
         if isinstance(self.evaluation, ProblemStream):
             raise ValueError(f"data.evaluation is {self.evaluation}; evaluations need fixed problems, not a stream.")
         if self.curriculum is not None and isinstance(self.train, ProblemStream):

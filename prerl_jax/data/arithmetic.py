@@ -11,16 +11,14 @@ or to evaluation. So the two splits never share a question, whatever the seeds, 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from prerl_jax.data.problems import SPLITS, Message, Problem, split_of
+from prerl_jax.data.drawing import require_fields, split_of_question
+from prerl_jax.data.problems import Message, Problem
 
-EVALUATION_ONE_IN = 5
-"""One question in five belongs to evaluation. A constant, not a field: with two values the splits would overlap."""
 SUM_EXAMPLES = {2: ("3 + 4", "8 - 6"), 3: ("2 + 5 - 4", "7 - 1 + 3"), 4: ("2 + 5 - 4 + 1", "7 - 1 + 3 - 2")}
 """Number of terms -> the two worked examples before a sum; they are never asked."""
 PRODUCT_EXAMPLES = ("3 * 4", "6 * 2")
@@ -54,14 +52,8 @@ class ChainSum:
     operators: tuple[str, ...] = ("+", "-")
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"ChainSum needs a count of at least 1, got {self.count}")
-        if self.split not in SPLITS:
-            raise ValueError(f"ChainSum's split must be one of {SPLITS}, got {self.split!r}")
         for name, allowed in (("terms", tuple(SUM_EXAMPLES)), ("digits", (1, 2, 3)), ("operators", ("+", "-", "*"))):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
-                raise ValueError(f"ChainSum's {name} must be distinct values out of {allowed}, got {values}")
+            require_fields(self, name, allowed)
 
     def load(self) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
         """Generates the problems. The same fields give the same problems on every machine.
@@ -98,7 +90,7 @@ class ChainSum:
         shown = (*itertools.chain.from_iterable(SUM_EXAMPLES.values()), *PRODUCT_EXAMPLES)
         for draw in draws:
             expression = _decode(draw, slots)
-            if _split(expression) == self.split and expression not in shown:
+            if split_of_question(expression) == self.split and expression not in shown:
                 yield expression
 
 
@@ -109,10 +101,6 @@ def _decode(number: int, slots: Sequence[Sequence[Any]]) -> str:
         number, digit = divmod(number, len(slot))
         chosen.append(str(slot[digit]))
     return " ".join(chosen)
-
-
-def _split(expression: str) -> str:
-    return split_of(hashlib.blake2b(expression.encode(), digest_size=8).digest(), EVALUATION_ONE_IN)
 
 
 def _take_turns(streams: Iterable[Iterator[str]]) -> Iterator[str]:

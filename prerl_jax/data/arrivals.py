@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from prerl_jax.data.collecting import SHOWN
-from prerl_jax.data.columns import Dropped
+from prerl_jax.data.collecting import SHOWN, worked_solutions
+from prerl_jax.data.columns import ColumnsMissing, Dropped
+from prerl_jax.data.maps import of_stream, remedy
 from prerl_jax.data.problems import Problem
 from prerl_jax.data.prompts import Example
 from prerl_jax.data.streams import ProblemStream
@@ -194,6 +195,8 @@ class Collecting:
         examples: tuple[Example, ...] = ()
         if len(self._examples) == self._batch:
             examples, self._examples = tuple(self._examples), []
+            if not self._state["count"]:
+                self._messages += worked_solutions([example.problem for example in examples])
             self._state = {
                 **self._state,
                 "position": self._reader.position(),
@@ -210,8 +213,10 @@ class Collecting:
             problem = read()
         except (ValueError, RecursionError) as error:
             if not self._source.skip_bad_rows:
-                remedy = "Correct the row, or leave it out with skip_bad_rows=True"
-                raise ValueError(f"{self._source.identity}, {where}: {error}. {remedy}") from error
+                todo = f"{error}. Correct the row, or leave it out with skip_bad_rows=True"
+                if isinstance(error, ColumnsMissing) and not self._state["count"] and not self._examples:
+                    todo = f"{todo}. {remedy(error.columns, error.row, reader=of_stream)}"
+                raise ValueError(f"{self._source.identity}, {where}: {todo}") from error
             self._count("dropped: bad row", where, f"dropped: {error}")
             return
         try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from prerl_jax.data.columns import Columns, ColumnsMissing, Dropped
+from prerl_jax.data.golds import solution_rule
 from prerl_jax.data.instructions import Instructions
-from prerl_jax.data.maps import fitting
+from prerl_jax.data.maps import remedy
 from prerl_jax.data.problems import Problem, Prompt
 from prerl_jax.data.rows import RestUnread, Rows
 from prerl_jax.data.values import columns_of
@@ -50,6 +52,20 @@ class Tally:
         return (*many, *self.lines)
 
 
+def worked_solutions(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """A note if most answers are worked solutions, which no response repeats word by word."""
+    rules = collections.Counter(rule for problem in problems if (rule := solution_rule(problem.answer)))
+    if 2 * rules.total() <= len(problems):
+        return ()
+    first = next(problem.answer for problem in problems if solution_rule(problem.answer))
+    rule = rules.most_common(1)[0][0]
+    return (
+        f"{rules.total():,} of {len(problems):,} answers are worked solutions, and a verifier that compares answers "
+        f"would find almost no response right: {first[:60]!r}. Read the final answer with Columns(..., gold={rule}), "
+        "or name the column that has it",
+    )
+
+
 class Collector:
     """Collects the problems of files, row by row. Of rows that are dropped it keeps no more than their number.
 
@@ -84,7 +100,8 @@ class Collector:
         reading, before, dropped = self._reading, len(self.problems), self._dropped.counts.total()
         if rows.columns is not None and (missing := reading.columns.missing(rows.columns)):
             have = columns_of(rows.columns)
-            raise ValueError(f"{path} lacks the columns {missing}; it has {have}. {fitting(rows.columns, False)}")
+            todo = remedy(reading.columns, rows.columns, has_values=False)
+            raise ValueError(f"{path} lacks the columns {missing}; it has {have}. {todo}")
         for where, read in rows.rows:
             place = f"{name}, {where}" if name else where
             try:
@@ -93,8 +110,10 @@ class Collector:
                 self._take(problem, reading.columns.identity(row), place)
             except (ValueError, RecursionError) as error:
                 if not reading.skip_bad_rows:
-                    remedy = fitting(row) if isinstance(error, ColumnsMissing) else _SKIP
-                    raise ValueError(f"{path}, {where}: {error}. {remedy}") from error
+                    todo = _SKIP
+                    if isinstance(error, ColumnsMissing) and len(self.problems) == before:
+                        todo = remedy(error.columns, error.row)
+                    raise ValueError(f"{path}, {where}: {error}. {todo}") from error
                 kind = "the rest of a file was not read" if isinstance(error, RestUnread) else "bad rows"
                 self._dropped.add(kind, f"{place}: {error}")
         if len(self.problems) == before:
@@ -103,7 +122,7 @@ class Collector:
             raise ValueError(f"{path} has no valid problem ({count:,} rows dropped{first})")
 
     def notes(self) -> tuple[str, ...]:
-        """How many rows repeat a prompt, and what was dropped and why, a line each."""
+        """Whether answers are worked solutions, how many rows repeat a prompt, and what was dropped: a line each."""
         repeated: tuple[str, ...] = ()
         if self._repeated.lines:
             counts = self._repeated.counts
@@ -111,7 +130,7 @@ class Collector:
                 f"prompts of an earlier row repeated: {counts.total():,} (the first: {self._repeated.lines[0]}), "
                 f"{counts[OTHER_ANSWER]:,} of them with another answer; deduplicate=True keeps the first row of each",
             )
-        return (*repeated, *self._dropped.notes())
+        return (*worked_solutions(self.problems), *repeated, *self._dropped.notes())
 
     def _take(self, problem: Problem | Dropped, identity: str, place: str) -> None:
         if isinstance(problem, Dropped):

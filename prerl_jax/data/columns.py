@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.golds import Gold, GoldRule, PlainGold, unit_text
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.options import Options, ShuffledOptions
@@ -19,7 +20,16 @@ REST = "*"
 
 
 class ColumnsMissing(ValueError):
-    """A row or a file lacks columns of the map."""
+    """A row lacks columns of the map.
+
+    Attributes:
+        columns: the map.
+        row: the row.
+    """
+
+    def __init__(self, message: str, columns: Columns, row: Any) -> None:
+        super().__init__(message)
+        self.columns, self.row = columns, row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Columns:
 
     Attributes:
         prompt: the column of the question: text, or a list of {role, content}.
-        answer: the column of the ground truth.
+        answer: the column of the ground truth; "" where no verifier reads one, as for programs with tests.
         gold: how the ground truth is read from that column. It is not used where there are `options`.
         options: the options of multiple-choice problems. The prompt lists them, and the answer is a letter.
         context: a column whose text is put before the question; "" for none, here and below.
@@ -58,7 +68,8 @@ class Columns:
         optional: columns of this map that a file, or a row, may lack.
 
     Raises:
-        ValueError: the prompt's or the answer's column has no name, or a name is no text.
+        ValueError: the prompt's column has no name, there are `options` but no answer, or a field has another
+            type.
     """
 
     prompt: str = "prompt"
@@ -77,23 +88,11 @@ class Columns:
     optional: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = (
-            self.prompt,
-            self.answer,
-            self.context,
-            self.source,
-            self.difficulty,
-            self.unit,
-            self.tolerance,
-            self.id,
-        )
-        if not all(isinstance(name, str) for name in (*names, self.id)):
-            raise ValueError(f"Columns takes the name of one column for each use, got {names}")
-        for several in (self.metadata, self.optional):
-            if not isinstance(several, tuple) or not all(isinstance(name, str) for name in several):
-                raise ValueError(f"Columns takes metadata and optional as tuples of names, got {several!r}")
-        if not self.prompt or not self.answer:
-            raise ValueError("Columns needs the name of the prompt's and of the answer's column")
+        require_types(self)
+        if not self.prompt:
+            raise ValueError("Columns needs the name of the prompt's column")
+        if self.options and not self.answer:
+            raise ValueError("Columns with options needs the name of the answer's column")
 
     @functools.cached_property
     def used(self) -> tuple[str, ...]:
@@ -135,11 +134,11 @@ class Columns:
             ValueError: a value is of the wrong type, or empty where it must not be.
         """
         if not isinstance(row, dict) and not (isinstance(row, list) and self.prompt[0].isdigit()):
-            raise ColumnsMissing(f"expected a JSON object, got a {type(row).__name__}")
+            raise ColumnsMissing(f"expected a JSON object, got a {type(row).__name__}", self, row)
         if excluded := self._excluded(row):
             return Dropped(excluded)
         if missing := self.missing(row):
-            raise ColumnsMissing(f"the keys {missing} are missing; it has {columns_of(row)}")
+            raise ColumnsMissing(f"the keys {missing} are missing; it has {columns_of(row)}", self, row)
         question = parse_prompt(value_at(row, self.prompt))
         prompt, gold, options = self._ask(row, question, instructions)
         if not gold.accepted:
@@ -173,14 +172,22 @@ class Columns:
         if context := _one_text(self._value(row, self.context), self.context):
             before = f"{context}\n\n"
         answer = value_at(row, self.answer)
-        if self.options is None:
-            gold = self.gold(None if answer is ABSENT else answer)
+        if not self.answer:
+            gold = Gold(("",))
+        elif self.options is None:
+            gold = self._gold(None if answer is ABSENT else answer)
         else:
             values = [self._value(row, name) for name in self.options.names]
             choice = self.options.read(as_text(question), answer, values)
             gold, options = Gold((choice.letter,) if choice.letter else ()), choice.texts
             after = f"\nOptions:\n{choice.listed()}"
         return instructions.ask(question, before, after), gold, options
+
+    def _gold(self, answer: Any) -> Gold:
+        try:
+            return self.gold(answer)
+        except ValueError as error:
+            raise ValueError(f"{error} (column `{self.answer}`)") from error
 
     def _excluded(self, row: Any) -> str:
         """Why a filter excludes the row, "" if none does."""

@@ -1,9 +1,14 @@
 """Training problems whose text is that of an evaluation problem, as a whole or in 13 words in a row.
 
+Of a chat the last user turn is compared: it asks the question. The turns before it are worked examples, which many
+problems share.
+
 Texts are compared as words: small letters, numbers and the signs of arithmetic. All else, white space, punctuation and
 the spacing of LaTeX, is left out. Runs of 13 words are those of GPT-3 (Brown et al., 2020, arXiv 2005.14165, appendix
 C). Instructions tell nothing: those of the package (`BOXED`, `HASHES`, `CHOICE`) and the words with which all prompts
-of a data set begin and end are taken off, and a run of words counts only if a single evaluation text has it.
+of a data set begin and end are taken off, and a run of words counts only if a single evaluation text has it. Two to
+nine prompts may begin alike by chance: these words are taken off before runs are looked for, and not before whole texts
+are compared.
 """
 
 from __future__ import annotations
@@ -18,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES
-from prerl_jax.data.problems import Problem, as_text
+from prerl_jax.data.problems import Problem, Prompt, as_text
 
 WORDS = 13
 """Words in a row that two problems must share."""
-SAMPLED, FEWEST = 200, 10
-"""The instructions of a data set are found from so many of its first prompts; with fewer than
-FEWEST only those of the package are known."""
+SAMPLED, FEWEST, ALIKE = 200, 10, 2
+"""The words that all prompts of a data set share are found from so many of its first prompts. With FEWEST or more they
+are its instructions. With ALIKE or more they are taken off before runs of words are looked for."""
 AFFIX = 4
 """Words of the shortest instruction."""
 CHUNK = 4096
@@ -60,6 +65,12 @@ class Overlap:
     evaluation_text: str
 
 
+def asked(prompt: Prompt) -> str:
+    """The text that is compared: the last user turn of a chat; all turns where there is none."""
+    turns = () if isinstance(prompt, str) else [turn for turn in prompt if turn.role == "user"]
+    return turns[-1].content if turns else as_text(prompt)
+
+
 def words(text: str) -> list[str]:
     """The words of a text: letters, numbers and signs of arithmetic; Chinese, Japanese and Korean by character."""
     text = unicodedata.normalize("NFKC", text).casefold()
@@ -76,14 +87,14 @@ class Wording:
     after: frozenset[tuple[str, ...]] = frozenset()
 
     @classmethod
-    def of(cls, problems: Iterable[Problem]) -> Wording:
-        """The instructions of each source among the problems, and those of the package."""
+    def of(cls, problems: Iterable[Problem], fewest: int = FEWEST) -> Wording:
+        """What the prompts of each source with `fewest` or more of them share, and the package's instructions."""
         texts: dict[str, set[str]] = {}
         for problem in problems:
             found = texts.setdefault(problem.source, set())
             if len(found) < SAMPLED:
-                found.add(as_text(problem.prompt))
-        groups = [[words(text) for text in found] for found in texts.values() if len(found) >= FEWEST]
+                found.add(asked(problem.prompt))
+        groups = [[words(text) for text in found] for found in texts.values() if len(found) >= fewest]
         before = {_common(group) for group in groups}
         after = {_common([found[::-1] for found in group])[::-1] for group in groups}
         for one in (BOXED, HASHES, CHOICE):
@@ -117,36 +128,40 @@ class Contamination:
 
     def __init__(self, evaluation: Sequence[Problem]) -> None:
         self._texts = [as_text(problem.prompt) for problem in evaluation]
-        self._wording = Wording.of(evaluation)
+        self._wording, self._alike = Wording.of(evaluation), Wording.of(evaluation, ALIKE)
         self._whole: dict[tuple[str, ...], int] = {}
         bare: dict[tuple[str, ...], int] = {}
-        for number, text in enumerate(self._texts):
-            found = words(text)
+        cut: dict[tuple[str, ...], int] = {}
+        for number, problem in enumerate(evaluation):
+            found = words(asked(problem.prompt))
             bare.setdefault(self._wording.bare(found), number)
+            cut.setdefault(self._alike.bare(found), number)
             self._whole.setdefault(tuple(found), number)
         self._whole = {text: number for text, number in {**bare, **self._whole}.items() if text}
-        holders = collections.Counter(run for text in bare for run in set(_runs(text)))
-        self._runs = {run: number for text, number in bare.items() for run in _runs(text) if holders[run] == 1}
+        holders = collections.Counter(run for text in cut for run in set(_runs(text)))
+        self._runs = {run: number for text, number in cut.items() for run in _runs(text) if holders[run] == 1}
         self._ids = {word: n for n, word in enumerate(dict.fromkeys(w for run in self._runs for w in run), 1)}
         ids = np.array([[self._ids[word] for word in run] for run in self._runs], np.uint64)
         self._hashes = np.unique(_hashed(ids.reshape(-1))[::WORDS])
 
     def find(self, problems: Sequence[Problem]) -> Iterator[Overlap]:
         """The problems with the text of an evaluation problem, in their order, each once: about 60 us a problem."""
-        wording = self._wording | Wording.of(problems)
+        wording, alike = self._wording | Wording.of(problems), self._alike | Wording.of(problems, ALIKE)
         for start in range(0, len(problems), CHUNK):
-            texts = [as_text(problem.prompt) for problem in problems[start : start + CHUNK]]
-            found = [tuple(words(text)) for text in texts]
+            prompts = [problem.prompt for problem in problems[start : start + CHUNK]]
+            found = [tuple(words(asked(prompt))) for prompt in prompts]
             bare = [wording.bare(text) for text in found]
-            suspects = self._with_known_hash(bare)
-            for index, text in enumerate(texts):
+            cut = bare if alike == wording else [alike.bare(text) for text in found]
+            suspects = self._with_known_hash(cut)
+            for index, prompt in enumerate(prompts):
                 shared = next((whole for whole in (found[index], bare[index]) if whole in self._whole), ())
                 other, whole = self._whole.get(shared), bool(shared)
                 if other is None and index in suspects:  # which may only be an equal hash
-                    shared = next((run for run in _runs(bare[index]) if run in self._runs), ())
+                    shared = next((run for run in _runs(cut[index]) if run in self._runs), ())
                     other = self._runs.get(shared)
                 if other is not None:
-                    yield Overlap(start + index, other, " ".join(shared), whole, text, self._texts[other])
+                    train, evaluation = as_text(prompt), self._texts[other]
+                    yield Overlap(start + index, other, " ".join(shared), whole, train, evaluation)
 
     def _with_known_hash(self, texts: Sequence[Sequence[str]]) -> set[int]:
         """The numbers of the texts of which a run of words has the hash of an evaluation problem's."""

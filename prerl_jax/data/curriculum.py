@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import Problem
 
 Window = tuple[float, float]
@@ -47,6 +48,7 @@ class Curriculum:
     missing: float | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.steps < 0:
             raise ValueError(f"the curriculum's steps are {self.steps}; they must be 0 or more")
         for name in ("begin", "end"):

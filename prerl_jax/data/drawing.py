@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import SPLITS, Problem, split_of
 
 EVALUATION_ONE_IN = 5
@@ -22,19 +23,21 @@ def require_fields(source: Any, name: str, allowed: tuple[Any, ...]) -> None:
     """Checks the fields that sources of generated problems share.
 
     Args:
-        source: a source with the fields `count`, `split`, and `name`.
+        source: a source with the fields `count`, `split`, `seed` and `name`.
         name: a field with distinct values out of `allowed`.
-        allowed: the values.
+        allowed: the values, all of one type.
 
     Raises:
-        ValueError: the count is below 1, the split is not one of the two, or the values of the field are others.
+        ValueError: a field has another type, the count is below 1, the split is not one of the two, or the values of
+            the field are others.
     """
+    require_types(source)
     kind, values = type(source).__name__, getattr(source, name)
     if source.count < 1:
-        raise ValueError(f"{kind} needs a count of at least 1, got {source.count}")
+        raise ValueError(f"{kind} needs a count of at least 1, got {source.count!r}")
     if source.split not in SPLITS:
         raise ValueError(f"{kind}'s split must be one of {SPLITS}, got {source.split!r}")
-    if not isinstance(values, tuple) or not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
+    if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
         raise ValueError(f"{kind}'s {name} must be a tuple of distinct values out of {allowed}, got {values!r}")
 
 

@@ -12,8 +12,12 @@ import re
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import parse_answer
 from prerl_jax.data.values import elements, list_elements
+
+LONG = 100
+"""Characters of an answer of several lines that is taken for a worked solution."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,9 @@ class AnyGold:
     each: GoldRule = PlainGold()
     in_text: bool = True
 
+    def __post_init__(self) -> None:
+        require_types(self)
+
     def __call__(self, value: Any) -> Gold:
         """The gold of a list, a text or a number."""
         found = list_elements(value) if self.in_text else elements(value)
@@ -112,6 +119,9 @@ class BoxedGold:
 
     then: GoldRule = PlainGold()
 
+    def __post_init__(self) -> None:
+        require_types(self)
+
     def __call__(self, value: Any) -> Gold:
         """The gold of a worked solution."""
         box = last_box(parse_answer(value))
@@ -133,6 +143,7 @@ class MarkedGold:
     then: GoldRule = PlainGold()
 
     def __post_init__(self) -> None:
+        require_types(self)
         if not self.marker:
             raise ValueError("MarkedGold's marker is empty; use PlainGold to read the whole text")
 
@@ -154,6 +165,19 @@ class LetterGold:
         if text and not re.fullmatch("[A-Z]", letter):
             raise ValueError(f"the ground truth is not the letter of an option: {text[:80]!r}")
         return _gold([letter])
+
+
+def solution_rule(answer: str) -> str:
+    r"""The rule that would read an answer which is a worked solution; "" for an answer that is none.
+
+    Args:
+        answer: a worked solution has "####" or a \boxed in it, or several lines with `LONG` or more characters.
+    """
+    if "####" in answer:
+        return 'MarkedGold("####")'
+    if last_box(answer):
+        return "BoxedGold()"
+    return "MarkedGold(the text before the answer)" if "\n" in answer and len(answer) >= LONG else ""
 
 
 def parts(answer: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from prerl_jax.data import layouts
 from prerl_jax.data.columns import Columns
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.hub_files import HubFiles, dataset
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.sources import FileProblems, Loaded
@@ -42,6 +43,7 @@ READERS: Mapping[str, Callable[[HubFiles], FileProblems]] = {
     "open-r1/DAPO-Math-17k-Processed": layouts.dapo_processed,
     "open-r1/OpenR1-Math-220k": layouts.openr1_math,
     "openai/gsm8k": layouts.gsm8k,
+    "regisss/math_qa": layouts.mathqa,
     "trl-lib/DeepMath-103K": layouts.deepmath_trl,
     "zwhe99/DeepMath-103K": layouts.deepmath,
 }
@@ -65,7 +67,7 @@ class HubProblems:
         files: the names of the files, or patterns such as "data/part-*.parquet", instead of a subset and a split.
 
     Raises:
-        ValueError: `repo` is not of that form.
+        ValueError: `repo` is not of that form, or a field has another type.
     """
 
     repo: str
@@ -76,6 +78,7 @@ class HubProblems:
     files: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        require_types(self)
         dataset(self.repo)
 
     @property

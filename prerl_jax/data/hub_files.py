@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.hub_splits import data_files, matching
 from prerl_jax.models.hub import DATASET, FIRST, Repo, repo_of
 
@@ -23,7 +24,7 @@ class HubFiles:
         files: the names of the files, or patterns such as "data/part-*.parquet", instead of a subset and a split.
 
     Raises:
-        ValueError: `repo` is not of that form.
+        ValueError: `repo` is not of that form, or a field has another type.
     """
 
     repo: str
@@ -32,6 +33,7 @@ class HubFiles:
     files: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        require_types(self)
         dataset(self.repo)
 
     def fetch(self) -> tuple[Path, ...]:

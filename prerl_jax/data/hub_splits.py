@@ -92,7 +92,7 @@ def _by_name(names: Sequence[str], subset: str, split: str) -> tuple[str, ...]:
     inside = [name for name in _data(names) if not subset or subset in name.split("/")[:-1]]
     if not inside:
         where = f" in a folder {subset!r}" if subset else ""
-        raise ValueError(f'there is no data file{where}; {_listed(names)}. Name them: files="..."')
+        raise ValueError(f"there is no data file{where}; {_listed(names)}. {_other_place(names)}")
     found = [name for name in inside if _names(name, split)]
     if not found and split == "train" and not any(_names(name, words[0]) for name in inside for words in _SPELLINGS):
         found = inside
@@ -104,6 +104,16 @@ def _by_name(names: Sequence[str], subset: str, split: str) -> tuple[str, ...]:
             'files="..."'
         )
     return tuple(found)
+
+
+def _other_place(names: Sequence[str]) -> str:
+    """Where the data files may be, if none has a fitting name."""
+    if not _data(names) and any(name.endswith(".py") for name in names):
+        return (
+            "Its data come from a script, and no script is run. Use a copy in parquet; the hub may have one under "
+            "OWNER/NAME@refs/convert/parquet"
+        )
+    return 'Name them: files="..."'
 
 
 def _names(name: str, split: str) -> bool:

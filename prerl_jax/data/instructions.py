@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import Message, Prompt
 
 
@@ -24,7 +25,8 @@ class Instructions:
             "#### {answer}"; "" if they ask for none.
 
     Raises:
-        ValueError: the format has no "{answer}", or the few-shot turns do not alternate from user to assistant.
+        ValueError: a field has another type, the format has no "{answer}", or the few-shot turns do not alternate from
+            user to assistant.
     """
 
     system: str = ""
@@ -34,6 +36,9 @@ class Instructions:
     answer_format: str = ""
 
     def __post_init__(self) -> None:
+        require_types(self)
+        for turn in self.few_shot:
+            require_types(turn)
         if self.answer_format and "{answer}" not in self.answer_format:
             raise ValueError(f"Instructions.answer_format needs {{answer}} in it, got {self.answer_format!r}")
         roles = tuple(turn.role for turn in self.few_shot)

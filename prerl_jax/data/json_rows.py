@@ -42,7 +42,10 @@ def json_values(path: Path, rows: str) -> Iterator[Row]:
     try:
         value = read_json(text)
     except ValueError as error:
-        raise ValueError(f"{path} is neither JSON lines nor one JSON value: {error}") from error
+        what = (
+            f"one JSON value with the list {rows!r}, which `rows` names" if rows else "JSON lines, nor one JSON value"
+        )
+        raise ValueError(f"{path} is not {what}: {error}") from error
     found = value_at(value, rows) if rows else [value]
     if found is ABSENT or not isinstance(found, list):
         lists = sorted(key for key, inner in value.items() if isinstance(inner, list))
@@ -83,6 +86,11 @@ def read_json(text: str) -> Any:
         value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        more = text[error.pos : error.pos + 40]
+        raise ValueError(f"there is more after the JSON value: {more!r}. JSON lines have one value a line") from error
     _require_text(text)
     return value
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import SPLITS, Problem, split_of
 
 CHARACTERS = "0123456789+=#\n wait"
@@ -49,6 +50,7 @@ class Additions:
     split: str = "train"
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.split not in SPLITS:
             raise ValueError(f"Additions.split must be one of {SPLITS}, got {self.split!r}.")
         if self.digits < 1 or self.seed < 0:
@@ -112,6 +114,7 @@ class Corpus:
     questions: float = 0.5
 
     def __post_init__(self) -> None:
+        require_types(self)
         shares = (self.wrong, self.reflect, self.questions)
         if self.digits < 1 or not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"{self} needs at least 1 digit, and shares in [0, 1].")

@@ -26,7 +26,10 @@ def gsm8k(path: Paths, instructions: Instructions = HASHES) -> FileProblems:
 
 
 def mathqa(path: Paths, instructions: Instructions = CHOICE) -> FileProblems:
-    """MathQA (Amini et al., 2019, arXiv 1905.13319): five options in one text; the answer is a letter."""
+    """MathQA (Amini et al., 2019, arXiv 1905.13319): five options in one text; the answer is a letter.
+
+    On the hub, allenai/math_qa has only a script. regisss/math_qa is a copy with the same rows in parquet.
+    """
     return FileProblems(path, maps.MATHQA, instructions, source="mathqa")
 
 
@@ -201,3 +204,14 @@ def intellect2(path: Paths, instructions: Instructions = AS_IT_IS, difficulty: s
     """
     columns = dataclasses.replace(maps.INTELLECT2, difficulty=difficulty)
     return FileProblems(path, columns, instructions, source="intellect2")
+
+
+# --- programs
+
+
+def programs(path: Paths, instructions: Instructions = AS_IT_IS, prompt: str = "prompt") -> FileProblems:
+    """Programs with tests, for `CodeTests`: `prompt` is the question's column, `tests` is required, no answer is read.
+
+    All other columns are kept beside the problem, such as a known right program in `solution`.
+    """
+    return FileProblems(path, dataclasses.replace(maps.PROGRAMS, prompt=prompt), instructions)

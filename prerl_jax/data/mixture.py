@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from prerl_jax.data.field_types import fits
 from prerl_jax.data.problems import Problem, ProblemSource
 
 PERIOD = 100_000
@@ -37,13 +38,15 @@ class Mixture:
     parts: tuple[tuple[ProblemSource, float], ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.parts, tuple):
+            raise ValueError(f"the parts of a mixture must be a tuple of (source, weight) pairs, got {self.parts!r}")
         if len(self.parts) < 2:
             raise ValueError(f"a mixture of {len(self.parts)} sources mixes nothing; name the source itself")
         for number, part in enumerate(self.parts):
             if not isinstance(part, tuple) or len(part) != 2:
                 raise ValueError(f"part {number} of the mixture must be a pair (source, weight), got {part}")
             source = part[0]
-            if isinstance(source, Mixture) or not hasattr(source, "load"):
+            if isinstance(source, Mixture) or not fits(source, ProblemSource):
                 raise ValueError(
                     f"part {number} of the mixture is {source}; a part is a source with fixed problems, not a mixture "
                     "or a stream"

@@ -10,10 +10,12 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import parse_answer
 from prerl_jax.data.values import parse_text
 
 LETTERS = string.ascii_uppercase
+_RIGHT_ONE = "the answer, which names the right option,"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Options:
     answer: Literal["letter", "index", "number", "text"] = "letter"
 
     def __post_init__(self) -> None:
-        if self.answer not in _RIGHT or not self.columns:
-            raise ValueError(f"Options needs a column, and an answer of {list(_RIGHT)}; got {self}")
+        require_types(self)
+        if not self.columns:
+            raise ValueError(f"Options needs a column, got {self}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,7 +84,7 @@ class Options:
         """
         labels, texts = _labelled(values[0] if isinstance(self.columns, str) else list(values))
         _require(texts)
-        gold = parse_answer(answer).strip()
+        gold = parse_answer(answer, _RIGHT_ONE).strip()
         right = _RIGHT[self.answer](gold, labels[: len(texts)], texts) if gold else None
         if right is not None and not 0 <= right < len(texts):
             raise ValueError(f"the answer {gold[:80]!r} is not the {self.answer} of one of the {len(texts)} options")
@@ -104,8 +107,9 @@ class ShuffledOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.wrong or isinstance(self.wrong, str):
-            raise ValueError(f"ShuffledOptions.wrong must be a tuple of columns, got {self.wrong!r}")
+        require_types(self)
+        if not self.wrong:
+            raise ValueError("ShuffledOptions.wrong is empty; name at least one column")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,10 +128,14 @@ class ShuffledOptions:
             The options in their new order, and the right one.
 
         Raises:
-            ValueError: an option is empty or no text, or two of them are equal.
+            ValueError: an option is empty or no text, or the right one is among the wrong ones, too. Two wrong ones may
+                be equal.
         """
-        right = parse_answer(answer).strip()
-        texts = [right, *(parse_answer(value).strip() for value in values)]
+        right = parse_answer(answer, _RIGHT_ONE).strip()
+        wrong = [
+            parse_answer(value, f"the wrong option `{name}`") for name, value in zip(self.wrong, values, strict=True)
+        ]
+        texts = [right, *(text.strip() for text in wrong)]
         if not right:
             return Choice(tuple(texts), None)
         _require(texts)
@@ -158,16 +166,20 @@ def _labelled_values(value: Any) -> tuple[Sequence[str], list[str]]:
         if not (isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts)):
             pairs = sorted((str(key), text) for key, text in value.items() if text is not None)
             labels, texts = [key for key, _ in pairs], [text for _, text in pairs]
-        return [parse_answer(label) for label in labels], [parse_answer(text) for text in texts]
+        return [parse_answer(label, "a letter of the options") for label in labels], _texts(texts)
     if not isinstance(value, list):
         raise ValueError(f"the options are a {type(value).__name__}; expected a list, a text or a dict")
-    texts = [parse_answer(text) for text in value]
+    texts = _texts(value)
     _require(texts)
     prefixes = [rf"\s*\(?{letter}\s*[).:]\s*" for letter in LETTERS[: len(texts)]]
     found = [re.match(prefix, text, re.I) for prefix, text in zip(prefixes, texts, strict=True)]
     if not all(found):
         return LETTERS, texts
     return LETTERS, [text[match.end() :] for match, text in zip(found, texts, strict=True) if match]
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    return [parse_answer(value, f"option {number}") for number, value in enumerate(values, 1)]
 
 
 def _split(text: str) -> list[str]:

@@ -31,6 +31,18 @@ SPLITS = ("train", "evaluation")
 Prompt = str | tuple[Message, ...]
 """Plain text, or the turns of a chat."""
 
+GROUND_TRUTH = "the ground truth"
+"""What `parse_answer` calls its value in an error, where it is not told another name."""
+
+_ROLES = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
+"""The names of roles in data files, in small letters, and the roles that they are."""
 _LIST_OR_OBJECT = re.compile(r"\s*(?:\[.*\]|\{.*\})\s*\Z", re.DOTALL)
 _MESSAGES = re.compile(r"""\s*\[\s*\{\s*['"](?:role|content|from|value)['"]\s*:""")
 
@@ -95,15 +107,17 @@ def parse_prompt(value: Any) -> Prompt:
     """Reads a prompt from a value of a data file.
 
     Args:
-        value: a string; a list of {"role", "content"} with string values; or a string that holds such a list, as JSON
-            or as Python writes it. A text that holds another list or object of texts or objects is an error. The
-            assistant's turns at the end of a list are left out: the model answers there.
+        value: a string; a list of {"role", "content"} or {"from", "value"}; or a string that holds such a list, as
+            JSON or as Python writes it. A text that holds another list or object of texts or objects is an error. The
+            roles are user or human, assistant or gpt or model, and system, in small or capital letters. The content
+            is text, or a list of {"type": "text", "text"}. The assistant's turns at the end of a list are left out:
+            the model answers there.
 
     Returns:
         The prompt.
 
     Raises:
-        ValueError: the value is of another type, or it is empty, or too long.
+        ValueError: the value is of another type, has another role, or is empty or too long.
     """
     if isinstance(value, str):
         value = _out_of_text(value)
@@ -143,13 +157,25 @@ def _out_of_text(text: str) -> str | list[Any]:
 
 
 def _parse_message(turn: Any) -> Message:
-    fields = [turn.get(name) for name in ("role", "content")] if isinstance(turn, dict) else [None, None]
-    if not all(isinstance(field, str) for field in fields):
+    fields = turn if isinstance(turn, dict) else {}
+    role = fields.get("role") if fields.get("role") is not None else fields.get("from")
+    content = fields.get("content") if fields.get("content") is not None else fields.get("value")
+    content = _joined(content) if isinstance(content, list) else content
+    if not isinstance(role, str) or not isinstance(content, str):
         raise ValueError(f"a message must be {{role: text, content: text}}, got {str(turn)[:80]!r}")
-    return Message(*fields)
+    if role.strip().casefold() not in _ROLES:
+        raise ValueError(f"the role of a message must be user, assistant or system, got {role[:40]!r}")
+    return Message(_ROLES[role.strip().casefold()], content)
 
 
-def parse_answer(value: Any, what: str = "the ground truth") -> str:
+def _joined(parts: list[Any]) -> str | None:
+    """The text of a content in parts, such as [{"type": "text", "text": "Hi"}]; None if a part is no text."""
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    found = [text for text in texts if isinstance(text, str)]
+    return "".join(found) if len(found) == len(parts) else None
+
+
+def parse_answer(value: Any, what: str = GROUND_TRUTH) -> str:
     """Reads a ground truth from a value of a data file.
 
     Args:
@@ -173,7 +199,7 @@ def parse_answer(value: Any, what: str = "the ground truth") -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        remedy = "; AnyGold() and AllGold() read lists" if isinstance(value, list) else ""
+        remedy = "; AnyGold() and AllGold() read lists" if isinstance(value, list) and what == GROUND_TRUTH else ""
         raise ValueError(f"{what} is a {type(value).__name__}; expected text or a number{remedy}")
     return str(value)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from prerl_jax.core.types import Prompts
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.problems import Problem, as_messages, as_text
 
 TOO_LONG = ("drop", "truncate_left")
@@ -28,10 +29,16 @@ class ChatTemplate:
     Attributes:
         arguments: (name, value) pairs for the template, for instance `(("enable_thinking", False),)` for Qwen3.
         add_generation_prompt: whether the prompt ends with the beginning of an assistant turn.
+
+    Raises:
+        ValueError: a field has another type.
     """
 
     arguments: tuple[tuple[str, Any], ...] = ()
     add_generation_prompt: bool = True
+
+    def __post_init__(self) -> None:
+        require_types(self)
 
     def tokenize(self, problems: Sequence[Problem], tokenizer: Any) -> list[list[int]]:
         """Tokenises prompts.

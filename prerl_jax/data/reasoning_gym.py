@@ -8,6 +8,7 @@ What the package does by itself is not safe for RL, as of version 0.1.25:
   flip. So only the problem's own answer counts here, by the verifier of the config. Its `score_answer` is never asked.
 - Item i of seed s is item i - 1 of seed s + 1. So the seeds here are far apart, the hash of a question's text decides
   its split, and no question comes twice.
+- base_conversion writes the number 0 as nothing, in the question and in the answer. Such items are left out here.
 - Some tasks have wrong answers, such as basic_arithmetic without parentheses, or several right ones. So only tasks
   whose answers were recomputed can be asked for.
 """
@@ -92,10 +93,10 @@ class ReasoningGym:
         items = _data_set(task, self.seed * FAR, wanted * DRAWS, dict(self.settings))
         found: dict[str, Problem] = {}
         for number in range(wanted * DRAWS):
-            question = (item := items[number])["question"].strip()
-            if question not in found and split_of_question(question) == self.split:
+            question, answer = (item := items[number])["question"].strip(), str(item["answer"]).strip()
+            if answer and question not in found and split_of_question(question) == self.split:
                 prompt, form = self.instructions.ask(question), self.instructions.answer_format
-                found[question] = Problem(prompt, str(item["answer"]), task, answer_format=form)
+                found[question] = Problem(prompt, answer, task, answer_format=form)
                 yield found[question]
             if len(found) == wanted:
                 return

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from prerl_jax.data.collecting import Collector, Reading
 from prerl_jax.data.columns import PROMPT_ANSWER, VERL, Columns
-from prerl_jax.data.files import existing, open_rows
+from prerl_jax.data.field_types import require_types
+from prerl_jax.data.files import existing, open_lines, open_rows
 from prerl_jax.data.hub_files import HubFiles
 from prerl_jax.data.instructions import Instructions
-from prerl_jax.data.json_rows import json_lines
 from prerl_jax.data.problems import Problem
 from prerl_jax.data.rows import Rows
 from prerl_jax.data.table_rows import parquet_rows
@@ -41,6 +41,9 @@ class FileProblems:
         source: the name of the data set, for rows that have none of their own.
         deduplicate: keep only the first row of each prompt. The others are not kept in memory.
         skip_bad_rows: leave out rows that cannot be read, with a note, instead of an error.
+
+    Raises:
+        ValueError: a field has another type.
     """
 
     path: Paths
@@ -50,6 +53,9 @@ class FileProblems:
     source: str = ""
     deduplicate: bool = False
     skip_bad_rows: bool = False
+
+    def __post_init__(self) -> None:
+        require_types(self)
 
     def load(self) -> Loaded:
         """Reads the files.
@@ -84,7 +90,7 @@ class ParquetProblems:
             leaves it open. A run checks before its first step that its verifier accepts answers in this format.
 
     Raises:
-        ValueError: `answer_format` does not contain "{answer}".
+        ValueError: a field has another type, or `answer_format` does not contain "{answer}".
     """
 
     path: Paths
@@ -92,6 +98,7 @@ class ParquetProblems:
     answer_format: str = ""
 
     def __post_init__(self) -> None:
+        require_types(self)
         Instructions(answer_format=self.answer_format)  # raises ValueError
 
     def load(self) -> Loaded:
@@ -125,7 +132,7 @@ class JsonlProblems:
             leaves it open. A run checks before its first step that its verifier accepts answers in this format.
 
     Raises:
-        ValueError: `answer_format` does not contain "{answer}".
+        ValueError: a field has another type, or `answer_format` does not contain "{answer}".
     """
 
     path: Paths
@@ -133,6 +140,7 @@ class JsonlProblems:
     answer_format: str = ""
 
     def __post_init__(self) -> None:
+        require_types(self)
         Instructions(answer_format=self.answer_format)  # raises ValueError
 
     def load(self) -> Loaded:
@@ -143,18 +151,17 @@ class JsonlProblems:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a line is malformed (with its number), a file has no valid problem, or no file is named.
+            ValueError: a file is of another layout, a line is malformed (with its number), a file has no valid problem,
+                or no file is named.
         """
         how = Reading(PROMPT_ANSWER, Instructions(answer_format=self.answer_format), deduplicate=self.deduplicate)
-        return _load(self.path, lambda path: Rows(json_lines(path)), how)
+        return _load(self.path, open_lines, how)
 
 
 def _load(path: Paths, open_file: Callable[[Path], Rows], reading: Reading) -> Loaded:
     if isinstance(path, HubFiles):
         path = tuple(str(file) for file in path.fetch())
     names = (path,) if isinstance(path, str) else path
-    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"the path of the problems must be a text, or a tuple of texts, got {path!r}")
     if not names:
         raise ValueError("the path of the problems is an empty tuple; name at least one file")
     collector = Collector(reading)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prerl_jax.data.columns import PROMPT_ANSWER, Columns, Dropped
+from prerl_jax.data.field_types import require_types
 from prerl_jax.data.folder import Arrived, FolderReader
 from prerl_jax.data.instructions import Instructions
 from prerl_jax.data.json_rows import LONGEST_LINE, read_json
@@ -93,6 +94,7 @@ class StreamProblems:
     then: str = "end"
 
     def __post_init__(self) -> None:
+        require_types(self)
         _check(self.wait, self.then)
 
     @property
@@ -131,6 +133,7 @@ class IteratorProblems:
     then: str = "end"
 
     def __post_init__(self) -> None:
+        require_types(self)
         _check(self.wait, self.then)
         _function(self.function)
 
@@ -187,7 +190,7 @@ def _problem(value: Any) -> Problem:
 
 
 def _check(wait: float, then: str) -> None:
-    if not isinstance(wait, int | float) or not 0 <= wait < math.inf:
+    if not 0 <= wait < math.inf:
         raise ValueError(f"the stream's wait is {wait!r}; it must be 0 or more seconds, and finite")
     if then not in THEN:
         raise ValueError(f"the stream's then is {then!r}; it is one of {THEN}")

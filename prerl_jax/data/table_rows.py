@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -51,15 +52,25 @@ def csv_rows(path: Path) -> Rows:
     """
     csv.field_size_limit(LONGEST_LINE)  # Python's own limit is below the longest prompt
     with _text(path) as file:
-        delimiter = max(",\t;", key=file.readline(2**20).count)
+        delimiter = max(",\t;|", key=_QUOTED.sub("", file.readline(2**20)).count)
     try:
-        with _text(path) as file:
-            header = next(csv.reader(file, delimiter=delimiter, strict=True), [])
+        header = _header(path, delimiter, spaced=False)
+        spaced = any(name.startswith(" ") for name in header)
+        header = [name.strip() for name in (_header(path, delimiter, spaced) if spaced else header)]
     except csv.Error as error:
         raise ValueError(f"{path}, read as csv, has no readable header: {error}") from error
+    if _NO_TEXT.search("".join(header)):
+        raise ValueError(
+            f"{path} is not parquet, JSON, or csv in UTF-8: its first line is not text, it begins {header[0][:20]!a}. "
+            "If it is compressed, unpack it; if it is text in another encoding, write it as UTF-8"
+        )
     if not any(header) or len(set(header)) < len(header):
         raise ValueError(f"{path}, read as csv, needs a header of distinct names, it has {str(header)[:200]}")
-    return Rows(_csv(path, delimiter, header), dict.fromkeys(header))
+    return Rows(_csv(path, delimiter, header, spaced), dict.fromkeys(header))
+
+
+_QUOTED = re.compile('"[^"]*"')
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\udc80-\udcff]")
 
 
 def _inside(kind: Any) -> Any:
@@ -89,7 +100,7 @@ def _parquet(path: Path, file: Any, names: list[str] | None) -> Iterator[Row]:
                     yield f"row {index}", row
                     index += 1
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a readable parquet file: after row {index - 1}: {error}") from error
+        raise ValueError(f"{path} is not a readable parquet file: damaged after {index:,} rows: {error}") from error
 
 
 def _read(batch: Any) -> Iterator[Any]:
@@ -126,9 +137,19 @@ def _text(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _csv(path: Path, delimiter: str, header: list[str]) -> Iterator[Row]:
+def _reader(file: TextIO, delimiter: str, spaced: bool) -> Any:
+    """A reader of csv; `spaced` where spaces after delimiters belong to no field."""
+    return csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=spaced)
+
+
+def _header(path: Path, delimiter: str, spaced: bool) -> list[str]:
     with _text(path) as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        return next(_reader(file, delimiter, spaced), [])
+
+
+def _csv(path: Path, delimiter: str, header: list[str], spaced: bool) -> Iterator[Row]:
+    with _text(path) as file:
+        reader = _reader(file, delimiter, spaced)
         next(reader)
         while True:
             where = f"line {reader.line_num + 1}"

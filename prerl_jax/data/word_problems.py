@@ -190,7 +190,7 @@ class FiveWayWordProblems:
 def _require(source: WordProblems | FiveWayWordProblems) -> None:
     require_fields(source, "steps", STEPS)
     if not 10 <= source.largest <= 1000:
-        raise ValueError(f"{type(source).__name__}'s largest must be from 10 to 1,000, got {source.largest}")
+        raise ValueError(f"{type(source).__name__}'s largest must be from 10 to 1,000, got {source.largest!r}")
 
 
 class _Story(NamedTuple):

@@ -19,7 +19,7 @@ from prerl_jax.trainer.setup import Setup
 
 REMEDY = """A data file has changed, or the chat template writes today's date into the prompts. Restore the file. Or pin
 the date, data.template=ChatTemplate(arguments=(("date_string", "26 Jul 2024"),)), if the template has such an argument.
---allow-config-change resumes under this new config, or with the other prompts."""
+--allow-config-change resumes under this new config, or with the other problems."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Beginning:
     Attributes:
       state: the train state, on the mesh.
       saved: what the trainer saved beside the arrays; None for a new run.
-      changed: whether `saved` was written under another config or with other prompts, which the user has allowed.
+      changed: whether `saved` was written under another config or with other problems, which the user has allowed.
       source: the checkpoint that the run began from, with its step; None for the config's model.
       notes: lines for the log.
     """
@@ -75,9 +75,10 @@ def begin_or_resume(
       setup: the run.
       checkpoints: those of its workdir.
       source: the checkpoint of another run to begin from.
-      allow_change: resume with other prompts than the checkpoint's.
+      allow_change: resume with other prompts or answers than the checkpoint's.
 
-    Raises ValueError where the checkpoint's prompts are others, and CheckpointError where all checkpoints are damaged.
+    Raises ValueError where the checkpoint's prompts or answers are others, and CheckpointError where all checkpoints
+    are damaged.
     """
     if checkpoints.latest_step() is None:
         state, source = begin(setup, source)
@@ -99,7 +100,7 @@ def begin_or_resume(
 
 
 def _other_prompts(setup: Setup, saved: dict[str, Any], allow: bool) -> list[str]:
-    """A line for each data set whose prompts are not those of the checkpoint. Raises ValueError unless allowed.
+    """A line for each data set with other prompts or answers than the checkpoint. Raises ValueError unless allowed.
 
     A checkpoint of an older version has no record of its prompts, and nothing is compared. A stream has no record: it
     compares the line before the checkpoint's position.
@@ -113,9 +114,11 @@ def _other_prompts(setup: Setup, saved: dict[str, Any], allow: bool) -> list[str
                 other = "may have other prompts than the checkpoint: its record of them is of another version"
                 lines.append(f"data.{split} {other} of prerl_jax, and cannot be compared")
             elif found := difference(was, now, setup.fixed[split], setup.prompt_text):
-                lines.append(f"data.{split} has other prompts than the checkpoint: {found}")
+                lines.append(f"data.{split} has {found}")
         if lines and not allow:
-            raise ValueError("\n  ".join(["the run cannot be resumed with other prompts:", *lines]) + "\n" + REMEDY)
+            raise ValueError(
+                "\n  ".join(["the run cannot be resumed with other prompts or answers:", *lines]) + "\n" + REMEDY
+            )
     return lines
 
 

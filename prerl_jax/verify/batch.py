@@ -56,10 +56,13 @@ class VerifierTraits:
             processes, which have a deadline and a limit on memory.
         imports: the modules that it imports when it is first called. Workers import them early, so that no response
             waits for them. They must start no thread when they are imported.
+        reads_answer: whether its verdict depends on `Problem.answer`. One that does not read it is asked once about a
+            problem with several acceptable answers.
     """
 
     needs_workers: bool = False
     imports: tuple[str, ...] = ()
+    reads_answer: bool = True
 
 
 @runtime_checkable
@@ -101,7 +104,11 @@ def traits_of(verifier: Verifier) -> VerifierTraits:
     """The traits of a verifier; for one that asks others, those of the others together."""
     found: list[VerifierTraits] = [getattr(leaf, "traits", VerifierTraits()) for leaf in leaves_of(verifier)]
     imports = tuple(module for traits in found for module in traits.imports)
-    return VerifierTraits(any(traits.needs_workers for traits in found), imports)
+    return VerifierTraits(
+        needs_workers=any(traits.needs_workers for traits in found),
+        imports=imports,
+        reads_answer=any(traits.reads_answer for traits in found),
+    )
 
 
 def require_verifier(value: Any, name: str) -> None:
@@ -187,7 +194,7 @@ def _answer(verifier: SingleVerifier, problem: Problem, response: str) -> Answer
     This is the first answer whose verdict is right; without one, an unknown one; without one, that for
     `problem.answer`.
     """
-    if not problem.alternatives:
+    if not problem.alternatives or not traits_of(verifier).reads_answer:
         return verifier(problem, response)
     answers, verdicts = [], []
     for acceptable in (problem.answer, *problem.alternatives):

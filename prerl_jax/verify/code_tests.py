@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prerl_jax.data.problems import Problem
+from prerl_jax.verify.batch import VerifierTraits
 from prerl_jax.verify.judgement import UNKNOWN, Judgement
 from prerl_jax.verify.sandbox import MIB, Sandbox, SandboxError
 
-# Possessive repetitions (*+): a failed match is not retried with fewer characters, so hostile text costs little.
-_FENCE = re.compile(r" {0,3}(`{3,}+)[ \t]*+([^`\s]*+)[^`]*+")
+_FENCE = re.compile(r" {0,3}(`{3,})([^`]*)")
 _PYTHON = ("python", "python3", "py")
-_NUMBER = re.compile(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,8 @@ class CodeTests:
     sandbox: Sandbox = Sandbox()
     partial: bool = False
     tolerance: float = 0.0
+
+    traits = VerifierTraits(reads_answer=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
@@ -150,9 +152,10 @@ def program_of(response: str) -> str | None:
         if opened is None:
             opened, body = fence, []
         elif fence and not fence[2] and len(fence[1]) >= len(opened[1]):
-            if opened[2].lower() in _PYTHON:
+            name = opened[2].split()[:1]
+            if name and name[0].lower() in _PYTHON:
                 named = "\n".join(body)
-            elif not opened[2]:
+            elif not name:
                 unnamed = "\n".join(body)
             opened = None
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import site
 import struct
 import sys
@@ -30,6 +31,7 @@ REFUSED = {
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
     "msgget": (68, 186),
+    "semget": (64, 190),
     "setpriority": (141, 140),  # a program that lets others go first would look like one on a busy machine
     "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119),
@@ -42,25 +44,31 @@ REFUSED = {
     "io_uring_setup": (425, 425),
 }
 """System calls that the program may not make: their numbers on each of the `ARCHITECTURES`."""
+SIGACTION = (13, 134)
+"""The call that it may not make for SIGCHLD: the CPU time of children whose end is ignored is counted nowhere."""
 
 
 def refuse_system_calls() -> None:
-    """Installs a filter under which the `REFUSED` calls fail with EPERM, for this process and all that it starts.
+    """Installs a filter for this process and all that it starts: the `REFUSED` calls and `SIGACTION` fail with EPERM.
 
     Raises OSError if the kernel refuses the filter.
     """
     import ctypes
 
     machine = platform.machine()
-    refused = [numbers[list(ARCHITECTURES).index(machine)] for numbers in REFUSED.values()]
+    column = list(ARCHITECTURES).index(machine)
+    refused = [numbers[column] for numbers in REFUSED.values()]
     load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06
     program = [
         (load, 0, 0, 4),  # the architecture of the call
         (equal, 1, 0, ARCHITECTURES[machine]),
         (give, 0, 0, 0x80000000),  # another one: kill the process
         (load, 0, 0, 0),  # the number of the call
-        (at_least, len(refused) + 1, 0, 0x40000000),  # the x32 calls, which have numbers of their own
-        *((equal, len(refused) - index, 0, number) for index, number in enumerate(refused)),
+        (at_least, len(refused) + 4, 0, 0x40000000),  # the x32 calls, which have numbers of their own
+        *((equal, len(refused) - index + 3, 0, number) for index, number in enumerate(refused)),
+        (equal, 0, 2, SIGACTION[column]),
+        (load, 0, 0, 16),  # the first argument of the call
+        (equal, 1, 0, signal.SIGCHLD),
         (give, 0, 0, 0x7FFF0000),  # allow
         (give, 0, 0, 0x00050001),  # EPERM
     ]
@@ -127,6 +135,7 @@ def main() -> None:
         os.dup2(nothing, 0)
     limit(request["limits"])
     if request["filter"]:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # what started the sandbox may ignore it
         refuse_system_calls()
     os.write(1, STARTED)
     os.dup2(nothing, 2)

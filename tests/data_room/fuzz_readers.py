@@ -5,10 +5,13 @@ Only ValueError and FileNotFoundError may come out of a reader, and with skip_ba
 
 from __future__ import annotations
 
+import bz2
 import collections
 import copy
 import dataclasses
+import gzip
 import json
+import lzma
 import random
 import sys
 import tempfile
@@ -28,6 +31,8 @@ VALUES = [
     "Level ?", "1e999", "9" * 5000, "a" * 70_000, 0, 1, -1, 10**30, 10**400, 0.5, 1e308, float("nan"), float("inf"),
     True, False, [], [[]], [None], ["a", 1], ["a"] * 30, {}, {"value": 1}, {"label": ["A"], "text": ["a", "b"]}, DEEP,
     {"ground_truth": "1"}, '{"ground_truth": ["1"]}', '{"ground_truth": {}}', '{"ground_truth": "\\ud800"}',
+    [{"role": "TOOL", "content": "a"}], [{"from": "human", "value": "a"}], [{"from": ["human"], "value": {}}],
+    [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image"}, 5]}],
     [{"role": "user"}], [{"role": "user", "content": None}], [{"role": "assistant", "content": "a"}],
     "[{'content': 'a', 'role': 'user'}]", "[{'role': 'user'", "[{'role': " + "(" * 3000,
     "[{'role': " + "-" * 3000 + "1}]",
@@ -58,6 +63,24 @@ def mutated(random_: random.Random, row):
     return row
 
 
+def disguised(random_: random.Random, content: bytes) -> bytes:
+    """The bytes of a file as another program writes them: compressed, in another encoding, with other line ends."""
+    text = content.decode("utf-8", errors="replace")
+    return random_.choice(
+        (
+            bz2.compress,
+            gzip.compress,
+            lzma.compress,
+            lambda data: data.replace(b"\n", random_.choice((b"\r\n", b"\r", b"\n\n", b", \n"))),
+            lambda data: data.replace(b",", random_.choice((b";", b"|", b"\t", b", "))),
+            lambda data: data.replace(b'"', b"'"),
+            lambda data: data + data,
+            lambda _: text.encode(random_.choice(("utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"))),
+            lambda _: text.encode("latin-1", errors="replace"),
+        )
+    )(content)
+
+
 def damaged(random_: random.Random, content: bytes) -> bytes:
     """The bytes of a file: cut, with bytes changed, added, repeated or not in UTF-8."""
     data = bytearray(content)
@@ -86,7 +109,7 @@ def outcome(source) -> str:
         named = source.path in str(error)
         return type(error).__name__ if named else f"an error that does not name the file: {error!r}"
     for problem in problems:
-        assert problem.answer.strip()
+        assert problem.answer.strip() or "tests" in problem.metadata  # a program has tests, and no answer
         (as_text(problem.prompt) + problem.answer).encode()
     return "read"
 
@@ -106,6 +129,8 @@ def cases(seed: int, count: int, folder: Path):
             continue  # no such file can be written
         if random_.random() < 0.4:
             path.write_bytes(damaged(random_, path.read_bytes()))
+        if random_.random() < 0.2:
+            path.write_bytes(disguised(random_, path.read_bytes()))
         source = reader(str(path))
         if isinstance(source, FileProblems):
             source = dataclasses.replace(

@@ -141,6 +141,10 @@ ROWS = {
             "solve_rate": 0.25,
         },
     ),
+    "programs": (
+        layouts.programs,
+        {"prompt": "Write negate(x).", "tests": [{"call": "negate", "args": [3], "expected": -3}]},
+    ),
 }
 """For each reader: the reader, and a row of its layout."""
 

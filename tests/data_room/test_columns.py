@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from prerl_jax.data.columns import Columns, Dropped
+from prerl_jax.data.golds import LetterGold, NumberGold
 from prerl_jax.data.instructions import BOXED, Instructions
 from prerl_jax.data.options import Options, ShuffledOptions
 from prerl_jax.data.problems import Message, Problem, parse_prompt
@@ -91,6 +94,9 @@ def test_not_a_number(value):
         (Columns(tolerance="error"), {"error": "-1"}, "`error` must not be negative"),
         (Columns(context="story"), {"story": 5}, "`story` must be text"),
         (Columns(metadata=("more.*",)), {"more": [1]}, "`more` must be an object"),
+        (Columns(answer="x.y"), {"x": {"y": [1]}}, r"the ground truth is a list.* \(column `x\.y`\)"),
+        (Columns(answer="n", gold=NumberGold()), {"n": "two"}, r"is not a number: 'two' \(column `n`\)"),
+        (Columns(answer="n", gold=LetterGold()), {"n": "2"}, r"not the letter of an option: '2' \(column `n`\)"),
     ],
 )
 def test_columns_of_a_wrong_type(columns, row, message):
@@ -189,6 +195,11 @@ def test_options(options, row, letter, texts):
     assert made.prompt == "\n".join(["Which?", "Options:", *lines])
 
 
+def test_a_map_without_an_answer_reads_none():
+    made = problem(ROW | {"tests": [1]}, Columns(answer="", metadata=("tests",)))
+    assert (made.answer, made.alternatives, made.metadata) == ("", (), {"tests": [1]})
+
+
 @pytest.mark.parametrize(
     ("options", "row", "message"),
     [
@@ -217,6 +228,7 @@ def test_options_without_an_answer_are_dropped():
 
 
 def test_maps_that_cannot_be():
-    for make in (lambda: Columns(answer=""), lambda: Options("o", "letters"), lambda: ShuffledOptions("w")):
+    unanswered = functools.partial(Columns, answer="", options=Options("o"))
+    for make in (lambda: Columns(prompt=""), unanswered, lambda: Options("o", "letters"), lambda: ShuffledOptions("w")):
         with pytest.raises(ValueError, match=r"Columns|Options"):
             make()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prerl_jax import ChainSum, load_config
 from prerl_jax.data import Contamination, Message, Problem
 from prerl_jax.data.contamination import note, words
 from prerl_jax.data.instructions import BOXED, CHOICE, HASHES
@@ -83,7 +84,7 @@ def test_messages_and_the_note():
     assert overlaps[0].train_text == LONG
     assert overlaps[0].evaluation_text == f"Be brief.\n\n{LONG}"
     said = note(overlaps, 2, dropped=False)
-    assert "1 of 2 training problems are in data.evaluation, 0 with the same text and 1 with 13 words" in said
+    assert "1 of 2 training problems are in data.evaluation, 1 with the same text and 0 with 13 words" in said
     assert "data.decontaminate=True" in said
     assert note([], 2, dropped=False) == ""
 
@@ -98,3 +99,59 @@ def test_the_instructions_of_the_package_are_taken_off_a_single_problem():
     for instructions in (HASHES, BOXED, CHOICE):
         evaluation, *others = [Problem(instructions.ask(f"Who is {name}?"), "1") for name in ("ann", "bob", "eve")]
         assert not list(Contamination([evaluation]).find(others))
+
+
+OWN = "You are a careful tutor. Think about the question for as long as you need, and answer in one word: "
+END = " Write the word on a line of its own, with nothing else before it and nothing else after it."
+QUESTIONS = ("Who is ann?", "Where does bob live?", "Why does eve sing?", "When was dan born?", "How old is flo?")
+
+
+@pytest.mark.parametrize("before", ["", OWN])
+@pytest.mark.parametrize("after", ["", END])
+@pytest.mark.parametrize(("evaluation", "train"), [(1, 4), (4, 1), (2, 3), (3, 2)])
+def test_own_instructions_are_taken_off_a_few_problems(before, after, evaluation, train):
+    asked = [before + question + after for question in QUESTIONS]
+    assert found(asked[:evaluation], asked[-train:]) == []
+    assert found(asked[:evaluation], [*asked[-train:], asked[0]]) == [(train, 0, True)]
+
+
+def test_few_prompts_that_begin_alike_are_still_compared_whole():
+    sums = [f"What is the sum of {n} and 1?" for n in range(5)]
+    assert found(sums[:2], sums[2:]) == []
+    assert found(sums[:2], ["What is 1 plus 1?", "What is 3 plus 1?"]) == []  # equal where they are not alike
+    assert found(sums[:2], [*sums[2:], sums[1]]) == [(3, 1, True)]
+    assert found([f"{LONG} How?", "Why?"], [f"Hint: {LONG} When?", "What?"]) == [(0, 0, False)]
+
+
+def shown(question, *examples):
+    turns = [Message(role, text) for pair in examples for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return Problem((Message("system", ASK), *turns, Message("user", question)), "1")
+
+
+def test_worked_examples_before_the_question_tell_nothing():
+    """Also where each problem has examples of its own, and where one evaluation problem is all there is."""
+    examples = ((LONG, "The answer is 9, because 12 minus 3 is nine."), ("What is 8 - 6?", "8 - 6 = 2."))
+    evaluation = shown("What is 1 + 2?", *examples)
+    train = [shown("What is 3 + 4?", *examples), shown("What is 5 + 6?", examples[0]), shown("What is 7 + 8?")]
+    assert not list(Contamination([evaluation]).find(train))
+    assert not list(Contamination([evaluation]).find([Problem(f"{LONG} Why?", "1")]))
+
+
+@pytest.mark.parametrize("train", [shown("What is 1 + 2?", ("a", "b")), Problem("What is 1 + 2?", "3")])
+def test_the_same_question_after_other_examples_is_found(train):
+    overlap, *others = Contamination([shown("what is 1+2", ("c", "d"))]).find([shown("What is 3 + 4?"), train])
+    assert (overlap.train, overlap.whole, others) == (1, True, [])
+
+
+def test_a_chat_without_a_user_turn_is_compared_as_a_whole():
+    evaluation = Problem((Message("system", LONG),), "1")
+    assert [overlap.train for overlap in Contamination([evaluation]).find([Problem(LONG, "1")])] == [0]
+
+
+def test_splits_of_generated_problems_with_worked_examples_have_nothing_in_common():
+    data = load_config("smollm2_135m").data
+    evaluation, train = data.evaluation.load()[0], data.train.load()[0]
+    assert not list(Contamination(evaluation).find(train))
+    assert len(list(Contamination(evaluation).find(evaluation))) == len(evaluation)
+    one = ChainSum(count=1, split="evaluation").load()[0]
+    assert not list(Contamination(one).find(train))

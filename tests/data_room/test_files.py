@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import datetime
 import json
+import lzma
+import pickle
 import re
 
 import fuzz_readers
@@ -46,6 +49,11 @@ def test_the_content_says_the_kind_whatever_the_name(tmp_path, write, name):
         "q,a\nx,1\n",
         "\ufeffq\ta\r\nx\t1\r\n",
         'q;a\n"x";1',
+        'q;a;"n, o, p"\nx;1;2',
+        "q|a\nx|1\n",
+        "q, a\nx, 1\n",
+        'q, a\n"x", 1\n',
+        'q, "a"\n"x", "1"\n',
         '"q","a"\n"x","1"\n',
     ],
 )
@@ -67,13 +75,23 @@ def test_the_list_of_an_object_may_lie_deep(tmp_path):
     [
         (b"", "is empty"),
         (b" \n\n", "is empty"),
-        (b"\x1f\x8b\x08", "gzip; unpack"),
+        (b"\x1f\x8b\x08", "is compressed; unpack it with gunzip"),
         (b"PK\x03\x04", "zip archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "web page"),
         ("q,a\nx,1\n".encode("utf-16"), "UTF-16"),
+        ("q,a\nx,1\n".encode("utf-16-be"), "first line is not text"),
+        ('{"q": "x", "a": 1}\n'.encode("utf-16-le"), "first line is not text"),
+        (bz2.compress(b"q,a\nx,1\n"), "is compressed; unpack it with bunzip2"),
+        (lzma.compress(b"q,a\nx,1\n"), "is compressed; unpack it with unxz"),
+        (lzma.compress(b"q,a\nx,1\n", lzma.FORMAT_ALONE), "first line is not text"),
+        (pickle.dumps([{"q": "x", "a": 1}]), "first line is not text"),
+        (b"{'q': 'x', 'a': 1}\n", "as Python prints them"),
+        (b'{"q": "x", "a": 1}{"q": "y", "a": 2}', "line 1: there is more after the JSON value: '{"),
+        (b'{"q": "x", "a": 1},\n{"q": "y", "a": 2},\n', "more after the JSON value: ',"),
         (b"PAR1 and no more", "not a readable parquet file"),
         (b"q,q\n1,2\n", "header of distinct names"),
+        (b'q, "a"b\nx,1\n', "no readable header"),
         (b'q,a\n"x,1\n', r"line 2: unexpected end of data; the file is damaged or cut here"),
         (b"q,a\nx,1,2\n", "line 2: the row has 3 fields, the header 2"),
         (b"q,a\n\xff,1\n", "line 2: it is not UTF-8 text"),
@@ -81,7 +99,7 @@ def test_the_list_of_an_object_may_lie_deep(tmp_path):
         (b'[\n{"q": "x", "a": 1}\n{"q": "y", "a": 1}]', r"row 1 \(line 2\): no comma"),
         (b'[{"q": "x", "a": 1}] [', "row 1 .*text after the end of the array"),
         (b'[{"q": "\xff", "a": 1}]', r"row 0 \(line 1\): it is not UTF-8 text"),
-        (b'{"q": "x",\n "a": ', "neither JSON lines nor one JSON value"),
+        (b'{"q": "x",\n "a": ', "not JSON lines, nor one JSON value"),
         (b'{"q": "x", "q": "y", "a": 1}', "line 1: the name 'q' stands twice"),
         (b'[{"q": "x", "q": "y", "a": 1}]', "row 0 .*: the name 'q' stands twice"),
         (b'{"q": "x", "a": 1}\n' + b"[" * 100_000, "line 2: the JSON is nested too deeply"),
@@ -193,6 +211,15 @@ def test_a_column_that_is_not_asked_for_is_not_read(tmp_path):
     assert notes[0].startswith("row 1: the value of 'when' cannot be read")
 
 
+def test_damage_in_a_parquet_file_says_how_many_rows_came_before(tmp_path):
+    path = parquet(tmp_path / "file", ROWS)
+    content = bytearray((tmp_path / "file").read_bytes())
+    content[10:40] = bytes(30)
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged after 0 rows"):
+        answers(path)
+
+
 def test_text_of_parquet_that_is_not_utf8_is_one_bad_row(tmp_path):
     raw = pa.array([b"fine", b"\xff\xfe"], pa.binary())
     text = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
@@ -239,8 +266,19 @@ def test_repeated_prompts_are_said_or_dropped(tmp_path):
 
 
 def test_jsonl_problems_reads_lines_and_nothing_else(tmp_path):
-    with pytest.raises(ValueError, match="line 1: "):
-        JsonlProblems(json_array(tmp_path / "file", ROWS)).load()
+    for write, kind in (
+        (json_array, "is a JSON array"),
+        (parquet, "is parquet"),
+        (csv_file, "is no JSON"),
+    ):
+        with pytest.raises(ValueError, match=f"{kind}.*FileProblems"):
+            JsonlProblems(write(tmp_path / "file", ROWS)).load()
+    (tmp_path / "file").write_text('[\n{"prompt": "x", "answer": 1},\n{"prompt": "y", "answer": 2}\n]')
+    with pytest.raises(ValueError, match="is a JSON array"):
+        JsonlProblems(str(tmp_path / "file")).load()
+    (tmp_path / "file").write_text(json.dumps({"prompt": "x", "answer": 1}, indent=1))
+    with pytest.raises(ValueError, match="is one JSON value over several lines"):
+        JsonlProblems(str(tmp_path / "file")).load()
 
 
 def test_fuzzed_files_end_in_problems_or_in_an_error_with_the_file(tmp_path):

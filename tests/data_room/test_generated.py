@@ -200,17 +200,29 @@ def test_too_many_questions():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("fields", [{"count": 0}, {"count": 1, "split": "test"}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"count": 0}, {"count": "9"}, {"count": 1.5}, {"count": True}, {"count": 1, "split": "test"},
+     {"count": 1, "split": None}, {"count": 1, "seed": 1.5}, {"count": 1, "seed": "a"}],
+)  # fmt: skip
 def test_bad_fields(kind, fields):
     with pytest.raises(ValueError, match=kind.__name__):
         kind(**fields)
 
 
-@pytest.mark.parametrize("values", [(), (4,), (3, 3), 3, [3]])
+@pytest.mark.parametrize("values", [(), (4,), (3, 3)])
 def test_bad_sizes_and_steps(values):
     with pytest.raises(ValueError, match="sizes must be a tuple of distinct values"):
         LogicalDeduction(1, sizes=values)
     with pytest.raises(ValueError, match="steps must be a tuple of distinct values"):
+        WordProblems(1, steps=values)
+
+
+@pytest.mark.parametrize("values", [3, [3], ([3],), (3.0,), (True,), None])
+def test_sizes_and_steps_of_another_type(values):
+    with pytest.raises(ValueError, match=r"LogicalDeduction\.sizes: expected tuple\[int, \.\.\.\], got"):
+        LogicalDeduction(1, sizes=values)
+    with pytest.raises(ValueError, match=r"WordProblems\.steps: expected tuple\[int, \.\.\.\], got"):
         WordProblems(1, steps=values)
 
 

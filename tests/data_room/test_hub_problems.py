@@ -57,6 +57,8 @@ def test_every_known_data_set_has_a_reader():
     for repo in READERS:
         assert isinstance(HubProblems(repo).source, FileProblems)
     assert HubProblems("math-ai/amc23").source.columns.prompt == "question"
+    for repo in ("regisss/math_qa", "allenai/math_qa@refs/convert/parquet"):
+        assert HubProblems(repo).source == layouts.mathqa(HubFiles(repo))
 
 
 def test_columns_of_its_own_and_an_error_that_names_them(hub):

@@ -100,7 +100,8 @@ def test_names_that_are_published(names, split, found):
         ("a.json b.json", "train", "several data files"),
         ("constrain.jsonl test.jsonl", "train", 'the data files are constrain.jsonl, test.jsonl. Name them: files="'),
         ("one.json", "test", "no data file has a name with 'test'; the data files are one.json"),
-        ("train.py train.arrow", "train", "there is no data file; its files are train.py, train.arrow"),
+        ("train.arrow x", "train", 'there is no data file; its files are train.arrow, x. Name them: files="'),
+        ("README.md math_qa.py", "train", "math_qa.py. Its data come from a script, and no script is run"),
         ("", "train", "there is no data file"),
     ],
 )

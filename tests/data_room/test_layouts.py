@@ -45,6 +45,7 @@ EXPECTED = {
     "deepmath_trl": {"answer": "3", "answer_format": r"\boxed{{answer}}"},
     "rlvr": {"answer": "3", "source": "MATH", "prompt": (Message(**TURNS[0]),)},
     "intellect2": {"answer": "4", "difficulty": 0.25},
+    "programs": {"answer": "", "prompt": "Write negate(x)."},
 }
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 CASES = [pytest.param(name, write, id=f"{name}-{write.__name__}") for name in ROWS for write in writers(name)]
@@ -140,7 +141,9 @@ def test_dapo_is_read_once_for_each_problem(tmp_path):
     assert len(notes) == 11
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "mathqa", "aqua_rat", "minerva", "olympiadbench", "gpqa", "numina"])
+@pytest.mark.parametrize(
+    "name", ["gsm8k", "mathqa", "aqua_rat", "minerva", "olympiadbench", "gpqa", "numina", "programs"]
+)
 def test_a_layout_that_does_not_fit_names_the_reader_that_would(tmp_path, name):
     path = json_lines(tmp_path / "file.jsonl", [ROWS[name][1]])
     with pytest.raises(ValueError, match=rf"file\.jsonl, line 1: .*\b{name}\(path\)") as error:
@@ -158,8 +161,26 @@ def test_other_layouts_are_named_too(tmp_path):
         FileProblems(parquet(tmp_path / "file", [VERL])).load()
     with pytest.raises(ValueError, match=r'Columns\(prompt="question", answer="label"\)'):
         FileProblems(csv_file(tmp_path / "file.csv", [{"question": "a", "label": "b"}])).load()
+    with pytest.raises(ValueError, match=r'programs\(path, prompt="question"\)'):
+        FileProblems(json_lines(tmp_path / "file.jsonl", [{"question": "a", "tests": []}])).load()
     with pytest.raises(ValueError, match=r"its lists are \['examples'\]"):
         dataclasses.replace(layouts.logical_deduction(write(tmp_path / "file.json", [])), rows="rows").load()
+
+
+def test_the_columns_of_copies_on_the_hub(tmp_path):
+    """As read on the pages of the hub: math-ai/amc23, lukaemon/bbh and allenai/RLVR-GSM-MATH-IF-Mixed-Constraints."""
+    row = {"id": 1, "question": "A dozen and 15?", "answer": "27.0", "url": "u"}
+    ((problem,), _) = layouts.amc(parquet(tmp_path / "file", [row]), prompt="question").load()
+    assert (problem.answer, problem.alternatives) == ("27", ("27.0",))
+    ((problem,), _) = layouts.logical_deduction(parquet(tmp_path / "file", [ROWS["logical_deduction"][1]])).load()
+    assert problem.answer == "A"
+    rows = [
+        {"messages": [{"role": "user", "content": name}], "ground_truth": truth, "dataset": name, "constraint": None}
+        for name, truth in (("gsm8k", "7"), ("MATH", "[0, 1]"), ("ifeval", '{"func_name": "validate_end"}'))
+    ]
+    problems, notes = layouts.rlvr(parquet(tmp_path / "file", rows)).load()
+    assert [(problem.source, problem.answer) for problem in problems] == [("gsm8k", "7"), ("MATH", "[0, 1]")]
+    assert notes == ("row 2: `dataset` is 'ifeval'",)
 
 
 def test_skyworks_list_in_a_text_is_any_of_for_verls_reader_too(tmp_path):

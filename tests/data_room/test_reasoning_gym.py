@@ -80,6 +80,20 @@ def test_tasks_whose_answers_were_not_recomputed_are_refused(task):
         ReasoningGym((task,), 4)
 
 
+def test_items_without_an_answer_are_left_out():
+    """base_conversion writes the number 0 as nothing; before, a run ended at such a problem."""
+    pytest.importorskip("reasoning_gym")
+    small = (("min_base", 9), ("max_base", 10), ("min_value", 0), ("max_value", 9))
+    problems = ReasoningGym(("base_conversion",), 8, settings=small).load()[0]
+    assert all(problem.answer for problem in problems)
+
+
+@pytest.mark.parametrize("settings", [{"min_terms": 2}, ("min_terms", 2), (("min_terms",),), "ab"])
+def test_settings_that_are_no_pairs(settings):
+    with pytest.raises(ValueError, match=r"ReasoningGym\.settings: expected tuple\[tuple\[str, .*, got"):
+        ReasoningGym(("chain_sum",), 4, settings=settings)
+
+
 def test_without_the_package_an_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "reasoning_gym", None)
     with pytest.raises(ImportError, match="reasoning-gym"):

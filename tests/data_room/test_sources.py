@@ -10,7 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prerl_jax.data import Columns, FileProblems, JsonlProblems, Message, Mixture, ParquetProblems, StreamProblems
+from prerl_jax.data import (
+    Columns,
+    FileProblems,
+    JsonlProblems,
+    Message,
+    Mixture,
+    Options,
+    ParquetProblems,
+    ShuffledOptions,
+    StreamProblems,
+)
 from prerl_jax.data.problems import parse_answer, parse_prompt
 from prerl_jax.data.values import parse_number
 from prerl_jax.verify import BoxedAnswer
@@ -245,7 +255,6 @@ def test_no_such_file(tmp_path, source):
 @pytest.mark.parametrize(
     "text",
     [
-        "[{'from': 'human', 'value': 'x'}]",
         '[{"type": "text", "role": "user", "text": "x"}]',
         '[{"name": null, "role": "user"}]',
         '["hi there"]',
@@ -257,6 +266,33 @@ def test_a_list_or_an_object_in_a_text_is_no_prompt(text):
         parse_prompt(text)
 
 
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [{"role": "USER", "content": "x"}, {"role": "Assistant", "content": "y"}],
+        [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}],
+        [{"role": "user", "content": [{"type": "text", "text": "x"}]}, {"role": "model", "content": "y"}],
+        [{"role": None, "content": None, "from": "human", "value": "x"}],
+        "[{'from': 'human', 'value': 'x'}]",
+    ],
+)
+def test_turns_as_other_programs_write_them(turns):
+    assert parse_prompt(turns) == (Message("user", "x"),)
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        ({"role": "tool", "content": "x"}, "must be user, assistant or system, got 'tool'"),
+        ({"role": "", "content": "x"}, "must be user, assistant or system, got ''"),
+        ({"role": "user", "content": [{"type": "image", "url": "x"}]}, "a message must be"),
+    ],
+)
+def test_turns_that_are_refused(turn, message):
+    with pytest.raises(ValueError, match=message):
+        parse_prompt([turn])
+
+
 def test_a_message_in_a_text():
     assert parse_prompt("{'role': 'user', 'content': 'hi'}") == (Message("user", "hi"),)
     assert [parse_prompt(text) for text in ("[1, 2]", "{x} is a set", "[a]")] == ["[1, 2]", "{x} is a set", "[a]"]
@@ -265,12 +301,17 @@ def test_a_message_in_a_text():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FileProblems(Path("x")).load(), "must be a text, or a tuple"),
-        (lambda: FileProblems(None).load(), "must be a text, or a tuple"),
-        (lambda: Columns("q", ["a"]), "the name of one column"),
-        (lambda: Columns(metadata="foo"), "tuples of names"),
+        (
+            lambda: FileProblems(Path("x")),
+            r"FileProblems\.path: expected str \| tuple\[str, .* \| HubFiles, got Po",
+        ),
+        (lambda: FileProblems(None), r"FileProblems\.path: expected str .*, got NoneType None"),
+        (lambda: Columns("q", ["a"]), r"Columns\.answer: expected str, got list \['a'\]"),
+        (lambda: Columns(metadata="foo"), r"Columns\.metadata: expected tuple\[str, \.\.\.\], got str 'foo'"),
         (lambda: Mixture((JsonlProblems("a"), JsonlProblems("b"))), r"a pair \(source, weight\)"),
-        (lambda: StreamProblems("x", wait="0"), "wait is '0'"),
+        (lambda: Mixture(((JsonlProblems, 1), (JsonlProblems("b"), 1))), "a part is a source with fixed problems"),
+        (lambda: Mixture(5), r"a tuple of \(source, weight\) pairs, got 5"),
+        (lambda: StreamProblems("x", wait="0"), r"StreamProblems\.wait: expected float, got str '0'"),
     ],
 )
 def test_an_argument_of_the_wrong_type_is_said(make, message):
@@ -300,6 +341,122 @@ def test_the_remedy_for_a_layout_reads_the_file(tmp_path):
     (tmp_path / "file").write_text('{"data": [{"prompt": "x", "answer": "1"}]}')
     with pytest.raises(ValueError, match='rows="data"'):
         FileProblems(str(tmp_path / "file")).load()
+    (tmp_path / "file").write_text('{"version": 1, "schema": [{"a": 1}], "rows": [{"prompt": "x", "answer": "1"}]}')
+    with pytest.raises(ValueError, match='rows="rows"'):
+        FileProblems(str(tmp_path / "file")).load()
+    with pytest.raises(ValueError, match="is not one JSON value with the list 'a', which `rows` names"):
+        FileProblems(written(tmp_path / "file", ROW, ROW), rows="a").load()
+    splits = {"train": [ROW], "test": [ROW]}
+    with pytest.raises(ValueError, match='rows="train" or rows="test"'):
+        FileProblems(written(tmp_path / "file", splits)).load()
+    assert len(FileProblems(written(tmp_path / "file", splits), rows="test").load()[0]) == 1
     (tmp_path / "file").write_text('{"prompt": "x", "reward_model": {"ground_truth": "1"}}')
     with pytest.raises(ValueError, match=r"fits FileProblems\(path, maps.VERL\)"):
         FileProblems(str(tmp_path / "file")).load()
+
+
+def written(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+ROW = {"prompt": "x", "answer": "1", "subject": "s", "level": 1}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (Columns(metadata=("subjct",)), r"Did you mean 'subject' for 'subjct'\? .*optional=\('subjct',\)"),
+        (Columns(difficulty="levels"), r"Did you mean 'level' for 'levels'\? .*optional=\('levels',\)"),
+        (Columns(unit="nothing_alike"), r"\['answer', 'level', 'prompt', 'subject'\]\. If rows may lack them"),
+        (Columns("promt"), r"Did you mean 'prompt' for 'promt'\? The layout fits FileProblems\(path\)"),
+    ],
+)
+@pytest.mark.parametrize("table", [False, True])
+def test_a_misspelt_column_is_told_its_nearest(tmp_path, columns, message, table):
+    path = written(tmp_path / "file", ROW)
+    if table:
+        pq.write_table(pa.Table.from_pylist([ROW]), path)
+    with pytest.raises(ValueError, match=message) as error:
+        FileProblems(path, columns).load()
+    assert "Columns(prompt=" not in str(error.value)
+
+
+def test_a_bad_row_after_good_ones_may_be_left_out(tmp_path):
+    path = written(tmp_path / "file", ROW, {"question": "y", "answer": "2"})
+    with pytest.raises(ValueError, match=r"line 2: the keys \['prompt'\] are missing.*skip_bad_rows=True") as error:
+        FileProblems(path).load()
+    assert "Columns(" not in str(error.value)
+
+
+def test_a_list_beside_a_question_is_not_taken_for_the_rows(tmp_path):
+    row = {"question": "Write f.", "tests": [{"in": 1, "out": 2}], "solution": "f"}
+    with pytest.raises(ValueError, match=r'layouts.programs\(path, prompt="question"\)'):
+        FileProblems(written(tmp_path / "file", row)).load()
+    with pytest.raises(ValueError, match=r'Columns\(prompt="messages", answer="..."\)'):
+        FileProblems(written(tmp_path / "file", {"messages": [{"role": "user", "content": "x"}]})).load()
+
+
+def test_the_columns_of_a_layout_of_its_own_are_proposed(tmp_path):
+    with pytest.raises(ValueError, match=r'Columns\(prompt="Question", answer="Answer"\).*skip_bad_rows=True'):
+        FileProblems(written(tmp_path / "file", {"Question": "y", "Answer": "2"})).load()
+    with pytest.raises(ValueError, match=r'Columns\(prompt="0", answer="1"\)'):
+        FileProblems(written(tmp_path / "file", ["y", "2"])).load()
+    problems, _ = FileProblems(written(tmp_path / "file", ["y", "2"], ["z", "3"]), Columns("0", "1")).load()
+    assert [problem.answer for problem in problems] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("https://host/a.jsonl", "download the file"),
+        ("data/*.jsonl", "names of the files as a tuple"),
+        ("openai/gsm8k", r'HubProblems\("openai/gsm8k"\)'),
+    ],
+)
+def test_a_path_that_is_none_says_what_to_write_instead(path, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        FileProblems(path).load()
+
+
+WORKED = "It has 3 + 2 = 5 pens.\nThen it has 5 + 1 = 6 pens."
+LONG_TEXT = "First we add the numbers of the two lists, and then we take the largest one of all.\nSo the answer is 12."
+
+
+@pytest.mark.parametrize(
+    ("answer", "rule"),
+    [
+        (f"{WORKED}\n#### 6", 'MarkedGold("####")'),
+        (rf"{WORKED} \boxed{{6}}", "BoxedGold()"),
+        (r"\boxed{6}", "BoxedGold()"),
+        (LONG_TEXT, "MarkedGold(the text before the answer)"),
+    ],
+)
+def test_worked_solutions_that_are_read_as_answers_are_said_once(tmp_path, answer, rule):
+    rows = [{"prompt": f"q{number}", "answer": answer} for number in range(3)]
+    path = written(tmp_path / "file", *rows, {"prompt": "x", "answer": "6"}, {"prompt": "y", "answer": ""})
+    (note, _) = FileProblems(path).load()[1]  # the other one is the empty answer's
+    assert note.startswith("3 of 4 answers are worked solutions, and a verifier that compares answers would ")
+    assert f"Columns(..., gold={rule})" in note
+    mostly_plain = [{"prompt": f"p{number}", "answer": str(number)} for number in range(3)]
+    assert FileProblems(written(tmp_path / "file", *rows, *mostly_plain)).load()[1] == ()
+
+
+def test_short_answers_of_several_lines_are_no_worked_solutions(tmp_path):
+    assert FileProblems(written(tmp_path / "file", {"prompt": "A poem?", "answer": "a\nb\nc"})).load()[1] == ()
+    code = json.dumps(["assert f(1) == 2"] * 30)
+    assert FileProblems(written(tmp_path / "file", {"prompt": "A function?", "answer": code})).load()[1] == ()
+
+
+def test_a_field_of_the_wrong_type_has_its_own_name(tmp_path):
+    row = {"prompt": "q", "answer": "A", "o": ["x", ["y"]], "w": ["z"], "i": ["j"]}
+    for columns, name in (
+        (Columns(options=Options("o")), "option 2 is a list"),
+        (Columns(options=ShuffledOptions(("w",))), "the wrong option `w` is a list"),
+        (Columns(id="i"), "the id `i` is a list"),
+        (Columns(answer="w", options=Options(("prompt", "answer"))), "the answer, which names the right option, is a"),
+    ):
+        with pytest.raises(ValueError, match=f"line 1: {name}") as error:
+            FileProblems(written(tmp_path / "file", row), columns).load()
+        assert "ground truth" not in str(error.value)
+        assert "AnyGold" not in str(error.value)

@@ -8,7 +8,8 @@ import pytest
 
 from prerl_jax.data import Example, IteratorProblems, Problem, StreamProblems, arrivals
 from prerl_jax.data.arrivals import ExampleStream, StreamEnded
-from prerl_jax.data.columns import Dropped
+from prerl_jax.data.columns import Columns, Dropped
+from prerl_jax.data.golds import MarkedGold
 
 
 def lines(first, count):
@@ -154,9 +155,16 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
         next(stream)
 
 
+def test_a_layout_that_does_not_fit_names_the_folder_and_the_map_that_would(tmp_path):
+    append(tmp_path / "a.jsonl", '{"question": "p", "answer": "so #### 4"}\n')
+    fits = r"StreamProblems\(folder, maps.GSM8K\)"
+    with pytest.raises(ValueError, match=rf"{tmp_path}, a\.jsonl, line 1: .*{fits}"):
+        next(opened(folder(tmp_path)))
+
+
 def test_bad_rows(tmp_path):
     append(tmp_path / "a.jsonl", '{"prompt": "p"}\nno json\n"5"\n' + lines(0, 2) + '{"prompt": "p", "answer": ""}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: .*'answer'.*skip_bad_rows=True"):
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: .*'answer'.*skip_bad_rows=True.*Name the columns"):
         next(opened(folder(tmp_path)))
     stream, said = opened(folder(tmp_path, skip_bad_rows=True)), []
     assert take(stream) == prompts(0, 1)
@@ -179,6 +187,21 @@ def test_what_cannot_be_used_is_counted_and_the_counts_are_resumed(tmp_path):
     fresh.set_state(stream.get_state())
     with pytest.raises(StreamEnded, match="150 rows dropped: it is unlucky"):
         next(fresh)
+
+
+def test_worked_solutions_of_the_first_batch_are_said_once(tmp_path):
+    solved = "".join(json.dumps({"prompt": f"q{n}", "answer": f"1 + {n}\n#### {n + 1}"}) + "\n" for n in range(4))
+    append(tmp_path / "a.jsonl", solved)
+    stream, said = opened(folder(tmp_path)), []
+    stream.listen(said.append)
+    take(stream, 2)
+    (note,) = said
+    assert note.startswith("train data: 2 of 2 answers are worked solutions")
+    assert 'Columns(..., gold=MarkedGold("####"))' in note
+    fresh, said = opened(folder(tmp_path, columns=Columns(gold=MarkedGold("####")))), []
+    fresh.listen(said.append)
+    take(fresh, 2)
+    assert said == []
 
 
 def test_a_stream_that_repeats(tmp_path):

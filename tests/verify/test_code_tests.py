@@ -5,7 +5,7 @@ import os
 import pytest
 
 from prerl_jax.data import Problem
-from prerl_jax.verify import CodeTests, IsolationError, Sandbox, SandboxError, open_verifier, usable
+from prerl_jax.verify import CodeTests, IsolationError, Sandbox, open_verifier, usable
 from prerl_jax.verify.code_tests import printed, program_of, returned, tests_of
 
 tests_of.__test__ = False
@@ -21,14 +21,9 @@ def fenced(program):
     return f"Here it is.\n```python\n{program}\n```\n"
 
 
-@pytest.fixture(scope="module")
-def verifier():
-    verifier = CodeTests()
-    try:
-        verifier.sandbox.require()
-    except SandboxError as error:
-        pytest.skip(str(error))
-    return verifier
+@pytest.fixture
+def verifier(isolation):
+    return CodeTests()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ from prerl_jax.config.io import load_config, render
 from prerl_jax.data import Problem
 from prerl_jax.verify import (
     AfterThinking,
+    Avoids,
     BoxedAnswer,
     BySource,
+    CodeTests,
     CombinedReward,
     ExactMatch,
     GSM8KAnswer,
@@ -234,6 +236,9 @@ def nested(part):
 def test_traits_come_from_those_that_are_asked():
     assert traits_of(BoxedAnswer()) == VerifierTraits()
     assert not traits_of(AfterThinking(BySource({"a": BoxedAnswer()}))).needs_workers
+    for verifier in (Avoids(("x",)), CodeTests(), AfterThinking(CodeTests())):
+        assert traits_of(verifier) == VerifierTraits(reads_answer=False)
+    assert traits_of(CombinedReward((Weighted(BoxedAnswer()),), gates=(Avoids(("x",)),))).reads_answer
     for verifier in (nested(BoxedAnswer()), AfterThinking(Fixed()), CombinedReward((Weighted(Long()),), (Fixed(),))):
         assert traits_of(verifier) == VerifierTraits(needs_workers=True, imports=("json",))
 
@@ -353,6 +358,21 @@ class TestAcceptableAnswers:
 
         verdicts = [j.verdict for j in judgements(Unsure(), ["50", "7"], [self.EITHER] * 2)]
         assert verdicts == ["right", "unknown"]
+
+    @pytest.mark.parametrize(("reads", "calls"), [(True, 3), (False, 1)])
+    def test_a_verifier_that_reads_no_answer_is_asked_once(self, reads, calls):
+        asked = []
+
+        @dataclasses.dataclass(frozen=True)
+        class Counts:
+            traits = VerifierTraits(reads_answer=reads)
+
+            def __call__(self, problem, response):
+                asked.append(problem.answer)
+                return 0.0
+
+        judgements(AfterThinking(Counts()), ["x"], [self.EITHER])
+        assert len(asked) == calls
 
     def test_answers_that_the_verifier_cannot_read_are_left_out(self):
         problem = Problem("a", "no number", alternatives=("7", "proof", "8"))
