@@ -15,7 +15,7 @@ from prerl_jax.trainer.setup import Setup
 
 
 def abstract_rollouts(setup: Setup) -> Rollouts:
-    """The rollouts of a step."""
+    """The rollouts of a step, verified."""
     rows, config = setup.rows, setup.config
     prompt, response = (rows, config.data.max_prompt_tokens), (rows, config.sampling.max_new_tokens)
 
@@ -30,6 +30,8 @@ def abstract_rollouts(setup: Setup) -> Rollouts:
         rewards=of((rows,), jnp.float32),
         logprobs=of(response, jnp.float32),
         truncated=of((rows,), bool),
+        known=of((rows,), bool),
+        right=of((rows,), bool),
     )
 
 
