@@ -62,6 +62,7 @@ class Row:
         work: what it does on a device; None where it was not compiled.
         refused: what the compiler said where the program does not fit; else "".
         warnings: arrays that the partitioner could split only by copying them whole.
+        unbounded: loops that count once, because how often they run could not be read.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Row:
     work: Cost | None
     refused: str = ""
     warnings: int = 0
+    unbounded: int = 0
 
     def free(self, usable: float) -> float:
         """The share of the usable memory that stays free; negative where it does not fit."""
@@ -96,15 +98,18 @@ def row_of(program: Program) -> Row:
         return Row(*shared, needed(compiled) + beside, dict(program.held), None, refused=compiled.splitlines()[0])
     peak = peak_bytes(compiled) + beside
     rest = max(0, peak - sum(program.held.values()))
-    work = counted(compiled.as_text() or "", program.attention)
-    return Row(*shared, peak, {**program.held, REST: rest}, work, warnings=program.said.lower().count("involuntary"))
+    work, unbounded = counted(compiled.as_text() or "", program.attention)
+    copied = program.said.lower().count("involuntary")
+    return Row(*shared, peak, {**program.held, REST: rest}, work, warnings=copied, unbounded=unbounded)
 
 
-def counted(text: str, attention: Cost) -> Cost:
-    """The work of a program, in which all runs of the kernel of decoding together do `attention`."""
+def counted(text: str, attention: Cost) -> tuple[Cost, int]:
+    """The work of a program, in which all runs of the kernel of decoding together do `attention`; and how many of its
+    loops count once, because how often they run could not be read."""
     found = count(text, {KERNEL: Cost(hbm=1.0)})
     runs = sum(line.times for line in found.lines if line.name.startswith(KERNEL))
-    return found.total + attention + Cost(hbm=-runs) if runs else found.total
+    work = found.total + attention + Cost(hbm=-runs) if runs else found.total
+    return work, len(found.unbounded)
 
 
 def peak_bytes(compiled: jax.stages.Compiled) -> int:

@@ -63,7 +63,9 @@ def _short(number: float) -> str:
 def _parts(row: Row) -> str:
     drawn = f"{row.tokens} tokens of each slot; " if row.tokens else ""
     found = ", ".join(f"{name} {size / GIB:.2f}" for name, size in row.parts.items() if size >= GIB / 200)
-    return drawn + (found or "less than 0.01 GiB") + (f"; {row.warnings} arrays copied whole" if row.warnings else "")
+    said = f"; {row.warnings} arrays copied whole" if row.warnings else ""
+    said += f"; {row.unbounded} loops counted once: how often they run is not known" if row.unbounded else ""
+    return drawn + (found or "less than 0.01 GiB") + said
 
 
 def heading(place: Slice, rates: Rates | None) -> str:
