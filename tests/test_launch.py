@@ -104,7 +104,7 @@ def test_a_parquet_file_without_the_columns(tmp_path, capsys):
 def test_an_empty_data_set(tmp_path, capsys, split):
     path = jsonl(tmp_path / "empty.jsonl", count=0)
     error = refused(tmp_path, capsys, "--set", f'data.{split}=JsonlProblems(path="{path}")')
-    assert f"{path} has no valid problem" in error
+    assert f"{path} is empty, it has no valid problem" in error
 
 
 def test_fewer_problems_than_prompts(tmp_path, capsys):

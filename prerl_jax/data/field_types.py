@@ -24,7 +24,7 @@ def require_types(made: Any, besides: tuple[str, ...] = ()) -> None:
     Raises:
         ValueError: a field holds another type, such as a text where a value class belongs.
     """
-    kind: Any = type(made)  # Any: mypy 1 takes no type[Any] for a key of a cache
+    kind: Any = type(made)  # Any: to mypy a type[Any] is not hashable
     hints = _hints(kind)
     for field in dataclasses.fields(made):
         value, expected = getattr(made, field.name), hints.get(field.name, Any)
