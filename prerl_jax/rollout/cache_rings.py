@@ -145,11 +145,11 @@ def take_by_shard(tree: Any, index: Array, shards: int) -> Any:
     """
 
     def take(x: Array) -> Array:
-        axis = max(x.ndim - 4, 0)
-        by_shard = x.reshape(*x.shape[:axis], shards, -1, *x.shape[axis + 1 :])
-        within = jax.vmap(lambda a, i: jnp.take(a, i, axis=axis), in_axes=(axis, 0), out_axes=axis)
-        y = within(by_shard, index.reshape(shards, -1))
-        return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+        if x.ndim > 4:  # layer by layer: at once, XLA would copy all layers into another layout first
+            return jax.lax.map(take, x)
+        within = jax.vmap(lambda a, i: jnp.take(a, i, axis=0))
+        y = within(x.reshape(shards, -1, *x.shape[1:]), index.reshape(shards, -1))
+        return y.reshape(-1, *x.shape[1:])
 
     return jax.tree.map(take, tree)
 
