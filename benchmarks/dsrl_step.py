@@ -174,7 +174,7 @@ def packed(model: Decoder, rollouts: Rollouts, phase: pj.Phase, every: bool) -> 
     """The phase's batch in packed rows. With `every` it holds all samples, also those without a weight."""
     batch = jax.device_get(jax.jit(pj.make_prepare(phase, GROUP))(rollouts))
     chosen = dataclasses.replace(batch, weights=batch.sequences.mask * 1.0) if every else batch
-    groups = pj.plan(chosen, pj.Reinforce() if every else phase.objective)
+    groups = pj.plan_bins(chosen, pj.Reinforce() if every else phase.objective)
     return jax.device_put(pj.pack(batch, groups, pj.bucket(len(groups))))
 
 

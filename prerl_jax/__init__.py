@@ -59,7 +59,7 @@ from prerl_jax.core.head import Head
 from prerl_jax.core.logprobs import token_logprobs
 from prerl_jax.core.objectives import CISPO, GSPO, ClippedPG, Reinforce
 from prerl_jax.core.optimizer import adamw
-from prerl_jax.core.packing import bucket, pack, plan, unpack
+from prerl_jax.core.packing import bucket, pack, plan_bins, unpack
 from prerl_jax.core.params import merge_params, split_params
 from prerl_jax.core.phases import InitialModel, Phase, PhaseStart, Term, advance, phase_at
 from prerl_jax.core.recipes import (
@@ -179,8 +179,8 @@ __all__ = [
     "load_tokenizer", "make_dual_gradients", "make_layout", "make_loss", "make_mesh", "make_prepare",
     "make_probability_statistics", "make_sampler", "make_score", "make_score_old_and_reference",
     "make_space_measurements", "make_token_alignment", "make_train_step", "merge_params", "mixed", "nsr", "nsr_prerl",
-    "nsr_rl", "pack", "phase_at", "plan", "ppo", "prerl", "prompt_dropout", "psr", "psr_prerl", "psr_rl", "reinforce",
-    "reinforce_pp", "resolve_prefix", "rloo", "save_hf", "split_params", "thoughts_before_and_after",
+    "nsr_rl", "pack", "phase_at", "plan_bins", "ppo", "prerl", "prompt_dropout", "psr", "psr_prerl", "psr_rl",
+    "reinforce", "reinforce_pp", "resolve_prefix", "rloo", "save_hf", "split_params", "thoughts_before_and_after",
     "token_logprobs", "unpack", "w_reinforce",
 ]
 # fmt: on

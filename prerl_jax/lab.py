@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from prerl_jax.core.objectives import Reinforce
-from prerl_jax.core.packing import pack, plan
+from prerl_jax.core.packing import pack, plan_bins
 from prerl_jax.core.train_step import init_state, make_train_step
 from prerl_jax.core.types import Batch, Params, Sequences
 from prerl_jax.data.lab import Corpus, make_tokenizer
@@ -83,7 +83,7 @@ def corpus_batch(corpus: Corpus, tokenizer: Any, rng: np.random.Generator, rows:
     positions: Any = np.where(valid, np.arange(valid.shape[1], dtype=np.int32), 0)
     weights = (mask / mask.sum()).astype(np.float32)
     batch = Batch(Sequences(tokens, positions, valid.astype(np.int32), mask), weights, mask.astype(np.float32))
-    groups = plan(batch, Reinforce(), length)
+    groups = plan_bins(batch, Reinforce(), length)
     return pack(batch, groups, max(rows, len(groups)), length)
 
 

@@ -86,7 +86,8 @@ def test_the_other_programs_are_there():
         if words[0].startswith("launch/"):
             assert (ROOT / words[0]).is_file()
         elif words[:2] == ["python", "-m"]:
-            assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file(), words
+            module = ROOT / words[2].replace(".", "/")
+            assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), words
         else:
             assert words[0] in ("pip", "pytest", "python", "."), words
 

@@ -2,9 +2,9 @@
 
 Packing runs on the host, in numpy, between `prepare` and the train step, in three steps:
 
-    bins = plan(batch, objective)     which rows of the batch share a packed row
-    packed = pack(batch, bins, rows)  the packed batch, of `rows` rows
-    values = unpack(found, bins, ...) values of packed rows, put back onto the rows of the batch
+    bins = plan_bins(batch, objective)   which rows of the batch share a packed row
+    packed = pack(batch, bins, rows)     the packed batch, of `rows` rows
+    values = unpack(found, bins, ...)    values of packed rows, put back onto the rows of the batch
 
 Rows without a trained token are left out. They have already been counted in every denominator, since the weights were
 normalised before. The other rows are put into bins of one capacity by first-fit decreasing (longest first, each into
@@ -71,7 +71,7 @@ def bucket(rows: int, multiple: int = 1) -> int:
     return multiple * (3 * power // 4 if power >= 4 and needed <= 3 * power // 4 else power)
 
 
-def plan(batch: Batch | ValueBatch, objective: Objective | None, capacity: int | None = None) -> Bins:
+def plan_bins(batch: Batch | ValueBatch, objective: Objective | None, capacity: int | None = None) -> Bins:
     """Which rows of a batch share a packed row. Rows without a trained token are in no bin.
 
     Args:
@@ -101,9 +101,9 @@ def pack(batch: AnyBatch, bins: Bins, rows: int, capacity: int | None = None, *,
 
     Args:
       batch: unpacked rows [B, T], numpy arrays.
-      bins: see `plan`.
+      bins: see `plan_bins`.
       rows: rows of the packed batch; at least one for each bin.
-      capacity: tokens of a packed row, that of `plan`.
+      capacity: tokens of a packed row, that of `plan_bins`.
       microbatches: those of the train step; they must divide `rows`. The bins fill one microbatch after the other (see
         `row_order`), so those that stay empty are skipped.
 
@@ -147,7 +147,7 @@ def unpack(values: np.ndarray, bins: Bins, valid: np.ndarray, *, microbatches: i
 
     Args:
       values: [rows, capacity], computed on the rows that `pack` made of `bins`.
-      bins: see `plan`.
+      bins: see `plan_bins`.
       valid: bool[B, T], the unpacked rows' tokens.
       microbatches: that of `pack`.
 

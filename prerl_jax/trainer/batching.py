@@ -27,7 +27,7 @@ import numpy as np
 from prerl_jax.core.batches import make_layout, make_prepare, unknown_logprobs
 from prerl_jax.core.grouping import over_known
 from prerl_jax.core.objectives import Reinforce
-from prerl_jax.core.packing import pack, plan, unpack
+from prerl_jax.core.packing import pack, plan_bins, unpack
 from prerl_jax.core.phases import Phase
 from prerl_jax.core.scoring import make_score_old_and_reference
 from prerl_jax.core.train_step import Metrics, trained_tokens
@@ -107,7 +107,7 @@ class Batching:
         if not phase.logprobs_needed_before_update:
             return {}, np.zeros(0, np.int64)
         local = local_rows(self._layout(phase)(rollouts, key))
-        bins, valid = plan(local, Reinforce(), self.shape[1]), local.sequences.segments > 0
+        bins, valid = plan_bins(local, Reinforce(), self.shape[1]), local.sequences.segments > 0
         batch = global_rows(self.setup.mesh, self._packed(local, bins, self.shape))
         both: dict[str, Any] = {"old_logprobs": policy, "ref_logprobs": reference}
         policies = {name: both[name] for name in phase.logprobs_needed_before_update}
@@ -138,11 +138,11 @@ class Batching:
         The critic's rows are packed as well; in a phase that does not read its values they are left out.
         """
         local, rows = local_rows(batch), len(batch.weights)
-        packed = self._packed(local, plan(local, phase.objective, self.shape[1]), (rows, self.shape[1]))
+        packed = self._packed(local, plan_bins(local, phase.objective, self.shape[1]), (rows, self.shape[1]))
         if phase.value_advantage is None or batch.critic is None:
             return packed
         rows, length = batch.critic.weights.shape
-        critic = self._packed(local.critic, plan(local.critic, None, length), (rows, length))
+        critic = self._packed(local.critic, plan_bins(local.critic, None, length), (rows, length))
         return dataclasses.replace(packed, critic=critic)
 
     def place(self, phase: Phase, packed: Batch, reference: Params | None) -> Batch:

@@ -134,7 +134,7 @@ def test_the_gradient_does_not_depend_on_packing_or_microbatches(name, space):
     whole = off_policy(PHASES[space])
     capacity = 2 * whole.weights.shape[1]
     local = toy.to_numpy(whole)
-    groups = pj.plan(local, objective, capacity)
+    groups = pj.plan_bins(local, objective, capacity)
     assert max(map(len, groups)) > 2
     packed = pj.pack(local, groups, 4, capacity)
     tx = pj.adamw(1.0)
@@ -162,7 +162,7 @@ def test_gspos_ratio_is_over_the_whole_response_where_few_of_its_tokens_have_an_
     log_rho = np.where(mask, pj.make_score(model)(model.init(), whole.sequences) - whole.old_logprobs, 0)
     ratios = np.exp(log_rho.sum(axis=1) / mask.sum(axis=1))[1:]
     assert (np.abs(log_rho.sum(axis=1) - log_rho.sum(axis=1, where=last))[1:] > 1e-3).any()
-    packed = pj.pack(sparse, pj.plan(sparse, objective, 24), 4, 24)
+    packed = pj.pack(sparse, pj.plan_bins(sparse, objective, 24), 4, 24)
     loss = jax.jit(jax.value_and_grad(pj.make_loss(model, objective), has_aux=True))
     for batch in (sparse, packed):
         (value, sums), gradient = loss(model.init(), batch)

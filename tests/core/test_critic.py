@@ -167,7 +167,7 @@ def test_microbatches_agree():
 
 def test_packed_rows_agree():
     batch = toy.to_numpy(prepared())
-    groups = pj.plan(batch.critic, None, 16)
+    groups = pj.plan_bins(batch.critic, None, 16)
     assert len(groups) < 8
     packed = pj.pack(batch.critic, groups, len(groups), 16)
     plain, dense = (step_of()(state(), dataclasses.replace(batch, critic=c)) for c in (batch.critic, packed))
@@ -185,7 +185,7 @@ def test_a_warm_up_leaves_the_policy_bit_for_bit():
     toy.assert_same_bits((after.params, after.opt_state), (before.params, before.opt_state))
     assert [metrics[f"train/{n}"] for n in ("tokens", "skipped", "critic_skipped")] == [0, 1, 0]
     assert metrics["train/critic_update_norm"] > 0
-    assert not pj.plan(toy.to_numpy(batch), phase.objective), "no row of the policy is computed"
+    assert not pj.plan_bins(toy.to_numpy(batch), phase.objective), "no row of the policy is computed"
 
 
 def test_each_is_skipped_by_itself():

@@ -29,7 +29,7 @@ def scored(phase, rollouts=ROLLOUTS):
     """The whole batch, scored on packed rows in three parts and laid back."""
     layout = pj.make_layout(phase)(rollouts)
     local, valid = toy.to_numpy(layout), np.asarray(layout.sequences.segments) > 0
-    groups = pj.plan(local, pj.Reinforce(), 16)
+    groups = pj.plan_bins(local, pj.Reinforce(), 16)
     rows = 3 * -(-len(groups) // 3) + 3  # an empty part among them
     packed = pj.pack(local, groups, rows, 16, microbatches=3)
     found = jax.jit(pj.make_score_old_and_reference(MODEL, microbatches=3))(packed, old=OLD, reference=FAR)
@@ -71,7 +71,7 @@ def test_the_gradient_depends_neither_on_packing_nor_on_microbatches(name):
     loss = jax.value_and_grad(pj.make_loss(MODEL, phase.objective), has_aux=True)
     plain = jax.jit(loss)(NOW, batch)
     local = toy.to_numpy(batch)
-    groups = pj.plan(local, phase.objective, 24)
+    groups = pj.plan_bins(local, phase.objective, 24)
     rows = 2 * len(groups)
     packed = pj.pack(local, groups, rows, 24, microbatches=rows)
     assert len(groups) < len(local.weights)
@@ -126,7 +126,7 @@ def test_the_sign_table_of_ppo_holds_for_the_gradient_of_the_parameters():
     for advantage, ratio, wanted in SIGNS:
         old = np.asarray(score) - np.log(ratio) * one
         batch = dataclasses.replace(layout, weights=one, advantages=advantage * one, old_logprobs=old)
-        packed = pj.pack(batch, pj.plan(batch, phase.objective, 16), 2, 16)
+        packed = pj.pack(batch, pj.plan_bins(batch, phase.objective, 16), 2, 16)
         found = loss(NOW, packed)
         expected = jax.tree.map(lambda x, a=advantage, r=ratio, w=wanted: -a * r * x * w, plain)
         toy.assert_close(found, expected, rtol=1e-4, atol=1e-6)

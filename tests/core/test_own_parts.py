@@ -74,7 +74,7 @@ def test_a_phase_of_own_parts_trains():
     np.testing.assert_allclose(batch.advantages, np.where(batch.sequences.mask, advantages[:, None], 0))
     assert not keep.all()
     np.testing.assert_array_equal((batch.weights > 0).sum(axis=1), keep)
-    planned = pj.plan(toy.to_numpy(batch), PHASE.objective)
+    planned = pj.plan_bins(toy.to_numpy(batch), PHASE.objective)
     assert sorted(i for row in planned for i in row) == np.flatnonzero(keep).tolist()
 
     tx = pj.adamw(PHASE.learning_rate)

@@ -23,7 +23,7 @@ def prepared(phase, rollouts, group_size=4):
 
 
 def packed(batch, objective=CLIPPED, capacity=None, multiple=1):
-    bins = pj.plan(batch, objective, capacity)
+    bins = pj.plan_bins(batch, objective, capacity)
     return pj.pack(batch, bins, pj.bucket(len(bins), multiple), capacity)
 
 
@@ -46,7 +46,7 @@ def test_a_sequence_longer_than_the_rows_is_refused():
     with pytest.raises(ValueError, match="A sequence of 11 tokens does not fit in rows of 10"):
         first_fit(np.asarray([3, 11]), 10)
     with pytest.raises(ValueError, match="does not fit in rows of 3"):
-        pj.plan(prepared(pj.grpo(steps=1)[0], toy.rollouts()), CLIPPED, 3)
+        pj.plan_bins(prepared(pj.grpo(steps=1)[0], toy.rollouts()), CLIPPED, 3)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ HAND = pj.Batch(  # the second row has no weight, the third no advantage, the la
 
 
 def test_pack_by_hand():
-    bins = pj.plan(HAND, CLIPPED, 5)
+    bins = pj.plan_bins(HAND, CLIPPED, 5)
     assert bins == [[0, 3]]
     found = pj.pack(HAND, bins, 2, 5)
     expected = pj.Batch(
@@ -112,22 +112,22 @@ class WithoutAdvantage(pj.ClippedPG):
 
 
 def test_rows_of_advantage_0_are_left_out_only_where_the_objective_allows_it():
-    assert pj.plan(HAND, CLIPPED) == [[0], [3]]
-    assert pj.plan(HAND, WithoutAdvantage()) == [[0], [2], [3]]
-    assert pj.plan(HAND, None) == [[0], [2], [3]]  # a critic's batch
+    assert pj.plan_bins(HAND, CLIPPED) == [[0], [3]]
+    assert pj.plan_bins(HAND, WithoutAdvantage()) == [[0], [2], [3]]
+    assert pj.plan_bins(HAND, None) == [[0], [2], [3]]  # a critic's batch
 
 
 def test_what_cannot_be_packed_is_refused():
     batch = pj.pack(HAND, [[0, 3]], 2, 5)
     with pytest.raises(ValueError, match="Only unpacked rows"):
-        pj.plan(batch, CLIPPED)
+        pj.plan_bins(batch, CLIPPED)
     with pytest.raises(ValueError, match="2 packed rows do not fit in 1"):
         pj.pack(HAND, [[0], [3]], 1)
 
 
 def test_a_batch_without_a_trained_token_packs_into_empty_rows():
     nothing = dataclasses.replace(HAND, weights=np.zeros_like(HAND.weights))
-    assert pj.plan(nothing, CLIPPED) == []
+    assert pj.plan_bins(nothing, CLIPPED) == []
     found = packed(nothing, multiple=2)
     assert found.weights.shape == (2, 4)
     assert not any(leaf.any() for leaf in jax.tree.leaves(found))

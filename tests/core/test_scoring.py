@@ -19,7 +19,7 @@ def test_both_are_of_the_batchs_own_rows(space):
     local = toy.to_numpy(whole)
     capacity = 2 * whole.weights.shape[1]
     objective = pj.WithKL(pj.ClippedPG(), 0.1)
-    packed = pj.pack(local, pj.plan(local, objective, capacity), 4, capacity)
+    packed = pj.pack(local, pj.plan_bins(local, objective, capacity), 4, capacity)
     anchor = jax.jit(pj.make_score_old_and_reference(MODEL, 0.7))
     found = [anchor(batch, old=NEAR, reference=FAR) for batch in (whole, packed)]
     score = pj.make_score(MODEL, 0.7)

@@ -111,7 +111,7 @@ def test_microbatches_agree(step, microbatches):
 def test_microbatches_without_a_trained_token_are_not_computed():
     """One program for batches of any number of rows: a part of empty rows leaves what it would break untouched."""
     batch = toy.to_numpy(batch_of())
-    bins = pj.plan(batch, PHASE.objective)
+    bins = pj.plan_bins(batch, PHASE.objective)
     wide, narrow = (pj.pack(batch, bins, n * len(bins), microbatches=n) for n in (3, 1))
     ours = jax.jit(pj.make_train_step(MODEL, TX, PHASE.objective, microbatches=3))
     toy.assert_close(
