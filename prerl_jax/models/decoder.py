@@ -76,11 +76,11 @@ class Decoder:
         self._layer_axes = axes_of(self._layer_state)
         _, self._ends_state = nnx.split(nnx.eval_shape(lambda: Ends(config, jax.random.key(0))))
 
-    def on_mesh(self, mesh: Mesh) -> Decoder:
-        """The same model on another mesh. Raises ValueError for a mesh with Explicit axes."""
+    def on_mesh(self, mesh: Mesh, rules: Rules) -> Decoder:
+        """The same model on another mesh of such devices, split by other rules. Raises ValueError for Explicit axes."""
         require_auto_axes(mesh)
         moved = copy.copy(self)
-        moved.mesh, moved._on_cpu = mesh, xla_cpu.on_cpu(mesh)
+        moved.mesh, moved.rules = mesh, rules
         return moved
 
     # Parameters

@@ -30,8 +30,8 @@ DEFAULT_RULES: Rules = (
 )
 
 
-def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The mesh axes of one entry of a PartitionSpec."""
+def mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes of a rule, which is one entry of a PartitionSpec."""
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
@@ -39,19 +39,19 @@ def within(model: Any, axis: str) -> Any:
     """The model for the devices at one place of a mesh axis, as it is under jax.vmap(spmd_axis_name=axis)."""
     inner = copy.copy(model)
     inner.rules = tuple(
-        (logical, tuple(n for n in _names(entry) if n != axis) or None) for logical, entry in model.rules
+        (logical, tuple(n for n in mesh_axes(entry) if n != axis) or None) for logical, entry in model.rules
     )
     return inner
 
 
 def splits_only_rows(rules: Rules, axis: str) -> bool:
     """Whether the rules split nothing but the rows of a batch over a mesh axis."""
-    return all(logical == "batch" or axis not in _names(entry) for logical, entry in rules)
+    return all(logical == "batch" or axis not in mesh_axes(entry) for logical, entry in rules)
 
 
 def part_count(mesh: Mesh, entry: str | tuple[str, ...] | None) -> int:
     """The number of parts into which one entry of a PartitionSpec splits a dimension."""
-    return math.prod(mesh.shape[n] for n in _names(entry))
+    return math.prod(mesh.shape[n] for n in mesh_axes(entry))
 
 
 def partition_spec(rules: Rules, axes: Axes, name: str = "array") -> PartitionSpec:
@@ -64,7 +64,7 @@ def partition_spec(rules: Rules, axes: Axes, name: str = "array") -> PartitionSp
     if unknown:
         raise ValueError(f"{name}: no rule for the logical axes {unknown}; there are rules for {sorted(table)}.")
     spec = [None if axis is None else table[axis] for axis in axes]
-    used = [m for entry in spec for m in _names(entry)]
+    used = [m for entry in spec for m in mesh_axes(entry)]
     if len(used) != len(set(used)):
         raise ValueError(f"{name}: the rules put two dimensions of {axes} on one mesh axis: {spec}.")
     return PartitionSpec(*spec)
@@ -84,7 +84,7 @@ def named_sharding(mesh: Mesh, rules: Rules, axes: Axes, shape: tuple[int, ...],
     """
     spec = partition_spec(rules, axes, name)
     for size, axis, entry in zip(shape, axes, spec, strict=True):
-        names = _names(entry)
+        names = mesh_axes(entry)
         missing = [n for n in names if n not in mesh.shape]
         if missing:
             raise ValueError(f"{name}: the rule {axis} -> {names} names {missing}, the mesh has {tuple(mesh.shape)}.")

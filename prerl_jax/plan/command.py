@@ -194,7 +194,7 @@ def _decoding(programs: Programs) -> str:
     if not isinstance(engine, ContinuousBatchingEngine):
         return f"decoding: {setup.config.sampling.engine}"
     layout = engine.layout(setup.rows, setup.config.data.max_prompt_tokens)
-    return f"decoding: {setup.mesh.size // layout.tensor} x {layout.tensor} devices share the weights: {layout.reason}."
+    return f"decoding: {layout}."
 
 
 def _progress(programs: Iterable[Program]) -> Iterator[Program]:

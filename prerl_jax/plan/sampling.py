@@ -10,6 +10,7 @@ from prerl_jax.plan.count import Cost
 from prerl_jax.plan.program import EVALUATION, Lengths, Program, attempted, resident, title
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.rollout.engine import Engine
+from prerl_jax.rollout.layout import on_decode_mesh
 from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.rollout.static import StaticBatchingEngine
 from prerl_jax.trainer.abstract import abstract_key, abstract_prompts
@@ -103,7 +104,7 @@ def _continuous(
 
 def _attention(setup: Setup, plan: BatchingPlan, prompts: int, lengths: Lengths) -> Cost:
     """Reading the prompts and, since slots are filled anew, half of a mean response of each slot, for every token."""
-    model = setup.model if plan.mesh is None else setup.model.on_mesh(plan.mesh)
+    model = on_decode_mesh(setup.model, plan.mesh)
     shape, dtype, half = model.config, setup.config.sampling.cache_dtype, -(-lengths.response // 2)
     read = model.cache_bytes(prompts if plan.shared else plan.slots, lengths.prompt, dtype)
     read += model.cache_bytes(plan.slots, half, dtype)

@@ -23,7 +23,7 @@ from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.report import Rates
 from prerl_jax.plan.topology import Slice
 from prerl_jax.rollout.continuous import ContinuousBatching
-from prerl_jax.rollout.layout import decode_mesh
+from prerl_jax.rollout.layout import decode_mesh, on_decode_mesh
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import AXES, MeshSpec, batch_shards
 from prerl_jax.runtime.state import bytes_per_device
@@ -165,7 +165,7 @@ def _sampling(setup: Setup, tensor: int, state: int, rates: Rates, lengths: Leng
 @functools.lru_cache(maxsize=64)
 def _decoding(model: Decoder, tensor: int) -> tuple[Decoder, int]:
     """The model where decoding has it, and the bytes of its weights on a device."""
-    moved = model if model.mesh is None else model.on_mesh(decode_mesh(model.mesh, tensor))
+    moved = on_decode_mesh(model, None if model.mesh is None else decode_mesh(model.mesh, tensor))
     return moved, bytes_per_device(moved.abstract_params(model.compute_dtype))
 
 

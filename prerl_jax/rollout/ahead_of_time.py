@@ -20,7 +20,7 @@ def compile_programs(
 ) -> Iterator[tuple[str, jax.stages.Compiled]]:
     """Compiles the programs, one after the other; yields each with its name.
 
-    The names are "decode_weights" on a mesh; "prefill"; "decode_chunk/COLUMNS" for each ring, after
+    The names are "decode_weights" if they are copied; "prefill"; "decode_chunk/COLUMNS" for each ring, after
     "longer_ring/COLUMNS" for each but the first; then "fewer_slots/COUNT", from all slots, in the longest ring.
 
     Args:
@@ -36,7 +36,8 @@ def compile_programs(
     weights = params
     if plan.mesh is not None:
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(plan.mesh))
-        copy = jax.jit(programs.lay_out).lower(params).compile()
+    if programs.lay_out is not None:
+        copy = programs.lay_out.lower(params).compile()
         yield "decode_weights", copy
         weights = _outputs(copy, jax.eval_shape(programs.lay_out, params))
     arguments: Any = weights, Prompts(*shapes)

@@ -41,7 +41,8 @@ from prerl_jax.rollout.continuous_programs import (
 )
 from prerl_jax.rollout.decode import SlotModel, Slots
 from prerl_jax.rollout.engine import IdleClock, OnComplete, Sampled, on_host
-from prerl_jax.rollout.layout import Cached, Layout, choose_layout, decode_mesh, on_mesh
+from prerl_jax.rollout.layout import Layout
+from prerl_jax.rollout.layout_choice import Cached, choose_layout
 from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
@@ -140,7 +141,7 @@ _choose_layout = functools.lru_cache(maxsize=16)(choose_layout)
 
 @functools.lru_cache(maxsize=16)
 def _programs(model: Any, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
-    return make_continuous_programs(on_mesh(model, plan.mesh), config, plan)
+    return make_continuous_programs(model, config, plan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +154,7 @@ class ContinuousBatchingEngine:
       group_size: samples for each prompt.
       batching: the numbers that it was made with.
       rings: lengths of the responses' cache, rising.
+      held: bytes on a device that the run holds throughout, see `choose_layout`.
     """
 
     model: SlotModel
@@ -160,6 +162,7 @@ class ContinuousBatchingEngine:
     group_size: int
     batching: ContinuousBatching
     rings: tuple[int, ...]
+    held: int | None = None
 
     @property
     def _share(self) -> RowShare:
@@ -172,15 +175,14 @@ class ContinuousBatchingEngine:
         prompts = rows // self.group_size if slots == rows else slots
         cache = Cached(prompts, prompt, slots, self.rings[-1])
         model: Any = self.model
-        return _choose_layout(model, self.batching.tensor, cache, self.config.cache_dtype)
+        return _choose_layout(model, self.batching.tensor, cache, self.config.cache_dtype, self.held)
 
     def _slots(self, rows: int) -> int:
         return rows if self.batching.slots is None else min(rows, self.batching.slots)
 
     def plan(self, rows: int, prompt: int) -> BatchingPlan:
         """The plan of a call with this many rows over all processes, and prompts of so many tokens."""
-        given, slots, whole = self.batching, self._slots(rows), self.model.mesh
-        mesh = None if whole is None else decode_mesh(whole, self.layout(rows, prompt).tensor)
+        given, slots, mesh = self.batching, self._slots(rows), self.layout(rows, prompt).mesh
         shards = 1 if mesh is None else batch_shards(mesh)
         shrink, tail = given.shrink or (), given.tail or 0
         if given.shrink is None and not tail:
@@ -241,7 +243,8 @@ class ContinuousBatchingEngine:
         temperature: Any,
     ) -> None:
         """Decodes all rows of the scheduler."""
-        weights, store, slots = programs.prefill(programs.lay_out(params), _place(plan.mesh, scheduler.prompts))
+        weights = params if programs.lay_out is None else programs.lay_out(params)
+        weights, store, slots = programs.prefill(weights, _place(plan.mesh, scheduler.prompts))
         clock.stop()
         in_flight: deque[tuple[np.ndarray, ChunkResult]] = deque()
         previous: tuple[np.ndarray, ChunkResult, np.ndarray] | None = None

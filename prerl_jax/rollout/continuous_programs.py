@@ -38,7 +38,7 @@ from prerl_jax.rollout.decode import (
     make_is_last,
 )
 from prerl_jax.rollout.draw import make_draw, row_keys
-from prerl_jax.rollout.layout import make_lay_out, vocab_parts
+from prerl_jax.rollout.layout import make_lay_out, on_decode_mesh, vocab_parts
 from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.rollout.sampler import SamplerConfig, cast_params, prefill
 from prerl_jax.rollout.slot_numbers import SlotNumbers, count_slots
@@ -101,27 +101,28 @@ class ContinuousPrograms:
     """The jitted programs; each is compiled once for every number of slots and length of the ring.
 
     Attributes:
-      lay_out: params -> weights on the mesh of decoding, see `make_lay_out`.
-      prefill: (weights, prompts) -> (the weights as decoding reads them, the prompt store, empty slots). On a mesh the
-        weights are donated.
+      lay_out: params -> weights on the mesh of decoding; None where decoding reads the parameters where they are.
+      prefill: (weights, prompts) -> (the weights as decoding reads them, the prompt store, empty slots). The result of
+        `lay_out` is donated; without that program, the parameters are not.
       decode: (weights, prompt store, slots, assignment, key, temperature) -> (slots, chunk result).
         The slots are donated. Where every active row needs a longer ring, or there is no row, nothing is drawn.
       grow: ring -> the same in a ring of the next length, see `ring_of` and `with_ring`. Prompts stay as they are.
       shrink: (slots, the kept slots i32[S'], their prompts i32[S']) -> S' slots.
     """
 
-    lay_out: Callable[[Params], Params]
+    lay_out: jax.stages.Wrapped | None
     prefill: jax.stages.Wrapped
     decode: jax.stages.Wrapped
     grow: jax.stages.Wrapped
     shrink: jax.stages.Wrapped
 
 
-def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
-    """The programs for a model on the mesh of its decode layout, and a plan.
+def make_continuous_programs(policy: SlotModel, config: SamplerConfig, plan: BatchingPlan) -> ContinuousPrograms:
+    """The programs for a model on the training mesh, and a plan.
 
     Of `config.temperature` they depend only on whether it is 0.
     """
+    model = on_decode_mesh(policy, plan.mesh)
     shards, pin = plan.shards, SlotSharding(model)
 
     def start(weights: Params, prompts: Prompts) -> tuple[Params, PromptStore, Slots]:
@@ -154,18 +155,22 @@ def make_continuous_programs(model: SlotModel, config: SamplerConfig, plan: Batc
         return pin.slots(select_slots(slots, which, prompt, shards))
 
     start.__name__ = "prefill"
-    return _jitted(model, plan, start, decode_chunk, longer_ring, fewer_slots)
+    return _jitted(model, make_lay_out(policy, model), start, decode_chunk, longer_ring, fewer_slots)
 
 
 def _jitted(
-    model: SlotModel, plan: BatchingPlan, start: Callable, chunk: Callable, grow: Callable, shrink: Callable
+    model: SlotModel,
+    lay_out: jax.stages.Wrapped | None,
+    start: Callable,
+    chunk: Callable,
+    grow: Callable,
+    shrink: Callable,
 ) -> ContinuousPrograms:
     """The functions of `ContinuousPrograms`, jitted; their caches are laid out as decoding reads them."""
     unspecified: Any = None
     cache = cache_formats(model)
     slots = Slots(unspecified, unspecified, unspecified, unspecified, cache)
-    lay_out = make_lay_out(model, plan.mesh)
-    copied = () if plan.mesh is None else (0,)
+    copied = () if lay_out is None else (0,)
     return ContinuousPrograms(
         lay_out,
         jax.jit(start, donate_argnums=copied, out_shardings=(None, None, slots)),

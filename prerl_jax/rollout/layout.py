@@ -2,57 +2,30 @@
 
 Training splits every weight over all devices and gathers a layer's weights when it computes that layer, once for many
 tokens. Decoding computes one token of each row at a time, so it would gather all weights for every token. It therefore
-has copies of the weights, in the compute dtype: the devices form replicas of `tensor` neighbouring devices each. A
-replica holds one copy, split over its devices by heads, MLP width and vocabulary, and decodes its own rows with its own
-part of the cache. Between the devices of a replica go activations alone, and between replicas nothing.
+has copies of the weights, in the compute dtype: neighbouring devices form a replica. A replica holds one copy, split by
+heads, MLP width and vocabulary, and decodes its own rows with its own part of the cache. Between the devices of a
+replica go activations alone, and between replicas the numbers of active rows.
 
-The copies are made once a rollout, in the program that prefills the prompts, and freed when the rollout ends. Prompts
-are prefilled in the same layout. The parameters and the optimizer's state stay where training has them.
+The copies are made once a rollout, by a program of their own, and freed when the rollout ends. Prompts are prefilled in
+the same layout. The parameters and the optimizer's state stay where training has them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 from jax.sharding import AxisType, Mesh
 
 from prerl_jax.core.types import Model, Params
-from prerl_jax.models.partitioning import part_count, partition_spec
+from prerl_jax.models.partitioning import Rules, mesh_axes, part_count, partition_spec
 from prerl_jax.rollout.decode import SlotModel
-from prerl_jax.runtime.chips import Chip, chip_of_kind
-from prerl_jax.runtime.mesh import AXES
-from prerl_jax.runtime.peak import device_memory
-from prerl_jax.runtime.row_share import row_share
-from prerl_jax.runtime.state import bytes_per_device
 
-FREE = 0.25
-"""The share of a device's memory that a chosen layout leaves free, for temporaries."""
-NEAR = 1.15
-"""The time of a token, over the least that is possible, with which a replica of fewer devices is preferred."""
-FILLED = 1 / 3
-"""The share of the responses' cache that is assumed to be filled."""
-STATE = 3
-"""float32 arrays of the parameters' size that a run holds while it samples: the parameters and Adam's two moments."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cached:
-    """The sizes of a cache, over all devices.
-
-    Attributes:
-      prompts: how many prompts it holds.
-      prompt: tokens of a prompt.
-      slots: how many responses it holds.
-      response: tokens of a response, at most.
-    """
-
-    prompts: int
-    prompt: int
-    slots: int
-    response: int
+M = TypeVar("M")
+DECODE_AXES = ("data", "fsdp", "part", "tensor")
+"""The axes of a decode mesh. Rows are split over `data`, and `fsdp` is 1. A replica is split over `tensor`, as training
+splits it, and each part of that over `part`."""
 
 
 @runtime_checkable
@@ -65,8 +38,8 @@ class MeshModel(SlotModel, Protocol):
 
     config: Any
 
-    def on_mesh(self, mesh: Mesh) -> MeshModel:
-        """The same model on another mesh, with the same rules."""
+    def on_mesh(self, mesh: Mesh, rules: Rules) -> MeshModel:
+        """The same model on another mesh, split by other rules."""
 
     def abstract_params(self, dtype: Any = ...) -> Any:
         """The parameters as ShapeDtypeStruct with shardings. Raises ValueError where the mesh does not divide them."""
@@ -80,44 +53,69 @@ class MeshModel(SlotModel, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How many devices share a copy of the weights while decoding, and why.
+    """How the devices share the weights while decoding, and why.
 
     Attributes:
+      mesh: the devices as decoding has them; None for the default device.
       tensor: the devices of a replica.
-      reason: a sentence that says why, for the log.
+      reason: why, for the log.
     """
 
+    mesh: Mesh | None
     tensor: int
     reason: str
 
-
-def decode_mesh(mesh: Mesh, tensor: int) -> Mesh:
-    """The devices of `mesh` in the same order, as replicas of `tensor` neighbours: data x 1 x tensor."""
-    devices = mesh.devices.reshape(-1, 1, tensor)
-    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
-
-
-def on_mesh(model: SlotModel, mesh: Mesh | None) -> SlotModel:
-    """The model on the mesh of decoding. A model that is no `MeshModel` stays where it is."""
-    return model.on_mesh(mesh) if mesh is not None and isinstance(model, MeshModel) else model
+    def __str__(self) -> str:
+        if self.mesh is None:
+            return self.reason
+        each = "one device" if self.tensor == 1 else f"{self.tensor} devices"
+        return f"{self.mesh.size // self.tensor} copies of the weights, each on {each}: {self.reason}"
 
 
-def make_lay_out(model: SlotModel, mesh: Mesh | None) -> Callable[[Params], Params]:
-    """The program that copies the parameters from the training mesh to that of decoding, in the compute dtype.
+def decode_mesh(mesh: Mesh, devices: int) -> Mesh:
+    """The devices of `mesh` in the same order, as replicas of so many neighbours, with DECODE_AXES."""
+    tensor = mesh.shape["tensor"]
+    arranged = mesh.devices.reshape(-1, 1, devices // tensor, tensor)
+    return Mesh(arranged, DECODE_AXES, axis_types=(AxisType.Auto,) * len(DECODE_AXES))
 
-    Without a mesh, and for a model that is no `MeshModel`, decoding reads the parameters where they are.
+
+def decode_rules(rules: Rules) -> Rules:
+    """The rules of decoding: what training splits over `tensor` is split over a replica, rows over the replicas, and
+    nothing else is split, so that nothing has to be gathered."""
+
+    def rule(logical: str, entry: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if logical == "batch":
+            return ("data", "fsdp")
+        return ("tensor", "part") if "tensor" in mesh_axes(entry) else None
+
+    return tuple((logical, rule(logical, entry)) for logical, entry in rules)
+
+
+def on_decode_mesh(model: M, mesh: Mesh | None) -> M:
+    """The model on its mesh of decoding; the model itself where that is its own mesh."""
+    policy: Any = model
+    if mesh is None or mesh == policy.mesh or not isinstance(policy, MeshModel):
+        return model
+    moved: Any = policy.on_mesh(mesh, decode_rules(policy.rules))
+    return moved
+
+
+def make_lay_out(model: SlotModel, decoding: SlotModel) -> jax.stages.Wrapped | None:
+    """The program that copies the parameters to the mesh of decoding, in the compute dtype: params -> weights.
 
     Args:
-      model: the model on the mesh of decoding.
-      mesh: the same mesh; None for the default device.
+      model: the model on the training mesh.
+      decoding: the model on the mesh of decoding.
+
+    Returns: the program; None where that is the same mesh: decoding then reads the parameters where they are.
     """
-    if mesh is None or not isinstance(model, MeshModel):
-        return lambda params: params
+    if decoding is model or not isinstance(decoding, MeshModel):
+        return None
 
     def decode_weights(params: Params) -> Params:
-        return jax.tree.map(lambda p: p.astype(model.compute_dtype), params)
+        return jax.tree.map(lambda p: p.astype(decoding.compute_dtype), params)
 
-    return jax.jit(decode_weights, out_shardings=model.shardings())
+    return jax.jit(decode_weights, out_shardings=decoding.shardings())
 
 
 def vocab_parts(model: Model) -> int:
@@ -125,104 +123,3 @@ def vocab_parts(model: Model) -> int:
     if not isinstance(model, SlotModel) or model.mesh is None:
         return 1
     return part_count(model.mesh, partition_spec(model.rules, ("vocab",))[0])
-
-
-def choose_layout(model: SlotModel, tensor: int | None, cache: Cached, dtype: str | None) -> Layout:
-    """Chooses the devices of a replica: the given number, or one by the bytes.
-
-    A number fits if FREE of a device's memory is left beside the train state (STATE), the device's part of the weights
-    and its part of the cache, which is the same for all numbers. With more devices in a replica, a token takes fewer
-    reads of weights and more exchanges of activations. Of the numbers that fit, this is the fewest whose time for a
-    token, as the chip's bandwidths bound it, is within NEAR of the least. If the bandwidths are not known, it is the
-    fewest that fit; if the memory is not known, the fewest of all.
-
-    Args:
-      model: the policy, on the training mesh.
-      tensor: the devices of a replica; None to choose by the bytes.
-      cache: the sizes of the cache, over all devices.
-      dtype: what the cache is stored in, see `SamplerConfig.cache_dtype`.
-
-    Raises ValueError if the given number does not fit the mesh or the model; the message lists those that do.
-    """
-    mesh = model.mesh
-    if mesh is None or not isinstance(model, MeshModel):
-        if tensor not in (None, 1 if mesh is None else mesh.shape["tensor"]):
-            raise ValueError(
-                f"ContinuousBatching has tensor = {tensor}, but {type(model).__name__} "
-                + ("has no mesh to split." if mesh is None else "is no MeshModel, so it decodes where training has it.")
-            )
-        return Layout(1 if mesh is None else mesh.shape["tensor"], "the model decodes where training has it")
-    if tensor is None:
-        return _by_bytes(model, mesh, cache, dtype)
-    fitting = [n for n, _ in _fitting(model, mesh)]
-    if tensor not in fitting:
-        raise ValueError(
-            f"ContinuousBatching has tensor = {tensor}. The {mesh.size} devices and the model allow "
-            f"{', '.join(map(str, fitting))}: a multiple of the mesh's tensor axis ({mesh.shape['tensor']}) that "
-            "divides the devices, heads, key-value heads, MLP width and vocabulary, and spans the processes that the "
-            "tensor axis spans, and no other."
-        )
-    return Layout(tensor, "ContinuousBatching.tensor says so")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-    """The bytes of a device with one number of devices in a replica, and the seconds of a token, 0 if not known."""
-
-    tensor: int
-    weights: int
-    cache: int
-    seconds: float
-
-
-def _by_bytes(model: MeshModel, mesh: Mesh, cache: Cached, dtype: str | None) -> Layout:
-    device = mesh.devices.flat[0]
-    memory = device_memory(device)
-    if memory is None:
-        return Layout(mesh.shape["tensor"], f"the memory of a {device.platform} is not known: as few as possible")
-    chip, state = chip_of_kind(device.device_kind), STATE * bytes_per_device(model.abstract_params())
-    found = [_candidate(model, laid, cache, dtype, chip) for _, laid in _fitting(model, mesh)]
-    fitting = [c for c in found if state + c.weights + c.cache <= (1 - FREE) * memory]
-    least = min((c.seconds for c in fitting), default=0.0)
-    chosen = next((c for c in fitting if c.seconds <= NEAR * least), found[-1])
-    needed = state + chosen.weights + chosen.cache
-    parts = f"train state {_gib(state)}, weights {_gib(chosen.weights)}, cache {_gib(chosen.cache)}"
-    said = f"{parts}: {_gib(needed)} of {_gib(memory)} GiB a device"
-    if not fitting:
-        return Layout(chosen.tensor, f"no number of devices leaves {FREE:.0%} free: {said}")
-    speed = f"; {chosen.seconds * 1e3:.1f} ms a token at the bound" if chosen.seconds else ""
-    return Layout(chosen.tensor, f"it leaves {FREE:.0%} free: {said}{speed}")
-
-
-def _candidate(model: MeshModel, laid: MeshModel, cache: Cached, dtype: str | None, chip: Chip | None) -> _Candidate:
-    assert laid.mesh is not None
-    tensor, weights = laid.mesh.shape["tensor"], bytes_per_device(laid.abstract_params(model.compute_dtype))
-    prompts = laid.cache_bytes(cache.prompts, cache.prompt, dtype)
-    responses = laid.cache_bytes(cache.slots, cache.response, dtype)
-    if chip is None:
-        return _Candidate(tensor, weights, prompts + responses, 0.0)
-    read = weights + prompts + FILLED * responses
-    rows = -(-cache.slots // laid.mesh.shape["data"])
-    # Two sums of activations a layer; a ring sends 2 (n - 1) / n of the array.
-    states = laid.config.num_layers * rows * laid.config.hidden_size * laid.compute_dtype.itemsize
-    sent = 4 * (tensor - 1) / tensor * states
-    return _Candidate(tensor, weights, prompts + responses, chip.devices * (read / chip.bandwidth + sent / chip.links))
-
-
-def _gib(count: float) -> str:
-    return f"{count / 2**30:.2f}"
-
-
-def _fitting(model: MeshModel, mesh: Mesh) -> Iterator[tuple[int, MeshModel]]:
-    """The possible numbers of devices of a replica, rising, with the model on their mesh."""
-    for tensor in range(mesh.shape["tensor"], mesh.size + 1, mesh.shape["tensor"]):
-        if mesh.size % tensor:
-            continue
-        laid = model.on_mesh(decode_mesh(mesh, tensor))
-        try:
-            laid.abstract_params()
-            same_rows = row_share(mesh, laid.mesh) == row_share(mesh)
-        except ValueError:
-            continue
-        if same_rows:  # every process samples the rows that it trains on
-            yield tensor, laid

@@ -22,10 +22,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from prerl_jax.runtime.gather import gather_rows
-from prerl_jax.runtime.row_share import RowShare, held_shards, row_share, uneven
+from prerl_jax.runtime.row_share import BATCH_AXES, RowShare, held_shards, row_share, uneven
 
 AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +112,12 @@ def _arranged(spec: MeshSpec, devices: Sequence[jax.Device]) -> Mesh:
 
 
 def _neighbours(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
-    """The devices as an array of these sizes, in the order that suits their links, process after process."""
-    by_links = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices).devices
-    by_process = sorted(by_links.flat, key=lambda device: device.process_index)
+    """The devices as an array of these sizes, in the order that suits their links, process after process.
+
+    They are ordered as one line, whatever the sizes: JAX finds no order for some sizes on some slices.
+    """
+    line = jax.make_mesh((len(devices),), ("line",), axis_types=(AxisType.Auto,), devices=devices).devices
+    by_process = sorted(line.flat, key=lambda device: device.process_index)
     return np.array(by_process, dtype=object).reshape(sizes)
 
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+
+BATCH_AXES = ("data", "fsdp")
+"""The axes of a mesh that the rows of a batch are split over."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ ALONE = RowShare(0, ((0,),))
 
 def shard_holders(mesh: Mesh) -> list[set[int]]:
     """The processes that hold each shard of a batch on this mesh, in the order of the shards."""
-    lines = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    lines = mesh.devices.reshape(math.prod(mesh.shape[axis] for axis in BATCH_AXES), -1)
     return [{device.process_index for device in line} for line in lines]
 
 

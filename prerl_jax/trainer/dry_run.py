@@ -18,6 +18,7 @@ from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
+from prerl_jax.rollout.layout import on_decode_mesh
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.batching import Batching
@@ -206,7 +207,7 @@ def _response_caches(
     config = setup.config
     prompt, response, dtype = config.data.max_prompt_tokens, config.sampling.max_new_tokens, config.sampling.cache_dtype
     plan = engine.plan(prompts * engine.group_size, prompt)
-    model = setup.model if plan.mesh is None else setup.model.on_mesh(plan.mesh)
+    model = on_decode_mesh(setup.model, plan.mesh)
     own_prompt = 0 if plan.shared else prompt  # where rows wait for slots, each slot has a copy of its prompt
     moving = [model.cache_bytes(plan.slots, ring, dtype) for ring in plan.rings[-2:-1]]
     moving += [model.cache_bytes(slots, prompt + response, dtype) for slots in (*plan.shrink[:1], plan.tail) if slots]
@@ -219,8 +220,7 @@ def _decode_layout(setup: Setup) -> str:
     engine, rows = Programs(setup).engine(setup.phases[0]), setup.rows
     if not isinstance(engine, ContinuousBatchingEngine):
         return "as in training"
-    found = engine.layout(rows, setup.config.data.max_prompt_tokens)
-    return f"{setup.mesh.size // found.tensor} copies of the weights, each on {found.tensor} devices: {found.reason}"
+    return str(engine.layout(rows, setup.config.data.max_prompt_tokens))
 
 
 def _attention(setup: Setup) -> str:

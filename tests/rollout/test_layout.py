@@ -12,9 +12,10 @@ import toy
 import prerl_jax as pj
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.rollout import layout
+from prerl_jax.rollout import layout_choice
 from prerl_jax.rollout.draw import categorical, filter_logits, likeliest
-from prerl_jax.rollout.layout import Cached, choose_layout, decode_mesh
+from prerl_jax.rollout.layout import decode_mesh, decode_rules
+from prerl_jax.rollout.layout_choice import Cached, choose_layout
 from prerl_jax.runtime.chips import CHIPS
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 from prerl_jax.runtime.state import bytes_per_device
@@ -76,7 +77,7 @@ def test_every_mesh_and_layout(expected, spec, tensor):
 def test_a_replica_has_neighbouring_devices():
     mesh = make_mesh(MeshSpec(data=2, fsdp=4))
     found = decode_mesh(mesh, 4)
-    assert dict(found.shape) == {"data": 2, "fsdp": 1, "tensor": 4}
+    assert dict(found.shape) == {"data": 2, "fsdp": 1, "part": 4, "tensor": 1}
     assert list(found.devices.flat) == list(mesh.devices.flat)
 
 
@@ -86,13 +87,15 @@ CACHE = Cached(prompts=16, prompt=5, slots=16, response=19)
 
 
 def with_memory(monkeypatch, size, **given):
-    monkeypatch.setattr(layout, "device_memory", lambda device: size)
+    monkeypatch.setattr(layout_choice, "device_memory", lambda device: size)
     return choose_layout(MODEL, given.get("tensor"), CACHE, None)
 
 
 def needed(tensor):
     """Bytes of a device with this layout: the train state, 1 / tensor of most weights, 1 / 8 of the cache."""
-    weights = bytes_per_device(MODEL.on_mesh(decode_mesh(MODEL.mesh, tensor)).abstract_params())
+    weights = bytes_per_device(
+        MODEL.on_mesh(decode_mesh(MODEL.mesh, tensor), decode_rules(MODEL.rules)).abstract_params()
+    )
     return STATE + weights + 2 * 2 * 8 * 8 * (16 * 5 + 16 * 19) * 4 // 8
 
 
@@ -115,7 +118,7 @@ def test_the_fewest_devices_that_leave_a_quarter_free(monkeypatch, tensor):
 )
 def test_of_the_layouts_that_fit_the_one_with_the_fastest_token(monkeypatch, bandwidth, links, tensor):
     chip = dataclasses.replace(CHIPS[0], bandwidth=bandwidth, links=links)
-    monkeypatch.setattr(layout, "chip_of_kind", lambda kind: chip)
+    monkeypatch.setattr(layout_choice, "chip_of_kind", lambda kind: chip)
     found = with_memory(monkeypatch, 2**40)
     assert found.tensor == tensor
     assert "ms a token at the bound" in found.reason
@@ -129,7 +132,7 @@ def test_a_number_that_is_given(monkeypatch):
     assert with_memory(monkeypatch, 1, tensor=2).tensor == 2
     with pytest.raises(ValueError, match=r"tensor = 3\. The 8 devices and the model allow 1, 2, 4, 8"):
         with_memory(monkeypatch, 1, tensor=3)
-    with pytest.raises(ValueError, match="Decoder has no mesh to split"):
+    with pytest.raises(ValueError, match="Decoder decodes where training has it: there is one device"):
         choose_layout(ONE, 2, CACHE, None)
 
 
