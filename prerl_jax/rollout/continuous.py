@@ -24,7 +24,7 @@ import dataclasses
 import functools
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -173,8 +173,7 @@ class ContinuousBatchingEngine:
         """How many devices share a copy of the weights while decoding, and why; for a call as in `plan`."""
         slots = self._slots(rows)
         prompts = rows // self.group_size if slots == rows else slots
-        cache = Cached(prompts, prompt, slots, self.rings[-1])
-        model: Any = self.model
+        cache, model = Cached(prompts, prompt, slots, self.rings[-1]), cast(Any, self.model)
         return _choose_layout(model, self.batching.tensor, cache, self.config.cache_dtype, self.held)
 
     def _slots(self, rows: int) -> int:

@@ -22,6 +22,7 @@ from prerl_jax.rollout.layout import on_decode_mesh
 from prerl_jax.runtime.mesh import batch_shards
 from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.batching import Batching
+from prerl_jax.trainer.engines import decode_layout
 from prerl_jax.trainer.hub import pinned
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
@@ -55,7 +56,7 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
     console.print(f"mesh         {shape} ({setup.mesh.size} {kind} devices)", highlight=False)
     console.print(f"stop tokens  {setup.stop_tokens}", highlight=False)
     console.print(f"attention    {_attention(setup)}", highlight=False)
-    console.print(f"decoding     {_decode_layout(setup)}", highlight=False)
+    console.print(f"decoding     {decode_layout(setup)}", highlight=False)
     console.print(PLAN, highlight=False, markup=False)
     for note in (*setup.notes, *_probed(setup)):
         console.print(note, highlight=False, markup=False)
@@ -213,14 +214,6 @@ def _response_caches(
     moving += [model.cache_bytes(slots, prompt + response, dtype) for slots in (*plan.shrink[:1], plan.tail) if slots]
     held = model.cache_bytes(plan.slots, own_prompt + response, dtype)
     return model, plan.slots, model.cache_bytes(prompts, prompt, dtype), held, max(moving, default=0)
-
-
-def _decode_layout(setup: Setup) -> str:
-    """How many devices share a copy of the weights while decoding, and why."""
-    engine, rows = Programs(setup).engine(setup.phases[0]), setup.rows
-    if not isinstance(engine, ContinuousBatchingEngine):
-        return "as in training"
-    return str(engine.layout(rows, setup.config.data.max_prompt_tokens))
 
 
 def _attention(setup: Setup) -> str:

@@ -21,12 +21,12 @@ from prerl_jax.core.train_step import Metrics, make_train_step
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
 from prerl_jax.models.partitioning import splits_only_rows, within
 from prerl_jax.rollout.engine import Engine
-from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import global_rows, replicated
 from prerl_jax.runtime.state import on_device
 from prerl_jax.trainer.alignment import make_align
 from prerl_jax.trainer.batching import Batching, rollout_statistics
 from prerl_jax.trainer.critic import critic_step, values_program
+from prerl_jax.trainer.engines import make_engine
 from prerl_jax.trainer.metrics import mean_over_updates
 from prerl_jax.trainer.setup import Setup
 
@@ -45,33 +45,20 @@ class Programs:
         self.setup = setup
         self.batching = Batching(setup)
         self.align = functools.cache(functools.partial(make_align, setup))
-        self._engine = functools.cache(functools.partial(setup.config.sampling.engine.make, setup.model))
+        self._engine = functools.cache(functools.partial(make_engine, setup))
         self._unread_values = functools.cache(self._zeros)
         self._steps: dict[object, Callable[..., tuple[TrainState, Metrics]]] = {}
 
     def engine(self, phase: Phase) -> Engine:
         """The engine that samples the rollouts of a phase. Phases with the same temperature share it."""
         sampling = self.setup.config.sampling
-        settings = self._settings(phase.temperature, sampling.top_k, sampling.top_p)
-        return self._engine(settings, sampling.group_size)
+        return self._engine(phase.temperature, sampling.top_k, sampling.top_p, sampling.group_size)
 
     @property
     def evaluation_engine(self) -> Engine:
         """The engine for evaluations. It is the engine of training if the settings are equal."""
         spec = self.setup.config.evaluation
-        settings = self._settings(spec.temperature, spec.top_k, spec.top_p)
-        return self._engine(settings, self.setup.evaluation_calls.group_size)
-
-    def _settings(self, temperature: float, top_k: int | None, top_p: float | None) -> SamplerConfig:
-        sampling = self.setup.config.sampling
-        return SamplerConfig(
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            stop_tokens=self.setup.stop_tokens,
-            cache_dtype=sampling.cache_dtype,
-        )
+        return self._engine(spec.temperature, spec.top_k, spec.top_p, self.setup.evaluation_calls.group_size)
 
     @functools.cached_property
     def step_keys(self) -> Callable[[Array, int], tuple[Array, Array]]:

@@ -36,6 +36,7 @@ from prerl_jax.runtime.metrics import MetricsWriter, read_metrics, write_json, w
 from prerl_jax.runtime.profile import Profile
 from prerl_jax.runtime.step_files import DamagedError, committed_steps, read_record
 from prerl_jax.trainer.beginning import Beginning, begin, begin_or_resume
+from prerl_jax.trainer.engines import decode_layout
 from prerl_jax.trainer.guards import GuardState
 from prerl_jax.trainer.hub import fetch, pinned, write_commits
 from prerl_jax.trainer.init_from import read_source, write_source
@@ -117,6 +118,8 @@ def _set_up(config: TrainConfig) -> Setup:
     fetch(config)
     with share_errors("setting the run up"):
         setup = set_up(config)
+        if setup.mesh.size > 1:
+            setup = dataclasses.replace(setup, notes=(*setup.notes, f"decoding: {decode_layout(setup)}"))
         prompts = "\n".join(f"{record.first}\n{record.digest}" for record in setup.prompts.values())
     require_same("their prompts", prompts, "They need the same data files, and one date in the chat template.")
     return setup
