@@ -47,7 +47,7 @@ from prerl_jax.rollout.plan import BatchingPlan, default_ending, default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.rollout.scheduler import SlotScheduler
 from prerl_jax.runtime.mesh import batch_shards, global_rows, local_rows, replicate, replicated
-from prerl_jax.runtime.row_share import RowShare, row_share
+from prerl_jax.runtime.row_share import row_share
 
 AHEAD = 2
 """Chunks that are started ahead when no row waits for a slot."""
@@ -164,11 +164,6 @@ class ContinuousBatchingEngine:
     rings: tuple[int, ...]
     held: int | None = None
 
-    @property
-    def _share(self) -> RowShare:
-        """The rows of this process."""
-        return row_share(self.model.mesh)
-
     def layout(self, rows: int, prompt: int) -> Layout:
         """How many devices share a copy of the weights while decoding, and why; for a call as in `plan`."""
         slots = self._slots(rows)
@@ -213,7 +208,7 @@ class ContinuousBatchingEngine:
         """
         clock = IdleClock()
         clock.start()
-        share, prompts = self._share, on_host(prompts)
+        share, prompts = row_share(self.model.mesh), on_host(prompts)
         count, length = prompts.prompt.shape
         plan = self.plan(count * share.count * self.group_size, length)
         programs, mesh = self.programs(plan), plan.mesh
@@ -282,7 +277,7 @@ class ContinuousBatchingEngine:
         # Shrinks step by step through the plan's numbers, so that every program has one fixed pair of sizes.
         for fewer in [n for n in plan.shrink if n < slots.done.shape[0]]:
             if most * plan.shards <= fewer:
-                which, prompt = scheduler.compact(fewer // self._share.count)
+                which, prompt = scheduler.compact(fewer // row_share(self.model.mesh).count)
                 slots = programs.shrink(slots, *(_place(plan.mesh, numbers) for numbers in (which, prompt)))
         return slots
 

@@ -17,6 +17,8 @@ from prerl_jax.core.types import Array
 
 BLOCK = 128
 """Tokens of the vocabulary that `categorical` sums up in its first step."""
+OF_INFINITY, OF_MINUS_INFINITY = 0x7F800000, ~0x7F800000
+"""The patterns of these floats, as integers in the order of the floats."""
 Draw = Callable[[Array, Array], tuple[Array, Array]]
 """(hidden [S, D], index i32[S] of the token in its response) -> (token i32[S], log-probability f32[S])."""
 
@@ -98,9 +100,8 @@ def _last_inside(logits: Array, mass: Array, target: Array) -> Array:
         inside = jnp.where(rank > middle[:, None], mass, 0).sum(axis=-1) < target
         return jnp.where(inside, low, middle + 1), jnp.where(inside, middle, high)
 
-    ends = jnp.iinfo(jnp.int32)
-    low, high = (jnp.full(logits.shape[:1], end, jnp.int32) for end in (ends.min, ends.max))
-    _, found = jax.lax.fori_loop(0, 32, halve, (low, high))
+    lowest, highest = (jnp.full(logits.shape[:1], rank, jnp.int32) for rank in (OF_MINUS_INFINITY, OF_INFINITY))
+    _, found = jax.lax.fori_loop(0, 32, halve, (lowest, highest))
     found = jnp.where(found < 0, found ^ 0x7FFFFFFF, found)
     return jax.lax.bitcast_convert_type(found, jnp.float32)[:, None]
 

@@ -149,3 +149,43 @@ def test_a_split_vocabulary_draws_the_same_tokens(parts):
 def test_of_equal_logits_the_first_one_is_the_likeliest():
     logits = jnp.asarray([[0.0, 5.0, 1.0, 5.0], [2.0, 2.0, 2.0, 2.0], [0.0, 1.0, 2.0, 3.0]])
     assert likeliest(logits, 2).tolist() == [1, 0, 3]
+
+
+class Elsewhere:
+    """A `SlotModel` that lies where training has it: all of a decoder but what makes it a `MeshModel`."""
+
+    def __init__(self, decoder):
+        self.decoder = decoder
+        self.mesh, self.rules, self.compute_dtype = decoder.mesh, decoder.rules, decoder.compute_dtype
+        self.unroll_decode, self.reads_filled = decoder.unroll_decode, decoder.reads_filled
+        self.hidden, self.head, self.init_cache = decoder.hidden, decoder.head, decoder.init_cache
+        self.decode, self.decode_slots, self.decoding = decoder.decode, decoder.decode_slots, decoder.decoding
+        self.pin_cache = decoder.pin_cache
+
+
+def test_a_model_without_a_layout_decodes_where_training_has_it_and_leaves_the_parameters(expected):
+    model = Elsewhere(Decoder(CONFIG, mesh=make_mesh(MeshSpec(fsdp=4, data=2))))
+    params = jax.device_put(PARAMS, model.decoder.shardings())
+    engine = pj.ContinuousBatching(**REFILLED).make(model, SETTINGS, G)
+    assert str(engine.layout(Q * G, 5)).endswith("decoding reads the weights where training has them")
+    for _ in range(2):
+        found = engine.sample(params, prompts(), KEY).rollouts
+        np.testing.assert_array_equal(found.response, expected.response)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+
+
+def test_decoding_splits_no_weight_over_replicas():
+    """Whatever training splits over them, and however it splits its tensor axis."""
+    rules = tuple((a, ("data", "fsdp") if a == "embed" else entry) for a, entry in MODEL.rules)
+    assert dict(decode_rules(rules)) == dict(decode_rules(MODEL.rules)) | {"embed": None}
+    wide = Decoder(CONFIG, mesh=make_mesh(MeshSpec(fsdp=4, tensor=2)), rules=rules)
+    decoding = wide.on_mesh(decode_mesh(wide.mesh, 4), decode_rules(rules))
+    assert decoding.shardings()["layers"]["mlp"]["up"].spec == jax.sharding.PartitionSpec(
+        None, None, ("tensor", "part")
+    )
+
+
+def test_a_mesh_that_no_layout_divides():
+    model = Decoder(dataclasses.replace(CONFIG, vocab_size=33), mesh=make_mesh(MeshSpec(fsdp=4, tensor=2)))
+    with pytest.raises(ValueError, match=r"no decode layout fits: no multiple of the mesh's tensor axis \(2\)"):
+        choose_layout(model, None, CACHE, None)
