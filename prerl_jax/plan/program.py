@@ -70,7 +70,8 @@ def resident(setup: Setup) -> dict[str, int]:
     state = setup.abstract_state()
     held = {"parameters": bytes_per_device(state.params), "optimizer": bytes_per_device(state.opt_state)}
     if state.critic is not None:
-        held["critic"] = bytes_per_device(dataclasses.asdict(state.critic))
+        held["critic"] = bytes_per_device(state.critic.params)
+        held["critic's moments"] = bytes_per_device(state.critic.opt_state)
     if any(phase.reference for phase in setup.phases):
         held["reference"] = bytes_per_device(abstract_reference(setup))
     return held

@@ -101,7 +101,7 @@ def _train(programs: Programs, phase: Phase) -> Iterator[_Work]:
         "train",
         lambda: step.lower(setup.abstract_state(phase), batch, *last),
         resident(setup),
-        ("parameters", "optimizer", "critic"),
+        ("parameters", "optimizer", "critic", "critic's moments"),
     )
 
 

@@ -11,10 +11,14 @@ from prerl_jax import ContinuousBatching
 from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.search import distinct, ranked
 from prerl_jax.plan.topology import Slice
-from prerl_jax.runtime.chips import chip_named
+from prerl_jax.runtime.chips import GIB, chip_named
 
-PLACE = Slice("v5e:2x4", tuple(jax.devices()), chip_named("v5e"))
+PLACE = Slice("v5e:2x4", tuple(jax.devices()), dataclasses.replace(chip_named("v5e"), usable=16 * GIB))
 LENGTHS = Lengths(8, 16)
+
+
+def with_memory(usable):
+    return dataclasses.replace(PLACE, chip=dataclasses.replace(PLACE.chip, usable=usable))
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +30,11 @@ def config():
 
 def test_the_fastest_come_first_and_fit(config):
     found = ranked(config, PLACE, RATES, LENGTHS, 4)
-    assert {candidate.config.mesh.fsdp for candidate in found} == {8, 4}, "the lab has two key-value heads"
-    assert all(candidate.peak <= 0.85 * RATES.usable for candidate in found)
+    meshes = {c.config.mesh for c in found}
+    assert {mesh.data for mesh in meshes} == {1, 2, 4, 8}
+    assert {mesh.tensor for mesh in meshes} == {1, 2}, "the lab has two key-value heads"
+    assert {c.config.optimizer for c in found} == {config.optimizer}, "the moments need not change"
+    assert all(candidate.peak <= 0.85 * PLACE.usable for candidate in found)
     seconds = [round(candidate.seconds, 2) for candidate in found]
     assert seconds == sorted(seconds)
     best = distinct(found, 3)
@@ -41,8 +48,8 @@ def test_the_fastest_come_first_and_fit(config):
 def test_little_memory_rules_layouts_out_and_then_all(config):
     sizes = sorted(candidate.peak for candidate in ranked(config, PLACE, RATES, LENGTHS, 4))
     half = sizes[len(sizes) // 2]
-    fewer = ranked(config, PLACE, dataclasses.replace(RATES, usable=half / 0.85), LENGTHS, 4)
+    fewer = ranked(config, with_memory(half / 0.85), RATES, LENGTHS, 4)
     assert 0 < len(fewer) < len(sizes)
     assert max(candidate.peak for candidate in fewer) <= half
-    with pytest.raises(ValueError, match="no mesh, number of slots, microbatches or remat fits v5e:2x4: the least"):
-        ranked(config, PLACE, dataclasses.replace(RATES, usable=1000.0), LENGTHS, 4)
+    with pytest.raises(ValueError, match="remat or moments fit v5e:2x4: the least"):
+        ranked(config, with_memory(1000.0), RATES, LENGTHS, 4)
