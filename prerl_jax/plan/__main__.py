@@ -49,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--search",
         action="store_true",
-        help="rank meshes, decode layouts, slots, microbatches and remat by a model of bytes, compile the best three, "
-        "and propose the fastest that fits",
+        help="rank meshes, decode layouts, slots, microbatches and remat by a model of bytes, compile the best three "
+        "(three more if none of them fits), and propose the fastest that fits",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the table's numbers into a file")
     p.add_argument("--dump", type=Path, metavar="FOLDER", help="write the text of each compiled program into a folder")
