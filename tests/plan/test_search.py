@@ -8,12 +8,17 @@ import tiny_run
 from hand_made import RATES
 
 from prerl_jax import ContinuousBatching
+from prerl_jax.models.hf import read_config
+from prerl_jax.plan.abstract_setup import abstract_setup
 from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.search import distinct, ranked
 from prerl_jax.plan.topology import Slice
 from prerl_jax.runtime.chips import GIB, chip_named
+from prerl_jax.runtime.mesh import MeshSpec
+from prerl_jax.runtime.state import bytes_per_device
 
 PLACE = Slice("v5e:2x4", tuple(jax.devices()), dataclasses.replace(chip_named("v5e"), usable=16 * GIB))
+PAIR = dataclasses.replace(PLACE, name="two chips", devices=PLACE.devices[:2])
 LENGTHS = Lengths(8, 16)
 
 
@@ -42,6 +47,41 @@ def test_the_fastest_come_first_and_fit(config):
     with_slots = [c for c in found if any(change == "sampling.engine.slots=8" for change in c.changes)]
     assert with_slots
     assert all(c.config.sampling.engine.slots == 8 for c in with_slots)
+
+
+def test_what_passes_between_chips(config):
+    """Two sums of states a layer and token where decoding is split in two; four a layer and microbatch in training."""
+    config = dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, group_size=8))
+    rates = dataclasses.replace(RATES, flops=1e30, bandwidth=1e30, links=1.0)  # seconds are bytes
+
+    def sent(mesh, tensor, microbatches):
+        wanted = mesh, ContinuousBatching(slots=64, tensor=tensor), microbatches
+        return next(
+            c.seconds for c in found if (c.config.mesh, c.config.sampling.engine, c.config.microbatches) == wanted
+        )
+
+    found = ranked(config, PAIR, rates, LENGTHS, 4)
+    shape, model = read_config(config.model.path), abstract_setup(config, PAIR.devices[:1], 4).model
+    params = bytes_per_device(model.abstract_params())
+    states = shape.num_layers * shape.hidden_size * 4
+    alone = sent(MeshSpec(2, 1, 1), None, 32)
+    assert alone == pytest.approx(params), "gradients are summed over two: 2 (n - 1) / n is 1"
+    assert sent(MeshSpec(2, 1, 1), 2, 32) - alone == pytest.approx(2 * states * 64 * LENGTHS.response)
+    decoding, length = 2 * states * 64 * LENGTHS.response, 8 + 32
+    parts = round(64 * (LENGTHS.prompt + LENGTHS.response) / length)
+    assert sent(MeshSpec(1, 1, 2), None, 64) - decoding == pytest.approx(4 * parts * states * length)
+
+
+def test_only_a_cache_that_grows_exists_twice(config):
+    sampling = dataclasses.replace(config.sampling, max_new_tokens=201)
+
+    def least(*rings):
+        engine = ContinuousBatching(rings=rings)
+        changed = dataclasses.replace(config, sampling=dataclasses.replace(sampling, engine=engine))
+        return min(c.peak for c in ranked(changed, PAIR, RATES, LENGTHS, 4) if c.config.sampling.engine.slots == 32)
+
+    model = abstract_setup(config, PAIR.devices, 4).model
+    assert least(100, 200) - least(200) == model.cache_bytes(32, 100, None)
 
 
 @pytest.mark.slow
