@@ -10,7 +10,8 @@ responses; AdamW at 1e-6 after a warm-up of 20 steps, weight decay 0.1. Groups t
 replaced by groups of further prompts, which are sampled at most 3 times per step.
 
 Hardware: written for 32 chips of 95 GB (TPU v5p-64), not run on any. The cache of 96 responses of 21,504 tokens
-(147 kB per token) is 304 GB, 9.5 GB per chip; a microbatch is one row per chip. `--dry-run` plans it for your slice.
+(147 kB per token) is 304 GB, 9.5 GB per chip; a microbatch is one row per chip. `python -m prerl_jax.plan` plans it
+for your slice.
 
 Expected: there is no published number for this model and data.
 """

@@ -17,7 +17,7 @@ What it needs, relative to the working directory, or wherever the overrides say:
 Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
 are 4 x 16 GB, 2 GB per chip; the cache of 128 responses of 8,192 tokens (147 kB per token) is 155 GB, 4.8 GB per chip;
 each microbatch is one row per chip. Every 10 steps alignment takes two more gradients, 1 GB per chip, in the same
-microbatches. `--dry-run` prints what your slice would hold; on another, change mesh, microbatches,
+microbatches. `python -m prerl_jax.plan` says what your slice would hold; on another, change mesh, microbatches,
 sampling.engine.slots and alignment.prompts.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.26, GRPO 55.79, DSRL 57.54. The evaluation

@@ -9,7 +9,8 @@ dsrl_qwen3_4b_math.py.
 
 Hardware: written for a TPU v5e-32 (32 chips of 16 GB), not run on one. Parameters, gradient and two moments in float32
 are 4 x 33 GB, 4.1 GB per chip; the cache of 64 responses of 8,192 tokens (147 kB per token) is 77 GB, 2.4 GB per chip;
-each microbatch is two rows for two chips. `--dry-run` prints what your slice would hold.
+each microbatch is two rows for two chips. `python -m prerl_jax.plan` says what your slice would
+hold.
 
 Expected, as published (arXiv 2604.14142, Avg@32 over six math sets): base 41.62, GRPO 57.00, DSRL 58.47. The evaluation
 here is avg@20 on the three that the published code watches, of all and of each, and is not that number.

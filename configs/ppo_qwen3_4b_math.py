@@ -11,8 +11,8 @@ as the policy, with a head of zeros, and is trained alone in the first 10 steps.
 Hardware: written for a TPU v5e-32 and compiled for it by the TPU compiler, not run. The critic doubles the memory of
 parameters and moments: 2 x 48 GB in float32, 3 GB per chip. The update of policy and critic, of 256 full rows in 8
 microbatches, takes 8.7 GiB of a chip's 16 at its peak, this state included; the critic's values and the scoring of rows
-take less. The cache is that of 128 responses, 4.9 GB per chip, and alignment is not measured. `--dry-run` plans it for
-your slice.
+take less. The cache is that of 128 responses, 4.9 GB per chip, and alignment is not measured. `python -m
+prerl_jax.plan` plans it for your slice.
 
 Expected: there is no published number for this model and data.
 """

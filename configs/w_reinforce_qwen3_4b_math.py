@@ -10,7 +10,8 @@ minibatches of 256 questions, AdamW at 1e-6, 20 epochs of 7 steps. For NSR add
 `--set 'phases.0.advantage=BinaryAdvantage(keep="negative")'`, for PSR the same with "positive".
 
 Hardware: written for 32 chips of 95 GB (TPU v5p-64), not run on any. The cache of 64 responses of 32,768 tokens
-(147 kB per token) is 309 GB, 9.7 GB per chip; a microbatch is one row per chip. `--dry-run` plans it for your slice.
+(147 kB per token) is 309 GB, 9.7 GB per chip; a microbatch is one row per chip. `python -m prerl_jax.plan` plans it
+for your slice.
 
 Expected: arXiv 2506.01347 publishes curves of pass@k for k up to 256; at every k they are above those of PPO and GRPO.
 """

@@ -22,9 +22,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_config_arguments(p)
     p.add_argument("--workdir", type=Path, help="folder for everything that the run writes; runs/NAME by default")
-    p.add_argument(
-        "--dry-run", action="store_true", help="print the config, the shardings and the memory that they take, and stop"
-    )
+    p.add_argument("--dry-run", action="store_true", help="print the config and the shardings, and stop")
     p.add_argument(
         "--devices", type=int, metavar="N", help="with --dry-run: plan for N devices instead of those of this machine"
     )

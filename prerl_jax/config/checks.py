@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.core.guards import EndPhase
+from prerl_jax.runtime.mesh import MeshSpec
 from prerl_jax.verify.batch import require_verifier, require_workers
 
 
@@ -235,4 +237,11 @@ def validate(config: TrainConfig, shards: int | None = None) -> TrainConfig:
     _validate_minibatches(config, shards)
     _validate_best(config)
     _validate_guards(config)
+    return config
+
+
+def validate_without_mesh(config: TrainConfig) -> TrainConfig:
+    """Checks a config as `validate` does, but for what depends on the mesh: `trainer.meshes` checks that against the
+    devices, and says which mesh would fit."""
+    validate(dataclasses.replace(config, mesh=MeshSpec()))
     return config

@@ -19,7 +19,7 @@ from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from prerl_jax.analysis.thought_patterns import THOUGHTS
-from prerl_jax.config.checks import validate
+from prerl_jax.config.checks import validate_without_mesh
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.config.vocabulary import public_names
 
@@ -89,7 +89,7 @@ def _explained(file: Path) -> Iterator[None]:
 
 
 def load_config(path: str | Path) -> TrainConfig:
-    """Reads and validates the config of a Python file.
+    """Reads and validates the config of a Python file, but for its mesh, which a run fits to its devices.
 
     Args:
       path: a Python file with `def config() -> TrainConfig`, or the name of a config that ships with the package, such
@@ -103,7 +103,7 @@ def load_config(path: str | Path) -> TrainConfig:
       ValueError: the file has no function `config`, the function fails (the error names the line) or returns something
         else, or the config is not valid.
     """
-    return validate(build(path, "config", TrainConfig))
+    return validate_without_mesh(build(path, "config", TrainConfig))
 
 
 def build(path: str | Path, function: str, kind: type[Built]) -> Built:

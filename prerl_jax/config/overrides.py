@@ -14,7 +14,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from prerl_jax.config.checks import validate
+from prerl_jax.config.checks import validate_without_mesh
 from prerl_jax.config.io import load_config
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.config.vocabulary import vocabulary
@@ -164,7 +164,7 @@ def _replace(node: Any, expected: Any, keys: Sequence[str], done: str, text: str
 
 
 def apply_overrides(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
-    """Applies overrides to a config, in order, and validates the result as a whole.
+    """Applies overrides to a config, in order, and validates the result as a whole, but for its mesh.
 
     Args:
       config: the config.
@@ -182,4 +182,4 @@ def apply_overrides(config: TrainConfig, overrides: Sequence[str]) -> TrainConfi
         if not equals or not path.strip():
             raise ValueError(f"--set {override}: write it as path=value, for instance optimizer.learning_rate=1e-5.")
         config = _replace(config, TrainConfig, path.strip().split("."), "", text, vocabulary(config))
-    return validate(config)
+    return validate_without_mesh(config)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from prerl_jax.config.overrides import add_config_arguments, config_of
 
+STATUS = {True: 0, False: 2, None: 3}
+"""The exit status, by whether the run fits."""
 DESCRIPTION = """Compile every program of a run for a TPU slice, without a TPU, and print what each needs: memory,
 arithmetic, traffic, and the time that these take at the chips' peaks; then the time of a step and of the run, and
 whether it all fits. Of the model only config.json is read: no weights, no tokenizer, no data."""
@@ -48,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--search",
         action="store_true",
-        help="rank meshes, decode layouts, slots, microbatches and remat by a model of bytes, compile the best three, "
-        "and propose the fastest that fits",
+        help="rank meshes, decode layouts, slots, microbatches and remat by a model of bytes, compile the best three "
+        "(three more if none of them fits), and propose the fastest that fits",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the table's numbers into a file")
     p.add_argument("--dump", type=Path, metavar="FOLDER", help="write the text of each compiled program into a folder")
@@ -57,12 +58,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line. Returns 0 if the run fits, 2 if it does not, and 1 for an error, printed in one line."""
+    """Runs the command line. Returns 0 if the run fits, 2 if it does not, 3 if that is not known, because the memory of
+    the devices is not; and 1 for an error, printed in one line."""
     args = parser().parse_args(argv)
-    if args.topology:  # before JAX starts: nothing runs on an accelerator
-        from prerl_jax.plan.topology import ENVIRONMENT
-
-        os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     from prerl_jax.plan.command import Asked, plan
     from prerl_jax.runtime.compilation import enable_cache
 
@@ -71,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         enable_cache()
         names = ("topology", "mean_prompt", "mean_response", "evaluated", "json", "dump", "search")
         asked = Asked(**{name: getattr(args, name) for name in names})
-        return 0 if plan(config, asked) else 2
+        return STATUS[plan(config, asked)]
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

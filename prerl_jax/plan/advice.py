@@ -10,20 +10,24 @@ from prerl_jax.plan.topology import Slice
 from prerl_jax.rollout.continuous import ContinuousBatching
 from prerl_jax.runtime.chips import GIB
 from prerl_jax.runtime.mesh import batch_shards
+from prerl_jax.trainer.meshes import slice_count
 from prerl_jax.trainer.setup import Setup
 
 SAMPLING = ("copy", "prefill", "decode", "grow", "shrink")
 
 
-def verdict(setup: Setup, place: Slice, rows: Sequence[Row], usable: float) -> list[str]:
-    """One line that says that all programs fit; or a line for each that does not, and then a line for each change.
+def verdict(setup: Setup, place: Slice, rows: Sequence[Row]) -> list[str]:
+    """One line that says that all programs fit, or that this is not known; or a line for each program that does not
+    fit, and then a line for each change.
 
     Args:
         setup: the run.
         place: the devices.
         rows: a row for each program.
-        usable: bytes of a device that programs may use.
     """
+    usable = place.usable
+    if usable is None:
+        return _of_unknown(place, rows)
     misfits = [row for row in rows if not row.fits(usable)]
     if not misfits:
         tightest = min(rows, key=lambda row: row.free(usable))
@@ -34,6 +38,18 @@ def verdict(setup: Setup, place: Slice, rows: Sequence[Row], usable: float) -> l
         lines.append(f"{row.name}: {row.peak / GIB:.2f} of {usable / GIB:.2f} GiB, {over}")
     changes = dict.fromkeys(mend(setup, place, row, usable) for row in misfits)
     return lines + [f"change: {text}" for text in changes]
+
+
+def _of_unknown(place: Slice, rows: Sequence[Row]) -> list[str]:
+    """The verdict for devices whose memory is not known."""
+    refused = [f"{row.name}: {row.refused}" for row in rows if row.refused]
+    if refused:
+        return [f"verdict: it does not fit: the compiler refuses {len(refused)} of {len(rows)} programs.", *refused]
+    most = max(rows, key=lambda row: row.peak)
+    return [
+        f"verdict: not known, because the memory of {place.devices[0].device_kind} devices is not: {most.name} needs "
+        f"most, {most.peak / GIB:.2f} GiB a device."
+    ]
 
 
 def mend(setup: Setup, place: Slice, row: Row, usable: float) -> str:
@@ -47,7 +63,17 @@ def mend(setup: Setup, place: Slice, row: Row, usable: float) -> str:
         change = _smaller_parts(setup, room / elastic)
     if change is None and row.role == "align" and room > 0:
         change = "set alignment.every=0, or measure on a larger slice."
-    return change or _more_shards(setup) or _larger(place, fixed, usable)
+    return change or _smaller_moments(setup, place, row, usable) or _more_shards(setup) or _larger(place, fixed, usable)
+
+
+def _smaller_moments(setup: Setup, place: Slice, row: Row, usable: float) -> str | None:
+    """A change of the optimizer's moments that makes enough room."""
+    over, held, spec = row.peak - usable, row.parts.get("optimizer", 0.0), setup.config.optimizer
+    if spec.moments == "float32" and 0 < over <= held / 2:
+        return 'store moments in half of the bytes: optimizer.moments="bfloat16" (now "float32").'
+    if place.chip is not None and row.role != "train" and 0 < over <= held:
+        return 'keep moments with the host between updates: optimizer.placement="host" (now "device").'
+    return None
 
 
 def _larger(place: Slice, fixed: float, usable: float) -> str:
@@ -56,8 +82,8 @@ def _larger(place: Slice, fixed: float, usable: float) -> str:
         return "take more devices, or devices with more memory."
     wanted = max(place.chips + 1, math.ceil(place.chips * fixed / (usable / 2)))
     shape = next((shape for shape in place.chip.shapes if math.prod(shape) >= wanted), None)
-    larger = f"take a larger slice, such as {place.chip.name}:{'x'.join(map(str, shape))}" if shape else "take"
-    return f"{larger}, or chips with more memory: {fixed / GIB:.2f} GiB depend on no slots and microbatches."
+    larger = f"take a larger slice, such as {place.chip.name}:{'x'.join(map(str, shape))}, or" if shape else "take"
+    return f"{larger} chips with more memory: {fixed / GIB:.2f} GiB depend on no slots and microbatches."
 
 
 def _fewer_slots(setup: Setup, share: float) -> str | None:
@@ -87,7 +113,9 @@ def _smaller_parts(setup: Setup, share: float) -> str | None:
 
 def _more_shards(setup: Setup) -> str | None:
     """Replicas that hold whole parameters, where they could share them."""
-    mesh = setup.mesh.shape
-    if mesh["data"] == 1:
+    mesh, replica = setup.mesh.shape, slice_count(setup.mesh.devices.flat)
+    data = mesh["data"] // replica
+    if data == 1:
         return None
-    return f"split the parameters over all devices: mesh.data=1 mesh.fsdp=-1 (now data {mesh['data']})."
+    changed = f"mesh.data=1 mesh.fsdp={data * mesh['fsdp']} mesh.tensor={mesh['tensor']} mesh.replica={replica}"
+    return f"split the parameters over all devices of a slice: {changed} (now data {mesh['data']})."

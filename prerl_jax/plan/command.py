@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -18,7 +18,7 @@ from prerl_jax.plan.native import captured_stderr
 from prerl_jax.plan.program import Lengths, Program
 from prerl_jax.plan.programs import compile_programs
 from prerl_jax.plan.report import Rates, Row, bounds, row_of
-from prerl_jax.plan.search import distinct, ranked
+from prerl_jax.plan.search import Candidate, distinct, ranked
 from prerl_jax.plan.steps import Run, run_at_bound
 from prerl_jax.plan.table import heading, run_lines, table, wrapped
 from prerl_jax.plan.topology import NoCompiler, Slice, local_slice, slice_named
@@ -28,7 +28,11 @@ from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
 
 MOST = 3
-"""The most layouts that a search compiles."""
+"""Layouts that a search compiles; if none of them fits, it compiles so many more."""
+NOT_SEARCHED = (
+    "Chunks and rings are those of the config: the model of bytes does not tell them apart. The optimizer's moments "
+    "change only where nothing fits otherwise."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +97,15 @@ class Plan:
     run: Run | None
 
     @property
-    def fits(self) -> bool:
-        """Whether every program fits a device; true where its memory is not known."""
-        return self.rates is None or all(row.fits(self.rates.usable) for row in self.rows)
+    def fits(self) -> bool | None:
+        """Whether every program fits a device; None where its memory is not known and the compiler refuses none."""
+        if self.place.usable is None:
+            return False if any(row.refused for row in self.rows) else None
+        return all(row.fits(self.place.usable) for row in self.rows)
 
 
-def plan(config: TrainConfig, asked: Asked, say: Callable[[str], None] = print) -> bool:
-    """Compiles a run's programs for a slice and prints the plan. Returns whether it fits.
+def plan(config: TrainConfig, asked: Asked, say: Callable[[str], None] = print) -> bool | None:
+    """Compiles a run's programs for a slice and prints the plan. Returns whether it fits; None if that is not known.
 
     Args:
         config: the run.
@@ -109,7 +115,7 @@ def plan(config: TrainConfig, asked: Asked, say: Callable[[str], None] = print) 
     Raises ValueError or OSError about the topology, the mesh, the config or the model.
     """
     asked.lengths(config)
-    place = _place(asked.topology, say)
+    place = _place(asked, say)
     found = _searched(config, place, asked, say) if asked.search else _planned(config, place, asked, say)
     if asked.json is not None:
         asked.json.write_text(json.dumps(as_json(found, asked.lengths(config)), indent=1) + "\n")
@@ -129,11 +135,10 @@ def _planned(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[str
         rows.append(row_of(program))
         if asked.dump is not None:
             _dump(asked.dump, program)
-    say("\n" + table(rows, rates) + "\n")
+    say("\n" + table(rows, rates, place.usable) + "\n")
     run = None if rates is None else run_at_bound(programs, rows, rates, lengths, place.chips)
     lines = [] if run is None else run_lines(run, lengths)
-    if rates is not None:
-        lines += [part for line in verdict(setup, place, rows, rates.usable) for part in wrapped(line)]
+    lines += [part for line in verdict(setup, place, rows) for part in wrapped(line)]
     say("\n".join(lines))
     return Plan(setup, place, rates, tuple(rows), run)
 
@@ -144,35 +149,46 @@ def _searched(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[st
         raise ValueError("--search needs a chip whose numbers are known: give --topology, such as v5e:4x8.")
     evaluated = asked.evaluated or config.sampling.prompts_per_step
     candidates = ranked(config, place, Rates.of(place.chip), asked.lengths(config), evaluated)
-    best = distinct(candidates, MOST)
-    say(f"{len(candidates)} layouts fit by the model of bytes. The best, which are compiled now:")
-    for candidate in best:
-        size = f"{candidate.peak / GIB:.1f} GiB a device, {candidate.seconds:.3g} s a step by the model"
-        say(f"  {' '.join(candidate.changes) or 'the config as it is'}: {size}")
-    plans = []
-    for number, candidate in enumerate(best, 1):
-        say(f"\n{number} of {len(best)}: {' '.join(candidate.changes) or 'the config as it is'}\n")
+    best = distinct(candidates, 2 * MOST)
+    say(f"{len(candidates)} layouts fit by the model of bytes. {NOT_SEARCHED}")
+    plans: list[Plan] = []
+    for few in (best[:MOST], best[MOST:]):
+        plans += _compiled(few, len(plans), place, asked, say)
+        hours = {n: made.run.hours for n, made in enumerate(plans) if made.fits and made.run is not None}
+        if hours:
+            chosen = min(hours, key=lambda n: hours[n])
+            changes = f"--set {' '.join(best[chosen].changes)}" if best[chosen].changes else "no change"
+            say(f"\nproposal: number {chosen + 1}, the fastest that fits: {changes}")
+            return plans[chosen]
+        say(f"\nnone of the best {len(plans)} of {len(candidates)} layouts fits when it is compiled.")
+    say("proposal: none. Choose a layout that the model of bytes ranks lower, or take a larger slice.")
+    return plans[0]
+
+
+def _compiled(
+    candidates: Sequence[Candidate], before: int, place: Slice, asked: Asked, say: Callable[[str], None]
+) -> Iterator[Plan]:
+    """The plans of a search's candidates, of which this many were compiled before."""
+    for number, candidate in enumerate(candidates, before + 1):
+        changes = " ".join(candidate.changes) or "the config as it is"
+        size = f"{candidate.peak / GIB:.1f} GiB a device, {candidate.seconds:.3g} s a step by the model of bytes"
+        say(f"\nnumber {number}: {changes}: {size}\n")
         dump = None if asked.dump is None else asked.dump / str(number)
-        plans.append(_planned(candidate.config, place, dataclasses.replace(asked, dump=dump), say))
-    hours = {n: made.run.hours for n, made in enumerate(plans) if made.fits and made.run is not None}
-    if not hours:
-        say("proposal: none. No compiled layout fits; take a larger slice or chips with more memory.")
-        return plans[0]
-    chosen = min(hours, key=lambda n: hours[n])
-    changes = " ".join(best[chosen].changes)
-    say(f"\nproposal: number {chosen + 1}, the fastest that fits: " + (f"--set {changes}" if changes else "no change"))
-    return plans[chosen]
+        yield _planned(candidate.config, place, dataclasses.replace(asked, dump=dump), say)
 
 
-def _place(topology: str | None, say: Callable[[str], None]) -> Slice:
-    """The devices of a topology; those of this machine where there is none, or no compiler for it."""
-    if topology is None:
+def _place(asked: Asked, say: Callable[[str], None]) -> Slice:
+    """The devices of a topology; those of this machine where none is asked for, or where its compiler is missing and
+    there is no search."""
+    if asked.topology is None:
         return local_slice()
     try:
         with captured_stderr():
-            return slice_named(topology)
+            return slice_named(asked.topology)
     except NoCompiler as error:
-        say(f"{error}\nWithout it, this is the plan for this machine, not for {topology}:")
+        if asked.search:
+            raise
+        say(f"{error}\nWithout it, this is the plan for this machine, not for {asked.topology}:")
         return local_slice()
 
 
@@ -219,8 +235,9 @@ def as_json(found: Plan, lengths: Lengths) -> dict[str, object]:
 
     def numbers(row: Row) -> dict[str, object]:
         of_row = dataclasses.asdict(row)
+        if place.usable is not None:
+            of_row["fits"] = row.fits(place.usable)
         if rates is not None:
-            of_row["fits"] = row.fits(rates.usable)
             of_row["seconds"] = None if row.work is None else bounds(row.work, rates)
         return of_row
 
@@ -229,7 +246,7 @@ def as_json(found: Plan, lengths: Lengths) -> dict[str, object]:
         "topology": place.name,
         "chips": place.chips,
         "devices": len(place.devices),
-        "device": None if rates is None else dataclasses.asdict(rates),
+        "device": (dataclasses.asdict(rates) if rates else {}) | {"usable": place.usable},
         "mesh": dict(found.setup.mesh.shape),
         "programs": [numbers(row) for row in found.rows],
         "run": None if run is None else dataclasses.asdict(run) | of_run,

@@ -1,9 +1,10 @@
-"""Counts the work of a compiled program on one device: FLOPs, bytes through HBM, bytes between chips.
+"""Counts the work of a compiled program on one device: FLOPs, bytes through HBM, between chips, and to the host.
 
 The compiler's own `cost_analysis` counts the body of a loop once, and no kernel. Here a loop counts as often as it can
-run (`loops`), a conditional as the dearer of its branches, a matrix product two FLOPs for each multiplication and
-addition (`products`). Bytes are counted by `traffic` and `exchanges`. What a Pallas kernel costs cannot be read from
-the program: it is what the caller says, or what the kernel's own estimate says, or else its operands and results once.
+run (`loops`), a conditional as the dearer of its branches, at every run, a matrix product two FLOPs for each
+multiplication and addition (`products`). Bytes are counted by `traffic` and `exchanges`. What a Pallas kernel costs
+cannot be read from the program: it is what the caller says, or what the kernel's own estimate says, or else its
+operands and results once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from prerl_jax.plan.exchanges import Exchange, exchanges
 from prerl_jax.plan.hlo import Computation, Instruction, Module, parse
 from prerl_jax.plan.loops import trips
 from prerl_jax.plan.products import is_wide, product_flops, splash_flops
-from prerl_jax.plan.traffic import hbm_bytes
+from prerl_jax.plan.traffic import hbm_bytes, host_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Cost:
       hbm: bytes read and written in HBM.
       sent: bytes sent to other chips.
       wide: FLOPs of products of two float32 matrices, outside of kernels.
+      host: bytes moved to and from the host.
     """
 
     flops: float = 0.0
     hbm: float = 0.0
     sent: float = 0.0
     wide: float = 0.0
+    host: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
@@ -103,18 +106,19 @@ class Count:
         return tuple(sorted(found, key=lambda pair: -pair[0].sent * pair[1]))
 
 
-def count(program: str | Module, kernels: Mapping[str, Cost] | None = None) -> Count:
+def count(program: str | Module, kernels: Mapping[str, Cost] | None = None, steps: int = 0) -> Count:
     """Counts a program's work on one device.
 
     Args:
       program: optimised HLO, as `jax.jit(f).lower(...).compile().as_text()` gives it, or what `parse` made of it.
       kernels: what one run of a Pallas kernel costs, by the kernel's name (`name` of `pallas_call`).
+      steps: a conditional in which some branches have a loop of so many runs counts as one of these.
 
     Raises:
       ValueError: the text is not that of a compiled program, or has a type or replica groups of an unknown form.
     """
     module = parse(program) if isinstance(program, str) else program
-    counter = _Counter(module, kernels or {}, {}, [])
+    counter = _Counter(module, kernels or {}, steps, {}, [])
     return Count(counter.lines(module.entry), tuple(dict.fromkeys(counter.unbounded)))
 
 
@@ -125,12 +129,14 @@ class _Counter:
     Attributes:
       module: the program.
       kernels: see `count`.
+      steps: see `count`.
       found: the lines of the computations that were counted already.
       unbounded: the loops without a bound so far.
     """
 
     module: Module
     kernels: Mapping[str, Cost]
+    steps: int
     found: dict[str, tuple[Line, ...]]
     unbounded: list[str]
 
@@ -146,13 +152,21 @@ class _Counter:
         if instruction.opcode == "while":
             yield from self._loop(computation, instruction)
         elif instruction.opcode == "conditional":
-            yield from max(map(self.lines, _branches(instruction)), key=_weight, default=())
+            branches = _branches(instruction)
+            wanted = [name for name in branches if self.steps and self._has_steps(name)]
+            yield from max(map(self.lines, wanted or branches), key=_weight, default=())
         elif instruction.opcode == "call":
             yield from self.lines(instruction.called["to_apply"][0])
         else:
             cost, sent = self._cost(computation, instruction)
             if cost != Cost() or sent:
                 yield self._line(instruction, cost, sent)
+
+    def _has_steps(self, name: str) -> bool:
+        """Whether a computation has a loop of `steps` runs."""
+        computation = self.module.computations[name]
+        loops = (i for i in computation.instructions.values() if i.opcode == "while")
+        return any(trips(self.module, computation, loop) == self.steps for loop in loops)
 
     def _loop(self, computation: Computation, loop: Instruction) -> Iterator[Line]:
         bound = trips(self.module, computation, loop)
@@ -170,7 +184,8 @@ class _Counter:
         found = tuple(exchanges(self.module, computation, instruction))
         flops, wide = self._flops(computation, instruction)
         hbm = hbm_bytes(self.module, computation, instruction)
-        return Cost(flops, hbm, sum(e.sent for e in found), wide), found
+        host = host_bytes(self.module, computation, instruction)
+        return Cost(flops, hbm, sum(e.sent for e in found), wide, host), found
 
     def _flops(self, computation: Computation, instruction: Instruction) -> tuple[float, float]:
         """FLOPs of an instruction and of what is fused into it: (all, those of float32 matrices)."""
@@ -210,4 +225,4 @@ def _branches(conditional: Instruction) -> tuple[str, ...]:
 
 def _weight(lines: tuple[Line, ...]) -> tuple[float, float]:
     total = sum((line.total for line in lines), Cost())
-    return total.hbm + total.sent, total.flops
+    return total.hbm + total.sent + total.host, total.flops

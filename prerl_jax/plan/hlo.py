@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from prerl_jax.plan.frames import frames
 
-HBM = 0
-"""The memory space that layouts do not name. Others are on the chip, as 1 is (VMEM), or in the host's memory, 5."""
+HBM, HOST = 0, 5
+"""Memory spaces: layouts do not name HBM; 5 is the host's memory. Others are on the chip, as 1 is (VMEM)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,9 +134,9 @@ def _bound(
     if moving[0] == 0:
         moving, first, direction = moving[::-1], first[::-1], MIRRORED[direction]
     counter, bound, step = first[0], first[1], moving[0]
-    if bound is None or step is None:
+    if counter is None or bound is None or step is None:
         return None
-    distance = bound - (counter or 0) + {"LE": 1, "GE": -1}.get(direction, 0)
+    distance = bound - counter + {"LE": 1, "GE": -1}.get(direction, 0)
     growing = direction in ("LT", "LE") or (direction == "NE" and step > 0)
     return max(0, -(-distance // step)) if growing == (step > 0) else None
 

@@ -10,8 +10,6 @@ import jax
 
 from prerl_jax.plan.count import Cost
 from prerl_jax.plan.native import captured_stderr
-from prerl_jax.runtime.state import bytes_per_device
-from prerl_jax.trainer.abstract import abstract_reference
 from prerl_jax.trainer.setup import Setup
 
 EVALUATION = "evaluation"
@@ -63,17 +61,6 @@ def title(setup: Setup, what: str, who: tuple[str, ...], everyone: bool = True) 
     if who == ((*phases, EVALUATION) if everyone else phases):
         return what
     return f"{what} {'training' if who == phases else '+'.join(who)}"
-
-
-def resident(setup: Setup) -> dict[str, int]:
-    """The bytes on a device that a run holds from its first step to its last: the train state and the reference."""
-    state = setup.abstract_state()
-    held = {"parameters": bytes_per_device(state.params), "optimizer": bytes_per_device(state.opt_state)}
-    if state.critic is not None:
-        held["critic"] = bytes_per_device(dataclasses.asdict(state.critic))
-    if any(phase.reference for phase in setup.phases):
-        held["reference"] = bytes_per_device(abstract_reference(setup))
-    return held
 
 
 def attempted(compile_it: Callable[[], Any]) -> tuple[Any, str]:

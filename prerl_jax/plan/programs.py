@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 
 from prerl_jax.core.phases import Phase
-from prerl_jax.plan.program import Held, Lengths, Program, attempted, resident, title
+from prerl_jax.plan.program import Held, Lengths, Program, attempted, title
 from prerl_jax.plan.sampling import sampling_programs
 from prerl_jax.trainer.abstract import abstract_inputs, abstract_reference, abstract_rollouts, as_packed
 from prerl_jax.trainer.batching import BatchKind
+from prerl_jax.trainer.engines import held_bytes
 from prerl_jax.trainer.programs import Programs
 
 
@@ -65,7 +66,7 @@ def _values(programs: Programs, phase: Phase) -> Iterator[_Work]:
     if phase.value_advantage is not None and (critic := setup.abstract_critic()) is not None:
         arguments = critic.params, abstract_rollouts(setup)
         program: Any = programs.values_program
-        yield _Work(None, "values", lambda: program.lower(*arguments), resident(setup), ("critic",))
+        yield _Work(None, "values", lambda: program.lower(*arguments), held_bytes(setup), ("critic",))
 
 
 def _score(programs: Programs, phase: Phase) -> Iterator[_Work]:
@@ -81,7 +82,7 @@ def _score(programs: Programs, phase: Phase) -> Iterator[_Work]:
         (phase.temperature, tuple(policies)),
         "score",
         lambda: program.lower(batch, policies),
-        resident(setup),
+        held_bytes(setup),
         tuple(names[name] for name in policies),
     )
 
@@ -89,7 +90,7 @@ def _score(programs: Programs, phase: Phase) -> Iterator[_Work]:
 def _prepare(programs: Programs, phase: Phase) -> Iterator[_Work]:
     kind, arguments = BatchKind.of(phase), _prepare_arguments(programs, phase)
     program: Any = programs.batching.prepare_program(kind)
-    yield _Work(kind, "prepare", lambda: program.lower(*arguments), resident(programs.setup), ())
+    yield _Work(kind, "prepare", lambda: program.lower(*arguments), held_bytes(programs.setup), ())
 
 
 def _train(programs: Programs, phase: Phase) -> Iterator[_Work]:
@@ -100,8 +101,8 @@ def _train(programs: Programs, phase: Phase) -> Iterator[_Work]:
         (id(step), jax.tree.structure(batch), len(last)),
         "train",
         lambda: step.lower(setup.abstract_state(phase), batch, *last),
-        resident(setup),
-        ("parameters", "optimizer", "critic"),
+        held_bytes(setup),
+        ("parameters", "optimizer", "critic", "critic's moments"),
     )
 
 
@@ -109,7 +110,7 @@ def _align(programs: Programs) -> _Work:
     setup = programs.setup
     program: Any = programs.align(setup.phases[0].temperature)
     arguments = setup.model.abstract_params(), abstract_rollouts(setup)
-    return _Work(None, "align", lambda: program.lower(*arguments), resident(setup), ("parameters",))
+    return _Work(None, "align", lambda: program.lower(*arguments), held_bytes(setup), ("parameters",))
 
 
 def _prepare_arguments(programs: Programs, phase: Phase) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """What a compiled program needs of a device: memory by what it is, arithmetic, traffic, and the times that these take.
 
 A bound is the time that one resource alone would take at its peak: the arithmetic, the memory's bandwidth, the links
-between chips. A program takes at least the longest of the three.
+between chips, the link to the host. A program takes at least the longest of them.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ REST = "temporaries and results"
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What a device can do at most: FLOP/s, bytes a second of memory and of links, and bytes that programs may use."""
+    """What a device can do at most: FLOP/s, and bytes a second of memory, of links to other chips, and to the host."""
 
     flops: float
     bandwidth: float
     links: float
-    usable: float
+    host: float
 
     @classmethod
     def of(cls, chip: Chip) -> Rates:
         """The rates of one device of a chip: its part of the chip."""
-        whole = (chip.flops, chip.bandwidth, chip.links, chip.usable)
+        whole = (chip.flops, chip.bandwidth, chip.links, chip.host)
         return cls(*(number / chip.devices for number in whole))
 
 
 def bounds(work: Cost, rates: Rates) -> dict[str, float]:
-    """Seconds that each resource of a device takes at its peak: compute, memory, links."""
+    """Seconds that each resource of a device takes at its peak: compute, memory, links, host."""
     return {
         "compute": work.flops / rates.flops,
         "memory": work.hbm / rates.bandwidth,
         "links": work.sent / rates.links,
+        "host": work.host / rates.host,
     }
 
 
@@ -86,7 +87,7 @@ class Row:
         return not self.refused and self.peak <= usable
 
     def seconds(self, rates: Rates) -> float | None:
-        """The bound: the longest of the three times. None where the program was not compiled."""
+        """The bound: the longest of its times. None where the program was not compiled."""
         return None if self.work is None else max(bounds(self.work, rates).values())
 
 
@@ -98,15 +99,18 @@ def row_of(program: Program) -> Row:
         return Row(*shared, needed(compiled) + beside, dict(program.held), None, refused=compiled.splitlines()[0])
     peak = peak_bytes(compiled) + beside
     rest = max(0, peak - sum(program.held.values()))
-    work, unbounded = counted(compiled.as_text() or "", program.attention)
+    work, unbounded = counted(compiled.as_text() or "", program.attention, program.tokens)
     copied = program.said.lower().count("involuntary")
     return Row(*shared, peak, {**program.held, REST: rest}, work, warnings=copied, unbounded=unbounded)
 
 
-def counted(text: str, attention: Cost) -> tuple[Cost, int]:
+def counted(text: str, attention: Cost, tokens: int = 0) -> tuple[Cost, int]:
     """The work of a program, in which all runs of the kernel of decoding together do `attention`; and how many of its
-    loops count once, because how often they run could not be read."""
-    found = count(text, {KERNEL: Cost(hbm=1.0)})
+    loops count once, because how often they run could not be read.
+
+    A program that decodes a chunk of `tokens` or the tail to its end counts as the chunk.
+    """
+    found = count(text, {KERNEL: Cost(hbm=1.0)}, tokens)
     runs = sum(line.times for line in found.lines if line.name.startswith(KERNEL))
     work = found.total + attention + Cost(hbm=-runs) if runs else found.total
     return work, len(found.unbounded)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from prerl_jax.plan.count import Cost
-from prerl_jax.plan.program import EVALUATION, Lengths, Program, attempted, resident, title
+from prerl_jax.plan.program import EVALUATION, Lengths, Program, attempted, title
 from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.layout import on_decode_mesh
 from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.rollout.static import StaticBatchingEngine
 from prerl_jax.trainer.abstract import abstract_key, abstract_prompts
+from prerl_jax.trainer.engines import held_bytes
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
 
@@ -61,7 +62,7 @@ def _static(setup: Setup, who: tuple[str, ...], engine: StaticBatchingEngine, pr
     sampler: Any = engine.sampler
     arguments = setup.model.abstract_params(), abstract_prompts(setup, prompts), abstract_key(setup)
     compiled, said = attempted(lambda: sampler.lower(*arguments).compile())
-    held, columns = resident(setup), setup.config.sampling.max_new_tokens
+    held, columns = held_bytes(setup), setup.config.sampling.max_new_tokens
     beside = sum(held.values()) - held["parameters"]
     return Program(title(setup, "sample", who), who, "sample", compiled, said, held, beside, columns, columns)
 
@@ -80,7 +81,7 @@ def _continuous(
     """The programs of continuous batching, up to the first that does not fit: its results are the next one's inputs."""
     plan = engine.plan(prompts * engine.group_size, setup.config.data.max_prompt_tokens)
     made = engine.compile(setup.model.abstract_params(), abstract_prompts(setup, prompts), abstract_key(setup))
-    held = resident(setup)
+    held = held_bytes(setup)
     for name in program_names(plan):
         compiled, said = attempted(lambda: next(made)[1])
         kind, _, number = name.partition("/")

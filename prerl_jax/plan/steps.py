@@ -76,7 +76,8 @@ class Run:
 
 
 def run_at_bound(programs: Programs, rows: Sequence[Row], rates: Rates, lengths: Lengths, chips: int) -> Run | None:
-    """The seconds of a run. None where a program that it needs was not compiled, or an engine's programs are not known.
+    """The seconds of a run. None where a program that it needs was not compiled, how often its decoding loops run could
+    not be read, or an engine's programs are not known.
 
     Args:
         programs: the run's programs.
@@ -86,7 +87,7 @@ def run_at_bound(programs: Programs, rows: Sequence[Row], rates: Rates, lengths:
         chips: how many the run holds.
     """
     setup = programs.setup
-    if any(row.work is None for row in rows):
+    if any(row.work is None or (row.role in ("decode", "sample") and row.unbounded) for row in rows):
         return None
     sampling = {name: _sampling(programs, rows, rates, lengths, name) for name in _samplers(setup)}
     if None in sampling.values():

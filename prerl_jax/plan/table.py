@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from prerl_jax.plan.count import Cost
 from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.report import Rates, Row, bounds
 from prerl_jax.plan.steps import Run
@@ -19,25 +20,26 @@ HEADINGS = (
 )
 
 
-def table(rows: Sequence[Row], rates: Rates | None) -> str:
+def table(rows: Sequence[Row], rates: Rates | None, usable: float | None) -> str:
     """The programs, each with its memory, its work, and the times that its work takes at the peak of each resource."""
     lines = [*HEADINGS, "-" * WIDTH]
     for row in rows:
-        lines.append(_line(row, rates))
-        lines += textwrap.wrap(_parts(row), WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
+        lines.append(_line(row, rates, usable))
+        lines += textwrap.wrap(_parts(row, rates), WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
     return "\n".join([*lines, "-" * WIDTH, *textwrap.wrap(LEGEND, WIDTH)])
 
 
 LEGEND = (
-    "A program takes at least the longest of its three times; that resource binds it. Peak is the most memory that a "
+    "A program takes at least the longest of its times; that resource binds it. Peak is the most memory that a "
     "device holds while the program runs, the rest of the run included; below it is what it consists of, in GiB. Loops "
-    "count as often as they can run, rows as full. The kernel of decoding reads prompts and half of a mean response."
+    "count as often as they can run, rows as full. The kernel of decoding reads prompts and half of a mean response. "
+    "What a program does only at some steps, such as copying the prompts of new slots, counts at every step."
 )
 
 
-def _line(row: Row, rates: Rates | None) -> str:
+def _line(row: Row, rates: Rates | None, usable: float | None) -> str:
     peak = f"{'> ' if row.refused else ''}{row.peak / GIB:.2f}"
-    free = "-" if rates is None else f"{row.free(rates.usable):.0%}"
+    free = "-" if usable is None else f"{row.free(usable):.0%}"
     name = f"{row.name:32}" if len(row.name) < 32 else f"{row.name}\n{'':32}"
     begin = f"{name}{peak:>12}{free:>8} |"
     if row.work is None:
@@ -47,7 +49,7 @@ def _line(row: Row, rates: Rates | None) -> str:
     if rates is None:
         return f"{begin}{middle}{'-':>9}{'-':>9}{'-':>9} | -"
     times = bounds(work, rates)
-    numbers = "".join(f"{_short(1000 * seconds):>9}" for seconds in times.values())
+    numbers = "".join(f"{_short(1000 * times[name]):>9}" for name in ("compute", "memory", "links"))
     return f"{begin}{middle}{numbers} | {max(times, key=lambda name: times[name])}"
 
 
@@ -60,22 +62,29 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
-def _parts(row: Row) -> str:
+def _parts(row: Row, rates: Rates | None) -> str:
     drawn = f"{row.tokens} tokens of each slot; " if row.tokens else ""
     found = ", ".join(f"{name} {size / GIB:.2f}" for name, size in row.parts.items() if size >= GIB / 200)
-    said = f"; {row.warnings} arrays copied whole" if row.warnings else ""
+    said = _host(row.work, rates) if row.work and row.work.host else ""
+    said += f"; {row.warnings} arrays copied whole" if row.warnings else ""
     said += f"; {row.unbounded} loops counted once: how often they run is not known" if row.unbounded else ""
     return drawn + (found or "less than 0.01 GiB") + said
 
 
+def _host(work: Cost, rates: Rates | None) -> str:
+    time = "" if rates is None else f", {_short(1000 * bounds(work, rates)['host'])} ms at the peak of that link"
+    return f"; to and from the host {_short(work.host / GIB)} GiB{time}"
+
+
 def heading(place: Slice, rates: Rates | None) -> str:
-    """The devices and what one of them can do."""
+    """The devices and what one of them has and can do."""
+    memory = "memory that is not known" if place.usable is None else f"{place.usable / GIB:.2f} GiB for programs"
+    begin = f"{place.name}: {place.per_chip}. A device has {memory}"
     if rates is None:
-        return f"{place.name}: {place.per_chip}; their peaks are not known, so there are no times"
+        return f"{begin}. Its peaks are not known, so there are no times."
     return (
-        f"{place.name}: {place.per_chip}. A device has {rates.usable / GIB:.2f} GiB for programs, "
-        f"{rates.flops / TERA:g} TFLOP/s, {rates.bandwidth / GIGA:g} GB/s of memory and {rates.links / GIGA:g} GB/s of "
-        "links to other chips."
+        f"{begin}, {rates.flops / TERA:g} TFLOP/s, {rates.bandwidth / GIGA:g} GB/s of memory, {rates.links / GIGA:g} "
+        f"GB/s of links to other chips and {rates.host / GIGA:g} GB/s to the host."
     )
 
 

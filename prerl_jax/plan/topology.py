@@ -17,15 +17,15 @@ import jax
 from jax.experimental import topologies
 
 from prerl_jax.runtime.chips import Chip, chip_named, chip_of_kind
+from prerl_jax.runtime.peak import device_memory
 
 ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing runs on a TPU here, so no lock is needed
 }
-"""Variables with which libtpu compiles on a machine without a TPU. Set them before JAX starts."""
+"""Variables with which libtpu compiles on a machine without a TPU."""
 
 
 class NoCompiler(ImportError):
@@ -50,6 +50,11 @@ class Slice:
     def chips(self) -> int:
         """The number of chips; of devices, if the chip is not known."""
         return len(self.devices) // (self.chip.devices if self.chip else 1)
+
+    @property
+    def usable(self) -> float | None:
+        """Bytes of a device that programs may use; None where they are not known."""
+        return device_memory(self.devices[0]) if self.chip is None else self.chip.usable / self.chip.devices
 
     @property
     def per_chip(self) -> str:
@@ -112,7 +117,7 @@ def _name(chip: Chip, shape: tuple[int, ...]) -> str:
 
 
 def slice_named(name: str) -> Slice:
-    """The devices of a topology, such as v5e:4x8 (32 chips).
+    """The devices of a topology, such as v5e:4x8 (32 chips). From here on JAX runs on CPUs, if it has not started yet.
 
     Args:
         name: a chip of `runtime.chips` and the slice's shape in chips.
@@ -129,6 +134,8 @@ def slice_named(name: str) -> Slice:
         )
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+    if not jax.config.jax_platforms:
+        jax.config.update("jax_platforms", "cpu")
     options: dict[str, Any] = dict(chip.options)
     if math.prod(shape) == 1:  # by default a host has four chips
         options["chips_per_host_bounds"] = (1, 1, 1)

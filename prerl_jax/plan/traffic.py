@@ -1,7 +1,7 @@
-"""Bytes that an instruction of a compiled program reads and writes in HBM.
+"""Bytes that an instruction of a compiled program reads and writes in HBM, and in the host's memory.
 
 What an instruction does inside, it does on the chip: a fusion reads its operands and writes its results, once. Of these
-count only the bytes that are touched, and only in HBM (`hlo.HBM`), not in the memories on the chip. Of an operand that
+count only the bytes that are touched, in one memory: HBM, or the host's, not those on the chip. Of an operand that
 is sliced, or from which rows are gathered, the slices are read. An operand that is updated in place, by a
 dynamic-update-slice or a scatter, is written where the update lies, and only that. XLA updates in place wherever the
 operand of an update is an operand of the fusion: where it cannot, it has made a copy before, which is counted as one.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from prerl_jax.plan.hlo import HBM, Computation, Instruction, Module, Shape
+from prerl_jax.plan.hlo import HBM, HOST, Computation, Instruction, Module, Shape
 
 COLLECTIVES = (
     "all-gather",
@@ -35,6 +35,8 @@ FREE = (
 )
 NOTHING_MOVES = ("AllocateBuffer", "ConcatBitcast", "AsyncCollectiveDone")
 """Targets of custom calls that only name memory."""
+ON_HOST = "HostExecute"
+"""The target of custom calls that the host computes."""
 
 
 def hbm_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
@@ -42,6 +44,17 @@ def hbm_bytes(module: Module, computation: Computation, instruction: Instruction
 
     Loops, conditionals and calls cost nothing themselves; see `count` for what they run.
     """
+    return _moved(module, computation, instruction, HBM)
+
+
+def host_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
+    """Bytes that one run of an instruction moves between a device and the host: what it reads and writes in the host's
+    memory; what the host reads and writes in HBM, if the host computes it."""
+    return _moved(module, computation, instruction, HBM if instruction.target == ON_HOST else HOST)
+
+
+def _moved(module: Module, computation: Computation, instruction: Instruction, space: int) -> int:
+    """Bytes that one run of an instruction reads and writes in a memory space."""
     opcode = instruction.opcode
     if opcode in FREE or opcode.endswith(("-done", "-update")) or instruction.target in NOTHING_MOVES:
         return 0
@@ -49,11 +62,11 @@ def hbm_bytes(module: Module, computation: Computation, instruction: Instruction
     inside = fused or _alone(computation, instruction)
     names = instruction.operands if fused else dict.fromkeys(instruction.operands)
     read = sum(
-        _in_hbm(shape, _read(module, inside, parameter.name, False))
+        _in(space, shape, _read(module, inside, parameter.name, False))
         for parameter, name in zip(inside.parameters, names, strict=True)
         for shape in computation.instructions[name].shapes[:1]
     )
-    return read + sum(_in_hbm(shape, elements) for shape, elements in _results(module, inside, instruction))
+    return read + sum(_in(space, shape, elements) for shape, elements in _results(module, inside, instruction))
 
 
 def result_parts(instruction: Instruction) -> tuple[tuple[Shape, ...], ...]:
@@ -80,9 +93,9 @@ def _alone(computation: Computation, instruction: Instruction) -> Computation:
     return Computation("", held | {instruction.name: instruction}, instruction.name)
 
 
-def _in_hbm(shape: Shape, elements: float) -> int:
-    """The bytes of this many elements of an array: its share of them, with the padding; 0 outside of HBM."""
-    return round(shape.bytes * min(elements / shape.size, 1)) if shape.size and shape.space == HBM else 0
+def _in(space: int, shape: Shape, elements: float) -> int:
+    """The bytes of this many elements of an array: its share of them, with the padding; 0 in another memory space."""
+    return round(shape.bytes * min(elements / shape.size, 1)) if shape.size and shape.space == space else 0
 
 
 def _size(instruction: Instruction) -> int:

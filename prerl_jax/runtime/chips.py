@@ -4,7 +4,9 @@ Sources. Peaks, memory and its bandwidth: the pages v3, v4, v5e, v5p and tpu7x o
 last one has v6e, too. Links: the same pages for v5e, v5p, v6e and tpu7x, whose "bidirectional" number is halved here;
 for v4, six links of 400 Gbit/s (Zu et al., Resiliency at Scale, NSDI 2024). v2, and the links of v3: Jouppi et al., A
 Domain-Specific Supercomputer for Training Deep Neural Networks, CACM 2020; the peak of v2 is the 180 TFLOP/s that
-Google Cloud gives for four chips. `usable` is what libtpu 0.0.42 names as available when a program is too large.
+Google Cloud gives for four chips. Host: Austin et al., How to Scale Your Model, 2025, chapter 2: 15 GB/s a chip is
+typical and v6e has 32; no number was found for v2 and 7x, which have the typical one here. `usable` is what libtpu
+0.0.42 names as available when a program is too large.
 
 JAX lists a chip of v4, v5e, v5p and v6e as one device. It lists a chip of v2, v3 and 7x as two devices, each with half
 of the chip. A name of a topology is a chip's name and its shape in chips, such as v5e:4x8.
@@ -32,6 +34,7 @@ class Chip:
         bandwidth: bytes a second through the memory.
         flops: peak FLOP/s of dense bfloat16 products.
         links: bytes a second that it sends to its neighbours, over all its links in one direction.
+        host: bytes a second between it and its host's memory, over PCIe.
         devices: JAX devices of a chip.
         most: chips of the largest slice.
         options: what `jax.experimental.topologies` needs to list a chip as so many devices, by name.
@@ -44,6 +47,7 @@ class Chip:
     bandwidth: float
     flops: float
     links: float
+    host: float
     devices: int
     most: int
     options: tuple[tuple[str, str], ...] = ()
@@ -58,16 +62,23 @@ class Chip:
 
 
 CHIPS = (
-    Chip("v2", ("TPU v2",), 16 * GIB, 14.96 * GIB, 700 * GIGA, 45 * TERA, 248 * GIGA, 2, 256),
-    Chip("v3", ("TPU v3",), 32 * GIB, 30.96 * GIB, 900 * GIGA, 123 * TERA, 328 * GIGA, 2, 1024),
+    Chip("v2", ("TPU v2",), 16 * GIB, 14.96 * GIB, 700 * GIGA, 45 * TERA, 248 * GIGA, 15 * GIGA, 2, 256),
+    Chip("v3", ("TPU v3",), 32 * GIB, 30.96 * GIB, 900 * GIGA, 123 * TERA, 328 * GIGA, 15 * GIGA, 2, 1024),
     Chip(
-        "v4", ("TPU v4",), 32 * GIB, 30.75 * GIB, 1200 * GIGA, 275 * TERA, 300 * GIGA, 1, 4096,
+        "v4", ("TPU v4",), 32 * GIB, 30.75 * GIB, 1200 * GIGA, 275 * TERA, 300 * GIGA, 15 * GIGA, 1, 4096,
         (("chip_config_name", "megacore"),),
     ),
-    Chip("v5e", ("TPU v5 lite", "TPU v5e"), 16 * GIB, 15.75 * GIB, 819 * GIGA, 197 * TERA, 200 * GIGA, 1, 256),
-    Chip("v5p", ("TPU v5", "TPU v5p"), 96 * GIB, 95.74 * GIB, 2765 * GIGA, 459 * TERA, 600 * GIGA, 1, 6144),
-    Chip("v6e", ("TPU v6 lite", "TPU v6e"), 32 * GIB, 31.25 * GIB, 1638 * GIGA, 918 * TERA, 400 * GIGA, 1, 256),
-    Chip("tpu7x", ("TPU7x",), 192 * GIB, 189.5 * GIB, 7380 * GIGA, 2307 * TERA, 600 * GIGA, 2, 9216),
+    Chip(
+        "v5e", ("TPU v5 lite", "TPU v5e"), 16 * GIB, 15.75 * GIB, 819 * GIGA, 197 * TERA, 200 * GIGA, 15 * GIGA, 1, 256,
+    ),
+    Chip(
+        "v5p", ("TPU v5", "TPU v5p"), 96 * GIB, 95.74 * GIB, 2765 * GIGA, 459 * TERA, 600 * GIGA, 15 * GIGA, 1, 6144,
+    ),
+    Chip(
+        "v6e", ("TPU v6 lite", "TPU v6e"), 32 * GIB, 31.25 * GIB, 1638 * GIGA, 918 * TERA, 400 * GIGA, 32 * GIGA,
+        1, 256,
+    ),
+    Chip("tpu7x", ("TPU7x",), 192 * GIB, 189.5 * GIB, 7380 * GIGA, 2307 * TERA, 600 * GIGA, 15 * GIGA, 2, 9216),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a run of a config needs, without running it: phases, parameters, shardings and bytes on each device."""
+"""What a run of a config is, without running it: phases, parameters, shardings, and how decoding lies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import dataclasses
 import math
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
@@ -16,25 +15,17 @@ from prerl_jax.config.schema import TrainConfig
 from prerl_jax.data.arrivals import ExampleStream
 from prerl_jax.models import splash
 from prerl_jax.models.attention import choose
-from prerl_jax.models.decoder import Decoder
-from prerl_jax.rollout.continuous import ContinuousBatchingEngine
-from prerl_jax.rollout.layout import on_decode_mesh
-from prerl_jax.runtime.mesh import batch_shards
-from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.batching import Batching
 from prerl_jax.trainer.engines import decode_layout
 from prerl_jax.trainer.hub import pinned
-from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup, set_up
 from prerl_jax.trainer.verifiers import open_verifiers, probe_verifiers
 
-BYTES_PER_TOKEN = 4 * 7
-"""Bytes of one token of a packed batch: seven arrays of 32 bits."""
-PLAN = "on a slice   python -m prerl_jax.plan --topology v5e:4x8 says whether all fits, and how long a step takes"
+PLAN = "memory       python -m prerl_jax.plan --topology v5e:4x8 says whether all fits, and how long a step takes"
 
 
 def dry_run(config: TrainConfig, console: Console | None = None, devices: int | None = None) -> None:
-    """Prints the config, the phases, the parameters with their shardings, and the bytes on a device. Reads no weights.
+    """Prints the config, the phases, the parameters with their shardings, and how decoding lies. Reads no weights.
 
     Args:
       config: the config.
@@ -49,7 +40,7 @@ def dry_run(config: TrainConfig, console: Console | None = None, devices: int | 
     config, _ = pinned(config)
     setup = set_up(config)
     console.print(render(config), markup=False, highlight=False, soft_wrap=True)
-    for table in (phase_table(setup), parameter_table(setup), memory_table(setup)):
+    for table in (phase_table(setup), parameter_table(setup)):
         console.print(table)
     shape = " x ".join(f"{name} {size}" for name, size in setup.mesh.shape.items())
     kind = setup.mesh.devices.flat[0].device_kind
@@ -124,96 +115,6 @@ def parameter_table(setup: Setup) -> Table:
         shard = leaf.sharding.shard_shape(leaf.shape)
         table.add_row(name, str(leaf.shape), str(shard))
     return table
-
-
-def memory_table(setup: Setup) -> Table:
-    """The memory of one device, in MiB, without activations and temporaries, which only the compiler knows."""
-    table = Table(title="bytes on a device, activations and temporaries aside")
-    table.add_column("what")
-    table.add_column("MiB", justify="right")
-    for name, size in {**_training_bytes(setup), **_sampling_bytes(setup), **_optional_bytes(setup)}.items():
-        table.add_row(name, f"{size / 2**20:,.1f}")
-    return table
-
-
-def _training_bytes(setup: Setup) -> dict[str, int]:
-    config, model = setup.config, setup.model
-    params = model.abstract_params()
-    rows, longest = Batching(setup).shape
-    rows //= batch_shards(setup.mesh)
-    epochs = max(phase.epochs for phase in setup.phases)
-    each = f", for each of {epochs} epochs" if epochs > 1 else ""
-    return {
-        "parameters (float32)": bytes_per_device(params),
-        "optimizer state (float32)": bytes_per_device(setup.abstract_state().opt_state),
-        f"gradients (float32, {config.microbatches} microbatches)": bytes_per_device(params),
-        f"batch, at most ({rows} rows of {longest} tokens{each})": epochs * rows * longest * BYTES_PER_TOKEN,
-    }
-
-
-def _optional_bytes(setup: Setup) -> dict[str, int]:
-    """The reference, the critic and the alignment, where the config has them."""
-    config, model, state = setup.config, setup.model, setup.abstract_state()
-    entries = {}
-    if any(phase.reference for phase in setup.phases):
-        dtype = model.compute_dtype
-        entries[f"reference ({dtype})"] = bytes_per_device(model.abstract_params(dtype))
-    if state.critic is not None:
-        size = bytes_per_device(state.critic.params)
-        rows, tokens = setup.rows // batch_shards(setup.mesh), config.data.max_prompt_tokens
-        tokens += config.sampling.max_new_tokens
-        entries["critic: parameters (float32)"] = size
-        entries["critic: optimizer state (float32)"] = bytes_per_device(state.critic.opt_state)
-        entries[f"critic: gradients (float32, {config.microbatches} microbatches)"] = size
-        entries[f"critic: batch, at most ({rows} rows of {tokens} tokens)"] = rows * tokens * BYTES_PER_TOKEN
-    if config.alignment.every:
-        parts, pairs = setup.alignment_parts, 2 if config.alignment.mean_logprob else 1
-        name = f"alignment: gradients in both spaces (float32, {parts} microbatches)"
-        entries[name] = 2 * pairs * bytes_per_device(model.abstract_params())
-    return entries
-
-
-def _sampling_bytes(setup: Setup) -> dict[str, int]:
-    """Bytes on one device of the weights, keys and values while sampling, for the engine that comes with the package.
-
-    A cache that moves, into a longer ring or to fewer slots, exists twice while it moves. The tail has a cache of its
-    own, with fewer slots.
-    """
-    sampling, programs, calls = setup.config.sampling, Programs(setup), setup.evaluation_calls
-    training, evaluation = programs.engine(setup.phases[0]), programs.evaluation_engine
-    if not (isinstance(training, ContinuousBatchingEngine) and isinstance(evaluation, ContinuousBatchingEngine)):
-        return {"weights while sampling": _cast_bytes(setup.model)}
-    model, slots, prompts, held, moving = _response_caches(setup, training, sampling.prompts_per_step)
-    entries = {
-        f"weights while sampling ({setup.model.compute_dtype})": _cast_bytes(model),
-        f"cache of {sampling.prompts_per_step} prompts": prompts,
-        f"cache of {slots} responses": held,
-        "a second copy of it, while it is resized": moving,
-    }
-    _, slots, prompts, held, moving = _response_caches(setup, evaluation, calls.prompts)
-    entries[f"cache of {calls.prompts} prompts, {slots} responses in evaluation"] = prompts + held + moving
-    return entries
-
-
-def _cast_bytes(model: Decoder) -> int:
-    """Bytes on one device of the weights that decoding reads, where they are a copy."""
-    copied = model.compute_dtype != jnp.float32 or (model.mesh is not None and model.mesh.size > 1)
-    return bytes_per_device(model.abstract_params(model.compute_dtype)) if copied else 0
-
-
-def _response_caches(
-    setup: Setup, engine: ContinuousBatchingEngine, prompts: int
-) -> tuple[Decoder, int, int, int, int]:
-    """(the model on the mesh of decoding, slots, bytes of the prompts, of the slots' cache, of it while it moves)."""
-    config = setup.config
-    prompt, response, dtype = config.data.max_prompt_tokens, config.sampling.max_new_tokens, config.sampling.cache_dtype
-    plan = engine.plan(prompts * engine.group_size, prompt)
-    model = on_decode_mesh(setup.model, plan.mesh)
-    own_prompt = 0 if plan.shared else prompt  # where rows wait for slots, each slot has a copy of its prompt
-    moving = [model.cache_bytes(plan.slots, ring, dtype) for ring in plan.rings[-2:-1]]
-    moving += [model.cache_bytes(slots, prompt + response, dtype) for slots in (*plan.shrink[:1], plan.tail) if slots]
-    held = model.cache_bytes(plan.slots, own_prompt + response, dtype)
-    return model, plan.slots, model.cache_bytes(prompts, prompt, dtype), held, max(moving, default=0)
 
 
 def _attention(setup: Setup) -> str:

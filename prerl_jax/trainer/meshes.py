@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 from jax.sharding import Mesh
 
-from prerl_jax.config.checks import validate
+from prerl_jax.config.checks import validate, validate_without_mesh
 from prerl_jax.config.schema import TrainConfig
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
-from prerl_jax.runtime.mesh import AXES, MeshSpec, batch_shards, make_mesh
+from prerl_jax.runtime.mesh import MeshSpec, batch_shards, make_mesh
 
 
 def mesh_and_model(
@@ -30,7 +30,7 @@ def mesh_and_model(
     Raises ValueError where the mesh does not fit the devices, the batch or the model. The error ends with the nearest
     mesh that fits all devices, or as many of them as possible, as options of `--set`.
     """
-    validate(dataclasses.replace(config, mesh=MeshSpec()))  # what no other mesh would mend
+    validate_without_mesh(config)  # what no other mesh would mend
     _check_lengths(config, architecture)
     try:
         return _fit(config, architecture, known, devices)
@@ -72,22 +72,32 @@ def _fitting(
 ) -> Iterator[list[str]]:
     """Changes of the config that fit the devices, as options of `--set`: those to the mesh alone first, the nearest
     first; then with fewer microbatches and more measured groups."""
-    meshes = sorted(_meshes(len(devices)), key=lambda mesh: _distance(mesh, config.mesh))
+    meshes = sorted(_meshes(len(devices), slice_count(devices)), key=lambda mesh: _distance(mesh, config.mesh))
     for smaller in (False, True):
         for mesh in meshes:
             changed = _with_rows(config, mesh) if smaller else dataclasses.replace(config, mesh=mesh)
             try:
-                validate(changed, shards=mesh.data * mesh.fsdp)
+                validate(changed, shards=_shards(mesh))
                 _fit(changed, architecture, known, devices)
             except (ValueError, NotImplementedError):  # the latter where jax finds no such mesh on a TPU's network
                 continue
             yield _options(config, changed)
 
 
-def _meshes(devices: int) -> Iterator[MeshSpec]:
-    """All meshes of this many devices."""
-    sizes = [n for n in range(1, devices + 1) if devices % n == 0]
-    yield from (MeshSpec(a, b, devices // (a * b)) for a in sizes for b in sizes if devices % (a * b) == 0)
+def slice_count(devices: Iterable[jax.Device]) -> int:
+    """The number of slices that the devices form; devices of a kind that has no slices form one."""
+    return len({device.slice_index if hasattr(device, "slice_index") else 0 for device in devices})
+
+
+def _meshes(devices: int, slices: int) -> Iterator[MeshSpec]:
+    """All meshes of this many devices, with a replica in each slice."""
+    each = devices // slices
+    sizes = [n for n in range(1, each + 1) if each % n == 0]
+    yield from (MeshSpec(a, b, each // (a * b), slices) for a in sizes for b in sizes if each % (a * b) == 0)
+
+
+def _shards(mesh: MeshSpec) -> int:
+    return mesh.replica * mesh.data * mesh.fsdp
 
 
 def _distance(mesh: MeshSpec, wanted: MeshSpec) -> float:
@@ -99,7 +109,7 @@ def _distance(mesh: MeshSpec, wanted: MeshSpec) -> float:
 def _with_rows(config: TrainConfig, mesh: MeshSpec) -> TrainConfig:
     """The config on a mesh with the most microbatches, up to its own, that are whole rows for every shard, and with as
     many measured groups as are whole groups for every shard."""
-    shards = mesh.data * mesh.fsdp
+    shards = _shards(mesh)
     rows = config.sampling.prompts_per_step * config.sampling.group_size
     parts = [n for n in range(1, config.microbatches + 1) if rows % n == 0 and rows // n % shards == 0]
     measured = -(-config.alignment.prompts // shards) * shards
@@ -109,7 +119,7 @@ def _with_rows(config: TrainConfig, mesh: MeshSpec) -> TrainConfig:
 
 def _options(config: TrainConfig, changed: TrainConfig) -> list[str]:
     """What differs, as options of `--set`."""
-    found = [f"mesh.{axis}={getattr(changed.mesh, axis)}" for axis in AXES]
+    found = [f"mesh.{axis}={size}" for axis, size in dataclasses.asdict(changed.mesh).items()]
     if changed.microbatches != config.microbatches:
         found.append(f"microbatches={changed.microbatches}")
     if changed.alignment != config.alignment:

@@ -1,5 +1,7 @@
 """Whole programs: loops count as often as they run, conditionals as their dearer branch, kernels as the caller says."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -28,8 +30,11 @@ LOOP = """HloModule m, num_partitions=4
   ROOT %less = pred[]{:S(6)} compare(%j, %bound), direction=LT
 }
 
-ENTRY %main (start: (u32[], f32[8,16], f32[16,16])) -> f32[8,16] {
-  %start = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) parameter(0)
+ENTRY %main (given.x: f32[8,16], given.w: f32[16,16]) -> f32[8,16] {
+  %given.x = f32[8,16]{1,0} parameter(0)
+  %given.w = f32[16,16]{1,0} parameter(1)
+  %first = u32[] constant(0)
+  %start = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%first, %given.x, %given.w)
   %loop = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) while(%start), condition=%condition, body=%body
   %done = f32[8,16]{1,0} get-tuple-element(%loop), index=1
   ROOT %sum = f32[8,16]{1,0} all-reduce(%done), replica_groups={{0,1},{2,3}}, to_apply=%add
@@ -53,18 +58,19 @@ def test_a_loop_within_a_loop():
 %again (p: (u32[], f32[8,16], f32[16,16])) -> (u32[], f32[8,16], f32[16,16]) {
   %p = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) parameter(0)
   %one = u32[] constant(1)
-  %zero = u32[] constant(0)
   %k = u32[] get-tuple-element(%p), index=0
   %more = u32[] add(%k, %one)
   %v = f32[8,16]{1,0} get-tuple-element(%p), index=1
   %u = f32[16,16]{1,0} get-tuple-element(%p), index=2
-  %given = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%zero, %v, %u)
-  %result = f32[8,16]{1,0} call(%given), to_apply=%once
+  %result = f32[8,16]{1,0} call(%v, %u), to_apply=%once
   ROOT %state = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%more, %result, %u)
 }
 
-ENTRY %main (q: (u32[], f32[8,16], f32[16,16])) -> (u32[], f32[8,16], f32[16,16]) {
-  %q = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) parameter(0)
+ENTRY %main (r: f32[8,16], s: f32[16,16]) -> (u32[], f32[8,16], f32[16,16]) {
+  %r = f32[8,16]{1,0} parameter(0)
+  %s = f32[16,16]{1,0} parameter(1)
+  %zero = u32[] constant(0)
+  %q = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%zero, %r, %s)
   ROOT %w.2 = (u32[], f32[8,16]{1,0}, f32[16,16]{1,0}) while(%q), condition=%condition, body=%again
 }
 """
@@ -129,6 +135,33 @@ ENTRY %main (which: {branches}, x: f32[8,16]) -> f32[8,16] {{
 }}
 """
     assert count(text).total == Cost(hbm=2 * 2 * X)
+
+
+def test_a_conditional_with_loops_counts_as_the_branch_of_so_many_steps():
+    """The loop of LOOP in one branch, with 5 runs; the same with 50 runs in the other. Without a word, it is that."""
+    some = LOOP.replace("ENTRY %main", "%some")
+    tail = re.sub(r"%(body|condition)\b", r"%\1.tail", LOOP.replace("ENTRY %main", "%tail"))
+    tail = tail.replace("constant(10)", "constant(100)").partition("\n")[2]
+    main = """
+ENTRY %main (which: s32[], x.3: f32[8,16], w.3: f32[16,16]) -> f32[8,16] {
+  %which = s32[] parameter(0)
+  %x.3 = f32[8,16]{1,0} parameter(1)
+  ROOT %y.3 = f32[8,16]{1,0} conditional(%which, %x.3, %x.3), branch_computations={%some, %tail}
+}
+"""
+    once = 2 * 8 * 16 * 16
+    found = [count(some + tail + main, steps=steps).total.flops for steps in (0, 5, 50, 7)]
+    assert found == [50 * once, 5 * once, 50 * once, 50 * once]
+
+
+def test_a_copy_to_the_host():
+    text = """
+ENTRY %main (x: f32[8,16]) -> f32[8,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  ROOT %far = f32[8,16]{1,0:S(5)} copy(%x)
+}
+"""
+    assert count(text).total == Cost(hbm=X, host=X)
 
 
 KERNEL = """

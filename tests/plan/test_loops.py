@@ -46,7 +46,8 @@ PROGRAM = """
 ENTRY %main (end: pred[]) -> s32[] {{
   %end = pred[] parameter(0)
   %first = s32[] constant({first})
-  %copied = s32[] copy(%first)
+  %unknown = s32[] get-tuple-element(%end), index=0
+  %copied = {start}
   %last = s32[] constant(30)
   %start = (s32[], s32[], pred[]) tuple(%copied, %last, %end)
   %loop = (s32[], s32[], pred[]) while(%start), condition=%condition, body=%body{attributes}
@@ -54,11 +55,13 @@ ENTRY %main (end: pred[]) -> s32[] {{
 }}
 """
 ADDED = "s32[] add(%i, %step)"
+START = "s32[] copy(%first)"
 LESS = "pred[] compare(%j, %bound), direction=LT"
 
 
-def found(step=1, bound=10, first=0, next=ADDED, less=LESS, attributes=""):
-    module = parse(PROGRAM.format(step=step, bound=bound, first=first, next=next, less=less, attributes=attributes))
+def found(**changes):
+    given = {"step": 1, "bound": 10, "first": 0, "next": ADDED, "less": LESS, "attributes": "", "start": START}
+    module = parse(PROGRAM.format(**given | changes))
     main = module.computations["main"]
     return trips(module, main, main.instructions["loop"])
 
@@ -85,6 +88,7 @@ def found(step=1, bound=10, first=0, next=ADDED, less=LESS, attributes=""):
         ({"less": "pred[] compare(%i.unknown, %bound), direction=LT".replace("i.unknown", "more")}, None),
         ({"next": "s32[] fusion(%i), kind=kLoop, calls=%same"}, None),
         ({"step": -1}, None),
+        ({"start": "s32[] add(%first, %unknown)"}, None),
     ],
 )
 def test_the_most_that_a_loop_runs(changes, expected):

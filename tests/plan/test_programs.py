@@ -5,12 +5,14 @@ import dataclasses
 import pytest
 import tiny_run
 
-from prerl_jax import CriticSpec, KLPenalty, PhaseStart, StaticBatching, dsrl, grpo, ppo
-from prerl_jax.plan.program import Lengths, resident
+from prerl_jax import ContinuousBatching, CriticSpec, KLPenalty, PhaseStart, StaticBatching, dsrl, grpo, ppo
+from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.programs import compile_programs
 from prerl_jax.plan.sampling import engines, program_names
 from prerl_jax.plan.steps import alignments, evaluations, packed_share
 from prerl_jax.runtime.state import bytes_per_device
+from prerl_jax.trainer.abstract import abstract_key, abstract_prompts
+from prerl_jax.trainer.engines import held_bytes
 from prerl_jax.trainer.programs import Programs
 
 COMPARING = (
@@ -37,26 +39,19 @@ def test_phases_share_an_engine_and_evaluation_has_its_own(tiny):
     assert who == ("nsr_prerl", "rl", "evaluation")
 
 
-def test_the_engine_yields_the_names_that_are_expected(tiny):
-    programs = Programs(tiny())
-    engine = programs.engine(programs.setup.phases[0])
-    plan = dataclasses.replace(engine.plan(16, 8), rings=(8, 31), shrink=(8,))
-    assert program_names(plan) == [
-        "decode_weights", "prefill", "decode_chunk/8", "longer_ring/31", "decode_chunk/31", "fewer_slots/8",
-    ]  # fmt: skip
-
-
 def test_what_a_run_holds(tiny):
     setup = tiny()
     params = bytes_per_device(setup.model.abstract_params())
-    held = resident(setup)
+    held = held_bytes(setup)
     assert held["parameters"] == params
     assert held["optimizer"] == pytest.approx(2 * params, rel=0.01)
-    more = resident(
+    more = held_bytes(
         tiny(phases=ppo(steps=1), critic=CriticSpec(), alignment=dataclasses.replace(setup.config.alignment))
     )
-    assert more["critic"] > 2 * params
-    assert resident(tiny(phases=COMPARING))["reference"] == params, "the lab computes in float32"
+    critic = more["critic"]
+    assert critic > params, "a policy with a head"
+    assert more["critic's moments"] == pytest.approx(2 * critic, rel=0.01)
+    assert held_bytes(tiny(phases=COMPARING))["reference"] == params, "the lab computes in float32"
 
 
 def test_how_often_is_measured(tiny):
@@ -76,6 +71,28 @@ def test_the_share_of_the_microbatches_that_are_computed(tiny):
     assert packed_share(programs, rl, Lengths(prompt=1, response=9)) == 0.25
     assert packed_share(programs, rl, Lengths(prompt=1, response=10)) == 0.5
     assert packed_share(programs, rl, Lengths(prompt=8, response=32)) == 1
+
+
+def test_values_leave_the_critics_moments_beside(tiny, monkeypatch):
+    """They read the critic's parameters alone. Nothing is compiled: what compiles says that it does not fit."""
+    setup = tiny(phases=ppo(steps=1), critic=CriticSpec())
+    monkeypatch.setattr("prerl_jax.plan.programs.sampling_programs", lambda *_: iter(()))
+    monkeypatch.setattr("prerl_jax.plan.programs.attempted", lambda compile_it: ("too large", ""))
+    found = {program.role: program for program in compile_programs(Programs(setup), Lengths(8, 16))}
+    held = held_bytes(setup)
+    assert found["values"].beside == sum(held.values()) - held["critic"]
+    assert found["train"].beside == 0
+
+
+def test_the_engine_yields_the_names_that_are_expected(tiny):
+    """A few seconds: the tiny run's engine with two rings, in full and in half of the slots."""
+    sampling = dataclasses.replace(tiny_run.config().sampling, engine=ContinuousBatching(rings=(8, 31), shrink=(8,)))
+    setup = tiny(sampling=sampling)
+    engine = Programs(setup).engine(setup.phases[0])
+    arguments = setup.model.abstract_params(), abstract_prompts(setup, 4), abstract_key(setup)
+    names = [name for name, _ in engine.compile(*arguments)]
+    assert names == program_names(engine.plan(16, 8))
+    assert names[1:4] == ["prefill", "decode_chunk/8", "longer_ring/31"]
 
 
 @pytest.mark.slow

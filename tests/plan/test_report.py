@@ -13,8 +13,9 @@ from prerl_jax.runtime.chips import GIB
 
 def test_the_longest_time_is_the_bound():
     of = row("train", flops=200, hbm=50, links=40)
-    assert bounds(of.work, RATES) == {"compute": 2, "memory": 0.5, "links": 4}
+    assert bounds(of.work, RATES) == {"compute": 2, "memory": 0.5, "links": 4, "host": 0}
     assert of.seconds(RATES) == 4
+    assert row("train", flops=200, host=6).seconds(RATES) == 6, "1 GiB a second goes to and from the host"
     assert row("train", refused="too large").seconds(RATES) is None
 
 

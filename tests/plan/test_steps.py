@@ -1,10 +1,14 @@
 """Seconds of steps, from rows made by hand."""
 
+import dataclasses
+
 import pytest
 from hand_made import RATES, row
 
-from prerl_jax.plan.steps import continuous_seconds
+from prerl_jax.plan.program import Lengths
+from prerl_jax.plan.steps import continuous_seconds, run_at_bound
 from prerl_jax.rollout.plan import BatchingPlan
+from prerl_jax.trainer.programs import Programs
 
 PLAN = BatchingPlan(
     group_size=8, slots=100, mesh=None, shards=1, shared=False, chunk=10, rings=(100, 300, 900), shrink=()
@@ -33,3 +37,11 @@ ROWS = [
 )
 def test_continuous_batching(asked, tokens, seconds):
     assert continuous_seconds(PLAN, asked, ROWS, RATES, tokens) == pytest.approx(seconds)
+
+
+def test_no_seconds_where_a_decoding_loop_has_no_bound(tiny):
+    programs, lengths = Programs(tiny()), Lengths(8, 16)
+    rows = [row("decode", columns=32, tokens=16, phases=("nsr_prerl", "rl", "evaluation")), row("train")]
+    assert run_at_bound(programs, rows, RATES, lengths, 8) is not None
+    rows[0] = dataclasses.replace(rows[0], unbounded=1)
+    assert run_at_bound(programs, rows, RATES, lengths, 8) is None

@@ -8,11 +8,11 @@ from prerl_jax.plan.program import Lengths
 from prerl_jax.plan.steps import Run, Step
 from prerl_jax.plan.table import WIDTH, heading, run_lines, table
 from prerl_jax.plan.topology import Slice
-from prerl_jax.runtime.chips import chip_named
+from prerl_jax.runtime.chips import GIB, chip_named
 
 
 def test_a_row_has_its_numbers_in_the_order_of_the_headings():
-    text = table([row("train", peak=4, flops=200, hbm=50, links=40)], RATES)
+    text = table([row("train", peak=4, flops=200, hbm=50, links=40)], RATES, 16 * GIB)
     (line,) = [line for line in text.splitlines() if line.startswith("train")]
     assert line.replace("|", "").split() == [
         "train",
@@ -33,7 +33,7 @@ def test_a_row_has_its_numbers_in_the_order_of_the_headings():
 
 def test_tiny_and_large_numbers_keep_the_columns():
     rows = [row("train", flops=1e-9, hbm=1234567.8, links=0), row("decode", tokens=16, refused="no", peak=123)]
-    lines = table(rows, RATES).splitlines()
+    lines = table(rows, RATES, 16 * GIB).splitlines()
     assert all(len(line) <= WIDTH + len(" bound by") for line in lines)
     assert any("<0.001" in line and "1,234,568" in line for line in lines)
     assert any(line.split()[:3] == ["decode", ">", "123.00"] and "does not fit" in line for line in lines)
@@ -41,10 +41,22 @@ def test_tiny_and_large_numbers_keep_the_columns():
 
 
 def test_devices_without_known_peaks_have_no_times():
-    text = table([row("train", flops=200)], None)
+    text = table([row("train", flops=200)], None, None)
     assert "bound by" in text
     assert text.splitlines()[3].split("|")[-2].split() == ["-", "-", "-"]
-    assert "their peaks are not known" in heading(Slice("this machine", (jax_device(),), None), None)
+    said = heading(Slice("this machine", (jax_device(),), None), None)
+    assert "A device has memory that is not known. Its peaks are not known" in said
+
+
+def test_what_goes_to_the_host_is_said_with_its_time():
+    rows = [row("train", flops=200, host=6), row("decode", flops=200)]
+    text = table(rows, RATES, 16 * GIB)
+    said = "to and from the host 6 GiB, 6,000 ms at the peak of that link"
+    assert said in " ".join(text.split())
+    assert text.count("to and from the host") == 1
+    (line,) = [line for line in text.splitlines() if line.startswith("train")]
+    assert line.endswith("| host")
+    assert "to and from the host 6 GiB" in table(rows, None, None)
 
 
 def jax_device():

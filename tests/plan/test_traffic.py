@@ -3,7 +3,7 @@
 import pytest
 
 from prerl_jax.plan.hlo import parse
-from prerl_jax.plan.traffic import hbm_bytes
+from prerl_jax.plan.traffic import hbm_bytes, host_bytes
 
 ROW, BUFFER = 128 * 4, 64 * 128 * 4
 INSIDE = {
@@ -111,16 +111,17 @@ ENTRY %main (b: f32[64,128], r: f32[1,128], i: s32[]) -> f32[] {{
   %rows = s32[2]{{0:S(1)}} parameter(5)
   %two = f32[2,128]{{1,0}} parameter(6)
   %flag = u32[]{{:S(2)}} parameter(7)
+  %far = f32[64,128]{{1,0:S(5)}} parameter(8)
   ROOT %it = {instruction}
 }}
 """
 WHOLE, ONE = "f32[64,128]{1,0}", "f32[1,128]{1,0}"
 
 
-def counted(instruction):
+def counted(instruction, count=hbm_bytes):
     module = parse("".join(INSIDE.values()) + MAIN.format(instruction=instruction))
     main = module.computations["main"]
-    return hbm_bytes(module, main, main.instructions["it"])
+    return count(module, main, main.instructions["it"])
 
 
 @pytest.mark.parametrize(
@@ -161,3 +162,25 @@ def counted(instruction):
 )
 def test_bytes_that_an_instruction_moves(instruction, expected):
     assert counted(instruction) == expected
+
+
+HOST = "f32[64,128]{1,0:S(5)}"
+CALL = 'custom_call_target="HostExecute"'
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        (f"{WHOLE} copy(%buffer)", 0),
+        (f"{HOST} copy(%buffer)", BUFFER),
+        (f"({HOST}, {WHOLE}, u32[]{{:S(2)}}) copy-start(%buffer)", BUFFER),
+        (f"({WHOLE}, {HOST}, u32[]{{:S(2)}}) copy-start(%far)", BUFFER),
+        (f"{ONE} dynamic-slice(%far, %at, %at), dynamic_slice_sizes={{1,128}}", ROW),
+        (f"{HOST} dynamic-update-slice(%far, %row, %at, %at)", ROW),
+        (f"(({WHOLE}, {HOST}), {HOST}, u32[]{{:S(2)}}) custom-call-start(%buffer, %far), {CALL}", BUFFER),
+        (f"{WHOLE} custom-call(%far), {CALL}", BUFFER),
+    ],
+)
+def test_bytes_to_and_from_the_host(instruction, expected):
+    """What the host itself computes moves what it reads and writes on the device."""
+    assert counted(instruction, host_bytes) == expected
