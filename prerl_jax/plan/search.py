@@ -164,7 +164,8 @@ def _sampling(setup: Setup, tensor: int, state: int, rates: Rates, lengths: Leng
     """(bytes of a device, seconds of a step) of sampling, where `tensor` devices share the weights."""
     prompt, config = setup.config.data.max_prompt_tokens, setup.config.sampling
     model, weights = _decoding(setup.model, tensor)
-    slots, rings = setup.rows, (config.max_new_tokens,)
+    slots = setup.rows
+    rings: tuple[int, ...] = ()
     if isinstance(config.engine, ContinuousBatching):
         slots = config.engine.slots or setup.rows
         rings = config.engine.rings or default_rings(max(config.max_new_tokens - 1, 1), model.reads_filled)

@@ -134,7 +134,7 @@ def slice_named(name: str) -> Slice:
         )
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    if not jax.config.jax_platforms:
+    if jax.config.values["jax_platforms"] is None:
         jax.config.update("jax_platforms", "cpu")
     options: dict[str, Any] = dict(chip.options)
     if math.prod(shape) == 1:  # by default a host has four chips
