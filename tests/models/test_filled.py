@@ -162,8 +162,7 @@ def test_where_the_kernel_does_not_fit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [None, "int8"])
-def test_continuous_batching_draws_the_same_tokens(monkeypatch, dtype):
+def test_continuous_batching_draws_the_same_tokens(monkeypatch):
     """More rows than slots, so that slots are refilled, and a ring that comes round."""
     model = Decoder(CONFIG, unroll_decode=False)
     params = model.init(jax.random.key(0))
@@ -172,7 +171,7 @@ def test_continuous_batching_draws_the_same_tokens(monkeypatch, dtype):
 
     def sample(**given):
         batching = ContinuousBatching(slots=3, chunk=5, shrink=(), **given)
-        engine = batching.make(model, SamplerConfig(24, stop_tokens=(1, 2, 3), cache_dtype=dtype), 2)
+        engine = batching.make(model, SamplerConfig(24, stop_tokens=(1, 2, 3)), 2)
         return engine.sample(params, prompts, jax.random.key(2)).rollouts
 
     expected = sample(rings=(23,))
