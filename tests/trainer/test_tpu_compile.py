@@ -93,7 +93,7 @@ def test_train_step(programs):
 
 
 def test_gradients_pass_between_slices_once_a_step():
-    """The policy's and the critic's, all but those of their embeddings, which XLA sums in the loop over microbatches."""
+    """The policy's and the critic's. XLA leaves the sums of their embeddings in the loop over microbatches."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
