@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from prerl_jax.core.aggregation import TokenMean
-from prerl_jax.core.microbatches import accumulate, map_microbatches
+from prerl_jax.core.microbatches import Replicas, accumulate, map_microbatches
 from prerl_jax.core.spaces import PostTrainSpace, response_part
 from prerl_jax.core.train_step import CriticStep, Metrics, update
 from prerl_jax.core.types import Array, Critic, CriticState, Params, Rollouts, ValueAdvantageEstimator, ValueBatch
@@ -79,7 +79,12 @@ def value_statistics(batch: ValueBatch) -> Metrics:
 
 
 def make_critic_step(
-    critic: Critic, tx: optax.GradientTransformation, *, clip: float | None, microbatches: int = 1
+    critic: Critic,
+    tx: optax.GradientTransformation,
+    *,
+    clip: float | None,
+    microbatches: int = 1,
+    replicas: Replicas | None = None,
 ) -> CriticStep:
     """Makes step(state, batch, phase_step) -> (state, metrics f32[]), a pure part of the train step.
 
@@ -90,6 +95,7 @@ def make_critic_step(
       tx: the critic's optimizer. Its `update` gets `phase_step`.
       clip: see `clipped_value_loss`.
       microbatches: as in `make_train_step`, for the critic's rows.
+      replicas: as in `make_train_step`; the critic must leave their axis alone, too.
 
     Returns: the step. Its metrics are train/value_loss, train/value_clip_fraction (the fraction of tokens whose loss is
       that of the clipped value), train/critic_grad_norm (before clipping), train/critic_update_norm and
@@ -110,7 +116,7 @@ def make_critic_step(
 
     def step(state: CriticState, batch: ValueBatch, phase_step: Array) -> tuple[CriticState, Metrics]:
         kept = (batch.weights != 0).any(axis=1)
-        (total, sums), gradient = accumulate(loss_and_gradient, microbatches, state.params, batch, kept)
+        (total, sums), gradient = accumulate(loss_and_gradient, microbatches, state.params, batch, kept, replicas)
         norm = optax.tree.norm(gradient)
         applied = (sums["tokens"] > 0) & jnp.isfinite(norm) & jnp.isfinite(total)
         (params, opt_state), moved = update(tx, gradient, (state.params, state.opt_state), applied, phase_step)

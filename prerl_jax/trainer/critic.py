@@ -10,9 +10,12 @@ import jax.numpy as jnp
 
 from prerl_jax.core.critic import make_critic_step, rollout_values, value_batch, value_statistics
 from prerl_jax.core.gae import GAE
+from prerl_jax.core.microbatches import Replicas
 from prerl_jax.core.params import merge_params
 from prerl_jax.core.train_step import CriticStep, Metrics
 from prerl_jax.core.types import Array, Batch, Params, Rollouts, TrainState
+from prerl_jax.models.critic import ValueDecoder
+from prerl_jax.models.decoder import Decoder
 from prerl_jax.runtime.mesh import batch_sharding
 from prerl_jax.runtime.state import begin_critic
 from prerl_jax.trainer.setup import Setup
@@ -58,10 +61,13 @@ def with_values(batch: Batch, rollouts: Rollouts, values: Array | None) -> tuple
     return dataclasses.replace(batch, critic=rows), value_statistics(rows)
 
 
-def critic_step(setup: Setup, batch: Batch) -> CriticStep | None:
-    """The critic's part of the train step; None for a batch without rows for a critic."""
-    if batch.critic is None or setup.critic is None or setup.config.critic is None:
+def critic_step(setup: Setup, batch: Batch, model: Decoder, replicas: Replicas | None) -> CriticStep | None:
+    """The critic's part of the train step; None for a batch without rows for a critic.
+
+    `model` and `replicas` are those that the policy's part has, see `make_train_step`.
+    """
+    if batch.critic is None or setup.config.critic is None:
         return None
     parts = batch.critic.weights.shape[0] // setup.part_rows
-    clip = setup.config.critic.value_clip
-    return make_critic_step(setup.critic, setup.critic_optimizer, clip=clip, microbatches=parts)
+    critic, clip = ValueDecoder(model), setup.config.critic.value_clip
+    return make_critic_step(critic, setup.critic_optimizer, clip=clip, microbatches=parts, replicas=replicas)

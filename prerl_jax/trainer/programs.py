@@ -131,7 +131,7 @@ class Programs:
                 temperature=phase.temperature,
                 chunk=setup.chunk(length),
                 learning_rate=setup.learning_rate(phase),
-                critic=critic_step(setup, batch),
+                critic=critic_step(setup, batch, model, replicas),
                 replicas=replicas,
             )
             updated, metrics = step(on_device(state), batch)

@@ -12,6 +12,7 @@ import toy
 
 import prerl_jax as pj
 from prerl_jax.core.critic import clipped_value_loss, make_critic_step, rollout_values, value_statistics
+from prerl_jax.core.microbatches import Replicas
 from prerl_jax.core.types import CriticState, ValueBatch
 
 MODEL, TX = toy.Toy(), optax.sgd(1.0)
@@ -51,8 +52,8 @@ def state(critic_params=None, tx=TX):
     return dataclasses.replace(begun, critic=CriticState(critic_params, tx.init(critic_params)))
 
 
-def step_of(phase=PPO, clip=0.2, microbatches=1, tx=TX):
-    critic = make_critic_step(ToyCritic(), tx, clip=clip, microbatches=microbatches)
+def step_of(phase=PPO, clip=0.2, microbatches=1, tx=TX, replicas=None):
+    critic = make_critic_step(ToyCritic(), tx, clip=clip, microbatches=microbatches, replicas=replicas)
     how = {"microbatches": microbatches, "critic": critic}
     return jax.jit(pj.make_train_step(MODEL, pj.adamw(1e-2), phase.objective, **how))
 
@@ -120,6 +121,17 @@ def test_the_gradient_of_the_head_by_hand():
     np.testing.assert_allclose(metrics["train/value_loss"], 0.5 * np.mean(error[mask] ** 2), rtol=1e-5)
     assert metrics["train/value_clip_fraction"] == 0
     assert metrics["train/critic_skipped"] == 0
+
+
+def test_gradients_of_replicas_are_added_up():
+    """Four rows each, in two parts of two rows; the sum is that of all eight rows. A part of one row has no halves."""
+    batch, replicas = prepared(), Replicas("data", 2)
+    one, metrics = step_of()(state(), batch)
+    two, same = step_of(microbatches=2, replicas=replicas)(state(), batch)
+    toy.assert_close((two.critic.params, same), (one.critic.params, metrics), rtol=1e-4, atol=1e-6)
+    critic = make_critic_step(ToyCritic(), TX, clip=0.2, microbatches=8, replicas=replicas)
+    with pytest.raises(ValueError, match="the 1 rows of a microbatch do not divide over 2 replicas"):
+        critic(state().critic, batch.critic, 0)
 
 
 def test_the_clip_of_the_values():
