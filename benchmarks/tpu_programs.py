@@ -41,7 +41,7 @@ MODELS = {
 }  # fmt: skip
 PREFIX, STOP = 1, 2
 """Any token ids: the programs are the same."""
-FORWARDS = {"none": (3.0, 3.5), "dots": (3.0, 4.5), "attention": (4.0, 3.5), "full": (4.0, 4.5), "offload": (4.0, 4.5)}
+FORWARDS = {"none": (3.0, 3.5), "dots": (3.0, 4.5), "attention": (4.0, 3.5), "full": (4.0, 4.5)}
 """By remat policy: the cost of a forward and a backward pass in forward passes, (layers' matrix products, attention).
 
 A backward pass costs two forward passes; for attention two and a half, since its scores are computed again."""

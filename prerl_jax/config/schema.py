@@ -42,8 +42,7 @@ class ModelSpec:
         OWNER/NAME or OWNER/NAME@REVISION of the hub. A local path that exists comes first.
       compute_dtype: "float32" or "bfloat16", the dtype of matrix products and activations.
       remat: what the backward pass recomputes: "none", "dots" (everything except matrix products), "attention"
-        (everything except attention), "full" (every layer) or "offload" (every layer, whose input is kept in the
-        host's memory: for long rows of large models). See `models.remat.REMAT`.
+        (everything except attention) or "full" (every layer). See `models.remat.REMAT`.
       attention: "xla" (plain operations), "splash" (the Pallas kernel for TPUs) or "auto" (splash where it fits).
         On TPUs, decoding has a kernel of its own (`models.filled`), which "xla" rules out too.
       rules: (logical axis, mesh axes) pairs. A logical axis is split over one mesh axis, several, or none (None).

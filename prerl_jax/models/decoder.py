@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from prerl_jax.core.head import Head
@@ -25,7 +24,7 @@ from prerl_jax.models import filled, partitioning, rope, xla_cpu
 from prerl_jax.models.cache import Cache, Held, append, head_bytes, hold, reader
 from prerl_jax.models.layers import DecoderConfig, Ends, Layer, axes_of, rms_norm
 from prerl_jax.models.partitioning import DEFAULT_RULES, Rules, constrain, require_auto_axes
-from prerl_jax.models.remat import LAYER_INPUT, REMAT
+from prerl_jax.models.remat import REMAT
 from prerl_jax.models.stack import apply_layers
 
 
@@ -35,7 +34,7 @@ class Decoder:
     Args:
       config: the architecture.
       compute_dtype: dtype of activations, and of the weights inside products; parameters keep their own dtype.
-      remat: "none", "dots", "attention", "full" or "offload", see REMAT.
+      remat: "none", "dots", "attention" or "full", see REMAT.
       attention: "auto", "xla" or "splash", see `attention.choose`. With "xla", decoding uses no kernel either.
       unroll: whether a training pass writes the layers out instead of scanning over them; None: on CPUs, where
         `xla_cpu.unrolls` says so.
@@ -286,7 +285,7 @@ class Decoder:
         rotation = self._rotations(positions)
 
         def body(x, weights):
-            return self._apply(weights, checkpoint_name(x, LAYER_INPUT), rotation, attend)
+            return self._apply(weights, x, rotation, attend)
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=REMAT[self.remat])

@@ -13,6 +13,7 @@ from prerl_jax.rollout.engine import Engine
 from prerl_jax.rollout.layout import on_decode_mesh
 from prerl_jax.rollout.plan import BatchingPlan
 from prerl_jax.rollout.static import StaticBatchingEngine
+from prerl_jax.runtime.state import bytes_per_device
 from prerl_jax.trainer.abstract import abstract_key, abstract_prompts
 from prerl_jax.trainer.engines import held_bytes
 from prerl_jax.trainer.programs import Programs
@@ -67,12 +68,12 @@ def _static(setup: Setup, who: tuple[str, ...], engine: StaticBatchingEngine, pr
     return Program(title(setup, "sample", who), who, "sample", compiled, said, held, beside, columns, columns)
 
 
-def program_names(plan: BatchingPlan) -> list[str]:
-    """The names that `ContinuousBatchingEngine.compile` yields on a mesh, in its order."""
+def program_names(plan: BatchingPlan, copied: bool) -> list[str]:
+    """The names that `ContinuousBatchingEngine.compile` yields, in its order; `copied`: whether it copies weights."""
     rings = [f"decode_chunk/{plan.rings[0]}"]
     for columns in plan.rings[1:]:
         rings += [f"longer_ring/{columns}", f"decode_chunk/{columns}"]
-    return ["decode_weights", "prefill", *rings, *(f"fewer_slots/{count}" for count in plan.shrink)]
+    return [*["decode_weights"] * copied, "prefill", *rings, *(f"fewer_slots/{count}" for count in plan.shrink)]
 
 
 def _continuous(
@@ -81,11 +82,15 @@ def _continuous(
     """The programs of continuous batching, up to the first that does not fit: its results are the next one's inputs."""
     plan = engine.plan(prompts * engine.group_size, setup.config.data.max_prompt_tokens)
     made = engine.compile(setup.model.abstract_params(), abstract_prompts(setup, prompts), abstract_key(setup))
-    held = held_bytes(setup)
-    for name in program_names(plan):
+    held, copied = held_bytes(setup), engine.programs(plan).lay_out is not None
+    if not copied:  # the weights are a result of prefill
+        held["decode weights"] = bytes_per_device(setup.model.abstract_params(setup.model.compute_dtype))
+    for name in program_names(plan, copied):
         compiled, said = attempted(lambda: next(made)[1])
         kind, _, number = name.partition("/")
         role, reads = ENGINE_ROLES[kind]
+        if role == "prefill" and not copied:
+            reads = ("parameters", "decode weights")
         if role == "decode" and not isinstance(compiled, str):
             held["cache"] = compiled.memory_analysis().argument_size_in_bytes - held["decode weights"]
         read = sum(held.get(what, 0) for what in reads)

@@ -114,7 +114,7 @@ def read_back(text, tmp_path):
     ("build", "says"),
     [
         (lambda: ModelSpec("x", compute_dtype="float16"), r"compute_dtype is 'float16'.*'float32', 'bfloat16'"),
-        (lambda: ModelSpec("x", remat="some"), r"remat is 'some'.*'none', 'dots', 'attention', 'full', 'offload'"),
+        (lambda: ModelSpec("x", remat="some"), r"remat is 'some'.*'none', 'dots', 'attention', 'full'"),
         (lambda: ModelSpec("x", attention="flash"), r"attention is 'flash'.*'auto', 'xla', 'splash'"),
         (lambda: ModelSpec(""), r"model\.path is empty"),
         (lambda: dataclasses.replace(CONFIG.data, too_long="cut"), r"too_long is 'cut'.*'drop', 'truncate_left'"),

@@ -91,7 +91,9 @@ def test_the_engine_yields_the_names_that_are_expected(tiny):
     engine = Programs(setup).engine(setup.phases[0])
     arguments = setup.model.abstract_params(), abstract_prompts(setup, 4), abstract_key(setup)
     names = [name for name, _ in engine.compile(*arguments)]
-    assert names == program_names(engine.plan(16, 8))
+    plan = engine.plan(16, 8)
+    assert names == program_names(plan, engine.programs(plan).lay_out is not None)
+    assert names[1:] == program_names(plan, copied=False)
     assert names[1:4] == ["prefill", "decode_chunk/8", "longer_ring/31"]
 
 
