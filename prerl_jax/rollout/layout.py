@@ -69,7 +69,9 @@ class Layout:
         if self.mesh is None:
             return self.reason
         each = "one device" if self.tensor == 1 else f"{self.tensor} devices"
-        return f"{self.mesh.size // self.tensor} copies of the weights, each on {each}: {self.reason}"
+        copies = self.mesh.size // self.tensor
+        several = f"{copies} copies of the weights, each" if copies > 1 else "one copy of the weights"
+        return f"{several} on {each}: {self.reason}"
 
 
 def decode_mesh(mesh: Mesh, devices: int) -> Mesh:

@@ -157,10 +157,11 @@ def _by_bytes(model: MeshModel, mesh: Mesh, found: list[Candidate], held: int | 
     fitting = [c for c in found if _needed(model, c, held) <= (1 - FREE) * memory]
     least = min((c.seconds for c in fitting), default=0.0)
     chosen = next((c for c in fitting if c.seconds <= NEAR * least), found[-1])
-    said = f"{_sizes(model, chosen, held)} of {memory / 2**30:.2f} GiB a device"
+    free = 1 - _needed(model, chosen, held) / memory
+    said = f"{_sizes(model, chosen, held)} of {memory / 2**30:.2f} GiB a device, {free:.0%} free"
     speed = f"; {chosen.seconds * 1e3:.1f} ms a token at the bound" if chosen.seconds else ""
-    free = f"it leaves {FREE:.0%} free" if fitting else f"no number of devices leaves {FREE:.0%} free"
-    return Layout(chosen.mesh, chosen.devices, f"{free}: {said}{speed}")
+    why = f"at least {FREE:.0%} stays free" if fitting else f"no number of devices leaves {FREE:.0%} free"
+    return Layout(chosen.mesh, chosen.devices, f"{why}: {said}{speed}")
 
 
 def _memory(mesh: Mesh) -> int | None:

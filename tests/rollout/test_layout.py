@@ -105,7 +105,7 @@ def test_the_fewest_devices_that_leave_a_quarter_free(monkeypatch, tensor):
     assert with_memory(monkeypatch, enough).tensor == tensor
     less = with_memory(monkeypatch, enough - 8)
     assert less.tensor == min(2 * tensor, 8)
-    assert less.reason.startswith("no number of devices" if tensor == 8 else "it leaves 25% free")
+    assert less.reason.startswith("no number of devices" if tensor == 8 else "at least 25% stays free")
 
 
 @pytest.mark.parametrize(
