@@ -32,7 +32,7 @@ def table(rows: Sequence[Row], rates: Rates | None, usable: float | None) -> str
 LEGEND = (
     "A program takes at least the longest of its times; that resource binds it. Peak is the most memory that a "
     "device holds while the program runs, the rest of the run included; below it is what it consists of, in GiB. The "
-    "table is the worst case: rows are full, and loops run as often as they can; the steps below have the mean lengths. "
+    "table is the worst case: rows are full, and loops run as often as they can; the steps below have mean lengths. "
     "Decoding reads whole prompts and half of a mean response, the average fill of a slot. "
     "What a program does only at some steps, such as copying the prompts of new slots, counts at every step."
 )
