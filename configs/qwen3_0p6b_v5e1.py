@@ -4,7 +4,10 @@ Command:
 
     python -m prerl_jax.launch --config configs/qwen3_0p6b_v5e1.py --workdir runs/qwen3_0p6b_v5e1
 
-Hardware: written for a v5e-1 (one chip of 16 GB).
+Hardware: written for a v5e-1 (one chip of 16 GB), compiled for it, not run on one. At least 18 % of the memory is free
+in every program:
+
+    python -m prerl_jax.plan --config qwen3_0p6b_v5e1 --topology v5e:1x1
 
 Expected: there is no published number for this model and recipe.
 """
