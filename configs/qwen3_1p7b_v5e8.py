@@ -10,8 +10,8 @@ Without a network, with files of your own:
     --set model.path=FOLDER 'data.train=hendrycks_math("FILES")' 'data.evaluation=math500("math500.jsonl")'
 
 Hardware: written for a v5e-8 (8 chips of 16 GB), compiled for it, not run on one. Of the 15.75 GiB of a chip,
-parameters and moments take 2.4. While sampling, four chips share a copy of the weights (0.8 GiB a chip), and each copy decodes 64
-of the 128 responses. At least 29 % of the memory is free in every program:
+parameters and moments take 2.4. While sampling, four chips share a copy of the weights (0.8 GiB a chip), and each copy
+decodes 64 of the 128 responses. At least 29 % of the memory is free in every program:
 
     python -m prerl_jax.plan --config qwen3_1p7b_v5e8 --topology v5e:2x4
 
