@@ -121,9 +121,9 @@ class DataSpec:
         return self.verifier if self.evaluation_verifier is None else self.evaluation_verifier
 
     def __post_init__(self) -> None:
-        require_types(self, besides=("verifier", "evaluation_verifier"))  # require_verifier says more of these
         if isinstance(self.evaluation, ProblemStream):
             raise ValueError(f"data.evaluation is {self.evaluation}; evaluations need fixed problems, not a stream.")
+        require_types(self, besides=("verifier", "evaluation_verifier"))  # require_verifier says more of these
         if self.curriculum is not None and isinstance(self.train, ProblemStream):
             raise ValueError(
                 "data.curriculum chooses among all problems, and data.train is a stream; leave one of them out."
