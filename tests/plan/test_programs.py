@@ -84,6 +84,7 @@ def test_values_leave_the_critics_moments_beside(tiny, monkeypatch):
     assert found["train"].beside == 0
 
 
+@pytest.mark.slow
 def test_the_engine_yields_the_names_that_are_expected(tiny):
     """A few seconds: the tiny run's engine with two rings, in full and in half of the slots."""
     sampling = dataclasses.replace(tiny_run.config().sampling, engine=ContinuousBatching(rings=(8, 31), shrink=(8,)))

@@ -136,7 +136,7 @@ def test_a_number_that_is_given(monkeypatch):
         choose_layout(ONE, 2, CACHE, None)
 
 
-@pytest.mark.parametrize("parts", [2, 4, 7])
+@pytest.mark.parametrize("parts", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 7))])
 def test_a_split_vocabulary_draws_the_same_tokens(parts):
     vocab, rows = 7 * 4 * 50, 500
     logits = 3 * jax.random.normal(jax.random.key(1), (rows, vocab))

@@ -48,6 +48,7 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, capsys, fini
     toy.assert_same_bits(state_at(tmp_path, setup), state_at(finished.workdir, setup))
 
 
+@pytest.mark.slow
 def test_metrics_that_cannot_be_written(tmp_path, monkeypatch, capsys, setup):
     """Lines are written before the checkpoint: if they fail, there is no checkpoint."""
     real = os.fsync

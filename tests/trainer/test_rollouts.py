@@ -190,6 +190,7 @@ def read_extra(workdir, step):
     return read_record(epath.Path(workdir) / "checkpoints" / str(step)).extra
 
 
+@pytest.mark.slow
 def test_accuracy_is_that_of_the_first_batch(runs):
     """Its prompts and samples are those of a step without resampling. Resampled batches do not count."""
     (_, again, *_), (_, once, *_) = runs[2][0], runs[0][0]
@@ -202,6 +203,7 @@ def test_accuracy_is_that_of_the_first_batch(runs):
     assert "train/sampled_batches" not in once
 
 
+@pytest.mark.slow
 def test_a_resume_draws_the_same(tmp_path, runs, setup):
     """Killed in the second step, after a first step with resamples."""
     records, _, workdir = runs[2]

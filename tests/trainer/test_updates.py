@@ -46,6 +46,7 @@ def whole(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_what_is_measured(whole):
     first, second, third, fourth = lines(whole)[1:]
     assert [r["phase"] for r in (first, second, third, fourth)] == ["kl", "kl", "reward", "reward"]
@@ -57,6 +58,7 @@ def test_what_is_measured(whole):
         assert record["train/skipped"] == 0
 
 
+@pytest.mark.slow
 def test_references_are_of_the_steps_that_they_name(whole, setup, tmp_path):
     """Loaded in the middle of the second phase, and with no checkpoint to load."""
     initial, start = PHASES
