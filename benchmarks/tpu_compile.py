@@ -18,14 +18,12 @@ replication); the share of FLOPs in products of float32 matrices.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 
@@ -44,6 +42,7 @@ from prerl_jax.models.attention import choose
 from prerl_jax.models.decoder import Decoder
 from prerl_jax.models.layers import DecoderConfig
 from prerl_jax.plan.count import Count, count
+from prerl_jax.plan.native import captured_stderr
 from prerl_jax.runtime.mesh import MeshSpec, make_mesh
 
 HBM = {"v5e": 16, "v6e": 32, "v5p": 95, "v4": 32}
@@ -62,25 +61,9 @@ class Compiled:
     warnings: int
 
 
-@contextlib.contextmanager
-def stderr_of_the_process() -> Iterator[list[str]]:
-    """Captures what native code writes to standard error; the yielded list has it as its one item afterwards."""
-    said: list[str] = []
-    before = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield said
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-            file.seek(0)
-            said.append(file.read().decode(errors="replace"))
-
-
 def compiled(program: Program, dump: str | None = None) -> Compiled:
     start = time.perf_counter()
-    with stderr_of_the_process() as said:
+    with captured_stderr() as said:
         executable = program.compile()
     seconds = time.perf_counter() - start
     text = executable.as_text()

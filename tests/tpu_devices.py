@@ -5,7 +5,7 @@ import os
 import pytest
 
 
-def slice_of(topology):
+def slice_of(topology, **options):
     """The devices of a topology such as "v5e:4x8"; skips the test where libtpu is missing."""
     pytest.importorskip("libtpu")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -13,6 +13,6 @@ def slice_of(topology):
     from jax.experimental import topologies
 
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
     except Exception as error:
         pytest.skip(f"no TPU topology: {error}")

@@ -22,8 +22,8 @@ from prerl_jax.plan.search import Candidate, distinct, ranked
 from prerl_jax.plan.steps import Run, run_at_bound
 from prerl_jax.plan.table import heading, run_lines, table, wrapped
 from prerl_jax.plan.topology import NoCompiler, Slice, local_slice, slice_named
-from prerl_jax.rollout.continuous import ContinuousBatchingEngine
 from prerl_jax.runtime.chips import GIB
+from prerl_jax.trainer.engines import decode_layout
 from prerl_jax.trainer.programs import Programs
 from prerl_jax.trainer.setup import Setup
 
@@ -128,7 +128,7 @@ def _planned(config: TrainConfig, place: Slice, asked: Asked, say: Callable[[str
     setup = abstract_setup(config, place.devices, evaluated)
     programs = Programs(setup)
     rates = Rates.of(place.chip) if place.chip else None
-    for text in (heading(place, rates), _described(setup), _decoding(programs)):
+    for text in (heading(place, rates), _described(setup), f"decoding: {decode_layout(setup)}."):
         say("\n".join(wrapped(text)))
     rows = []
     for program in _progress(compile_programs(programs, lengths)):
@@ -202,15 +202,6 @@ def _described(setup: Setup) -> str:
         f"{sampling.group_size} responses of at most {sampling.max_new_tokens} tokens to prompts of at most "
         f"{config.data.max_prompt_tokens}; microbatches={config.microbatches}, remat={config.model.remat}."
     )
-
-
-def _decoding(programs: Programs) -> str:
-    """How many devices share a copy of the weights while decoding, and why."""
-    setup, engine = programs.setup, programs.engine(programs.setup.phases[0])
-    if not isinstance(engine, ContinuousBatchingEngine):
-        return f"decoding: {setup.config.sampling.engine}"
-    layout = engine.layout(setup.rows, setup.config.data.max_prompt_tokens)
-    return f"decoding: {layout}."
 
 
 def _progress(programs: Iterable[Program]) -> Iterator[Program]:

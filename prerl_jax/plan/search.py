@@ -25,6 +25,7 @@ from prerl_jax.plan.report import Rates
 from prerl_jax.plan.topology import Slice
 from prerl_jax.rollout.continuous import ContinuousBatching
 from prerl_jax.rollout.layout import decode_mesh, on_decode_mesh
+from prerl_jax.rollout.layout_choice import sum_bytes
 from prerl_jax.rollout.plan import default_rings
 from prerl_jax.rollout.sampler import SamplerConfig
 from prerl_jax.runtime.mesh import MeshSpec, batch_shards
@@ -177,14 +178,8 @@ def _sampling(setup: Setup, tensor: int, state: int, rates: Rates, lengths: Leng
     growing = sum(model.cache_bytes(slots, ring, dtype) for ring in rings[-2:-1])
     steps = lengths.response * max(1.0, setup.rows / slots)
     rows = slots * tensor / setup.mesh.size
-    sent = 2 * _sum_bytes(model, rows, tensor)  # after attention and after the MLP
+    sent = 2 * sum_bytes(model, rows, tensor)  # after attention and after the MLP
     return state + weights + held + growing, steps * ((weights + filled) / rates.bandwidth + sent / rates.links)
-
-
-def _sum_bytes(model: Decoder, tokens: float, devices: int) -> float:
-    """Bytes that a device sends to sum the states [tokens, hidden size] of each layer over these devices, once."""
-    states = model.config.num_layers * tokens * model.config.hidden_size * model.compute_dtype.itemsize
-    return 2 * (devices - 1) / devices * states
 
 
 @functools.lru_cache(maxsize=64)
@@ -226,7 +221,7 @@ def _training(setup: Setup, sizes: _Sizes, rates: Rates, lengths: Lengths) -> tu
     parts = max(1, round(trained / (tokens * shards)))
     sent = 3 * parts * whole * (mesh["fsdp"] - 1) / mesh["fsdp"]
     sent += 2 * sizes.params * (mesh["data"] - 1) / mesh["data"]  # gradients, once
-    sent += 4 * parts * _sum_bytes(model, tokens, mesh["tensor"])  # two sums forwards and two backwards
+    sent += 4 * parts * sum_bytes(model, tokens, mesh["tensor"])  # two sums forwards and two backwards
     seconds = max(compute, sent / rates.links) + 2 * sizes.on_host / rates.host
     held = sizes.state + sizes.on_host + sizes.params + kept + 2 * whole / shape.num_layers  # with gradients
     return held, seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -101,8 +102,10 @@ def choose_layout(
             f"{mesh.size} devices also divides heads, key-value heads, MLP width and vocabulary. Choose another tensor "
             "axis, or StaticBatching() as the engine."
         )
+    if held is None:
+        held = STATE * bytes_per_device(model.abstract_params())
     if devices is None:
-        return _by_bytes(model, mesh, found, held)
+        return _by_bytes(mesh, found, held)
     chosen = next((c for c in found if c.devices == devices), None)
     if chosen is None:
         raise ValueError(
@@ -111,7 +114,7 @@ def choose_layout(
             f"({mesh.shape['tensor']}) that divides the devices, heads, key-value heads, MLP width and vocabulary, and "
             "spans the processes that the tensor axis spans, and no other."
         )
-    return Layout(chosen.mesh, devices, f"ContinuousBatching.tensor says so: {_sizes(model, chosen, held)}")
+    return Layout(chosen.mesh, devices, f"ContinuousBatching.tensor says so: {_sizes(chosen, held)}")
 
 
 def candidates(model: MeshModel, mesh: Mesh, cache: Cached, dtype: str | None) -> Iterator[Candidate]:
@@ -140,25 +143,36 @@ def _whole(rows: int, mesh: Mesh) -> int:
     return -(-rows // mesh.shape["data"]) * mesh.shape["data"]
 
 
+def sum_bytes(model: Any, tokens: float, devices: int) -> float:
+    """Bytes that a device sends to sum the states [tokens, hidden size] of each layer over these devices, once.
+
+    Args:
+      model: a `MeshModel`.
+      tokens: whose states are summed.
+      devices: how many take part.
+    """
+    states = model.config.num_layers * tokens * model.config.hidden_size * model.compute_dtype.itemsize
+    return 2 * (devices - 1) / devices * states  # as a ring sends them
+
+
 def _seconds(model: MeshModel, devices: int, read: float, rows: int, chip: Chip | None) -> float:
     """Of one token of all rows of a replica: the bytes that a device reads, and two sums of activations a layer."""
     if chip is None:
         return 0.0
-    states = model.config.num_layers * rows * model.config.hidden_size * model.compute_dtype.itemsize
-    sent = 4 * (devices - 1) / devices * states  # a ring sends 2 (n - 1) / n of an array
+    sent = 2 * sum_bytes(model, rows, devices)
     return chip.devices * (read / chip.bandwidth + sent / chip.links)
 
 
-def _by_bytes(model: MeshModel, mesh: Mesh, found: list[Candidate], held: int | None) -> Layout:
+def _by_bytes(mesh: Mesh, found: list[Candidate], held: int) -> Layout:
     memory = _memory(mesh)
     if memory is None:
         kind = mesh.devices.flat[0].platform
         return Layout(found[0].mesh, found[0].devices, f"the memory of a {kind} is not known, so as few as possible")
-    fitting = [c for c in found if _needed(model, c, held) <= (1 - FREE) * memory]
+    fitting = [c for c in found if _needed(c, held) <= (1 - FREE) * memory]
     least = min((c.seconds for c in fitting), default=0.0)
     chosen = next((c for c in fitting if c.seconds <= NEAR * least), found[-1])
-    free = 1 - _needed(model, chosen, held) / memory
-    said = f"{_sizes(model, chosen, held)} of {memory / 2**30:.2f} GiB a device, {free:.0%} free"
+    free = 1 - _needed(chosen, held) / memory
+    said = f"{_sizes(chosen, held)} of {memory / 2**30:.2f} GiB a device, {free:.0%} free"
     speed = f"; {chosen.seconds * 1e3:.1f} ms a token at the bound" if chosen.seconds else ""
     why = f"at least {FREE:.0%} stays free" if fitting else f"no number of devices leaves {FREE:.0%} free"
     return Layout(chosen.mesh, chosen.devices, f"{why}: {said}{speed}")
@@ -176,15 +190,11 @@ def _memory(mesh: Mesh) -> int | None:
     return least * MIB or None
 
 
-def _held(model: MeshModel, held: int | None) -> int:
-    return STATE * bytes_per_device(model.abstract_params()) if held is None else held
+def _needed(candidate: Candidate, held: int) -> int:
+    return held + candidate.weights + candidate.cache
 
 
-def _needed(model: MeshModel, candidate: Candidate, held: int | None) -> int:
-    return _held(model, held) + candidate.weights + candidate.cache
-
-
-def _sizes(model: MeshModel, candidate: Candidate, held: int | None) -> str:
-    parts = {"train state": _held(model, held), "weights": candidate.weights, "cache": candidate.cache}
+def _sizes(candidate: Candidate, held: int) -> str:
+    parts = {"train state": held, "weights": candidate.weights, "cache": candidate.cache}
     listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
-    return f"{listed}: {sum(parts.values()) / 2**30:.2f}"
+    return f"{listed}: {_needed(candidate, held) / 2**30:.2f}"

@@ -5,7 +5,6 @@ The kernel runs in interpret mode. The last tests compile it for TPUs, ahead of 
 
 import dataclasses
 import functools
-import os
 import re
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding, PartitionSpec
+from tpu_devices import slice_of
 
 from prerl_jax import Prompts, SamplerConfig
 from prerl_jax.models.cache import Cache, hold, reader
@@ -188,15 +188,7 @@ def test_continuous_batching_draws_the_same_tokens(monkeypatch):
 
 @pytest.fixture(scope="module")
 def devices():
-    pytest.importorskip("libtpu")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU, so nothing need be locked
-    from jax.experimental import topologies
-
-    try:
-        return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
-    except Exception as error:
-        pytest.skip(f"no TPU topology: {error}")
+    return slice_of("v5e:2x4")
 
 
 def decode_program(devices, config, spec, dtype):

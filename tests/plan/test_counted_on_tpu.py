@@ -1,7 +1,6 @@
 """Programs whose traffic is known by hand, compiled for a TPU slice by its own compiler, without a TPU."""
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from tpu_devices import slice_of
 
 from prerl_jax.plan.count import count
 
@@ -20,14 +20,7 @@ WHOLE, EIGHTH = PartitionSpec(), PartitionSpec("x")
 
 @pytest.fixture(scope="module")
 def mesh():
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU, so nothing need be locked
-    from jax.experimental import topologies
-
-    try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
-    except Exception as error:
-        pytest.skip(f"no TPU topology: {error}")
+    devices = slice_of("v5e:2x4")
     return Mesh(np.array(devices), ("x",), axis_types=(AxisType.Auto,))
 
 

@@ -2,13 +2,13 @@
 a TPU slice by its own compiler, ahead of time and without a TPU."""
 
 import dataclasses
-import os
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from tpu_devices import slice_of
 
 from prerl_jax import Batch, Prompts, Rollouts, Sequences, dsrl, ppo
 from prerl_jax.config import AlignmentSpec, CriticSpec
@@ -29,14 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def devices():
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU, so nothing need be locked
-    from jax.experimental import topologies
-
-    try:
-        return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
-    except Exception as error:
-        pytest.skip(f"no TPU topology: {error}")
+    return slice_of("v5e:2x4")
 
 
 def on_the_slice(devices, **changes):
@@ -94,14 +87,7 @@ def test_train_step(programs):
 
 def test_gradients_pass_between_slices_once_a_step():
     """The policy's and the critic's. XLA leaves the sums of their embeddings in the loop over microbatches."""
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    from jax.experimental import topologies
-
-    try:
-        slices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2", num_slices=2).devices
-    except Exception as error:
-        pytest.skip(f"no TPU topology: {error}")
+    slices = slice_of("v5e:2x2", num_slices=2)
     mesh = MeshSpec(data=1, fsdp=2, tensor=2, replica=2)
     programs = on_the_slice(slices, phases=ppo(steps=1), critic=CriticSpec(), microbatches=2, mesh=mesh)
     setup = programs.setup
